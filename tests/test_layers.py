@@ -1,0 +1,89 @@
+"""The floors of the house: an import goes to a lower floor or stays in its folder, and nothing goes in a circle."""
+
+import ast
+from pathlib import Path
+
+import vipack
+
+ROOT = Path(vipack.__file__).parent
+FLOORS = {
+    "errors": 1, "types": 1,
+    "program": 2, "datasets": 2,
+    "engine": 3, "guides": 3, "objectives": 3, "posterior": 3,
+    "diagnostics": 4, "export": 4, "plots": 4,
+    "training": 5,
+    "vae": 6, "topics": 6,
+    "cli": 7, "__main__": 8,
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add("relative import")
+    return names
+
+
+def edges() -> dict[str, set[str]]:
+    known = modules()
+    return {name: {i for i in imports(path) if i in known and i != name} for name, path in known.items()}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_room_has_a_floor():
+    assert {room(m) for m in modules()} - {""} <= set(FLOORS)
+
+
+def test_no_relative_imports():
+    assert not [m for m, path in modules().items() if "relative import" in imports(path)]
+
+
+def test_imports_go_down_or_stay_in_the_folder():
+    wrong = [
+        f"{module} (floor {FLOORS[room(module)]}) imports {target} (floor {FLOORS[room(target)]})"
+        for module, targets in edges().items()
+        if room(module)
+        for target in targets
+        if room(target) and room(target) != room(module) and FLOORS[room(target)] >= FLOORS[room(module)]
+    ]
+    assert wrong == []
+
+
+def test_only_the_face_and_the_command_line_import_the_face():
+    wrong = [m for m, targets in edges().items() if "vipack" in targets and room(m) not in ("", "cli", "__main__")]
+    assert wrong == []
+
+
+def test_no_circles():
+    graph = {m: {t for t in targets if room(t)} for m, targets in edges().items() if room(m)}
+    # A package's __init__ hands names on from its modules; a module that imports its own package would close a circle.
+    state: dict[str, str] = {}
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert state.get(module) != "open", " -> ".join([*trail, module])
+        if state.get(module) == "done":
+            return
+        state[module] = "open"
+        for target in graph.get(module, ()):
+            visit(target, (*trail, module))
+        state[module] = "done"
+
+    for module in graph:
+        visit(module, ())

@@ -1,0 +1,1 @@
+"""Named data sets, each with its source and licence."""

@@ -1,0 +1,31 @@
+"""The ELBO and the log evidence, estimated from a guide's draws with standard errors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vipack.types import Estimate
+
+__all__ = ["elbo", "log_evidence"]
+
+
+def elbo(log_weights: Tensor) -> Estimate:
+    """Mean of ``log p(x, z) - log q(z)`` over draws ``(S,)`` from q: a lower bound of log p(x), in nats."""
+    count = len(log_weights)
+    se = float(log_weights.std()) / math.sqrt(count) if count > 1 else math.nan
+    return Estimate(float(log_weights.mean()), se)
+
+
+def log_evidence(log_weights: Tensor) -> Estimate:
+    """Importance-sampling estimate ``log mean exp(log w)`` of log p(x), in nats.
+
+    Its standard error, by the delta method, is itself unreliable where k-hat is above 0.7.
+    """
+    count = len(log_weights)
+    value = torch.logsumexp(log_weights, 0) - math.log(count)
+    weights = (log_weights - value).exp()
+    se = float(weights.std()) / math.sqrt(count) if count > 1 else math.nan
+    return Estimate(float(value), se)

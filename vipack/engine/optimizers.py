@@ -1,0 +1,224 @@
+"""Pyro's and torch's optimizers behind one call, fresh for each fit and with a state that can be saved."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.optim import PyroLRScheduler, PyroOptim
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from vipack.errors import OptimizerError
+from vipack.program import Parameters
+
+__all__ = ["FitOptimizer", "default_optimizer", "make_optimizer"]
+
+Factory = Callable[[Iterable[Tensor]], Any]
+
+LEARNING_RATE = 0.02  # see docs/fitting.md for how it was chosen
+FINAL_RATE = 0.01  # of the learning rate, at the last step
+
+
+class FitOptimizer(PyroOptim):  # type: ignore[misc]
+    """What a fit needs of an optimizer; ``pyro.infer.SVI`` calls it with the parameters of a step.
+
+    Both kinds keep the state for the fit's own tensors only, so that one optimizer object may serve many fits.
+    """
+
+    loss = math.nan  # of the step under way, for schedules that look at it
+
+    def update(self, params: set[Tensor]) -> None:
+        """Change `params` by their gradients; a schedule moves on one step."""
+        raise NotImplementedError
+
+    def cool(self, step: int, num_steps: int) -> bool:
+        """From `step` on, let the learning rate fall over `num_steps`; False if the schedule is the user's own."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors and numbers."""
+        raise NotImplementedError
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        raise NotImplementedError
+
+    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
+        """The call that ``pyro.infer.SVI`` makes."""
+        self.update(set(params))
+
+
+class PyroOptimizer(FitOptimizer):
+    """A ``pyro.optim`` optimizer, with its per-parameter options, clipping and schedules."""
+
+    def __init__(self, optim: PyroOptim, parameters: Parameters) -> None:
+        self._optim = copy.copy(optim)
+        self._optim.optim_objs, self._optim.grad_clip = {}, {}
+        self._optim._state_waiting_to_be_consumed = {}
+        self._parameters = parameters
+
+    def update(self, params: set[Tensor]) -> None:
+        """See :class:`FitOptimizer`."""
+        # In order of declaration: a set's order is that of addresses, and would make float sums depend on it.
+        ordered = [p for p in self._parameters.tensors() if p in params]
+        with self._named() if any(p not in self._optim.optim_objs for p in ordered) else contextlib.nullcontext():
+            self._optim(ordered)
+        if isinstance(self._optim, PyroLRScheduler):
+            plateau = any(isinstance(s, ReduceLROnPlateau) for s in self._optim.optim_objs.values())
+            self._optim.step(self.loss) if plateau else self._optim.step()
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`FitOptimizer`."""
+        with self._named():
+            return {"kind": "pyro", "state": _plain(self._optim.get_state())}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See :class:`FitOptimizer`."""
+        self._optim.optim_objs, self._optim.grad_clip = {}, {}
+        self._optim.set_state(dict(state["state"]))
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """PyroOptim asks the global store for the names of parameters."""
+        named = {"params": dict(self._parameters.unconstrained), "constraints": dict(self._parameters.constraints)}
+        with pyro.get_param_store().scope(named):
+            yield
+
+
+class TorchOptimizer(FitOptimizer):
+    """A ``torch.optim`` optimizer over all parameters, with an optional schedule that moves on every step."""
+
+    def __init__(self, factory: Factory, parameters: Parameters) -> None:
+        self._factory = factory
+        self._parameters = parameters
+        self._optimizer: Optimizer | None = None
+        self._scheduler: LRScheduler | ReduceLROnPlateau | None = None
+        self._held: set[Tensor] = set()
+
+    def update(self, params: set[Tensor]) -> None:
+        """See :class:`FitOptimizer`."""
+        optimizer = self._ready()
+        for parameter in self._held - params:  # not used in this step: leave it, and its moments, as they are
+            parameter.grad = None
+        optimizer.step()
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(self.loss)
+        elif self._scheduler is not None:
+            self._scheduler.step()
+
+    def cool(self, step: int, num_steps: int) -> bool:
+        """See :class:`FitOptimizer`."""
+        self._ready()
+        rates = self._scheduler.lr_lambdas if isinstance(self._scheduler, LambdaLR) else []
+        for rate in rates:
+            if not isinstance(rate, CosineRate):
+                return False
+            rate.start, rate.length = step, num_steps
+        return bool(rates)
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`FitOptimizer`."""
+        optimizer = self._ready()
+        scheduler = self._scheduler.state_dict() if self._scheduler is not None else {}
+        return {"kind": "torch", "state": _plain(optimizer.state_dict()), "scheduler": _plain(scheduler)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See :class:`FitOptimizer`."""
+        optimizer = self._ready()
+        optimizer.load_state_dict(dict(state["state"]))
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(dict(state["scheduler"]))
+
+    def _ready(self) -> Optimizer:
+        new = [p for p in self._parameters.tensors() if p not in self._held]
+        if self._optimizer is None:
+            made = self._factory(new)
+            self._optimizer, self._scheduler = made if isinstance(made, tuple) else (made, None)
+            if not isinstance(self._optimizer, Optimizer):
+                raise OptimizerError(
+                    f"optim: calling it with the parameters gave a {type(self._optimizer).__name__}, expected a "
+                    "torch.optim.Optimizer or a pair (optimizer, schedule)."
+                )
+        elif new:
+            self._optimizer.add_param_group({"params": new})
+        self._held.update(new)
+        return self._optimizer
+
+
+def make_optimizer(optim: Any, parameters: Parameters, num_steps: int | None) -> FitOptimizer:
+    """The optimizer of one fit.
+
+    Args:
+        optim: None for the default, a ``pyro.optim`` optimizer or schedule, a ``torch.optim`` class, or a callable that
+            makes a ``torch.optim`` optimizer (or a pair of one and its schedule) from a list of parameters.
+        num_steps: how long the run will be, for the default's schedule; None if not known.
+
+    Raises:
+        OptimizerError: anything else.
+    """
+    if optim is None:
+        return TorchOptimizer(default_optimizer(num_steps), parameters)
+    if isinstance(optim, PyroOptim):
+        return PyroOptimizer(optim, parameters)
+    if isinstance(optim, Optimizer):
+        raise OptimizerError(
+            f"optim: this {type(optim).__name__} already holds parameters of its own; pass what makes one, as "
+            f"functools.partial(torch.optim.{type(optim).__name__}, lr=...)."
+        )
+    if callable(optim):
+        return TorchOptimizer(optim, parameters)
+    raise OptimizerError(
+        f"optim: expected a pyro.optim optimizer, a torch.optim class or a callable that makes one, found {optim!r}; "
+        "for example pyro.optim.Adam({'lr': 0.01})."
+    )
+
+
+class CosineRate:
+    """A learning-rate factor: 1 until `start`, then down a half cosine to 0.01 over `length` steps.
+
+    An object rather than a function, so that LambdaLR saves it with its state.
+    """
+
+    def __init__(self, start: int, length: int | None) -> None:
+        self.start = start
+        self.length = length
+
+    def __call__(self, step: int) -> float:
+        """The factor at `step`."""
+        if self.length is None:
+            return 1.0
+        done = min(max(0, step - self.start) / max(1, self.length), 1.0)
+        return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def default_optimizer(num_steps: int | None) -> Factory:
+    """Adam at rate 0.02, decaying along a half cosine to a hundredth of it at the last of `num_steps`.
+
+    With no known end the rate stays constant until :meth:`FitOptimizer.cool` is called.
+    """
+
+    def make(params: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler]:
+        optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, betas=(0.9, 0.99))
+        return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
+
+    return make
+
+
+def _plain(value: Any) -> Any:
+    """Optimizer state as containers, numbers and tensors that ``torch.load(weights_only=True)`` accepts."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if not callable(item)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return float(value) if hasattr(value, "__float__") else str(value)

@@ -1,0 +1,26 @@
+"""Reading a Pyro program: its sites, its plates, its parameters, and log p(x, z) as a function."""
+
+from vipack.program.check import Check, check_program
+from vipack.program.logjoint import LogJoint
+from vipack.program.params import Parameters
+from vipack.program.plates import BatchPlate
+from vipack.program.program import Program, make_guide
+from vipack.program.randomness import RandomState, seeded
+from vipack.program.runs import Arguments
+from vipack.program.sites import Site, SiteTable, read_sites
+
+__all__ = [
+    "Arguments",
+    "BatchPlate",
+    "Check",
+    "LogJoint",
+    "Parameters",
+    "Program",
+    "RandomState",
+    "Site",
+    "SiteTable",
+    "check_program",
+    "make_guide",
+    "read_sites",
+    "seeded",
+]

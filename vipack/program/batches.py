@@ -1,0 +1,231 @@
+"""Which plate a minibatch is rows of: found by running the model on batches, and proved by what changes with them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoStructured
+from pyro.infer.autoguide.gaussian import AutoGaussian
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_factor, site_is_subsample
+
+from vipack.errors import ModelError, PlateError
+from vipack.program.flat import flat_priors_sampled
+from vipack.program.plates import BatchPlate
+from vipack.program.program import Program
+from vipack.program.randomness import seeded
+from vipack.program.runs import Arguments, explained, trace_model
+
+__all__ = ["check_local_latents", "cover_batches", "local_latents"]
+
+
+def cover_batches(
+    program: Program,
+    full: Callable[[], Arguments],
+    first: Arguments,
+    second: Arguments,
+    *,
+    num_rows: int,
+    name: str | None,
+    seed: int,
+) -> BatchPlate:
+    """The plate that scales a minibatch to all `num_rows` rows; set on `program` and proved to cover every site.
+
+    Args:
+        full: makes the call on every row, which may be costly.
+        first, second: calls on two different batches.
+        name: the plate's name, if the user gave it.
+
+    Raises:
+        PlateError: no plate, several, or a site that changes with the batch and stands outside the plate.
+    """
+    size = _batch_size(first)
+    plain = Arguments(first.args, first.kwargs)
+    trace = None
+    try:
+        trace = _trace(program, plain, seed)
+        candidates = _candidates(trace, size, num_rows)
+    except ModelError:
+        candidates = set()
+    if not candidates:  # a plate written for all N rows refuses a batch until it is told which rows it holds
+        candidates = _candidates(_trace(program, full(), seed), num_rows, num_rows)
+    if name is not None:
+        candidates = _named(name, candidates, trace)
+    elif len(candidates) > 1:
+        candidates = _changing(program, second, candidates, num_rows, seed)
+    if len(candidates) != 1:
+        raise _no_single_plate(candidates, trace, size, num_rows)
+    plate = BatchPlate(candidates.pop(), num_rows)
+    program.batch_plate = plate
+    _prove(program, first, second, seed)
+    return plate
+
+
+def _trace(program: Program, arguments: Arguments, seed: int) -> Trace:
+    with contextlib.ExitStack() as stack:
+        for context in (seeded(seed), program.bound(arguments), flat_priors_sampled(), torch.no_grad()):
+            stack.enter_context(context)
+        stack.enter_context(pyro.validation_enabled(False))
+        stack.enter_context(explained("model", arguments))
+        return trace_model(program.model, arguments)
+
+
+def _candidates(trace: Trace, size: int, num_rows: int) -> set[str]:
+    """Plates of `size` rows that stand for that many or for all `num_rows`."""
+    return {
+        frame.name
+        for node in trace.nodes.values()
+        if node["type"] == "sample"
+        for frame in node["cond_indep_stack"]
+        if frame.size == size and (frame.full_size or frame.size) in (size, num_rows)
+    }
+
+
+def _changing(program: Program, second: Arguments, names: set[str], num_rows: int, seed: int) -> set[str]:
+    """Those of the plates `names` that take the size of another batch with one row fewer."""
+    fewer = _batch_size(second) - 1
+    if fewer < 1:
+        return names
+    smaller = Arguments(
+        tuple(_head(value, fewer + 1, fewer) for value in second.args),
+        {key: _head(value, fewer + 1, fewer) for key, value in second.kwargs.items()},
+    )
+    try:
+        return names & _candidates(_trace(program, smaller, seed), fewer, num_rows) or names
+    except ModelError:
+        return names
+
+
+def _head(value: object, size: int, fewer: int) -> object:
+    is_batch = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.dim() > 0
+    return value[:fewer] if is_batch and len(value) == size else value  # type: ignore[index,arg-type]
+
+
+def _named(name: str, candidates: set[str], trace: Trace | None) -> set[str]:
+    if name in candidates:
+        return {name}
+    found = sorted(candidates | (_all_plates(trace) if trace is not None else set()))
+    raise PlateError(
+        f"batch_plate={name!r}: the model has no plate of that name that fits the data; its plates are "
+        f"{', '.join(map(repr, found)) or 'none'}. Size the plate by the data, as in pyro.plate({name!r}, len(x))."
+    )
+
+
+def _no_single_plate(candidates: set[str], trace: Trace | None, size: int, num_rows: int) -> PlateError:
+    if candidates:
+        listed = ", ".join(map(repr, sorted(candidates)))
+        return PlateError(
+            f"plates {listed} all have the size of the data; say which one the batches are rows of with batch_plate=."
+        )
+    site = next((n for n, s in trace.nodes.items() if _is_observed(s)), None) if trace is not None else None
+    where = f"observed site {site!r}" if site else "the model"
+    plates = ", ".join(map(repr, sorted(_all_plates(trace)))) if trace is not None else ""
+    return PlateError(
+        f"{where}: a minibatch of {size} of {num_rows} rows is in no plate (plates: {plates or 'none'}), so log p would "
+        f"count {size} rows where there are {num_rows}; open `with pyro.plate('data', len(x)):` around the statements of "
+        "the rows, or leave batch_size out."
+    )
+
+
+def _prove(program: Program, first: Arguments, second: Arguments, seed: int) -> None:
+    """Whatever changes from one batch to another must stand in the batch plate."""
+    plate = program.batch_plate
+    assert plate is not None
+    one, two = _trace(program, first, seed), _trace(program, second, seed)
+    same_size = _batch_size(first) == _batch_size(second)
+    for name, node in one.nodes.items():
+        if node["type"] != "sample" or site_is_subsample(node) or node["infer"].get("_deterministic"):
+            continue
+        if plate.name in {frame.name for frame in node["cond_indep_stack"]} or name not in two.nodes:
+            continue
+        other = two.nodes[name]
+        if not _changed(node, other, compare_values=same_size and (_is_observed(node) or site_is_factor(node))):
+            continue
+        kind = "observed site" if node["is_observed"] else "latent site"
+        raise PlateError(
+            f"{kind} {name!r} changes with the minibatch but stands outside plate {plate.name!r}, so it would not be "
+            f"scaled to all {plate.num_rows} rows; move it into `with pyro.plate({plate.name!r}, len(x)):` "
+            "(without .to_event over the rows), or leave batch_size out."
+        )
+
+
+def _changed(node: dict[str, object], other: dict[str, object], *, compare_values: bool) -> bool:
+    value, other_value = node["value"], other["value"]
+    assert isinstance(value, torch.Tensor)
+    assert isinstance(other_value, torch.Tensor)
+    if value.shape != other_value.shape:
+        return True
+    if not compare_values:
+        return False
+    if not torch.equal(value.to_dense(), other_value.to_dense()):
+        return True
+    one, two = (n["fn"].log_prob(n["value"]) for n in (node, other))  # type: ignore[attr-defined]
+    return one.shape != two.shape or not torch.allclose(one, two, equal_nan=True)
+
+
+def local_latents(program: Program, batch: Arguments, *, seed: int) -> tuple[str, ...]:
+    """The latents that stand in the batch plate: each row of the data has its own."""
+    plate = program.batch_plate
+    if plate is None:
+        return ()
+    return tuple(
+        name
+        for name, node in _trace(program, batch, seed).nodes.items()
+        if node["type"] == "sample"
+        and not node["is_observed"]
+        and not site_is_subsample(node)
+        and plate.name in {frame.name for frame in node["cond_indep_stack"]}
+    )
+
+
+def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bool) -> None:
+    """Automatic guides keep parameters for every row of a local latent; say where that cannot work.
+
+    Args:
+        names: the local latents.
+        indexed: whether a batch says which rows it holds.
+
+    Raises:
+        PlateError: the guide is automatic, and would use one row's parameters for another.
+    """
+    plate, guide = program.batch_plate, program.guide
+    if plate is None or not isinstance(guide, AutoGuide):
+        return
+    for name in names:
+        if not indexed:
+            raise PlateError(
+                f"latent site {name!r} stands in the batch plate {plate.name!r}, and {type(guide).__name__} keeps "
+                "parameters for each row, but a DataLoader does not say which rows a batch holds; pass its Dataset "
+                "with batch_size=, or write an amortised guide."
+            )
+        joint = next((part for part in guide.modules() if _draws_jointly(part, name)), None)
+        if joint is not None:
+            raise PlateError(
+                f"latent site {name!r} stands in the batch plate {plate.name!r}, but {type(joint).__name__} draws "
+                "all rows as one vector and cannot take a batch of them; use AutoNormal, an amortised guide, or leave "
+                "batch_size out."
+            )
+
+
+def _draws_jointly(part: torch.nn.Module, name: str) -> bool:
+    if not isinstance(part, AutoContinuous | AutoGaussian | AutoStructured):
+        return False
+    prototype: Any = part.prototype_trace
+    return prototype is not None and name in prototype.nodes
+
+
+def _is_observed(node: dict[str, object]) -> bool:
+    return node["type"] == "sample" and bool(node["is_observed"])
+
+
+def _all_plates(trace: Trace) -> set[str]:
+    return {f.name for s in trace.nodes.values() if s["type"] == "sample" for f in s["cond_indep_stack"]}
+
+
+def _batch_size(arguments: Arguments) -> int:
+    assert arguments.indices is not None
+    return len(arguments.indices)

@@ -1,0 +1,284 @@
+"""The parameters that a fit owns: Pyro's `param` messages answered from a dict of unconstrained tensors.
+
+Pyro keeps parameters in one global store, so that a second fit starts where the first one ended, and a module
+closed over by two models is trained by both. Here every fit has tensors of its own; while a program runs they are
+lent to `pyro.param`, to PyroModules and to the modules that `pyro.module` registers, and taken back afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import constraints, transform_to
+
+from vipack.errors import CheckpointError
+
+__all__ = ["Parameters"]
+
+
+class Parameters:
+    """Unconstrained parameter tensors by Pyro name, with their constraints, and the buffers of the modules they use.
+
+    Attributes:
+        unconstrained: name -> leaf tensor that requires grad; the optimizer's variables.
+        constraints: name -> the constraint that ``pyro.param`` declared.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
+        self.device = device
+        self.unconstrained: dict[str, nn.Parameter] = {}
+        self.constraints: dict[str, constraints.Constraint] = {}
+        self._adopted: dict[int, tuple[nn.Parameter, str]] = {}  # id of the user's nn.Parameter -> (it, our name)
+        self._slots: list[tuple[nn.Module, str, str]] = []  # module, attribute, our name
+        self._modules: list[nn.Module] = []  # every module called, in order of first call
+        self._buffers: dict[str, Tensor] = {}
+        self._unplaced = False
+        self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
+
+    @contextlib.contextmanager
+    def bound(self, values: Mapping[str, Tensor] | None = None, *, training: bool = True) -> Iterator[None]:
+        """Run programs with these parameters; nothing reaches Pyro's global store or the user's modules.
+
+        Args:
+            values: unconstrained tensors to use instead of the fit's own, such as slices of one flat vector.
+            training: False puts every module that is in training mode in evaluation mode meanwhile.
+        """
+        self._place()
+        answers: Mapping[str, Tensor] = self.unconstrained if values is None else values
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pyro.settings.context(module_local_params=False))
+            # PyroModule writes to the global store directly, whatever handlers are active: give it one to write to.
+            stack.enter_context(pyro.get_param_store().scope())
+            stack.enter_context(self._lend(answers))
+            if not training:
+                stack.enter_context(_evaluation_mode(self._modules))
+            stack.enter_context(_ParamMessenger(self, answers))
+            yield
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Remember every ``nn.Module`` called inside, so that its buffers become the fit's own."""
+        seen = {id(module) for module in self._modules}
+
+        def remember(module: nn.Module, _: Any) -> None:
+            if id(module) not in seen:
+                seen.add(id(module))
+                self._modules.append(module)
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:
+                        self._buffers[f"{len(self._modules) - 1}.{name}"] = self._own(buffer)
+
+        handle = nn.modules.module.register_module_forward_pre_hook(remember)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def constrained(self) -> dict[str, Tensor]:
+        """Name -> detached copy in the parameter's own (constrained) space."""
+        with torch.no_grad():
+            return {
+                name: transform_to(self.constraints[name])(value).detach().clone()
+                for name, value in self.unconstrained.items()
+            }
+
+    def detached(self) -> dict[str, Tensor]:
+        """Name -> unconstrained value that shares its numbers with the fit, but no gradient."""
+        # They require grad like the originals: pyro.module leaves out, with a warning, a parameter that does not.
+        return {name: value.detach().requires_grad_(True) for name, value in self.unconstrained.items()}
+
+    def tensors(self) -> list[nn.Parameter]:
+        """The distinct unconstrained tensors (two names may share one) in order of first declaration."""
+        return list({id(value): value for value in self.unconstrained.values()}.values())
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of all values: ``{"params": ..., "buffers": ...}``."""
+        return {
+            "params": {name: value.detach().clone() for name, value in self.unconstrained.items()},
+            "buffers": {name: value.detach().clone() for name, value in self._buffers.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write values from :meth:`state` into the fit's tensors.
+
+        Raises:
+            CheckpointError: a parameter of the program is absent or has another shape.
+        """
+        saved = dict(state["params"])
+        with torch.no_grad():
+            for name, value in self.unconstrained.items():
+                if name not in saved:
+                    raise CheckpointError(
+                        f"parameter {name!r} is not in the saved state, which has {sorted(saved)}; "
+                        "the file belongs to another model or guide."
+                    )
+                value.copy_(_same_shape(name, saved.pop(name), value))
+            for name, buffer in self._buffers.items():
+                if name in state["buffers"]:
+                    buffer.copy_(_same_shape(f"buffer {name}", state["buffers"][name], buffer))
+        self._waiting = saved
+
+    def write_back(self) -> None:
+        """Copy values into the modules they came from and into Pyro's global store, as pyro.infer.SVI leaves them."""
+        self._place()
+        store = pyro.get_param_store()
+        with torch.no_grad():
+            for module, attribute, name in self._slots:
+                target = module._parameters[attribute]
+                if target is not None:
+                    target.copy_(self.unconstrained[name])
+            for owner, attribute, key in self._buffer_slots():
+                buffer = owner._buffers[attribute]
+                if buffer is not None:
+                    buffer.copy_(self._buffers[key])
+        originals = {name: parameter for parameter, name in self._adopted.values()}
+        store.set_state(
+            {
+                "params": {
+                    name: originals.get(name, value.detach().clone().requires_grad_(True))
+                    for name, value in self.unconstrained.items()
+                },
+                "constraints": dict(self.constraints),
+            }
+        )
+
+    def _adopt(self, name: str, value: Tensor, constraint: constraints.Constraint) -> nn.Parameter:
+        """Take a first value for `name` as the fit's own."""
+        first = value.unconstrained()  # type: ignore[attr-defined]
+        known = self._adopted.get(id(first)) if isinstance(first, nn.Parameter) else None
+        if known is not None:  # one tensor under two names
+            own = self.unconstrained[known[1]]
+        else:
+            own = nn.Parameter(self._own(first))
+            if isinstance(first, nn.Parameter):
+                self._adopted[id(first)] = (first, name)
+                self._unplaced = True
+        if name in self._waiting:
+            with torch.no_grad():
+                own.copy_(_same_shape(name, self._waiting.pop(name), own))
+        self.unconstrained[name] = own
+        self.constraints[name] = constraint
+        return own
+
+    def _own(self, value: Tensor) -> Tensor:
+        value = value.detach()
+        dtype = self.dtype if value.is_floating_point() else value.dtype
+        return value.to(device=self.device, dtype=dtype, copy=True).contiguous()
+
+    def _place(self) -> None:
+        """Find the modules that hold the user's nn.Parameters, so that ours can stand in for them."""
+        if not self._unplaced:
+            return
+        # Any module in the process may own one: pyro.module names a parameter but does not say where it lives, and
+        # `encoder.weight` may be read without the encoder being called.
+        owners = {id(m): m for m in self._modules}
+        for candidate in gc.get_objects():
+            if issubclass(type(candidate), nn.Module) and "_parameters" in candidate.__dict__:
+                owners[id(candidate)] = candidate
+        self._slots = [
+            (module, attribute, self._adopted[id(parameter)][1])
+            for module in owners.values()
+            for attribute, parameter in module._parameters.items()
+            if parameter is not None and id(parameter) in self._adopted
+        ]
+        self._unplaced = False
+
+    def _buffer_slots(self) -> Iterator[tuple[nn.Module, str, str]]:
+        for index, module in enumerate(self._modules):
+            for attribute in module._buffers:
+                key = f"{index}.{attribute}"
+                if key in self._buffers:
+                    yield module, attribute, key
+
+    @contextlib.contextmanager
+    def _lend(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Put `values` into the modules' slots, and the fit's buffers into theirs, for the time of the block."""
+        slots = [(module._parameters, attribute, name) for module, attribute, name in self._slots if name in values]
+        buffers = [(module._buffers, attribute, key) for module, attribute, key in self._buffer_slots()]
+        own_weights = [table[attribute] for table, attribute, _ in slots]
+        own_buffers = [table[attribute] for table, attribute, _ in buffers]
+        recurrent = [m for m in {id(m): m for m, _, _ in self._slots}.values() if hasattr(m, "_flat_weights_names")]
+        try:
+            for weights, attribute, name in slots:
+                weights[attribute] = values[name]  # type: ignore[assignment]
+            for table, attribute, key in buffers:
+                table[attribute] = self._buffers[key]
+            _refresh_flat_weights(recurrent)
+            yield
+        finally:
+            for (weights, attribute, _), weight in zip(slots, own_weights, strict=True):
+                weights[attribute] = weight
+            for (table, attribute, key), buffer in zip(buffers, own_buffers, strict=True):
+                self._buffers[key] = table[attribute]  # type: ignore[assignment]  # a module may have put a new one
+                table[attribute] = buffer
+            _refresh_flat_weights(recurrent)
+
+
+class _ParamMessenger(Messenger):  # type: ignore[misc]
+    """Answers `param` messages from `values`; what the program declares for the first time is adopted."""
+
+    def __init__(self, parameters: Parameters, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._parameters = parameters
+        self._values = values
+
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
+        value = self._values.get(msg["name"])
+        if value is not None:
+            msg["value"] = _constrain(value, self._parameters.constraints[msg["name"]])
+            msg["done"] = True
+
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        name = msg["name"]
+        if name in self._values:
+            return
+        store = pyro.get_param_store()
+        constraint = store._constraints.get(name, constraints.real)
+        own = self._parameters._adopt(name, msg["value"], constraint)
+        # A PyroModule that declares the parameter takes what the store holds for its own.
+        store._params[name], store._param_to_name[own] = own, name
+        msg["value"] = _constrain(own, constraint)
+
+
+def _constrain(value: Tensor, constraint: constraints.Constraint) -> Tensor:
+    """`value` in its constrained space, carrying the weak reference that Pyro's SVI reads."""
+    constrained: Tensor = transform_to(constraint)(value)
+    constrained.unconstrained = weakref.ref(value)  # type: ignore[attr-defined]
+    return constrained
+
+
+def _same_shape(name: str, saved: Tensor, own: Tensor) -> Tensor:
+    if saved.shape != own.shape:
+        raise CheckpointError(
+            f"parameter {name!r}: saved shape {tuple(saved.shape)}, the program's is {tuple(own.shape)}; "
+            "the file belongs to another model, guide or data set."
+        )
+    return saved.to(own)
+
+
+def _refresh_flat_weights(modules: list[nn.Module]) -> None:
+    # nn.RNN and its kin keep a second list of their weights, which swapping `_parameters` does not reach.
+    for module in modules:
+        names: list[str] = module._flat_weights_names  # type: ignore[assignment]
+        module._flat_weights = [module._parameters.get(name) for name in names]  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _evaluation_mode(modules: list[nn.Module]) -> Iterator[None]:
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,159 @@
+"""A model and a guide as one program that owns its parameters, and the ways of running it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoGuide, init_to_mean, init_to_median
+from pyro.infer.autoguide.effect import AutoMessenger
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from vipack.errors import GuideError, VipackError
+from vipack.program.flat import flat_priors_sampled
+from vipack.program.params import Parameters
+from vipack.program.plates import BatchPlate, full_plates, subsampled
+from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair
+
+__all__ = ["Program", "make_guide"]
+
+
+class Program:
+    """Model and guide with parameters of their own, runnable on the full data or on a minibatch.
+
+    Attributes:
+        model: the user's callable, unchanged.
+        guide: the user's callable, or this fit's own copy of an AutoGuide.
+        parameters: the tensors that training changes.
+        batch_plate: the plate that minibatches are rows of, once known.
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.model = model
+        self.guide = guide
+        self.parameters = Parameters(dtype, device)
+        self.batch_plate: BatchPlate | None = None
+
+    @contextlib.contextmanager
+    def bound(
+        self, arguments: Arguments, *, values: Mapping[str, Tensor] | None = None, training: bool = True
+    ) -> Iterator[None]:
+        """Everything that running the model or guide on `arguments` needs: parameters, dtype, device, batch rows.
+
+        Args:
+            values: unconstrained parameters in place of the program's own.
+            training: False evaluates: modules in evaluation mode and every plate whole.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
+            stack.enter_context(self.parameters.bound(values, training=training))
+            if arguments.indices is not None and self.batch_plate is not None:
+                stack.enter_context(subsampled(self.batch_plate, arguments.indices))
+            elif not training:
+                stack.enter_context(full_plates())
+            yield
+
+    def initialise(self, arguments: Arguments) -> None:
+        """Run guide and model once, so that parameters and the prototypes of automatic guides come to be.
+
+        Raises:
+            SignatureError, ModelError, SiteError, GuideError: the model or guide cannot be run on `arguments`.
+        """
+        check_signature("model", self.model, arguments)
+        check_signature("guide", self.guide, arguments)
+        with self.bound(arguments), self.parameters.recording(), flat_priors_sampled(), torch.no_grad():
+            with explained("model", arguments):
+                trace_model(self.model, arguments)
+            with explained("guide", arguments):
+                self.traces(arguments)
+
+    def traces(self, arguments: Arguments) -> tuple[Trace, Trace]:
+        """Guide trace and model trace of one draw; to be called inside :meth:`bound`."""
+        return trace_pair(self.model, self.guide, arguments)
+
+
+def make_guide(model: Callable[..., Any], guide: Any) -> Any:
+    """A guide for this fit alone: a class or partial is called with the model, an AutoGuide is copied, else as given.
+
+    Raises:
+        GuideError: `guide` is not callable.
+    """
+    builder: Any = guide.func if isinstance(guide, functools.partial) else guide
+    if isinstance(builder, type):
+        if not issubclass(builder, torch.nn.Module | AutoGuide | AutoMessenger):
+            raise GuideError(
+                f"guide: {builder.__name__} is a class, but not a guide; pass an AutoGuide class such as AutoNormal, "
+                "an instance of one, or a guide function."
+            )
+        try:
+            built: Callable[..., Any] = guide(model, **_safe_start(builder))
+        except VipackError:
+            raise
+        except Exception as error:
+            raise GuideError(
+                f"guide: {builder.__name__}(model) raised {type(error).__name__}: {error}; "
+                "pass an instance, or functools.partial with the options that it needs."
+            ) from error
+        if not callable(built):
+            raise GuideError(f"guide: {builder.__name__}(model) made a {type(built).__name__}, which is not callable.")
+        return built
+    if isinstance(guide, AutoGuide):
+        return _own_copy(guide)
+    if isinstance(guide, AutoMessenger):
+        return copy.deepcopy(guide, {id(part): part for part in guide._model})
+    if not callable(guide):
+        raise GuideError(
+            f"guide: expected a callable or an AutoGuide class, found {type(guide).__name__} {guide!r}; "
+            "pass the object itself, as in vi.fit(model, AutoNormal, data=...)."
+        )
+    own: Callable[..., Any] = guide
+    return own
+
+
+def _safe_start(builder: Any) -> dict[str, Any]:
+    """Start from the median where a guide would start from the mean, which a heavy-tailed prior does not have."""
+    try:
+        start = inspect.signature(builder).parameters.get("init_loc_fn")
+    except (TypeError, ValueError):
+        return {}
+    default = start.default if start is not None else None
+    strategy = default.func if isinstance(default, functools.partial) else default
+    return {"init_loc_fn": init_to_median} if strategy is init_to_mean else {}
+
+
+def _own_copy(guide: AutoGuide) -> AutoGuide:
+    """A deep copy that shares the model, so that this fit's prototype and parameters are its own."""
+    parts = [(name, part) for name, part in guide.named_modules() if isinstance(part, AutoGuide)]
+    links = [(part._model, part.master) for _, part in parts]
+    shared = {id(part.prototype_trace): part.prototype_trace for _, part in parts if part.prototype_trace is not None}
+    try:
+        own: AutoGuide = copy.deepcopy(guide, shared)
+    finally:
+        # AutoGuide.__getstate__ takes the model and the master away from the very object that is being copied.
+        for (_, part), (model, master) in zip(parts, links, strict=True):
+            part._model, part.master = model, master
+    for (name, _), (model, _) in zip(parts, links, strict=True):
+        own.get_submodule(name)._model = model
+    return own
+
+
+@contextlib.contextmanager
+def _defaults(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Tensors that the user's code makes without saying otherwise have the fit's dtype and device."""
+    before = torch.get_default_dtype()
+    with contextlib.ExitStack() as stack:
+        if device.type != "cpu":
+            stack.enter_context(device)
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)

@@ -1,0 +1,106 @@
+"""Random state that belongs to one fit: torch's, NumPy's and Python's generators, swapped in and out together."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+__all__ = ["RandomState", "seeded"]
+
+
+@dataclass
+class RandomState:
+    """A resumable stream of random numbers; models may draw from torch, ``numpy.random`` or ``random``."""
+
+    torch_state: Tensor
+    cuda_states: list[Tensor]
+    numpy_state: dict[str, Any]
+    python_state: tuple[Any, ...]
+
+    @classmethod
+    def from_seed(cls, seed: int) -> RandomState:
+        """The stream that ``pyro.set_rng_seed(seed)`` starts."""
+        with _restored():
+            pyro.set_rng_seed(seed)
+            return cls.current()
+
+    @classmethod
+    def current(cls) -> RandomState:
+        """A copy of the process's generators as they stand."""
+        return cls(
+            torch_state=torch.get_rng_state(),
+            cuda_states=list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else [],
+            numpy_state=np.random.get_state(legacy=False),  # noqa: NPY002  (the global generator is what models use)
+            python_state=random.getstate(),
+        )
+
+    def install(self) -> None:
+        """Make the process's generators continue this stream."""
+        torch.set_rng_state(self.torch_state)
+        if self.cuda_states:
+            torch.cuda.set_rng_state_all(self.cuda_states)
+        np.random.set_state(self.numpy_state)  # noqa: NPY002
+        random.setstate(self.python_state)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Draw from this stream inside the block, keep where it ended, and give the process its own back."""
+        with _restored():
+            self.install()
+            try:
+                yield
+            finally:
+                after = RandomState.current()
+                self.__dict__.update(after.__dict__)
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors, numbers and lists, which ``torch.load(weights_only=True)`` reads back."""
+        inner = self.numpy_state["state"]
+        return {
+            "torch": self.torch_state.clone(),
+            "cuda": [state.clone() for state in self.cuda_states],
+            "numpy": {
+                **{k: v for k, v in self.numpy_state.items() if k != "state"},
+                "key": torch.from_numpy(inner["key"].astype(np.int64)),
+                "pos": int(inner["pos"]),
+            },
+            "python": [self.python_state[0], list(self.python_state[1]), self.python_state[2]],
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> RandomState:
+        """The inverse of :meth:`state`."""
+        saved = dict(state["numpy"])
+        key = saved.pop("key").numpy().astype(np.uint32)
+        version, internal, gauss = state["python"]
+        return cls(
+            torch_state=state["torch"],
+            cuda_states=list(state["cuda"]),
+            numpy_state={**saved, "state": {"key": key, "pos": saved.pop("pos")}},
+            python_state=(version, tuple(internal), gauss),
+        )
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run the block on the stream of `seed`; the process's own generators are as before afterwards."""
+    with _restored():
+        pyro.set_rng_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    before = RandomState.current()
+    try:
+        yield
+    finally:
+        before.install()

@@ -1,0 +1,137 @@
+"""The site table: what a model and its guide declare, read from one run of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_factor, site_is_subsample
+from torch.distributions.constraints import Constraint
+
+__all__ = ["Site", "SiteTable", "read_sites"]
+
+Kind = Literal["latent", "enumerated", "observed", "deterministic", "factor"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One named statement of the model.
+
+    Attributes:
+        kind: ``latent`` (the guide gives it), ``enumerated`` (discrete, summed out by TraceEnum_ELBO), ``observed``,
+            ``deterministic`` or ``factor``.
+        plates: names of the plates it stands in, outermost (leftmost dimension) first.
+        batch_shape: shape of independent draws; one dimension for each vectorized plate, size 1 where it has none.
+        event_shape: shape of one draw.
+    """
+
+    name: str
+    kind: Kind
+    distribution: str
+    plates: tuple[str, ...]
+    plate_dims: tuple[int, ...]
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    support: Constraint | None
+    in_guide: bool
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the guide draws it."""
+        return self.kind == "latent"
+
+    @property
+    def dim_names(self) -> tuple[str | None, ...]:
+        """The plate of each batch dimension, left to right; None where no plate stands."""
+        by_dim = dict(zip(self.plate_dims, self.plates, strict=True))
+        size = len(self.batch_shape)
+        return tuple(by_dim.get(i - size) for i in range(size))
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """The sites of a model in the order in which it runs, and the sizes of its plates."""
+
+    sites: tuple[Site, ...]
+    plates: dict[str, int]
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.sites)
+
+    def __getitem__(self, name: str) -> Site:
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise KeyError(name)
+
+    def of_kind(self, *kinds: Kind) -> tuple[Site, ...]:
+        """The sites of the given kinds, in order."""
+        return tuple(site for site in self.sites if site.kind in kinds)
+
+    def __str__(self) -> str:
+        rows = [("site", "kind", "distribution", "plates", "batch", "event", "guide")]
+        for s in self.sites:
+            batch, event = str(s.batch_shape), str(s.event_shape)
+            rows.append(
+                (s.name, s.kind, s.distribution, ", ".join(s.plates) or "-", batch, event, "yes" if s.in_guide else "-")
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        sizes = ", ".join(f"{name} ({size})" for name, size in self.plates.items()) or "none"
+        return "\n".join([*lines, f"plates: {sizes}"])
+
+
+def read_sites(model_trace: Trace, guide_trace: Trace | None) -> SiteTable:
+    """The site table of a traced model; `guide_trace` says which sites the guide gives (None: not known)."""
+    sites, plates = [], {}
+    given = set() if guide_trace is None else {n for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
+    for name, node in model_trace.nodes.items():
+        if node["type"] != "sample":
+            continue
+        for frame in node["cond_indep_stack"]:
+            plates[frame.name] = frame.full_size or frame.size
+        if site_is_subsample(node):
+            continue
+        sites.append(_site(name, node, name in given, unknown=guide_trace is None))
+    return SiteTable(tuple(sites), plates)
+
+
+def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Site:
+    fn = node["fn"]
+    frames = [f for f in node["cond_indep_stack"] if f.vectorized]
+    frames.sort(key=lambda frame: frame.dim)
+    value = node["value"]
+    event_dim = getattr(fn, "event_dim", 0)
+    shape = tuple(value.shape) if not site_is_factor(node) else tuple(getattr(fn, "batch_shape", ()))
+    split = len(shape) - event_dim
+    return Site(
+        name=name,
+        kind=_kind(node, in_guide or unknown),
+        distribution=_distribution_name(fn),
+        plates=tuple(frame.name for frame in frames),
+        plate_dims=tuple(frame.dim for frame in frames),
+        batch_shape=shape[:split],
+        event_shape=shape[split:],
+        support=getattr(fn, "support", None) if not site_is_factor(node) else None,
+        in_guide=in_guide,
+    )
+
+
+def _kind(node: dict[str, Any], given: bool) -> Kind:
+    if node["infer"].get("_deterministic"):
+        return "deterministic"
+    if site_is_factor(node):
+        return "factor"
+    if node["is_observed"]:
+        return "observed"
+    if not given and node["infer"].get("enumerate") and getattr(node["fn"], "has_enumerate_support", False):
+        return "enumerated"
+    return "latent"
+
+
+def _distribution_name(fn: Any) -> str:
+    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        fn = fn.base_dist
+    return type(fn).__name__

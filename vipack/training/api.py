@@ -1,0 +1,215 @@
+"""``vipack.fit``, ``vipack.check`` and ``vipack.load``."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from vipack.errors import CheckpointError, CheckpointWarning, UsageError
+from vipack.program import Check
+from vipack.training.callbacks import Callback, callbacks_of
+from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file
+from vipack.training.data import ArrayRows
+from vipack.training.prepare import prepare, try_prepare
+from vipack.training.result import Fit
+from vipack.training.stopping import StopRule, rules_of
+from vipack.training.trainer import Plan, Trainer, compare_fingerprints
+
+__all__ = ["check", "fit", "load"]
+
+Tier = Literal["auto", "eager"]
+
+
+def fit(
+    model: Callable[..., Any],
+    guide: Any = None,
+    *,
+    data: Any,
+    fixed: Mapping[str, Any] | None = None,
+    loss: Any = None,
+    optim: Any = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    batch_plate: str | None = None,
+    seed: int = 0,
+    engine: Tier = "auto",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    stop: StopRule | tuple[StopRule, ...] = (),
+    callbacks: Callback | tuple[Callback, ...] = (),
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+) -> Fit:
+    """Train a guide for a Pyro model by stochastic variational inference.
+
+    The fit owns its parameters: neither Pyro's global store nor the modules that the model uses are changed.
+
+    Args:
+        guide: an AutoGuide class or instance, ``functools.partial`` of one, or any Pyro guide. None takes
+            AutoMultivariateNormal.
+        data: per-observation arrays (torch, NumPy, pandas, SciPy CSR): one, a tuple of positional arguments or a dict of
+            keyword arguments; or a torch Dataset or DataLoader. ``()`` for a model that takes none.
+        fixed: keyword arguments that are never cut into batches.
+        loss: a ``pyro.infer`` ELBO; ``Trace_ELBO()`` by default.
+        optim: a ``pyro.optim`` optimizer, or what makes a ``torch.optim`` one from a list of parameters (or a pair of it
+            and its schedule, which moves on every step). Adam at 0.02 with a cosine decay by default.
+        steps, epochs: how long to train; with neither, until the loss no longer falls by more than its noise.
+        batch_size: rows a step, B of N; log p and log q of the batch plate are scaled by N/B.
+        batch_plate: that plate's name, where it cannot be told from sizes.
+        seed: decides everything random.
+        engine: "eager" is ``pyro.infer.SVI`` itself.
+        dtype: floating-point type of parameters and data; that of the tensors in `data` by default (NumPy arrays are
+            converted).
+        stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
+        callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
+        progress: True or False; a bar where there is a terminal by default.
+        checkpoint: save the run here as it goes, and go on from there if the file exists.
+
+    Raises:
+        VipackError: anything wrong with model, guide, data or options; the message names it and says what to do.
+    """
+    _check_engine(engine)
+    rules, calls, file = rules_of(stop), callbacks_of(callbacks), checkpoint_of(checkpoint)
+    prepared = prepare(
+        model,
+        guide,
+        data=data,
+        fixed=fixed,
+        loss=loss,
+        batch_size=batch_size,
+        batch_plate=batch_plate,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+    prepared.check.raise_if_bad()
+    for warning in prepared.check.warnings:
+        warnings.warn(warning, stacklevel=2)
+    per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
+    plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file)
+    trainer = Trainer(prepared, plan, optim)
+    if file is not None:
+        _take_up(trainer, file)
+    trainer.train()
+    return Fit(trainer)
+
+
+def check(
+    model: Callable[..., Any],
+    guide: Any = None,
+    *,
+    data: Any,
+    fixed: Mapping[str, Any] | None = None,
+    loss: Any = None,
+    batch_size: int | None = None,
+    batch_plate: str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Check:
+    """Look for mistakes before training: ``str(check)`` is the shape table with what was found.
+
+    The arguments are those of :func:`fit`. It never raises for what is wrong with the program; see
+    ``check.raise_if_bad()``.
+    """
+    return try_prepare(
+        model,
+        guide,
+        data=data,
+        fixed=fixed,
+        loss=loss,
+        batch_size=batch_size,
+        batch_plate=batch_plate,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: Callable[..., Any],
+    guide: Any = None,
+    *,
+    data: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    loss: Any = None,
+    optim: Any = None,
+    device: str | torch.device | None = None,
+) -> Fit:
+    """A fit that ``fit.save`` wrote, ready to sample, predict or resume.
+
+    Args:
+        model, guide: those it was fitted with; code is never stored.
+        data, fixed: needed where the file was saved without data; else those in the file.
+        loss, optim: needed to resume where they were not the defaults.
+
+    Raises:
+        CheckpointError: missing, damaged or hostile file, or one of another model, guide or version.
+    """
+    content = read_file(path)
+    if data is None:
+        if "data" not in content:
+            raise CheckpointError(f"{path}: was saved without its data; pass data= (and fixed=) as for the fit.")
+        data, stored = ArrayRows.structure(content["data"])
+        fixed = stored if fixed is None else fixed
+    saved = content["fingerprint"]
+    prepared = prepare(
+        model,
+        guide,
+        data=data,
+        fixed=fixed,
+        loss=loss,
+        batch_size=saved["batch_size"],
+        batch_plate=content["batch_plate"],
+        seed=saved["seed"],
+        device=device,
+        dtype=getattr(torch, saved["dtype"].removeprefix("torch.")),
+    )
+    prepared.check.raise_if_bad()
+    plan = Plan(content["planned_steps"], saved["seed"], (), (), None, None)
+    trainer = Trainer(prepared, plan, optim)
+    compare_fingerprints(saved, trainer.fingerprint(), path, ("sites", "parameters"))
+    trainer.load_content(content)
+    return Fit(trainer)
+
+
+def _take_up(trainer: Trainer, file: Checkpoint) -> None:
+    """Go on from the checkpoint, if there is one of this very fit."""
+    removed = clean_temporaries(file.path)
+    if removed:
+        warnings.warn(
+            CheckpointWarning(
+                f"removed {len(removed)} temporary file(s) that an interrupted run left beside {file.path}."
+            ),
+            stacklevel=3,
+        )
+    if not Path(file.path).exists():
+        return
+    content = read_file(file.path)
+    keys = ("sites", "parameters", "dtype", "loss", "optimizer", "seed", "batch_size", "data")
+    compare_fingerprints(content["fingerprint"], trainer.fingerprint(), file.path, keys)
+    trainer.load_content(content)
+
+
+def _num_steps(steps: object, epochs: object, per_epoch: int) -> int | None:
+    for name, value in (("steps", steps), ("epochs", epochs)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise UsageError(f"{name}: expected an integer of at least 0 or None, found {value!r}.")
+    if steps is not None and epochs is not None:
+        raise UsageError(f"steps={steps} and epochs={epochs} were both given; pass one of them.")
+    if isinstance(epochs, int):
+        return epochs * per_epoch
+    return steps if isinstance(steps, int) else None
+
+
+def _check_engine(engine: object) -> None:
+    tiers = ("auto", "eager")
+    if engine not in tiers:
+        raise UsageError(f"engine: expected one of {', '.join(map(repr, tiers))}, found {engine!r}.")

@@ -1,0 +1,90 @@
+"""What a run tells while it goes on: progress to callbacks, and a bar for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from tqdm import tqdm
+
+from vipack.errors import UsageError
+from vipack.program import Parameters
+
+__all__ = ["Callback", "Every", "Progress", "ProgressBar", "callbacks_of"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done.
+        epoch: epochs completed.
+        loss: mean loss since the last report, nats.
+        losses: of every step so far, nats; do not change it.
+        seconds: trained so far.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    losses: Sequence[float]
+    seconds: float
+    _parameters: Parameters = field(repr=False)
+
+    def params(self) -> Mapping[str, Tensor]:
+        """Copies of the parameters as they stand, constrained, by name."""
+        return self._parameters.constrained()
+
+
+Callback = Callable[[Progress], object]
+
+
+@dataclass(frozen=True)
+class Every:
+    """Call `callback` after every `num_steps` steps exactly; plain callbacks are called a few times a second.
+
+    A callback that returns True, or a string that says why, stops the run.
+    """
+
+    num_steps: int
+    callback: Callback
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise UsageError(f"Every: num_steps must be a positive integer, found {self.num_steps!r}.")
+
+    def __call__(self, progress: Progress) -> object:
+        """Pass on the call."""
+        return self.callback(progress)
+
+
+def callbacks_of(callbacks: object) -> tuple[Callback, ...]:
+    """One callback or several as a tuple.
+
+    Raises:
+        UsageError: something that cannot be called.
+    """
+    chosen = tuple(callbacks) if isinstance(callbacks, tuple | list) else (callbacks,)
+    for callback in chosen:
+        if not callable(callback):
+            raise UsageError(f"callbacks: expected functions of a Progress, found {callback!r}.")
+    return chosen
+
+
+class ProgressBar:
+    """A tqdm bar with loss and rate; without a terminal it is silent unless `show` is True."""
+
+    def __init__(self, total: int, done: int, show: bool | None) -> None:
+        disable = None if show is None else not show
+        self._bar = tqdm(total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True)
+
+    def update(self, step: int, loss: float) -> None:
+        """Show `step` steps done and the latest mean loss."""
+        self._bar.set_postfix_str(f"loss {loss:,.2f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        self._bar.close()

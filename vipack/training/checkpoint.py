@@ -1,0 +1,155 @@
+"""One file for a fit: written whole or not at all, read without running anything that is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vipack.errors import CheckpointError, UsageError
+
+__all__ = ["Checkpoint", "checkpoint_of", "clean_temporaries", "read_file", "write_file"]
+
+FORMAT = 1
+_MARK = "vipack fit"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Save a run to `path` as it goes, and go on from there when the same fit is started again.
+
+    Attributes:
+        every_steps: save after so many steps; None goes by time alone.
+        every_seconds: save at the latest after so many seconds.
+    """
+
+    path: str | os.PathLike[str]
+    every_steps: int | None = None
+    every_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None and (not isinstance(self.every_steps, int) or self.every_steps < 1):
+            raise UsageError(f"checkpoint: every_steps must be a positive integer or None, found {self.every_steps!r}.")
+        if not self.every_seconds > 0:
+            raise UsageError(f"checkpoint: every_seconds must be positive, found {self.every_seconds!r}.")
+
+
+def checkpoint_of(checkpoint: object) -> Checkpoint | None:
+    """
+    Raises:
+        UsageError: neither a path nor a Checkpoint, or the folder does not exist.
+    """
+    if checkpoint is None:
+        return None
+    if isinstance(checkpoint, str | os.PathLike):
+        checkpoint = Checkpoint(checkpoint)
+    if not isinstance(checkpoint, Checkpoint):
+        raise UsageError(f"checkpoint: expected a path or a vipack.Checkpoint, found {checkpoint!r}.")
+    folder = Path(checkpoint.path).absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"checkpoint: folder {folder} does not exist; make it first.")
+    return checkpoint
+
+
+def write_file(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write `content` to a temporary file beside `path`, flush it to disk, and put it in place in one move."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    stamped = {"mark": _MARK, "format": FORMAT, "versions": _versions(), **content}
+    try:
+        with temporary.open("wb") as file:
+            torch.save(stamped, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a file that :func:`write_file` wrote; nothing in it is executed.
+
+    Raises:
+        CheckpointError: missing, truncated, of another kind or version, or holding anything but plain values.
+    """
+    target = Path(path)
+    if not target.is_file():
+        raise CheckpointError(f"{target}: no such file; check the path, or save a fit there with fit.save().")
+    try:
+        content = torch.load(target, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = "holds objects that would run code when read" if "weights_only" in str(error) else "is damaged"
+        if "weights_only" not in str(error) or not _is_archive(target):
+            reason = "is truncated, damaged or not a file of vipack's"
+        raise CheckpointError(f"{target}: {reason}, so it was not read; use a copy that fit.save() wrote.") from error
+    if not isinstance(content, dict) or content.get("mark") != _MARK:
+        raise CheckpointError(f"{target}: is not a fit saved by vipack; use a file that fit.save() wrote.")
+    if content.get("format") != FORMAT:
+        written = content.get("versions", {}).get("vipack", "an unknown version")
+        raise CheckpointError(
+            f"{target}: has format {content.get('format')!r}, written by vipack {written}; this version reads format "
+            f"{FORMAT}. Load it with that version."
+        )
+    return content
+
+
+def clean_temporaries(path: str | os.PathLike[str]) -> list[Path]:
+    """Remove temporary files for `path` that killed processes left behind."""
+    target = Path(path)
+    removed = []
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        owner = leftover.name.removesuffix(".tmp").rpartition(".")[2]
+        if owner.isdigit() and int(owner) != os.getpid() and not _alive(int(owner)):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+                removed.append(leftover)
+    return removed
+
+
+def due(checkpoint: Checkpoint, step: int, last_step: int, last_time: float) -> bool:
+    """Whether it is time to save again."""
+    by_steps = checkpoint.every_steps is not None and step - last_step >= checkpoint.every_steps
+    return step > last_step and (by_steps or time.monotonic() - last_time >= checkpoint.every_seconds)
+
+
+def _versions() -> dict[str, str]:
+    import pyro
+
+    return {
+        "vipack": importlib.metadata.version("vipack"),
+        "torch": str(torch.__version__),
+        "pyro": str(pyro.__version__),
+    }
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

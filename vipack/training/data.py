@@ -1,0 +1,485 @@
+"""Data in every form that users have it in, turned into calls of the model: all rows, or a stream of minibatches."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from vipack.errors import DataError, DtypeError, UsageError
+from vipack.program import Arguments
+
+__all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "choose_dtype", "read_data"]
+
+
+class Rows(ABC):
+    """N observations, as arguments of the model.
+
+    Attributes:
+        num_rows: N, or None for data that have no rows, such as ``data=()``.
+        fixed: keyword arguments that are the same in every batch.
+        indexed: whether a batch knows which rows it holds; a user's DataLoader does not tell.
+    """
+
+    num_rows: int | None
+    indexed = True
+
+    def __init__(self, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
+        self.device = device
+        self.fixed = {name: self._place(value) for name, value in fixed.items()}
+
+    @abstractmethod
+    def full(self) -> Arguments:
+        """The call on every row."""
+
+    @abstractmethod
+    def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
+        """An endless, resumable stream of minibatches, every row once an epoch, reshuffled each time."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the contents: two fits with the same one saw the same data."""
+
+    @property
+    def leaves(self) -> dict[str, Any]:
+        """The parts of :meth:`full` by argument name, or by position as ``data[0]``."""
+        arguments = self.full()
+        names = {f"data[{i}]" if len(arguments.args) > 1 else "data": v for i, v in enumerate(arguments.args)}
+        return {**names, **arguments.kwargs}
+
+    def call(self, structure: Any, indices: Tensor | None = None) -> Arguments:
+        """The call that `structure` (a leaf, tuple or dict of leaves) and ``fixed`` make."""
+        if isinstance(structure, Mapping):
+            clash = sorted(set(structure) & set(self.fixed))
+            if clash:
+                raise UsageError(f"argument {clash[0]!r} is in both data and fixed; give it once.")
+            kwargs = {str(name): self._place(value) for name, value in structure.items()}
+            return Arguments((), {**kwargs, **self.fixed}, indices)
+        parts = structure if isinstance(structure, tuple | list) else (structure,)
+        return Arguments(tuple(self._place(part) for part in parts), self.fixed, indices)
+
+    def _place(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            dtype = self.dtype if value.is_floating_point() else value.dtype
+            return value.to(device=self.device, dtype=dtype)
+        if isinstance(value, np.ndarray):
+            return self._place(_tensor_of("fixed", value))
+        if scipy.sparse.issparse(value):
+            return self._place(_csr_tensor(value.tocsr()))
+        return value
+
+
+class BatchStream:
+    """Where a run stands in its epochs; iterating never ends.
+
+    Attributes:
+        epoch: epochs completed.
+        per_epoch: batches in one epoch.
+    """
+
+    def __init__(self, epoch_of: Callable[[], Iterator[Arguments]], per_epoch: int, generator: torch.Generator) -> None:
+        self._epoch_of = epoch_of
+        self._generator = generator
+        self.per_epoch = per_epoch
+        self.epoch = 0
+        self._taken = 0
+        self._epoch_start: Tensor = generator.get_state()
+        self._batches: Iterator[Arguments] | None = None
+
+    def __iter__(self) -> BatchStream:
+        return self
+
+    def __next__(self) -> Arguments:
+        if self._batches is None:
+            self._epoch_start = self._generator.get_state()
+            self._batches = self._epoch_of()
+        batch = next(self._batches, None)
+        if batch is None:
+            if self._taken == 0:
+                raise DataError("data: the loader gave no batch in a whole epoch; it must yield at least one.")
+            self.epoch += 1
+            self._taken = 0
+            self._batches = None
+            return next(self)
+        self._taken += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load_state` needs to go on with the very next batch."""
+        start = self._epoch_start if self._batches is not None else self._generator.get_state()
+        return {"epoch": self.epoch, "taken": self._taken, "generator": start.clone()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go to where `state` was taken; batches already seen in its epoch are drawn again and skipped."""
+        self._generator.set_state(state["generator"])
+        self.epoch, self._taken, self._batches = int(state["epoch"]), 0, None
+        for _ in range(int(state["taken"])):
+            next(self)
+
+
+class ArrayRows(Rows):
+    """Arrays in memory: a leaf, a tuple of leaves or a dict of leaves."""
+
+    def __init__(self, data: Any, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(fixed, dtype, device)
+        self._leaves = {name: self._stored(value) for name, value in _named_leaves(data)}
+        self._rebuild = _rebuilder(data)
+        self._names = [str(name) for name in data] if isinstance(data, Mapping) else []
+        sizes = {name: _num_rows(leaf) for name, leaf in self._leaves.items()}
+        known = {size for size in sizes.values() if size is not None}
+        self.num_rows = known.pop() if len(known) == 1 else None
+        self._sizes = sizes
+
+    def full(self) -> Arguments:
+        """The call on every row."""
+        return self._full
+
+    @cached_property
+    def _full(self) -> Arguments:
+        return self.call(self._rebuild([_whole(leaf) for leaf in self._leaves.values()]))
+
+    def rows(self, indices: Tensor) -> Arguments:
+        """The call on the rows `indices` ``(B,)``."""
+        parts = [_take(leaf, indices) for leaf in self._leaves.values()]
+        return self.call(self._rebuild(parts), indices.to(self.device))
+
+    def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
+        """See :class:`Rows`."""
+        if batch_size is None or (self.num_rows is not None and batch_size >= self.num_rows):
+            return BatchStream(lambda: iter([self.full()]), 1, generator)
+        self._check_rows()
+        return _shuffled(self.rows, _count(self.num_rows), batch_size, generator)
+
+    def fingerprint(self) -> str:
+        """See :class:`Rows`."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return _hash([*self._leaves.items(), *self.fixed.items()])
+
+    def state(self) -> dict[str, Any] | None:
+        """Plain tensors and values for a file, or None where a part of the data is of another kind."""
+        kind = "dict" if isinstance(self._rebuild([*self._leaves.values()]), dict) else "tuple"
+        parts = {name: _plain_leaf(leaf) for name, leaf in self._leaves.items()}
+        fixed = {name: _plain_leaf(leaf) for name, leaf in self.fixed.items()}
+        if any(part is _UNKNOWN for part in [*parts.values(), *fixed.values()]):
+            return None
+        return {"kind": kind, "names": self._names, "parts": list(parts.values()), "fixed": fixed}
+
+    @staticmethod
+    def structure(state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """``data`` and ``fixed`` as they were given, from :meth:`state`."""
+        parts = [_unplain_leaf(part) for part in state["parts"]]
+        data = dict(zip(state["names"], parts, strict=True)) if state["kind"] == "dict" else tuple(parts)
+        return data, {name: _unplain_leaf(part) for name, part in state["fixed"].items()}
+
+    def _stored(self, value: Any) -> Any:
+        return value.tocsr() if scipy.sparse.issparse(value) else self._place(value)
+
+    def _check_rows(self) -> None:
+        """With minibatches, every leaf must have the same number of rows."""
+        for name, size in self._sizes.items():
+            if size is None:
+                raise DataError(
+                    f"{name} has no rows ({type(self._leaves[name]).__name__}), so it cannot be cut into batches; "
+                    "put what belongs to no single observation into fixed={...}."
+                )
+        if self.num_rows is None:
+            listed = ", ".join(f"{name}: {size}" for name, size in self._sizes.items()) or "no arrays"
+            raise DataError(
+                f"batch_size needs every part of data to have the same number of rows, found {listed}; "
+                "put what belongs to no single observation into fixed={...}."
+            )
+
+
+class StoredRows(Rows):
+    """A map-style ``torch.utils.data.Dataset``, read row by row and collated as DataLoader does."""
+
+    def __init__(
+        self, dataset: Dataset[Any], fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__(fixed, dtype, device)
+        if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+            raise DataError(
+                f"data: {type(dataset).__name__} has no length, so log p cannot be scaled to all of its rows; "
+                "use a map-style Dataset with __len__, or load it into arrays."
+            )
+        self._dataset = dataset
+        self.num_rows = len(dataset)
+        if self.num_rows == 0:
+            raise DataError(f"data: {type(dataset).__name__} is empty; it needs at least one row.")
+
+    def full(self) -> Arguments:
+        """The call on every row."""
+        return self._full
+
+    @cached_property
+    def _full(self) -> Arguments:
+        return Arguments(*self._collate(range(_count(self.num_rows)))[:2])
+
+    def rows(self, indices: Tensor) -> Arguments:
+        """The call on the rows `indices` ``(B,)``."""
+        args, kwargs = self._collate(indices.tolist())
+        return Arguments(args, kwargs, indices.to(self.device))
+
+    def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
+        """See :class:`Rows`."""
+        count = _count(self.num_rows)
+        if batch_size is None or batch_size >= count:
+            return BatchStream(lambda: iter([self.full()]), 1, generator)
+        return _shuffled(self.rows, count, batch_size, generator)
+
+    def fingerprint(self) -> str:
+        """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
+        ends = [*_named_leaves(self._dataset[0]), *_named_leaves(self._dataset[_count(self.num_rows) - 1])]
+        return _hash([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
+
+    def _collate(self, indices: Sequence[int] | range) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        arguments = self.call(default_collate([self._dataset[i] for i in indices]))
+        return arguments.args, arguments.kwargs
+
+
+class LoadedRows(Rows):
+    """A ``DataLoader`` of the user's: its own batches, in its own order."""
+
+    indexed = False
+
+    def __init__(
+        self, loader: DataLoader[Any], fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__(fixed, dtype, device)
+        self._loader = loader
+        self._stored = StoredRows(loader.dataset, fixed, dtype, device)
+        self.num_rows = self._stored.num_rows
+
+    def full(self) -> Arguments:
+        """The call on every row of the loader's dataset."""
+        return self._stored.full()
+
+    def rows(self, indices: Tensor) -> Arguments:
+        """The call on the rows `indices` ``(B,)`` of the loader's dataset."""
+        return self._stored.rows(indices)
+
+    def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
+        """See :class:`Rows`; the loader draws its order from `generator` unless it has one of its own."""
+        if batch_size is not None:
+            raise UsageError(
+                f"batch_size={batch_size}: data is a DataLoader, which makes its own batches; leave batch_size out."
+            )
+
+        def epoch() -> Iterator[Arguments]:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                batches = iter(self._loader)
+            for batch in batches:
+                arguments = self.call(batch)
+                size = len(next(v for v in (*arguments.args, *arguments.kwargs.values()) if isinstance(v, Tensor)))
+                # The rows of a user's loader are not known; only their number is, for the scale.
+                yield Arguments(arguments.args, arguments.kwargs, torch.arange(size, device=self.device))
+
+        return BatchStream(epoch, len(self._loader), generator)
+
+    def fingerprint(self) -> str:
+        """See :class:`Rows`."""
+        return self._stored.fingerprint()
+
+
+def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | None, device: torch.device) -> Rows:
+    """The rows of `data`, whatever form it has.
+
+    Raises:
+        DataError, DtypeError, UsageError: empty, or of a form or type that no model can use.
+    """
+    if fixed is not None and not isinstance(fixed, Mapping):
+        raise UsageError(f"fixed: expected a dict of keyword arguments, found {type(fixed).__name__}.")
+    fixed = {str(name): _leaf(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
+    if isinstance(data, DataLoader):
+        return LoadedRows(data, fixed, choose_dtype({}, dtype), device)
+    if isinstance(data, Dataset):
+        return StoredRows(data, fixed, choose_dtype({}, dtype), device)
+    if isinstance(data, list):
+        raise DataError(
+            "data: found a list; pass a tuple for several positional arguments, a dict for keyword arguments, or one "
+            "array made with torch.tensor or numpy.array."
+        )
+    clean = _rebuilder(data)([_leaf(name, value) for name, value in _named_leaves(data)])
+    return ArrayRows(clean, fixed, choose_dtype({**dict(_named_leaves(clean)), **fixed}, dtype), device)
+
+
+def choose_dtype(leaves: Mapping[str, Any], dtype: torch.dtype | None) -> torch.dtype:
+    """The floating-point type of a fit: the one asked for, else that of the tensors, else torch's default.
+
+    NumPy arrays do not vote: float64 is merely NumPy's default.
+
+    Raises:
+        DtypeError: `dtype` is not a floating-point torch.dtype, or tensors disagree.
+    """
+    if dtype is not None:
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
+            raise DtypeError(f"dtype: expected torch.float32 or torch.float64, found {dtype!r}.")
+        return dtype
+    found: dict[torch.dtype, str] = {}
+    for name, value in leaves.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not getattr(value, "_from_numpy", False):
+            found.setdefault(value.dtype, name)
+    if len(found) > 1:
+        listed = ", ".join(f"{name} is {kind}" for kind, name in found.items())
+        raise DtypeError(f"floating-point types disagree: {listed}; convert them, or pass dtype=torch.float64.")
+    chosen = next(iter(found), torch.get_default_dtype())
+    if chosen not in (torch.float32, torch.float64):
+        raise DtypeError(
+            f"{found[chosen]} is {chosen}, too coarse to fit a posterior in; convert it, or pass dtype=torch.float32."
+        )
+    return chosen
+
+
+def _leaf(name: str, value: Any) -> Any:
+    """A part of the data as a tensor or CSR matrix; what is no array passes as it is."""
+    if isinstance(value, pd.DataFrame | pd.Series):
+        value = value.to_numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise DataError(f"{name}: NumPy masked arrays are not read; fill the gaps and mask the site with obs_mask=.")
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        value = _tensor_of(name, value)
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise DtypeError(f"{name}: complex numbers are not supported; pass real and imaginary parts.")
+        if value.dim() > 0 and value.numel() == 0:
+            raise DataError(f"{name}: is empty (shape {tuple(value.shape)}); a fit needs at least one observation.")
+        return value.detach()
+    if scipy.sparse.issparse(value):
+        if 0 in value.shape:
+            raise DataError(f"{name}: is empty (shape {value.shape}); a fit needs at least one observation.")
+        return value
+    if isinstance(value, list):
+        raise DataError(f"{name}: found a list; make an array of it with torch.tensor or numpy.array.")
+    return value
+
+
+def _tensor_of(name: str, value: np.ndarray[Any, Any]) -> Tensor:
+    if value.dtype.kind not in "fiub":
+        raise DataError(
+            f"{name}: NumPy array of type {value.dtype} is not numeric; encode categories as integers "
+            "(pandas.factorize) and drop text columns."
+        )
+    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
+        value = value.astype(np.int64)
+    if not value.flags.writeable or not value.flags.c_contiguous or not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="), order="C", copy=True)
+    tensor = torch.from_numpy(value)
+    tensor._from_numpy = True  # type: ignore[attr-defined]
+    return tensor
+
+
+def _named_leaves(data: Any) -> list[tuple[str, Any]]:
+    if isinstance(data, Mapping):
+        return [(f"data[{name!r}]", value) for name, value in data.items()]
+    if isinstance(data, tuple | list):
+        return [(f"data[{i}]", value) for i, value in enumerate(data)]
+    return [] if data is None else [("data", data)]
+
+
+def _rebuilder(data: Any) -> Callable[[Sequence[Any]], Any]:
+    if isinstance(data, Mapping):
+        names = list(data)
+        return lambda parts: dict(zip(names, parts, strict=True))
+    return tuple
+
+
+_UNKNOWN = object()
+
+
+def _plain_leaf(leaf: Any) -> Any:
+    if scipy.sparse.issparse(leaf):
+        parts = {"indptr": leaf.indptr, "indices": leaf.indices, "data": leaf.data}
+        return {"csr": {k: torch.from_numpy(np.array(v)) for k, v in parts.items()}, "shape": list(leaf.shape)}
+    if isinstance(leaf, Tensor):
+        return _plain_leaf(_scipy_csr(leaf)) if leaf.layout == torch.sparse_csr else leaf.detach().cpu()
+    return leaf if leaf is None or isinstance(leaf, bool | int | float | str) else _UNKNOWN
+
+
+def _unplain_leaf(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        csr = {k: v.numpy() for k, v in part["csr"].items()}
+        return scipy.sparse.csr_array((csr["data"], csr["indices"], csr["indptr"]), shape=tuple(part["shape"]))
+    return part
+
+
+def _scipy_csr(tensor: Tensor) -> Any:
+    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
+    return scipy.sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=tuple(tensor.shape))
+
+
+def _num_rows(leaf: Any) -> int | None:
+    if isinstance(leaf, Tensor) and leaf.dim() > 0:
+        return int(leaf.shape[0])
+    return int(leaf.shape[0]) if scipy.sparse.issparse(leaf) else None
+
+
+def _take(leaf: Any, indices: Tensor) -> Any:
+    if scipy.sparse.issparse(leaf):
+        return _csr_tensor(leaf[indices.cpu().numpy()])
+    return leaf[indices.to(leaf.device)]
+
+
+def _whole(leaf: Any) -> Any:
+    return _csr_tensor(leaf) if scipy.sparse.issparse(leaf) else leaf
+
+
+def _csr_tensor(matrix: Any) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int64)),
+            torch.from_numpy(matrix.indices.astype(np.int64)),
+            torch.from_numpy(np.ascontiguousarray(matrix.data)),
+            size=matrix.shape,
+        )
+
+
+def _shuffled(
+    rows: Callable[[Tensor], Arguments], num_rows: int, batch_size: int, generator: torch.Generator
+) -> BatchStream:
+    def epoch() -> Iterator[Arguments]:
+        order = torch.randperm(num_rows, generator=generator)
+        return (rows(indices) for indices in order.split(batch_size))
+
+    return BatchStream(epoch, -(-num_rows // batch_size), generator)
+
+
+def _count(num_rows: int | None) -> int:
+    if num_rows is None:
+        raise DataError("data has no rows to cut into batches; leave batch_size out.")
+    return num_rows
+
+
+def _hash(leaves: Sequence[tuple[str, Any]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in leaves:
+        digest.update(name.encode())
+        if scipy.sparse.issparse(value):
+            parts = [value.indptr, value.indices, value.data]
+        elif isinstance(value, Tensor):
+            dense = value.to_dense() if value.layout != torch.strided else value
+            digest.update(str((tuple(value.shape), value.dtype)).encode())
+            parts = [dense.detach().cpu().contiguous().numpy()]
+        else:
+            digest.update(repr(value).encode())
+            parts = []
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""The training loop: step, watch, save, and stop for a recorded reason."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+import warnings
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vipack.engine import Engine, NonFiniteStep
+from vipack.errors import DivergenceWarning, NonFiniteError
+from vipack.program import Parameters, RandomState
+from vipack.training.callbacks import Callback, Every, Progress, ProgressBar
+from vipack.training.checkpoint import Checkpoint, due
+from vipack.training.data import BatchStream
+from vipack.training.stopping import StopRule
+from vipack.types import Stopped, StopReason
+
+__all__ = ["Run", "RunState"]
+
+_REPORT_SECONDS = 0.05  # between looks at signals and callbacks
+_RULE_STEPS = 100  # between looks of the stop rules, and between copies of the best state
+
+
+@dataclass
+class RunState:
+    """Everything that a run needs to go on bit for bit, beside parameters and optimizer.
+
+    Attributes:
+        losses: of every step, nats.
+        best: parameters at the lowest mean loss so far, to go back to after a divergence.
+    """
+
+    random: RandomState
+    batches: BatchStream
+    losses: array[float] = field(default_factory=lambda: array("d"))
+    seconds: float = 0.0
+    best: dict[str, dict[str, Tensor]] | None = None
+    best_loss: float = math.inf
+    best_step: int = 0
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.losses)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of; calling it trains until a reason to stop."""
+
+    engine: Engine
+    parameters: Parameters
+    rules: tuple[StopRule, ...]
+    callbacks: tuple[Callback, ...]
+    progress: bool | None
+    checkpoint: Checkpoint | None
+    save: Callable[[], None]
+
+    def __call__(self, state: RunState, last_step: int) -> Stopped:
+        """Train until `last_step` steps are done or a rule, a callback, Ctrl-C or a divergence ends it.
+
+        Raises:
+            NonFiniteError: the very first step has no finite loss, so that there is nothing to go back to.
+        """
+        bar = ProgressBar(last_step, state.step, self.progress)
+        saved = (state.step, time.monotonic())
+        pace = 1
+        if state.best is None:
+            state.best = self.parameters.state()
+        try:
+            with _interrupts() as interrupted, state.random.active():
+                while state.step < last_step:
+                    number = min(pace, last_step - state.step, self._to_next_stop(state.step))
+                    started = time.perf_counter()
+                    try:
+                        losses = self.engine.advance(state.batches, number)
+                    except NonFiniteStep as error:
+                        state.losses.extend(error.losses)
+                        state.seconds += time.perf_counter() - started
+                        return self._diverged(state, error)
+                    spent = time.perf_counter() - started
+                    state.losses.extend(losses)
+                    state.seconds += spent
+                    pace = _next_pace(number, spent)
+                    mean = math.fsum(losses) / len(losses)
+                    self._remember_best(state)
+                    bar.update(state.step, mean)
+                    stopped = self._look(state, mean, interrupted)
+                    if self.checkpoint is not None and (stopped or due(self.checkpoint, state.step, *saved)):
+                        self._save(state)
+                        saved = (state.step, time.monotonic())
+                    if stopped is not None:
+                        return stopped
+        finally:
+            bar.close()
+        if self.checkpoint is not None and saved[0] != state.step:
+            self._save(state)
+        return Stopped(StopReason.STEPS, f"{state.step} steps")
+
+    def _to_next_stop(self, step: int) -> int:
+        """Steps until something must be done at an exact step."""
+        periods = [callback.num_steps for callback in self.callbacks if isinstance(callback, Every)]
+        if self.checkpoint is not None and self.checkpoint.every_steps is not None:
+            periods.append(self.checkpoint.every_steps)
+        periods.append(_RULE_STEPS)
+        return min(period - step % period for period in periods)
+
+    def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
+        if interrupted:
+            return Stopped(StopReason.INTERRUPTED, f"Ctrl-C after {state.step} steps; the fit so far is kept")
+        if state.step % _RULE_STEPS == 0:
+            for rule in self.rules:
+                stopped = rule(state.losses, state.seconds)
+                if stopped is not None:
+                    return stopped
+        for callback in self.callbacks:
+            if isinstance(callback, Every) and state.step % callback.num_steps:
+                continue
+            progress = Progress(
+                state.step, state.batches.epoch, mean, state.losses, state.seconds, _parameters=self.parameters
+            )
+            with _undisturbed():
+                answer = callback(progress)
+            if answer is True or isinstance(answer, str):
+                return Stopped(StopReason.CALLBACK, answer if isinstance(answer, str) else f"after {state.step} steps")
+        return None
+
+    def _remember_best(self, state: RunState) -> None:
+        """Every hundred steps exactly, so that a run's outcome does not depend on the machine's speed."""
+        if state.step % _RULE_STEPS:
+            return
+        mean = math.fsum(state.losses[-_RULE_STEPS:]) / _RULE_STEPS
+        if mean < state.best_loss:
+            state.best, state.best_loss, state.best_step = self.parameters.state(), mean, state.step
+
+    def _diverged(self, state: RunState, error: NonFiniteStep) -> Stopped:
+        if state.step == 0:
+            raise NonFiniteError(
+                f"step 1: {error.cause}; start elsewhere (init_loc_fn of an automatic guide), or look at the data's scale."
+            ) from error.cause
+        detail = f"at step {state.step + 1} {error.cause}; the parameters are those of step {state.best_step}"
+        assert state.best is not None
+        self.parameters.load_state(state.best)
+        warnings.warn(
+            DivergenceWarning(f"{detail}, the best finite state; lower the learning rate or clip gradients."),
+            stacklevel=5,
+        )
+        return Stopped(StopReason.DIVERGED, detail)
+
+    def _save(self, state: RunState) -> None:
+        state.random.__dict__.update(RandomState.current().__dict__)
+        self.save()
+
+
+def _next_pace(number: int, spent: float) -> int:
+    """How many steps fill the time between two looks."""
+    return max(1, min(2 * number, int(number * _REPORT_SECONDS / max(spent, 1e-9))))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A callback's own draws must not shift the run's."""
+    before = RandomState.current()
+    try:
+        yield
+    finally:
+        before.install()
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[bool]]:
+    """A list that becomes true at the first Ctrl-C; the second one raises KeyboardInterrupt as ever."""
+    seen: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    previous: Any = signal.getsignal(signal.SIGINT)
+
+    def remember(number: int, frame: Any) -> None:
+        if seen:
+            signal.signal(signal.SIGINT, previous)
+            raise KeyboardInterrupt
+        seen.append(True)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,162 @@
+"""From a user's objects to a program that is ready to train: data read, batches covered, guide made, all checked."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal
+from pyro.infer.autoguide.effect import AutoMessenger
+
+from vipack.errors import DataError, UsageError, VipackError
+from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
+from vipack.program.batches import check_local_latents, cover_batches, local_latents
+from vipack.program.flat import flat_priors_sampled
+from vipack.program.runs import check_signature, explained, trace_model
+from vipack.training.data import Rows, read_data
+
+__all__ = ["Prepared", "loss_of", "prepare", "try_prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program with initial parameters, its data, and one batch to look at."""
+
+    program: Program
+    rows: Rows
+    batch_size: int | None
+    first: Arguments
+    loss: Any
+    check: Check
+
+
+def prepare(
+    model: Callable[..., Any],
+    guide: Any,
+    *,
+    data: Any,
+    fixed: Mapping[str, Any] | None,
+    loss: Any,
+    batch_size: int | None,
+    batch_plate: str | None,
+    seed: int,
+    device: Any,
+    dtype: torch.dtype | None,
+) -> Prepared:
+    """
+    Raises:
+        VipackError: whatever would stop the program from running at all; what else is wrong stands in ``check``.
+    """
+    if not callable(model):
+        raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
+    loss = loss_of(loss)
+    rows = read_data(data, fixed, dtype, _device(device))
+    batch_size = _batch_size(batch_size, rows)
+    program = Program(model, _no_guide, dtype=rows.dtype, device=rows.device)
+    batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
+    batched = batches.per_epoch > 1
+    first = next(batches) if batched else rows.full()
+    check_signature("model", model, first)
+    local: tuple[str, ...] = ()
+    if batched:
+        second = next(batches)
+        assert rows.num_rows is not None
+        cover_batches(program, rows.full, first, second, num_rows=rows.num_rows, name=batch_plate, seed=seed)
+        local = local_latents(program, first, seed=seed)
+    program.guide = _make_guide(program, guide, loss, first, seed)
+    automatic = isinstance(program.guide, AutoGuide)
+    with seeded(seed):
+        # An automatic guide keeps parameters for every row of a local latent, so it must see them all once.
+        program.initialise(rows.full() if automatic and local and rows.indexed else first)
+    check_local_latents(program, local, indexed=rows.indexed)
+    enumerates = isinstance(loss, TraceEnum_ELBO)
+    check = check_program(program, first, _leaves(rows, first), enumerates=enumerates, seed=seed)
+    return Prepared(program, rows, batch_size, first, loss, check)
+
+
+def try_prepare(model: Callable[..., Any], guide: Any, **options: Any) -> Check:
+    """The check alone, with what stops a program from running as its first error."""
+    try:
+        return prepare(model, guide, **options).check
+    except VipackError as error:
+        return Check(None, {}, (error,), ())
+
+
+def loss_of(loss: Any) -> Any:
+    """
+    Raises:
+        UsageError: not an instance of an ELBO.
+    """
+    if loss is None:
+        return Trace_ELBO()
+    if isinstance(loss, type):
+        raise UsageError(f"loss: {loss.__name__} is a class; pass an instance, as in loss={loss.__name__}().")
+    if not (isinstance(loss, ELBO) or (hasattr(loss, "loss") and hasattr(loss, "loss_and_grads"))):
+        raise UsageError(
+            f"loss: expected a pyro.infer ELBO such as Trace_ELBO(num_particles=8), found {type(loss).__name__} {loss!r}."
+        )
+    return loss
+
+
+def _make_guide(program: Program, guide: Any, loss: Any, first: Arguments, seed: int) -> Any:
+    guide = AutoMultivariateNormal if guide is None else guide
+    builder = guide.func if isinstance(guide, functools.partial) else guide
+    model = program.model
+    if isinstance(builder, type) and issubclass(builder, AutoGuide | AutoMessenger):
+        hidden = _enumerated(program, first, seed) if isinstance(loss, TraceEnum_ELBO) else []
+        model = poutine.block(model, hide=hidden) if hidden else model
+    return make_guide(model, guide)
+
+
+def _enumerated(program: Program, first: Arguments, seed: int) -> list[str]:
+    """Discrete latents that TraceEnum_ELBO sums out, which an automatic guide must not see."""
+    running = (seeded(seed), program.bound(first), flat_priors_sampled(), torch.no_grad(), explained("model", first))
+    with contextlib.ExitStack() as stack:
+        for context in running:
+            stack.enter_context(context)
+        trace = trace_model(program.model, first)
+    return [site.name for site in read_sites(trace, poutine.Trace()).of_kind("enumerated")]
+
+
+def _batch_size(batch_size: Any, rows: Rows) -> int | None:
+    if batch_size is None:
+        return None
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batch_size: expected a positive integer or None, found {batch_size!r}.")
+    if rows.num_rows is not None and batch_size > rows.num_rows:
+        raise UsageError(
+            f"batch_size: {batch_size} is more than the {rows.num_rows} rows of the data; leave it out to use all rows."
+        )
+    return batch_size
+
+
+def _device(device: Any) -> torch.device:
+    if device is None:
+        return torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise UsageError(
+            f"device: {device!r} cannot be used here ({' '.join(str(error).split())[:120]}); pass 'cpu', or a device "
+            "that torch finds."
+        ) from error
+    return chosen
+
+
+def _leaves(rows: Rows, first: Arguments) -> dict[str, Any]:
+    """The parts of a batch under the names of the model's arguments where they can be told."""
+    names = {f"data[{i}]" if len(first.args) > 1 else "data": value for i, value in enumerate(first.args)}
+    return {**names, **{k: v for k, v in first.kwargs.items() if k not in rows.fixed}}
+
+
+def _no_guide(*args: Any, **kwargs: Any) -> None:
+    raise DataError("the guide has not been made yet")  # pragma: no cover

@@ -1,0 +1,240 @@
+"""A fit: what training leaves in the user's hands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vipack.diagnostics import Diagnosis, diagnose, elbo, importance
+from vipack.errors import UsageError
+from vipack.export import to_arviz
+from vipack.posterior import Posterior
+from vipack.program import Arguments, Check, Program
+from vipack.training.checkpoint import write_file
+from vipack.training.data import ArrayRows, read_data
+from vipack.training.trainer import Trainer
+from vipack.types import EngineReport, Estimate, Stopped
+
+__all__ = ["Fit", "FittedGuide"]
+
+
+class FittedGuide:
+    """A guide with the parameters of one fit, callable in plain Pyro like the guide it was made from.
+
+    It runs wherever a guide does (``Predictive``, ``poutine.trace``), reads nothing from Pyro's global store and leaves
+    nothing there. Attributes and methods of an automatic guide, such as ``median()`` and ``quantiles()``, work too.
+    """
+
+    def __init__(self, program: Program, arguments: Arguments) -> None:
+        self._program = program
+        self._arguments = arguments
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw from the guide."""
+        return self._bound(self._program.guide)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        with self._program.bound(self._arguments, values=self._program.parameters.detached(), training=False):
+            value = getattr(self._program.guide, name)
+        return self._bound(value) if callable(value) and not isinstance(value, type) else value
+
+    def __repr__(self) -> str:
+        guide = self._program.guide
+        return f"FittedGuide({getattr(guide, '__name__', type(guide).__name__)})"
+
+    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            values = self._program.parameters.detached()
+            with self._program.bound(self._arguments, values=values, training=False):
+                return function(*args, **kwargs)
+
+        return run
+
+
+class Fit:
+    """A trained guide for one model and data set.
+
+    Attributes:
+        check: the site table and whatever the preflight found.
+        posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._posterior: Posterior | None = None
+
+    # --- what training did
+
+    @property
+    def guide(self) -> FittedGuide:
+        """The guide with this fit's parameters, usable in plain Pyro."""
+        return FittedGuide(self._trainer.program, self._trainer.prepared.first)
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """Copies of the parameters by Pyro name, constrained."""
+        return self._trainer.program.parameters.constrained()
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The loss of every step, ``(steps,)``: minus the ELBO estimate, in nats."""
+        return np.asarray(self._trainer.state.losses, dtype=np.float64)
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps done."""
+        return self._trainer.state.step
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training, resumed runs included."""
+        return self._trainer.state.seconds
+
+    @property
+    def stopped(self) -> Stopped:
+        """Why training ended."""
+        return self._trainer.stopped
+
+    @property
+    def engine(self) -> EngineReport:
+        """Which tier ran, and why no faster one."""
+        return self._trainer.engine.report
+
+    @property
+    def check(self) -> Check:
+        """The preflight's findings; ``str(fit.check)`` is the shape table."""
+        return self._trainer.prepared.check
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Equal for fits of the same data."""
+        return self._trainer.rows.fingerprint()
+
+    @property
+    def posterior(self) -> Posterior:
+        """The fitted guide on all of the fit's data."""
+        if self._posterior is None:
+            self._posterior = Posterior(self._trainer.program, self._trainer.rows.full())
+        return self._posterior
+
+    # --- what it found
+
+    def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool = False) -> dict[str, Tensor]:
+        """Posterior draws of latent and deterministic sites: ``site -> (num_draws, *site shape)``.
+
+        Args:
+            resample: draw them with the Pareto-smoothed importance weights, which is what a CORRECTED verdict
+                certifies; from four times as many draws of the guide.
+        """
+        _positive("num_draws", num_draws)
+        if not resample:
+            draws = self.posterior.draws(num_draws, seed=seed)
+            return {**draws.latents, **draws.deterministic}
+        draws = self.posterior.draws(4 * num_draws, seed=seed)
+        weights = torch.from_numpy(np.exp(importance(draws.log_weights).log_weights))
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.multinomial(weights, num_draws, replacement=True, generator=generator)
+        return {name: value[chosen] for name, value in {**draws.latents, **draws.deterministic}.items()}
+
+    def predict(
+        self, num_draws: int = 1_000, *, data: Any = None, fixed: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> dict[str, Tensor]:
+        """Posterior predictive draws of the observed and deterministic sites: ``site -> (num_draws, *site shape)``.
+
+        Args:
+            data: new data in the form of the fit's, without what is to be predicted: the model's argument for it must
+                default to None. None predicts the fit's own data anew.
+            fixed: new fixed arguments; the fit's own by default.
+
+        Raises:
+            SignatureError: the model cannot be called with `data`.
+            ShapeError: a latent has one value a row of the fit's data, and `data` has other rows.
+        """
+        _positive("num_draws", num_draws)
+        if data is None:
+            return self.posterior.predictive(num_draws, seed=seed)
+        rows = self._trainer.rows
+        new = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
+        return self.posterior.predictive(num_draws, new.full(), seed=seed)
+
+    def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
+        """The ELBO on all data with its standard error, in nats."""
+        _positive("num_draws", num_draws)
+        return elbo(self.log_weights(num_draws, seed=seed))
+
+    def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
+        """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
+        _positive("num_draws", num_draws)
+        return self.posterior.draws(num_draws, seed=seed).log_weights
+
+    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
+        """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons."""
+        _positive("num_draws", num_draws)
+        return diagnose(self.posterior, num_draws=num_draws, seed=seed, stopped=self.stopped)
+
+    def summary(self, num_draws: int = 4_000, *, seed: int = 0) -> pd.DataFrame:
+        """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``."""
+        rows: dict[str, list[float]] = {}
+        for name, draws in self.sample(num_draws, seed=seed).items():
+            values = draws.double().reshape(len(draws), -1)
+            labels = _element_names(name, tuple(draws.shape[1:]))
+            quantiles = values.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64), dim=0)
+            table = torch.cat([values.mean(0, keepdim=True), values.std(0, keepdim=True), quantiles]).T
+            rows.update(zip(labels, table.tolist(), strict=True))
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
+
+    def to_arviz(self, num_draws: int = 1_000, *, seed: int = 0) -> Any:
+        """All groups that ArviZ knows: InferenceData with ArviZ 0.x, a DataTree with 1.x."""
+        _positive("num_draws", num_draws)
+        return to_arviz(self.posterior, num_draws, seed=seed)
+
+    # --- going on, and leaving
+
+    def resume(self, steps: int | None = None) -> Fit:
+        """Train this fit further, bit for bit as if it had never stopped.
+
+        Args:
+            steps: how many more; None finishes what was planned.
+        """
+        if steps is None:
+            self._trainer.train()
+        else:
+            _positive("steps", steps)
+            self._trainer.train_until(self.steps + steps, self._trainer.plan.rules)
+        return self
+
+    def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
+        """Write the fit to one file, whole or not at all; ``vipack.load`` reads it.
+
+        Args:
+            data: keep the data in the file, so that loading needs nothing else; a Dataset or DataLoader cannot be kept.
+        """
+        content = self._trainer.content()
+        rows = self._trainer.rows
+        stored = rows.state() if data and isinstance(rows, ArrayRows) else None
+        if stored is not None:
+            content["data"] = stored
+        write_file(path, content)
+
+    def to_pyro(self) -> None:
+        """Copy the parameters into Pyro's global store and the modules they came from, as ``pyro.infer.SVI`` would."""
+        self._trainer.program.parameters.write_back()
+
+    def __repr__(self) -> str:
+        last = f", loss {self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else ""
+        return f"Fit({self.guide!r}, {self.steps} steps{last}, {self.seconds:.1f} s, {self.stopped})"
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
+
+
+def _element_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    return [name + (f"[{', '.join(map(str, index))}]" if index else "") for index in np.ndindex(*shape)]

@@ -1,0 +1,96 @@
+"""When a run ends: rules that look at the losses so far and give a reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vipack.errors import UsageError
+from vipack.types import Stopped, StopReason
+
+__all__ = ["Converged", "StopRule", "TimeLimit", "rules_of"]
+
+
+class StopRule(Protocol):
+    """Looks at a run every few steps; it must depend on its arguments alone, so that a resumed run ends alike."""
+
+    def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
+        """The reason to stop now, or None.
+
+        Args:
+            losses: of every step so far, nats.
+            seconds: trained so far.
+        """
+
+
+@dataclass(frozen=True)
+class Converged:
+    """Stop when the smoothed loss no longer falls by more than its own noise.
+
+    The mean loss of the last third of the run is held against that of the third before it; their standard errors come
+    from batch means, which allow for neighbouring losses being alike. A third, rather than a fixed window, so that slow
+    progress is still seen.
+
+    Attributes:
+        tolerance: how many standard errors a gain must exceed to count.
+        min_steps: never stop before.
+    """
+
+    tolerance: float = 1.0
+    min_steps: int = 600
+
+    def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
+        """See :class:`StopRule`."""
+        count = len(losses)
+        if count < self.min_steps:
+            return None
+        third = count // 3
+        recent = np.asarray(losses[-2 * third :], dtype=np.float64)
+        (before, se_before), (after, se_after) = _batch_means(recent[:third]), _batch_means(recent[third:])
+        gain, noise = before - after, math.hypot(se_before, se_after)
+        if gain > self.tolerance * noise:
+            return None
+        return Stopped(
+            StopReason.CONVERGED,
+            f"over the last {third} steps the loss fell by {gain:.3g} nats, its noise is {noise:.2g}",
+        )
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """Stop after so many seconds of training."""
+
+    seconds: float
+
+    def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
+        """See :class:`StopRule`."""
+        if seconds < self.seconds:
+            return None
+        return Stopped(StopReason.TIME, f"{seconds:.1f} s of the {self.seconds:g} s allowed")
+
+
+def rules_of(stop: object) -> tuple[StopRule, ...]:
+    """One rule or several as a tuple.
+
+    Raises:
+        UsageError: something that is no rule.
+    """
+    rules = tuple(stop) if isinstance(stop, tuple | list) else (stop,)
+    for rule in rules:
+        if not callable(rule) or isinstance(rule, type):
+            raise UsageError(
+                f"stop: expected a rule such as vipack.Converged() or vipack.TimeLimit(60), found {rule!r}; "
+                "for a number of steps use steps=."
+            )
+    return rules
+
+
+def _batch_means(values: np.ndarray, num_batches: int = 10) -> tuple[float, float]:
+    """Mean and its standard error from the means of consecutive batches."""
+    size = len(values) // num_batches
+    means = values[: size * num_batches].reshape(num_batches, size).mean(1)
+    return float(values.mean()), float(means.std(ddof=1)) / math.sqrt(num_batches)

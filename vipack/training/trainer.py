@@ -1,0 +1,201 @@
+"""A fit in the making: program, data, engine and optimizer together, which can train, be saved and go on."""
+
+from __future__ import annotations
+
+import copy
+import math
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vipack.engine import EagerEngine, Engine, make_optimizer
+from vipack.errors import CheckpointError, GuideError
+from vipack.program import RandomState
+from vipack.training.callbacks import Callback
+from vipack.training.checkpoint import Checkpoint, write_file
+from vipack.training.loop import Run, RunState
+from vipack.training.prepare import Prepared
+from vipack.training.stopping import Converged, StopRule
+from vipack.types import Stopped, StopReason
+
+__all__ = ["Plan", "Trainer"]
+
+MAX_STEPS = 20_000  # of a run that is to end when it has converged
+_COOLING_SHARE = 0.5  # of the steps before, spent with a falling learning rate after convergence
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train and what happens meanwhile.
+
+    Attributes:
+        steps: total; None trains until converged.
+    """
+
+    steps: int | None
+    seed: int
+    rules: tuple[StopRule, ...]
+    callbacks: tuple[Callback, ...]
+    progress: bool | None
+    checkpoint: Checkpoint | None
+
+
+class Trainer:
+    """Trains a prepared program by a plan.
+
+    Attributes:
+        stopped: why the last run ended.
+    """
+
+    def __init__(self, prepared: Prepared, plan: Plan, optim: Any) -> None:
+        self.prepared = prepared
+        self.plan = plan
+        self.program = prepared.program
+        self.rows = prepared.rows
+        self.stopped = Stopped(StopReason.STEPS, "0 steps")
+        # A loss may cache what it learns of a model, so every fit has one of its own.
+        self._loss = copy.deepcopy(prepared.loss)
+        self._optim_name = describe_optimizer(optim)
+        self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps)
+        self.engine: Engine = EagerEngine(self.program, self._loss, self.optimizer)
+        self.state = RunState(
+            RandomState.from_seed(plan.seed),
+            self.rows.stream(prepared.batch_size, torch.Generator().manual_seed(plan.seed)),
+        )
+        self._cooling_end: int | None = None
+
+    def train(self) -> None:
+        """Go on to the end of the plan.
+
+        Raises:
+            NonFiniteError: the first step has no finite loss.
+            GuideError: there is nothing to train.
+        """
+        if self.plan.steps is not None:
+            self.train_until(self.plan.steps, self.plan.rules)
+            return
+        if self._cooling_end is None:
+            self.train_until(MAX_STEPS, (Converged(), *self.plan.rules))
+            if self.stopped.reason not in (StopReason.CONVERGED, StopReason.STEPS):
+                return
+            length = math.ceil(_COOLING_SHARE * self.state.step)
+            if not self.optimizer.cool(self.state.step, length):
+                return
+            self._cooling_end = self.state.step + length
+        why = self.stopped
+        self.train_until(self._cooling_end, self.plan.rules)
+        if self.stopped.reason is StopReason.STEPS and why.reason is StopReason.CONVERGED:
+            self.stopped = why
+
+    def train_until(self, last_step: int, rules: tuple[StopRule, ...]) -> None:
+        """Train until `last_step` steps are done in all, or something ends the run before."""
+        if last_step > self.state.step and not self.program.parameters.unconstrained:
+            raise GuideError(
+                "the guide and the model have no parameters, so there is nothing to train; declare some with pyro.param, "
+                "or pass steps=0 to evaluate the guide as it is."
+            )
+        run = Run(
+            engine=self.engine,
+            parameters=self.program.parameters,
+            rules=rules,
+            callbacks=self.plan.callbacks,
+            progress=self.plan.progress,
+            checkpoint=self.plan.checkpoint,
+            save=self._save_checkpoint,
+        )
+        self.stopped = run(self.state, last_step)
+
+    def content(self) -> dict[str, Any]:
+        """Everything but the data that a file needs to go on bit for bit."""
+        return {
+            "fingerprint": self.fingerprint(),
+            "state": self.program.parameters.state(),
+            "optimizer": self.optimizer.state(),
+            "random": self.state.random.state(),
+            "batches": self.state.batches.state(),
+            "losses": torch.tensor(self.state.losses, dtype=torch.float64),
+            "seconds": self.state.seconds,
+            "best": self.state.best,
+            "best_loss": self.state.best_loss,
+            "best_step": self.state.best_step,
+            "cooling_end": self._cooling_end,
+            "planned_steps": self.plan.steps,
+            "batch_plate": self.program.batch_plate.name if self.program.batch_plate else None,
+            "stopped": [self.stopped.reason.name, self.stopped.detail],
+            "engine_steps": dict(self.engine.report.steps),
+        }
+
+    def load_content(self, content: Mapping[str, Any]) -> None:
+        """Take up the state of :meth:`content`."""
+        self.program.parameters.load_state(content["state"])
+        self.optimizer.load_state(content["optimizer"])
+        self.state.random = RandomState.from_state(content["random"])
+        self.state.batches.load_state(content["batches"])
+        self.state.losses = array("d", content["losses"].tolist())
+        self.state.seconds = content["seconds"]
+        self.state.best = content["best"]
+        self.state.best_loss, self.state.best_step = content["best_loss"], content["best_step"]
+        self._cooling_end = content["cooling_end"]
+        reason, detail = content["stopped"]
+        self.stopped = Stopped(StopReason[reason], detail)
+        self.engine.report.steps.update(content["engine_steps"])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a file must agree with to be this fit's: sites, parameters, and how it was trained."""
+        table = self.prepared.check.table
+        sites = [] if table is None else [[s.name, s.kind, s.distribution, list(s.plates)] for s in table]
+        return {
+            "sites": sites,
+            "parameters": {n: list(v.shape) for n, v in sorted(self.program.parameters.unconstrained.items())},
+            "dtype": str(self.rows.dtype),
+            "loss": type(self._loss).__name__,
+            "optimizer": self._optim_name,
+            "seed": self.plan.seed,
+            "batch_size": self.prepared.batch_size,
+            "data": self.rows.fingerprint(),
+        }
+
+    def _save_checkpoint(self) -> None:
+        assert self.plan.checkpoint is not None
+        write_file(self.plan.checkpoint.path, self.content())
+
+
+def describe_optimizer(optim: Any) -> str:
+    """A name by which to tell optimizers apart in files."""
+    if optim is None:
+        return "default"
+    constructor = getattr(optim, "pt_optim_constructor", None) or getattr(optim, "func", None) or optim
+    return str(getattr(constructor, "__name__", type(constructor).__name__))
+
+
+def compare_fingerprints(saved: Mapping[str, Any], own: Mapping[str, Any], path: object, keys: tuple[str, ...]) -> None:
+    """
+    Raises:
+        CheckpointError: `saved` differs from `own` in one of `keys`; the first difference is named.
+    """
+    for key in keys:
+        if saved.get(key) == own[key]:
+            continue
+        if key in ("sites", "parameters"):
+            detail = _first_difference(saved.get(key), own[key])
+            raise CheckpointError(
+                f"{path}: was written for another model or guide ({key}: {detail}); load it with the model and guide that "
+                "it was fitted with."
+            )
+        raise CheckpointError(
+            f"{path}: was written with {key} {saved.get(key)!r}, this fit has {own[key]!r}; use the same, or another file."
+        )
+
+
+def _first_difference(saved: Any, own: Any) -> str:
+    def named(value: Any) -> dict[str, Any]:
+        return dict(value) if isinstance(value, dict) else {str(item[0]): item[1:] for item in value or []}
+
+    before, now = named(saved), named(own)
+    for name in [*before, *now]:
+        if before.get(name) != now.get(name):
+            return f"{name!r} is {before.get(name, 'absent')} in the file and {now.get(name, 'absent')} here"
+    return "order differs"

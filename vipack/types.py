@@ -1,0 +1,66 @@
+"""Small values that several rooms share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+__all__ = ["EngineReport", "Estimate", "StopReason", "Stopped"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A Monte Carlo estimate and its standard error, in nats."""
+
+    value: float
+    se: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.se:.2f}"
+
+    def __float__(self) -> float:
+        return self.value
+
+
+class StopReason(enum.Enum):
+    """Why a run ended."""
+
+    STEPS = "steps used up"
+    CONVERGED = "converged"
+    TIME = "time used up"
+    CALLBACK = "stopped by a callback"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The recorded reason for which a run ended, with the figures behind it."""
+
+    reason: StopReason
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
+
+
+@dataclass
+class EngineReport:
+    """What the engine did.
+
+    Attributes:
+        tier: the tier that the last step ran in.
+        reason: why no faster tier was used; empty when there is nothing to explain.
+        steps: tier -> steps run in it.
+        capture_seconds, compile_seconds: time spent to get there.
+    """
+
+    tier: str
+    reason: str = ""
+    steps: dict[str, int] = field(default_factory=dict)
+    capture_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {tier}" for tier, count in self.steps.items()) or "no steps"
+        return f"{self.tier} ({counts})" + (f"; {self.reason}" if self.reason else "")
