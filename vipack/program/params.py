@@ -37,7 +37,8 @@ class Parameters:
         self.device = device
         self.unconstrained: dict[str, nn.Parameter] = {}
         self.constraints: dict[str, constraints.Constraint] = {}
-        self._adopted: dict[int, tuple[nn.Parameter, str]] = {}  # id of the user's nn.Parameter -> (it, our name)
+        self._adopted: dict[int, tuple[nn.Parameter, str]] = {}  # id of an nn.Parameter of a module -> (it, our name)
+        self._theirs: set[int] = set()  # ids of those that are the user's
         self._slots: list[tuple[nn.Module, str, str]] = []  # module, attribute, our name
         self._modules: list[nn.Module] = []  # every module called, in order of first call
         self._buffers: dict[str, Tensor] = {}
@@ -140,7 +141,7 @@ class Parameters:
                 buffer = owner._buffers[attribute]
                 if buffer is not None:
                     buffer.copy_(self._buffers[key])
-        originals = {name: parameter for parameter, name in self._adopted.values()}
+        originals = {name: p for key, (p, name) in self._adopted.items() if key in self._theirs}
         store.set_state(
             {
                 "params": {
@@ -159,9 +160,12 @@ class Parameters:
             own = self.unconstrained[known[1]]
         else:
             own = nn.Parameter(self._own(first))
+            # A PyroModule that declares a parameter while it runs keeps our tensor; one that had it keeps the user's.
+            self._adopted[id(own)] = (own, name)
             if isinstance(first, nn.Parameter):
                 self._adopted[id(first)] = (first, name)
-                self._unplaced = True
+                self._theirs.add(id(first))
+            self._unplaced = True
         if name in self._waiting:
             with torch.no_grad():
                 own.copy_(_same_shape(name, self._waiting.pop(name), own))
@@ -178,12 +182,14 @@ class Parameters:
         """Find the modules that hold the user's nn.Parameters, so that ours can stand in for them."""
         if not self._unplaced:
             return
-        # Any module in the process may own one: pyro.module names a parameter but does not say where it lives, and
-        # `encoder.weight` may be read without the encoder being called.
-        owners = {id(m): m for m in self._modules}
-        for candidate in gc.get_objects():
-            if issubclass(type(candidate), nn.Module) and "_parameters" in candidate.__dict__:
-                owners[id(candidate)] = candidate
+        owners = {id(part): part for module in self._modules for part in module.modules()}
+        held = {id(parameter) for owner in owners.values() for parameter in owner._parameters.values()}
+        if not held.issuperset(self._theirs):
+            # Any module in the process may own one: pyro.module names a parameter but does not say where it lives, and
+            # `encoder.weight` may be read without the encoder being called.
+            for candidate in gc.get_objects():
+                if issubclass(type(candidate), nn.Module) and "_parameters" in candidate.__dict__:
+                    owners[id(candidate)] = candidate
         self._slots = [
             (module, attribute, self._adopted[id(parameter)][1])
             for module in owners.values()
