@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
@@ -62,6 +63,7 @@ class Posterior:
             guide_trace, model_trace = program.traces(arguments)
         self.table: SiteTable = read_sites(model_trace, guide_trace)
         self._observed = {site.name: model_trace.nodes[site.name]["value"] for site in self.table.of_kind("observed")}
+        self._masks = {name: _mask(model_trace.nodes[name]) for name in self._observed}
         self._auxiliary = [
             n for n, s in guide_trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)
         ]
@@ -77,6 +79,14 @@ class Posterior:
     def observed(self) -> dict[str, Tensor]:
         """The observed sites' values, by name."""
         return dict(self._observed)
+
+    @property
+    def observed_masks(self) -> dict[str, Tensor]:
+        """Where ``obs_mask=``, ``poutine.mask`` or ``.mask()`` leaves observations out: site -> True for those that count.
+
+        Each mask broadcasts to the site's batch shape; sites without one are not listed.
+        """
+        return {name: mask for name, mask in self._masks.items() if mask is not None}
 
     def draws(self, num_draws: int, *, seed: int = 0, densities: bool = True) -> Draws:
         """`num_draws` draws from the guide.
@@ -365,6 +375,19 @@ def _densities(trace: Trace) -> list[dict[str, Any]]:
 
 def _deterministic(site: Mapping[str, Any]) -> bool:
     return bool(site["infer"].get("_deterministic"))
+
+
+def _mask(site: Mapping[str, Any]) -> Tensor | None:
+    masks = [] if site["mask"] is None else [site["mask"]]
+    fn = site["fn"]
+    while isinstance(fn, MaskedDistribution):
+        masks.append(fn._mask)
+        fn = fn.base_dist
+    together: Tensor | None = None
+    for mask in masks:
+        mask = torch.as_tensor(mask).bool()
+        together = mask if together is None else together & mask
+    return together
 
 
 def _draw_of(latents: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
