@@ -16,6 +16,7 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -285,8 +286,8 @@ class Posterior:
         wanted = {site.name for site in self.table.of_kind("observed", "deterministic")}
 
         def one(values: dict[str, Tensor]) -> dict[str, Tensor]:
-            # Condition outside uncondition: latents keep their values, what the data fixed is drawn.
-            model = _Given(values)(poutine.uncondition(self.program.model))
+            # Latents are given outside: they keep their values, and what the data fixed is drawn.
+            model = _Given(values)(_Unobserved()(self.program.model))
             trace = poutine.trace(model).get_trace(*arguments.args, **arguments.kwargs)
             return {n: s["value"] for n, s in trace.nodes.items() if n in wanted and s["type"] == "sample"}
 
@@ -347,6 +348,18 @@ class _Given(Messenger):  # type: ignore[misc]
         if msg["name"] in self._values:
             msg["value"] = self._values[msg["name"]]
             msg["done"] = True
+
+
+class _Unobserved(UnconditionMessenger):  # type: ignore[misc]
+    """Draws what the data fixed, and only that.
+
+    Pyro's messenger also draws deterministic sites anew, from a Delta that the site's plates have expanded: theta of
+    shape ``(8,)`` in a plate of 8 came back ``(8, 8)``, and so did whatever was computed from it.
+    """
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not _deterministic(msg):
+            super()._pyro_sample(msg)
 
 
 @contextlib.contextmanager
