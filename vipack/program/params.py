@@ -46,11 +46,18 @@ class Parameters:
         self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
 
     @contextlib.contextmanager
-    def bound(self, values: Mapping[str, Tensor] | None = None, *, training: bool = True) -> Iterator[None]:
+    def bound(
+        self,
+        values: Mapping[str, Tensor] | None = None,
+        *,
+        buffers: dict[str, Tensor] | None = None,
+        training: bool = True,
+    ) -> Iterator[None]:
         """Run programs with these parameters; nothing reaches Pyro's global store or the user's modules.
 
         Args:
             values: unconstrained tensors to use instead of the fit's own, such as slices of one flat vector.
+            buffers: likewise for :meth:`buffers`; what the modules leave in them is there afterwards.
             training: False puts every module that is in training mode in evaluation mode meanwhile.
         """
         self._place()
@@ -59,7 +66,7 @@ class Parameters:
             stack.enter_context(pyro.settings.context(module_local_params=False))
             # PyroModule writes to the global store directly, whatever handlers are active: give it one to write to.
             stack.enter_context(pyro.get_param_store().scope())
-            stack.enter_context(self._lend(answers))
+            stack.enter_context(self._lend(answers, self._buffers if buffers is None else buffers))
             if not training:
                 stack.enter_context(_evaluation_mode(self._modules))
             stack.enter_context(_ParamMessenger(self, answers))
@@ -96,6 +103,10 @@ class Parameters:
         """Name -> unconstrained value that shares its numbers with the fit, but no gradient."""
         # They require grad like the originals: pyro.module leaves out, with a warning, a parameter that does not.
         return {name: value.detach().requires_grad_(True) for name, value in self.unconstrained.items()}
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Key -> the fit's own buffer, such as BatchNorm's running mean; in order of first use."""
+        return dict(self._buffers)
 
     def tensors(self) -> list[nn.Parameter]:
         """The distinct unconstrained tensors (two names may share one) in order of first declaration."""
@@ -206,8 +217,8 @@ class Parameters:
                     yield module, attribute, key
 
     @contextlib.contextmanager
-    def _lend(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """Put `values` into the modules' slots, and the fit's buffers into theirs, for the time of the block."""
+    def _lend(self, values: Mapping[str, Tensor], held: dict[str, Tensor]) -> Iterator[None]:
+        """Put `values` and the buffers `held` into the modules' slots for the time of the block."""
         slots = [(module._parameters, attribute, name) for module, attribute, name in self._slots if name in values]
         buffers = [(module._buffers, attribute, key) for module, attribute, key in self._buffer_slots()]
         own_weights = [table[attribute] for table, attribute, _ in slots]
@@ -217,14 +228,14 @@ class Parameters:
             for weights, attribute, name in slots:
                 weights[attribute] = values[name]  # type: ignore[assignment]
             for table, attribute, key in buffers:
-                table[attribute] = self._buffers[key]
+                table[attribute] = held[key]
             _refresh_flat_weights(recurrent)
             yield
         finally:
             for (weights, attribute, _), weight in zip(slots, own_weights, strict=True):
                 weights[attribute] = weight
             for (table, attribute, key), buffer in zip(buffers, own_buffers, strict=True):
-                self._buffers[key] = table[attribute]  # type: ignore[assignment]  # a module may have put a new one
+                held[key] = table[attribute]  # type: ignore[assignment]  # a module may have put a new one
                 table[attribute] = buffer
             _refresh_flat_weights(recurrent)
 

@@ -44,17 +44,23 @@ class Program:
 
     @contextlib.contextmanager
     def bound(
-        self, arguments: Arguments, *, values: Mapping[str, Tensor] | None = None, training: bool = True
+        self,
+        arguments: Arguments,
+        *,
+        values: Mapping[str, Tensor] | None = None,
+        buffers: dict[str, Tensor] | None = None,
+        training: bool = True,
     ) -> Iterator[None]:
         """Everything that running the model or guide on `arguments` needs: parameters, dtype, device, batch rows.
 
         Args:
             values: unconstrained parameters in place of the program's own.
+            buffers: modules' buffers in place of the program's own.
             training: False evaluates: modules in evaluation mode and every plate whole.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
-            stack.enter_context(self.parameters.bound(values, training=training))
+            stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
             if arguments.indices is not None and self.batch_plate is not None:
                 stack.enter_context(subsampled(self.batch_plate, arguments.indices))
             elif not training:
