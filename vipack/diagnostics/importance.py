@@ -1,14 +1,18 @@
-"""Pareto-smoothed importance sampling of a guide's draws: k-hat, effective sample size, smoothed weights."""
+"""Pareto-smoothed importance sampling of a guide's draws: k-hat, effective sample size, smoothed weights.
+
+NumPy alone, so that it runs beside ArviZ 1.x where there is no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Importance", "importance"]
 
@@ -43,7 +47,8 @@ def importance(log_weights: Tensor | Array) -> Importance:
 
     A k-hat from fewer than about 100 draws says little.
     """
-    raw = np.asarray(log_weights.detach().cpu() if isinstance(log_weights, Tensor) else log_weights, dtype=np.float64)
+    array = log_weights.detach().cpu().numpy() if hasattr(log_weights, "detach") else log_weights
+    raw = np.asarray(array, dtype=np.float64)
     count = len(raw)
     usable = np.isfinite(raw)
     if not usable.any():
@@ -74,4 +79,5 @@ def _arviz() -> Any:
 
 
 def _logsumexp(values: Array) -> float:
-    return float(torch.logsumexp(torch.from_numpy(values), 0))
+    top = values.max()
+    return float(top + np.log(np.exp(values - top).sum()))
