@@ -1,117 +1,236 @@
-"""A posterior as ArviZ's InferenceData (0.x) or DataTree (1.x): NumPy in, torch never imported."""
+"""A posterior as ArviZ's InferenceData (0.x) or xarray's DataTree (ArviZ 1.x): NumPy in, torch never imported."""
 
 from __future__ import annotations
 
-import inspect
+import importlib.metadata
+import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vipack.errors import UsageError
+from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
+
 if TYPE_CHECKING:
     from vipack.posterior import Posterior
     from vipack.program import Site
+    from vipack.program.sites import Kind
 
 __all__ = ["inference_data", "to_arviz"]
 
-Group = dict[str, np.ndarray]
+_MOST_NUMBERS = 1_000_000_000  # in one group; 4 GB in float32
+_MOST_DENSE = 10_000_000  # a sparse array larger than this when dense is left out
 
 
 def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
     """All groups that ArviZ knows of a fit: one chain of `num_draws` draws from the guide.
 
-    ``posterior`` (latent and deterministic sites), ``posterior_predictive``, ``log_likelihood`` (nats, one value an
-    observation, not scaled), ``observed_data``, ``constant_data`` (the model's other arguments) and ``sample_stats``
-    (``lp`` = log p(x, z), ``log_q`` and ``log_weight``, nats). Dimensions bear the names of the model's plates.
+    - ``posterior``: latent and deterministic sites, the draws that ``Posterior.draws`` gives for `seed`.
+    - ``sample_stats``: ``lp`` = log p(x, z), ``log_q`` and ``log_weight`` = lp - log_q, in nats.
+    - ``observed_data``, ``posterior_predictive`` and ``log_likelihood`` (nats, one value an observation, never scaled by
+      a minibatch): the observed sites. Whole-numbered ones are integers, so that ArviZ draws bars rather than curves.
+      Masked observations are in none of the three: their values are placeholders. What is left of such a site lies along
+      one dimension ``site_dim_0``, labelled by position in the site's flattened batch shape. There is no
+      ``log_likelihood`` where discrete latents are summed out.
+    - ``constant_data``: the model's other arguments, arrays and numbers (flags, strings and the like are not data). Their
+      first dimension bears a plate's name if that plate alone has its size.
+
+    Dimensions are named by the model's plates, others ``site_dim_0``, ``site_dim_1``, ...; batch dimensions of size one
+    that no plate owns are dropped, so that scalars are scalars. Names that would clash are changed as
+    :func:`~vipack.export.variables.without_clashes` says. Sparse arrays are made dense where that is small (10 million
+    numbers) and are otherwise named in the attribute ``left_out``; where an observed one is, nothing is predicted.
+
+    Raises:
+        UsageError: so many draws of so large a model would not fit in memory.
     """
+    predict = not any(_is_large_and_sparse(value) for value in posterior.observed.values())
+    _check_size(
+        posterior, num_draws, ("latent", "deterministic", "observed") if predict else ("latent", "deterministic")
+    )
     draws = posterior.draws(num_draws, seed=seed)
-    predictive = posterior.predictive(num_draws, seed=seed)
+    predictive = posterior.predictive(num_draws, seed=seed) if predict else {}
     likelihood = posterior.log_likelihood(draws.latents)
-    observed = posterior.observed
-    sites = {site.name: site for site in posterior.table}
-    groups: dict[str, Group] = {
-        "posterior": _sampled({**draws.latents, **draws.deterministic}, sites),
-        "posterior_predictive": _sampled({n: v for n, v in predictive.items() if n in observed}, sites),
-        "log_likelihood": _sampled(likelihood, sites, event=False),
-        "sample_stats": {
-            "lp": np.asarray(draws.log_joint)[None],
-            "log_q": np.asarray(draws.log_q)[None],
-            "log_weight": np.asarray(draws.log_weights)[None],
-        },
-        "observed_data": {name: _squeezed(_dense(value), sites[name], 0) for name, value in observed.items()},
-        "constant_data": _constants(posterior, observed),
+    masks = {name: np.asarray(mask.cpu()) for name, mask in posterior.observed_masks.items()}
+    plates, sites = posterior.table.plates, {site.name: site for site in posterior.table}
+    left_out: list[str] = []
+    groups: dict[str, dict[str, Variable]] = {
+        name: {} for name in ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data")
     }
-    dims = {name: _dims(site) for name, site in sites.items()}
-    dims.update(_constant_dims(groups["constant_data"], posterior.table.plates, dims))
-    return inference_data({name: group for name, group in groups.items() if group}, dims, _attributes(posterior))
+    for name, values in {**draws.latents, **draws.deterministic}.items():
+        groups["posterior"][name] = _of_site(_dense(values), sites[name], plates, sampled=True)
+    for name, values in posterior.observed.items():
+        if _is_large_and_sparse(values):
+            left_out.append(f"{name} {tuple(values.shape)}")
+        else:
+            _add(groups["observed_data"], _as_counts(_dense(values), sites[name]), sites[name], plates, masks)
+        if name in predictive:
+            array = _as_counts(_dense(predictive[name]), sites[name])
+            _add(groups["posterior_predictive"], array, sites[name], plates, masks, sampled=True)
+        if name in likelihood:
+            array = _dense(likelihood[name])
+            _add(groups["log_likelihood"], array, sites[name], plates, masks, sampled=True, event_dim=0)
+    stats = {"lp": draws.log_joint, "log_q": draws.log_q, "log_weight": draws.log_weights}
+    groups["sample_stats"] = {name: Variable(_dense(values)[None], sampled=True) for name, values in stats.items()}
+    groups["constant_data"] = _constants(posterior, left_out)
+    attributes = {
+        "inference_library": "vipack",
+        "inference_library_version": importlib.metadata.version("vipack"),
+        "guide": posterior.guide_name,
+    }
+    if left_out:
+        attributes["left_out"] = "sparse and too large to make dense: " + ", ".join(left_out)
+    return inference_data(groups, attributes)
 
 
-def inference_data(groups: Mapping[str, Group], dims: Mapping[str, list[str]], attrs: Mapping[str, Any]) -> Any:
-    """ArviZ's container for named groups of arrays, with whichever ArviZ is installed.
-
-    Args:
-        groups: group -> variable -> array; leading axes (chain, draw) except in groups whose name ends in ``data``.
-        dims: variable -> names of its dimensions after (chain, draw).
-    """
+def inference_data(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> Any:
+    """The container of whichever ArviZ is installed, for named groups of named arrays; empty groups are left out."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # ArviZ 0.23 announces 1.x at import
         import arviz
-    if "posterior" in inspect.signature(arviz.from_dict).parameters:  # 0.x takes a keyword for each group
-        data = arviz.from_dict(**groups, dims={name: list(value) for name, value in dims.items()})
-        for name in data.groups():
-            data[name].attrs.update(attrs)
-        return data
-    from arviz_base import from_dict
-
-    return from_dict(dict(groups), dims=dict(dims), attrs={"/": dict(attrs), **{name: dict(attrs) for name in groups}})
+    datasets = _datasets(groups, attributes)
+    if arviz.__version__.startswith("0."):
+        return arviz.InferenceData(attrs=dict(attributes), **datasets)
+    return data_tree(datasets, attributes)
 
 
-def _sampled(values: Mapping[str, Any], sites: Mapping[str, Site], *, event: bool = True) -> Group:
-    return {name: _squeezed(_dense(value), sites[name], 1, event=event)[None] for name, value in values.items()}
+def data_tree(datasets: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
+    """The container of ArviZ 1.x."""
+    import xarray
+
+    tree = xarray.DataTree.from_dict(dict(datasets))
+    tree.attrs = dict(attributes)
+    return tree
 
 
-def _squeezed(array: np.ndarray, site: Site, lead: int, *, event: bool = True) -> np.ndarray:
-    """Without the dimensions of size one that no plate owns, so that scalars are scalars."""
-    keep = [i for i, name in enumerate(site.dim_names) if name is not None]
-    shape = array.shape[:lead] + tuple(array.shape[lead + i] for i in keep)
-    if event:
-        shape += array.shape[lead + len(site.dim_names) :]
-    return array.reshape(shape)
+def _datasets(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    import xarray
+
+    datasets = {}
+    for group, variables in without_clashes({name: group for name, group in groups.items() if group}).items():
+        arrays, labels = {}, {}
+        for name, variable in variables.items():
+            lead = SAMPLE_DIMS if variable.sampled else ()
+            arrays[name] = (lead + variable.dims, variable.values)
+            labels.update({dim: np.arange(size) for dim, size in variable.sizes.items()} | dict(variable.labels))
+            labels.update(zip(lead, map(np.arange, variable.values.shape), strict=False))
+        datasets[group] = xarray.Dataset(arrays, coords=labels, attrs=dict(attributes))
+    return datasets
 
 
-def _dims(site: Site) -> list[str]:
-    plates = [name for name in site.dim_names if name is not None]
-    return plates + [f"{site.name}_dim_{i}" for i in range(len(site.event_shape))]
+def _add(
+    group: dict[str, Variable],
+    array: np.ndarray,
+    site: Site,
+    plates: Mapping[str, int],
+    masks: Mapping[str, np.ndarray],
+    *,
+    sampled: bool = False,
+    event_dim: int | None = None,
+) -> None:
+    """Put an observed site's values or densities in `group`, without the masked ones."""
+    event_dim = len(site.event_shape) if event_dim is None else event_dim
+    mask = masks.get(site.name)
+    if mask is None or mask.all():
+        group[site.name] = _of_site(array, site, plates, sampled=sampled, event_dim=event_dim)
+        return
+    lead = 1 if sampled else 0
+    split = array.ndim - event_dim
+    batch = np.broadcast_shapes(array.shape[lead:split], mask.shape)
+    array = np.broadcast_to(array, (*array.shape[:lead], *batch, *array.shape[split:]))
+    kept = np.flatnonzero(np.broadcast_to(mask, batch))
+    if not len(kept):
+        return
+    array = array.reshape(*array.shape[:lead], -1, *array.shape[lead + len(batch) :]).take(kept, axis=lead)
+    dims = tuple(f"{site.name}_dim_{i}" for i in range(1 + event_dim))
+    group[site.name] = Variable(array[None] if sampled else array, dims, sampled, {dims[0]: kept})
 
 
-def _constants(posterior: Posterior, observed: Mapping[str, Any]) -> Group:
-    """The model's arguments that are not themselves observed, under their names."""
-    seen = [_dense(value) for value in observed.values()]
-    constants = {}
+def _of_site(
+    array: np.ndarray, site: Site, plates: Mapping[str, int], *, sampled: bool = False, event_dim: int | None = None
+) -> Variable:
+    lead = 1 if sampled else 0
+    shape = array.shape[lead:]
+    plate_dims = dict(zip(site.plate_dims, site.plates, strict=True))
+    if event_dim is None:
+        event_dim = len(site.event_shape)
+    if site.kind == "deterministic":
+        event_dim = _event_dim(shape, plate_dims, plates, event_dim)
+    names = axis_names(site.name, shape, plate_dims, plates, event_dim)
+    kept = [size for size, name in zip(shape, names, strict=True) if name is not None]
+    array = array.reshape(*array.shape[:lead], *kept)
+    return Variable(array[None] if sampled else array, tuple(name for name in names if name is not None), sampled)
+
+
+def _event_dim(shape: tuple[int, ...], plate_dims: Mapping[int, str], plates: Mapping[str, int], declared: int) -> int:
+    """How many of a deterministic site's axes are not its plates'.
+
+    ``pyro.deterministic`` calls all of them event axes unless told otherwise. Where the site stands in plates, the split
+    is the first at which the axes have the plates' sizes.
+    """
+    for event_dim in range(declared + 1):
+        batch = len(shape) - event_dim
+        if all(batch + dim >= 0 and shape[batch + dim] == plates[plate] for dim, plate in plate_dims.items()):
+            return event_dim if plate_dims else declared
+    return declared
+
+
+def _as_counts(array: np.ndarray, site: Site) -> np.ndarray:
+    """Whole numbers as integers: Pyro draws them as floats, and ArviZ tells counts from measurements by their type."""
+    discrete = bool(getattr(site.support, "is_discrete", False))
+    if array.dtype.kind in "bui" or (discrete and np.array_equal(array, np.round(array))):
+        return array.astype(np.int64)
+    return array
+
+
+def _constants(posterior: Posterior, left_out: list[str]) -> dict[str, Variable]:
+    observed = [_dense(value) for value in posterior.observed.values() if not _is_large_and_sparse(value)]
+    plates = posterior.table.plates
+    found = {}
     for name, value in posterior.named_arguments().items():
-        if not (hasattr(value, "shape") or isinstance(value, int | float)) or isinstance(value, bool):
+        if isinstance(value, bool) or not (_is_array(value) or isinstance(value, int | float)):
+            continue
+        if _is_large_and_sparse(value):
+            if not any(value is other for other in posterior.observed.values()):
+                left_out.append(f"{name} {tuple(value.shape)}")
             continue
         array = _dense(value)
-        if not any(array.shape == other.shape and np.array_equal(array, other) for other in seen):
-            constants[name] = array
-    return constants
-
-
-def _constant_dims(constants: Group, plates: Mapping[str, int], taken: Mapping[str, Any]) -> dict[str, list[str]]:
-    dims = {}
-    for name, array in constants.items():
+        if any(array.shape == other.shape and np.array_equal(array, other, equal_nan=True) for other in observed):
+            continue
         owners = [plate for plate, size in plates.items() if array.ndim and array.shape[0] == size]
-        first = owners[:1] if len(owners) == 1 else [f"{name}_dim_0"] * bool(array.ndim)
-        dims[name] = first + [f"{name}_dim_{i}" for i in range(1, array.ndim)]
-    return {name: value for name, value in dims.items() if name not in taken}
+        dims = [f"{name}_dim_{axis}" for axis in range(array.ndim)]
+        found[name] = Variable(array, (*owners, *dims[1:]) if len(owners) == 1 else tuple(dims))
+    return found
+
+
+def _check_size(posterior: Posterior, num_draws: int, kinds: tuple[Kind, ...]) -> None:
+    """
+    Raises:
+        UsageError: the draws of the sites of these kinds would hold more than 4 GB.
+    """
+    sizes = {site.name: math.prod(site.batch_shape + site.event_shape) for site in posterior.table.of_kind(*kinds)}
+    total = sum(sizes.values())
+    if num_draws * total > _MOST_NUMBERS:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise UsageError(
+            f"num_draws={num_draws}: each draw holds {total:,} numbers, {sizes[largest]:,} of them at site {largest!r}; "
+            f"ArviZ keeps all draws in memory, so ask for at most {_MOST_NUMBERS // total:,}."
+        )
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray | np.generic) or hasattr(value, "detach")
+
+
+def _is_large_and_sparse(value: Any) -> bool:
+    return str(getattr(value, "layout", "torch.strided")) != "torch.strided" and math.prod(value.shape) > _MOST_DENSE
 
 
 def _dense(value: Any) -> np.ndarray:
-    if hasattr(value, "to_dense"):
-        value = value.detach().to_dense().cpu()
+    """A torch tensor, strided or sparse and on any device, or a number as a NumPy array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().to_dense()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()  # NumPy has no such type
     return np.asarray(value)
-
-
-def _attributes(posterior: Posterior) -> dict[str, Any]:
-    return {"inference_library": "vipack", "guide": posterior.guide_name}

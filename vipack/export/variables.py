@@ -1,0 +1,117 @@
+"""Arrays with named dimensions, and the rules that keep their names apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+__all__ = ["SAMPLE_DIMS", "Variable", "axis_names", "without_clashes"]
+
+SAMPLE_DIMS = ("chain", "draw")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An array whose axes have names.
+
+    Attributes:
+        dims: a name for each axis, without the leading (chain, draw) where `sampled`.
+        sampled: whether the array leads with (chain, draw).
+        labels: coordinate of a dimension, where it is not 0, 1, 2, ...
+    """
+
+    values: np.ndarray
+    dims: tuple[str, ...] = ()
+    sampled: bool = False
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The length of each of `dims`."""
+        return dict(zip(self.dims, self.values.shape[self.values.ndim - len(self.dims) :], strict=True))
+
+    def renamed(self, names: Mapping[str, str]) -> Variable:
+        """With dimensions under their new names; those not in `names` keep theirs."""
+        labels = {names.get(dim, dim): label for dim, label in self.labels.items()}
+        return replace(self, dims=tuple(names.get(dim, dim) for dim in self.dims), labels=labels)
+
+
+def axis_names(
+    name: str, shape: Sequence[int], plate_dims: Mapping[int, str], plates: Mapping[str, int], event_dim: int
+) -> list[str | None]:
+    """A dimension name for each axis of a site's value: its plate, its own ``site_dim_i``, or None to drop the axis.
+
+    Dropped are batch axes of size one that no plate of that size owns: they hold a place for a plate further left.
+
+    Args:
+        shape: of the value, draws left out; the last `event_dim` axes are one draw's.
+        plate_dims: dim, counted from the right end of the batch shape as Pyro does, -> plate.
+        plates: plate -> size.
+    """
+    batch = len(shape) - event_dim
+    found: list[str | None] = []
+    own = 0
+    for axis, size in enumerate(shape):
+        plate = plate_dims.get(axis - batch) if axis < batch else None
+        if plate is not None and plates[plate] == size:
+            found.append(plate)
+        elif axis < batch and size == 1:
+            found.append(None)
+        else:
+            found.append(f"{name}_dim_{own}")
+            own += 1
+    return found
+
+
+def without_clashes(groups: Mapping[str, Mapping[str, Variable]]) -> dict[str, dict[str, Variable]]:
+    """The same groups with names that xarray, netCDF and ArviZ can tell apart.
+
+    - A variable called ``chain`` or ``draw`` becomes ``chain_site`` or ``draw_site``; a slash, as in ``scope/z``, a dot.
+    - A dimension that has the name of a variable, or is a plate called ``chain`` or ``draw``, gets ``_dim`` appended in
+      every group: xarray would take the variable for the dimension's coordinate.
+    - Where one group has two sizes for a dimension, the later variable's becomes ``variable_dimension``.
+    """
+    names = _variable_names(groups)
+    used = {*names.values(), *SAMPLE_DIMS}
+    dims: dict[str, str] = {}
+    for dim in _all_dims(groups):
+        dims[dim] = _free(dim.replace("/", "."), "_dim", {*used, *dims.values()})
+    return {
+        group: _of_one_size({names[name]: variable.renamed(dims) for name, variable in variables.items()}, used)
+        for group, variables in groups.items()
+    }
+
+
+def _variable_names(groups: Mapping[str, Mapping[str, Variable]]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(name for variables in groups.values() for name in variables):
+        names[name] = _free(name.replace("/", "."), "_site", {*SAMPLE_DIMS, *names.values()})
+    return names
+
+
+def _all_dims(groups: Mapping[str, Mapping[str, Variable]]) -> Iterator[str]:
+    variables = [variable for group in groups.values() for variable in group.values()]
+    return iter(dict.fromkeys(dim for variable in variables for dim in variable.dims))
+
+
+def _of_one_size(variables: Mapping[str, Variable], used: set[str]) -> dict[str, Variable]:
+    sizes: dict[str, int] = {}
+    settled = {}
+    for name, variable in variables.items():
+        taken = {*used, *sizes}
+        other = {
+            dim: _free(f"{name}_{dim}", "_dim", taken)
+            for dim, size in variable.sizes.items()
+            if sizes.get(dim, size) != size
+        }
+        settled[name] = variable.renamed(other)
+        sizes.update(settled[name].sizes)
+    return settled
+
+
+def _free(name: str, suffix: str, taken: set[str]) -> str:
+    while name in taken:
+        name += suffix
+    return name
