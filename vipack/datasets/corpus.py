@@ -1,0 +1,224 @@
+"""A corpus as topic models see it: how often each document uses each word, with the words and titles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from vipack.datasets.tables import split_rows
+from vipack.errors import DataError, ShapeError, UsageError
+
+__all__ = ["Corpus"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Corpus:
+    """Word counts of D documents over a vocabulary of V words.
+
+    Attributes:
+        counts: ``(D, V)`` SciPy CSR array, float32, whole numbers; goes straight into ``vi.fit(model, data=...)``.
+        vocabulary: V words, in the order of the columns.
+        titles: D names of documents, in the order of the rows.
+        source: where the texts come from.
+        licence: on what terms they may be used.
+
+    Raises:
+        DataError: shapes disagree, a word stands twice, or a count is negative, fractional or not finite.
+    """
+
+    name: str
+    counts: Any
+    vocabulary: tuple[str, ...]
+    titles: tuple[str, ...]
+    source: str
+    licence: str
+
+    def __post_init__(self) -> None:
+        counts = scipy.sparse.csr_array(self.counts)
+        if counts.ndim != 2 or 0 in counts.shape:
+            raise DataError(f"{self.name}: counts have shape {counts.shape}; a corpus needs documents and words.")
+        object.__setattr__(self, "counts", _canonical(self.name, counts))
+        object.__setattr__(self, "vocabulary", tuple(str(word) for word in self.vocabulary))
+        object.__setattr__(self, "titles", tuple(str(title) for title in self.titles))
+        for what, names, size, axis in (
+            ("words in the vocabulary", self.vocabulary, counts.shape[1], "columns"),
+            ("titles", self.titles, counts.shape[0], "rows"),
+        ):
+            if len(names) != size:
+                raise DataError(f"{self.name}: {len(names)} {what} for {size} {axis} of counts; give one for each.")
+        word, times = Counter(self.vocabulary).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{self.name}: the word {word!r} stands twice in the vocabulary; add its columns together.")
+
+    @property
+    def num_documents(self) -> int:
+        """D."""
+        return int(self.counts.shape[0])
+
+    @property
+    def num_words(self) -> int:
+        """V, the size of the vocabulary."""
+        return int(self.counts.shape[1])
+
+    @property
+    def num_tokens(self) -> int:
+        """Words in all documents, counted as often as they occur."""
+        return int(self.lengths.sum())
+
+    @property
+    def lengths(self) -> Array:
+        """``(D,)`` int64: tokens in each document."""
+        return _whole(self.counts.sum(axis=1, dtype=np.float64))
+
+    @property
+    def document_frequency(self) -> Array:
+        """``(V,)`` int64: documents that contain each word."""
+        return np.bincount(self.counts.indices, minlength=self.num_words)
+
+    def top_words(self, topics: Any, num_words: int = 10) -> list[tuple[str, ...]]:
+        """The words with the largest weight in each topic, largest first.
+
+        Args:
+            topics: ``(K, V)`` array or tensor: probabilities, logits or weights of words, one row a topic.
+
+        Raises:
+            ShapeError: the last dimension is not V.
+        """
+        weights = np.asarray(topics.detach().cpu() if hasattr(topics, "detach") else topics)
+        if weights.ndim != 2 or weights.shape[1] != self.num_words:
+            raise ShapeError(
+                f"topics: shape {weights.shape}, expected (K, {self.num_words}): one weight for each word of {self.name}."
+            )
+        order = np.argsort(-weights, axis=1, kind="stable")[:, :num_words]
+        return [tuple(self.vocabulary[i] for i in row) for row in order]
+
+    def take(self, indices: Any) -> Corpus:
+        """The documents at `indices`: integers, a slice or a mask; the vocabulary stays."""
+        rows = np.atleast_1d(np.arange(self.num_documents)[indices])
+        return self._with(self.counts[rows], titles=tuple(self.titles[i] for i in rows))
+
+    def split(self, held_out: float = 0.1, *, seed: int = 0) -> tuple[Corpus, Corpus]:
+        """Random documents to train on, and a fraction `held_out` of them to test on, over one vocabulary.
+
+        Raises:
+            UsageError: one of the parts would be empty.
+        """
+        kept, tested = split_rows(self.name, self.num_documents, held_out, seed)
+        return self.take(kept), self.take(tested)
+
+    def halve(self, *, seed: int = 0) -> tuple[Corpus, Corpus]:
+        """Each document's tokens dealt at random into two halves, for document completion.
+
+        Infer the topics of the first half, score the second. The first half gets the odd token.
+        Source: Wallach et al. (2009), "Evaluation methods for topic models", section 5.1.
+        """
+        matrix = self.counts
+        copies = _whole(matrix.data)
+        documents = np.repeat(np.repeat(np.arange(self.num_documents), np.diff(matrix.indptr)), copies)
+        words = np.repeat(matrix.indices, copies)
+        shuffled = np.lexsort((np.random.default_rng(seed).random(len(words)), documents))
+        starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        place = np.arange(len(words)) - np.repeat(starts, self.lengths)
+        first = place < np.repeat((self.lengths + 1) // 2, self.lengths)
+        halves = []
+        for chosen in (first, ~first):
+            entries = (np.ones(int(chosen.sum())), (documents[shuffled][chosen], words[shuffled][chosen]))
+            halves.append(self._with(scipy.sparse.coo_array(entries, shape=matrix.shape)))
+        return halves[0], halves[1]
+
+    def with_vocabulary(self, words: Sequence[str]) -> Corpus:
+        """The same documents over the vocabulary `words`, in that order; other words are dropped, new ones have count 0.
+
+        This puts new documents into the columns that a fitted topic model knows.
+        """
+        if isinstance(words, str) or not words:
+            raise UsageError(f"words: expected a non-empty sequence of words, found {words!r}.")
+        column = {word: i for i, word in enumerate(words)}
+        entries = self.counts.tocoo()
+        target = np.array([column.get(word, -1) for word in self.vocabulary])[entries.coords[1]]
+        known = target >= 0
+        rows = entries.coords[0][known]
+        counts = scipy.sparse.coo_array(
+            (entries.data[known], (rows, target[known])), shape=(self.num_documents, len(words))
+        )
+        return self._with(counts, vocabulary=tuple(words))
+
+    def prune(
+        self,
+        *,
+        min_documents: int = 1,
+        max_fraction: float = 1.0,
+        max_words: int | None = None,
+        min_tokens: int = 1,
+        drop: Collection[str] = (),
+    ) -> Corpus:
+        """Without rare and ubiquitous words, and without the documents that are too short then.
+
+        Args:
+            min_documents: a word stays if at least so many of the documents that stay contain it.
+            max_fraction: a word stays if at most this fraction of all documents contains it.
+            max_words: of the words that these limits leave, keep those with the highest counts.
+            min_tokens: a document stays if it has at least so many tokens left.
+            drop: words to drop in any case.
+
+        Raises:
+            DataError: nothing would be left.
+        """
+        frequency = self.document_frequency
+        keep = (frequency >= min_documents) & (frequency <= max_fraction * self.num_documents)
+        keep &= np.array([word not in drop for word in self.vocabulary])
+        if max_words is not None:
+            totals = np.where(keep, self.counts.sum(axis=0, dtype=np.float64), -1.0)
+            keep[np.argsort(-totals, kind="stable")[max_words:]] = False
+        columns, rows = np.flatnonzero(keep), np.arange(self.num_documents)
+        while True:  # a document that goes makes words rarer, a word that goes makes documents shorter
+            counts = self.counts[rows][:, columns]
+            common = np.bincount(counts.indices, minlength=len(columns)) >= min_documents
+            long = counts.sum(axis=1, dtype=np.float64) >= min_tokens
+            if common.all() and long.all():
+                break
+            columns, rows = columns[common], rows[long]
+        if not len(columns) or not len(rows):
+            raise DataError(
+                f"{self.name}: nothing is left of {self.num_documents} documents and {self.num_words} words with "
+                f"min_documents={min_documents}, max_fraction={max_fraction}, min_tokens={min_tokens}; loosen these "
+                "limits or give more text."
+            )
+        words = tuple(self.vocabulary[i] for i in columns)
+        return self._with(counts, vocabulary=words, titles=tuple(self.titles[i] for i in rows))
+
+    def _with(
+        self, counts: Any, *, vocabulary: tuple[str, ...] | None = None, titles: tuple[str, ...] | None = None
+    ) -> Corpus:
+        words = self.vocabulary if vocabulary is None else vocabulary
+        names = self.titles if titles is None else titles
+        return Corpus(self.name, counts, words, names, self.source, self.licence)
+
+    def __repr__(self) -> str:
+        size = f"{self.num_documents} documents, {self.num_words} words, {self.num_tokens} tokens"
+        return f"Corpus({self.name!r}: {size})"
+
+
+def _canonical(name: str, counts: Any) -> Any:
+    """CSR float32 with int32 indices, sorted, without stored zeros or duplicates."""
+    values = np.asarray(counts.data)
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{name}: counts are of type {values.dtype}; expected whole numbers.")
+    bad = ~np.isfinite(values) | (values < 0) | (values != np.floor(values))
+    if bad.any():
+        raise DataError(f"{name}: found the count {values[bad][0]}; counts are whole numbers, 0 or more.")
+    matrix = scipy.sparse.csr_array(counts, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _whole(values: Any) -> Array:
+    return np.asarray(values).round().astype(np.int64)

@@ -1,0 +1,103 @@
+"""From texts to a corpus: words of running text, stop words, and a vocabulary pruned by document frequency."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from vipack.datasets.corpus import Corpus
+from vipack.datasets.stopwords import ENGLISH
+from vipack.errors import DataError, UsageError
+
+__all__ = ["TextRules", "corpus_from_texts", "tokenize"]
+
+# A run of letters that no digit or underscore touches, with the rest of a contraction: "mp3" and "num_steps" are no words.
+_WORD = re.compile(r"(?<!\w)([^\W\d_]+)('[^\W\d_]+)?(?!\w)")
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How texts become counts.
+
+    Attributes:
+        stop_words: words to leave out, in lower case; English function words unless you say otherwise.
+        min_letters: shortest word that counts.
+        min_documents, max_fraction, max_words, min_tokens: see :meth:`Corpus.prune`.
+    """
+
+    stop_words: frozenset[str] = ENGLISH
+    min_letters: int = 3
+    min_documents: int = 2
+    max_fraction: float = 0.5
+    max_words: int | None = None
+    min_tokens: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop_words, str):
+            raise UsageError(f"stop_words: expected a set of words, found the text {self.stop_words!r}.")
+        for name in ("min_letters", "min_documents", "min_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: expected 1 or more, found {getattr(self, name)!r}.")
+        if not 0.0 < self.max_fraction <= 1.0:
+            raise UsageError(f"max_fraction: expected a fraction above 0 and up to 1, found {self.max_fraction!r}.")
+        if self.max_words is not None and self.max_words < 1:
+            raise UsageError(f"max_words: expected 1 or more, or None for no limit, found {self.max_words!r}.")
+
+
+def corpus_from_texts(
+    texts: Iterable[str],
+    titles: Sequence[str] | None = None,
+    *,
+    rules: TextRules | None = None,
+    name: str = "texts",
+    source: str = "given by the user",
+    licence: str = "not stated",
+) -> Corpus:
+    """Word counts of `texts`, one document each; the vocabulary is in alphabetical order.
+
+    Args:
+        titles: a name for each text; "0", "1", ... if left out.
+        rules: what counts as a word, and which words and documents stay.
+
+    Raises:
+        DataError: there is no text, something is not a string, or the rules leave nothing.
+    """
+    rules = TextRules() if rules is None else rules
+    if isinstance(texts, str):
+        raise DataError("texts: found one string; give a list of texts, one for each document.")
+    bags = []
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"texts[{i}]: found {type(text).__name__}, expected a string.")
+        bags.append(Counter(w for w in tokenize(text, rules.min_letters) if w not in rules.stop_words))
+    if not bags:
+        raise DataError(f"{name}: there are no texts; a corpus needs at least one document.")
+    vocabulary = sorted(set().union(*bags))
+    if not vocabulary:
+        raise DataError(
+            f"{name}: no words in {len(bags)} texts: a word has {rules.min_letters} letters or more, no digits or "
+            "underscores, and is no stop word; change rules=TextRules(...)."
+        )
+    names = [str(i) for i in range(len(bags))] if titles is None else list(titles)
+    column = {word: i for i, word in enumerate(vocabulary)}
+    indices = np.array([column[word] for bag in bags for word in bag], dtype=np.int32)
+    values = np.array([count for bag in bags for count in bag.values()], dtype=np.float32)
+    ends = np.concatenate([[0], np.cumsum([len(bag) for bag in bags])])
+    counts = scipy.sparse.csr_array((values, indices, ends), shape=(len(bags), len(vocabulary)))
+    return Corpus(name, counts, tuple(vocabulary), tuple(names), source, licence).prune(
+        min_documents=rules.min_documents,
+        max_fraction=rules.max_fraction,
+        max_words=rules.max_words,
+        min_tokens=rules.min_tokens,
+    )
+
+
+def tokenize(text: str, min_letters: int = 3) -> list[str]:
+    """The words of `text` in lower case and in order; possessives lose their 's, other contractions are left out."""
+    matches = _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    return [word for word, rest in matches if len(word) >= min_letters and rest in ("", "'s")]
