@@ -6,19 +6,24 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer import SVI
-from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from vipack.engine.optimizers import FitOptimizer
-from vipack.errors import NonFiniteError
+from vipack.errors import NonFiniteError, VipackError
 from vipack.program import Arguments, Program
+from vipack.program.runs import explanation, named_arguments
+from vipack.program.values import count_non_finite, non_finite_densities, outside_support, unvalidated
 
 __all__ = ["EagerStep"]
 
 Loss = Callable[..., Any]
+
+_OVERFLOW = (
+    "no site's log_prob is itself non-finite, so the gradient overflowed on the way back; lower the learning rate, clip "
+    "gradients, or standardise the data"
+)
 
 
 class EagerStep:
@@ -40,10 +45,17 @@ class EagerStep:
 
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing was changed, and the site is named.
+            SupportError: the batch holds a value outside the support of its site.
+            ModelError: the model or guide raised.
         """
         self._generator_before = torch.get_rng_state()
         with self._program.bound(arguments):
-            loss = self._svi.step(*arguments.args, **arguments.kwargs)
+            try:
+                loss = self._svi.step(*arguments.args, **arguments.kwargs)
+            except VipackError:
+                raise
+            except Exception as error:
+                raise self._explained(error, arguments) from error
         return float(sum(loss)) if isinstance(loss, tuple) else float(loss)
 
     def _loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
@@ -51,9 +63,11 @@ class EagerStep:
         total = float(sum(loss)) if isinstance(loss, tuple) else float(loss)
         culprit = f"the loss is {total}" if not math.isfinite(total) else self._non_finite_gradient()
         if culprit is not None:
-            for value in self._program.parameters.tensors():
-                value.grad = None
-            raise NonFiniteError(f"{culprit}: {self._find_site(args, kwargs)}")
+            self._drop_gradients()
+            found = self._find_cause(Arguments(args, kwargs))
+            if found is None or isinstance(found, NonFiniteError):
+                raise NonFiniteError(f"{culprit}: {found or _OVERFLOW}")
+            raise found
         self._optimizer.loss = total
         return loss
 
@@ -66,36 +80,51 @@ class EagerStep:
                 return f"the gradient of parameter {name!r} is not finite"
         return None
 
-    def _find_site(self, args: Any, kwargs: Any) -> str:
-        """Run the step's draw again and name the first site or parameter that is not finite."""
+    def _drop_gradients(self) -> None:
+        for value in self._program.parameters.tensors():
+            value.grad = None
+
+    def _explained(self, error: Exception, arguments: Arguments) -> VipackError:
+        """What made a step raise: numbers that went wrong, data outside a support, or the user's own code."""
+        self._drop_gradients()
+        own = explanation("model or guide", error, arguments, "in a step")
+        try:
+            found = self._find_cause(arguments)
+        except VipackError:  # it raises again
+            found = None
+        if found is None and isinstance(error, LinAlgError):  # a matrix that is singular to rounding
+            return NonFiniteError(str(own))
+        return found or own
+
+    def _find_cause(self, arguments: Arguments) -> VipackError | None:
+        """Run the step's draw again and name the first site or parameter whose numbers are wrong."""
         after = torch.get_rng_state()
         torch.set_rng_state(self._generator_before)
         try:
-            with torch.no_grad(), pyro.validation_enabled(False):
+            with torch.no_grad(), unvalidated():
                 for _ in range(max(1, int(getattr(self._loss, "num_particles", 1)))):
-                    found = self._non_finite_site(Arguments(args, kwargs))
-                    if found:
+                    found = self._wrong_numbers(arguments)
+                    if found is not None:
                         return found
         finally:
             torch.set_rng_state(after)
-        return (
-            "no site's log_prob is itself non-finite, so the gradient overflowed on the way back; lower the learning rate, "
-            "clip gradients, or standardise the data"
-        )
+        return None
 
-    def _non_finite_site(self, arguments: Arguments) -> str | None:
+    def _wrong_numbers(self, arguments: Arguments) -> VipackError | None:
         for name, value in self._program.parameters.unconstrained.items():
             if not bool(torch.isfinite(value).all()):
-                return f"parameter {name!r} is NaN or infinite"
-        for where, trace in zip(("guide", "model"), self._program.traces(arguments), strict=True):
-            for name, site in trace.nodes.items():
-                if site["type"] != "sample" or site_is_subsample(site):
-                    continue
-                if isinstance(site["value"], Tensor) and not bool(torch.isfinite(site["value"].float()).all()):
-                    return f"{where} site {name!r} has a non-finite value"
-                log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-                if not bool(torch.isfinite(log_prob).all()):
-                    return (
-                        f"{where} site {name!r} has log_prob {float(log_prob[~torch.isfinite(log_prob)].flatten()[0])}"
-                    )
+                return NonFiniteError(f"parameter {name!r} is NaN or infinite")
+        guide_trace, model_trace = self._program.traces(arguments)
+        leaves = named_arguments(self._program.model, arguments)
+        for found in outside_support(model_trace, leaves):
+            return found
+        for found in non_finite_densities(model_trace, guide_trace, {}, arguments):
+            # Data may hold NaN where the model masks it, so here it is a hint and no more.
+            counts = {name: count_non_finite(leaf) for name, leaf in leaves.items()}
+            hints = [
+                f"data argument {name!r} of this batch has {count} NaN or infinite"
+                for name, count in counts.items()
+                if count
+            ]
+            return NonFiniteError("; ".join([str(found).rstrip("."), *hints])) if hints else found
         return None

@@ -54,6 +54,20 @@ class FitOptimizer(PyroOptim):  # type: ignore[misc]
         """The call that ``pyro.infer.SVI`` makes."""
         self.update(set(params))
 
+    def _run(self, action: Callable[[], Any]) -> Any:
+        """What `action` of the user's optimizer gives.
+
+        Raises:
+            OptimizerError: it raised, as for an option that the optimizer does not have.
+        """
+        try:
+            return action()
+        except Exception as error:
+            raise OptimizerError(
+                f"optim: it raised {type(error).__name__}: {' '.join(str(error).split())[:300]}; look at its options, "
+                "which are those of the torch.optim class of that name."
+            ) from error
+
 
 class PyroOptimizer(FitOptimizer):
     """A ``pyro.optim`` optimizer, with its per-parameter options, clipping and schedules."""
@@ -69,7 +83,7 @@ class PyroOptimizer(FitOptimizer):
         # In order of declaration: a set's order is that of addresses, and would make float sums depend on it.
         ordered = [p for p in self._parameters.tensors() if p in params]
         with self._named() if any(p not in self._optim.optim_objs for p in ordered) else contextlib.nullcontext():
-            self._optim(ordered)
+            self._run(lambda: self._optim(ordered))
         if isinstance(self._optim, PyroLRScheduler):
             plateau = any(isinstance(s, ReduceLROnPlateau) for s in self._optim.optim_objs.values())
             self._optim.step(self.loss) if plateau else self._optim.step()
@@ -107,7 +121,7 @@ class TorchOptimizer(FitOptimizer):
         optimizer = self._ready()
         for parameter in self._held - params:  # not used in this step: leave it, and its moments, as they are
             parameter.grad = None
-        optimizer.step()
+        self._run(optimizer.step)
         if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(self.loss)
         elif self._scheduler is not None:
@@ -139,12 +153,13 @@ class TorchOptimizer(FitOptimizer):
     def _ready(self) -> Optimizer:
         new = [p for p in self._parameters.tensors() if p not in self._held]
         if self._optimizer is None:
-            made = self._factory(new)
+            made = self._run(lambda: self._factory(new))
             self._optimizer, self._scheduler = made if isinstance(made, tuple) else (made, None)
             if not isinstance(self._optimizer, Optimizer):
                 raise OptimizerError(
                     f"optim: calling it with the parameters gave a {type(self._optimizer).__name__}, expected a "
-                    "torch.optim.Optimizer or a pair (optimizer, schedule)."
+                    "torch.optim.Optimizer or a pair (optimizer, schedule); pass for example pyro.optim.Adam({'lr': 0.01}) "
+                    "or functools.partial(torch.optim.Adam, lr=0.01)."
                 )
         elif new:
             self._optimizer.add_param_group({"params": new})

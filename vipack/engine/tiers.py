@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -47,10 +48,12 @@ class EagerEngine:
     def advance(self, batches: Iterator[Arguments], num_steps: int) -> list[float]:
         """See :class:`Engine`."""
         losses: list[float] = []
-        for _ in range(num_steps):
-            try:
-                losses.append(self._step(next(batches)))
-            except NonFiniteError as error:
-                raise NonFiniteStep(losses, error) from error
-            self.report.steps["eager"] += 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
+            for _ in range(num_steps):
+                try:
+                    losses.append(self._step(next(batches)))
+                except NonFiniteError as error:
+                    raise NonFiniteStep(losses, error) from error
+                self.report.steps["eager"] += 1
         return losses

@@ -13,7 +13,7 @@ from pyro.infer.autoguide.gaussian import AutoGaussian
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 
-from vipack.errors import ModelError, PlateError
+from vipack.errors import ModelError, PlateError, ShapeError, UsageError
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.plates import BatchPlate
 from vipack.program.program import Program
@@ -28,6 +28,7 @@ def cover_batches(
     full: Callable[[], Arguments],
     first: Arguments,
     second: Arguments,
+    fewer: Arguments | None,
     *,
     num_rows: int,
     name: str | None,
@@ -38,10 +39,12 @@ def cover_batches(
     Args:
         full: makes the call on every row, which may be costly.
         first, second: calls on two different batches.
+        fewer: a call on another number of rows, if a batch has more than one.
         name: the plate's name, if the user gave it.
 
     Raises:
         PlateError: no plate, several, or a site that changes with the batch and stands outside the plate.
+        ShapeError: the plate has another size than the data.
     """
     size = _batch_size(first)
     plain = Arguments(first.args, first.kwargs)
@@ -49,19 +52,21 @@ def cover_batches(
     try:
         trace = _trace(program, plain, seed)
         candidates = _candidates(trace, size, num_rows)
-    except ModelError:
+    except (ModelError, ShapeError):
         candidates = set()
     if not candidates:  # a plate written for all N rows refuses a batch until it is told which rows it holds
         candidates = _candidates(_trace(program, full(), seed), num_rows, num_rows)
     if name is not None:
         candidates = _named(name, candidates, trace)
     elif len(candidates) > 1:
-        candidates = _changing(program, second, candidates, num_rows, seed)
+        candidates = _changing(program, fewer, candidates, num_rows, seed)
     if len(candidates) != 1:
         raise _no_single_plate(candidates, trace, size, num_rows)
     plate = BatchPlate(candidates.pop(), num_rows)
     program.batch_plate = plate
     _prove(program, first, second, seed)
+    if fewer is not None:
+        _follows(program, fewer, seed)
     return plate
 
 
@@ -85,27 +90,27 @@ def _candidates(trace: Trace, size: int, num_rows: int) -> set[str]:
     }
 
 
-def _changing(program: Program, second: Arguments, names: set[str], num_rows: int, seed: int) -> set[str]:
-    """Those of the plates `names` that take the size of another batch with one row fewer."""
-    fewer = _batch_size(second) - 1
-    if fewer < 1:
+def _changing(program: Program, fewer: Arguments | None, names: set[str], num_rows: int, seed: int) -> set[str]:
+    """Those of the plates `names` that take the size of a batch with fewer rows."""
+    if fewer is None:
         return names
-    smaller = Arguments(
-        tuple(_head(value, fewer + 1, fewer) for value in second.args),
-        {key: _head(value, fewer + 1, fewer) for key, value in second.kwargs.items()},
-    )
     try:
-        return names & _candidates(_trace(program, smaller, seed), fewer, num_rows) or names
-    except ModelError:
+        trace = _trace(program, Arguments(fewer.args, fewer.kwargs), seed)
+    except (ModelError, ShapeError):
         return names
+    return names & _candidates(trace, _batch_size(fewer), num_rows) or names
 
 
-def _head(value: object, size: int, fewer: int) -> object:
-    is_batch = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.dim() > 0
-    return value[:fewer] if is_batch and len(value) == size else value  # type: ignore[index,arg-type]
+def _follows(program: Program, fewer: Arguments, seed: int) -> None:
+    """A plate of constant size B could neither take the last, smaller batch nor all rows at the end."""
+    # A model may need a full batch for reasons of its own, as BatchNorm does; then nothing can be said here.
+    with contextlib.suppress(ModelError):
+        _trace(program, fewer, seed)
 
 
 def _named(name: str, candidates: set[str], trace: Trace | None) -> set[str]:
+    if not isinstance(name, str):
+        raise UsageError(f"batch_plate: expected the name of a plate of the model, found {name!r}.")
     if name in candidates:
         return {name}
     found = sorted(candidates | (_all_plates(trace) if trace is not None else set()))

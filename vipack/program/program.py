@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoGuide, init_to_mean, init_to_median
 from pyro.infer.autoguide.effect import AutoMessenger
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from vipack.errors import GuideError, VipackError
+from vipack.program.agreement import check_discreteness
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.params import Parameters
 from vipack.program.plates import BatchPlate, full_plates, subsampled
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair
+from vipack.program.values import unvalidated
 
 __all__ = ["Program", "make_guide"]
 
@@ -71,15 +75,21 @@ class Program:
         """Run guide and model once, so that parameters and the prototypes of automatic guides come to be.
 
         Raises:
-            SignatureError, ModelError, SiteError, GuideError: the model or guide cannot be run on `arguments`.
+            SignatureError, ModelError, SiteError, SupportError, GuideError: the model or guide cannot be run on `arguments`.
         """
         check_signature("model", self.model, arguments)
         check_signature("guide", self.guide, arguments)
-        with self.bound(arguments), self.parameters.recording(), flat_priors_sampled(), torch.no_grad():
+        with contextlib.ExitStack() as stack:
+            # What validation would raise here, the check finds too, and names.
+            for context in (self.bound(arguments), self.parameters.recording(), unvalidated(), flat_priors_sampled()):
+                stack.enter_context(context)
+            stack.enter_context(torch.no_grad())
             with explained("model", arguments):
-                trace_model(self.model, arguments)
-            with explained("guide", arguments):
-                self.traces(arguments)
+                prior = trace_model(self.model, arguments)
+            if not isinstance(poutine.unwrap(self.guide), Messenger):
+                with explained("guide", arguments):
+                    check_discreteness(prior, trace_model(self.guide, arguments))
+            self.traces(arguments)
 
     def traces(self, arguments: Arguments) -> tuple[Trace, Trace]:
         """Guide trace and model trace of one draw; to be called inside :meth:`bound`."""

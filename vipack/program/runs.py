@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import linecache
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,13 +17,26 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from vipack.errors import GuideError, ModelError, SignatureError, SiteError, VipackError
+from vipack.errors import GuideError, ModelError, ShapeError, SignatureError, SiteError, VipackError
 
-__all__ = ["Arguments", "check_signature", "explained", "trace_model", "trace_pair"]
+__all__ = [
+    "Arguments",
+    "arguments_left_out",
+    "check_signature",
+    "explained",
+    "explanation",
+    "named_arguments",
+    "trace_model",
+    "trace_pair",
+]
 
-_LIBRARIES = tuple(str(Path(file).parent) for file in (pyro.__file__, torch.__file__, Path(__file__).parent) if file)
+_LIBRARIES = (
+    *(str(Path(file).parent) for file in (pyro.__file__, torch.__file__, Path(__file__).parent) if file),
+    contextlib.__file__,
+)
 
 
 @dataclass(frozen=True)
@@ -40,14 +54,20 @@ class Arguments:
 
 
 def trace_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: Arguments) -> tuple[Trace, Trace]:
-    """Traces of one draw of the guide and of the model replayed against it, in that order."""
+    """Traces of one draw of the guide and of the model replayed against it, in that order.
+
+    Raises:
+        VipackError: the guide or the model raised; see :func:`explained`.
+    """
     messenger = poutine.unwrap(guide)
-    if isinstance(messenger, Messenger):  # a GuideMessenger runs the model itself
-        guide(*arguments.args, **arguments.kwargs)
-        model_trace, guide_trace = messenger.get_traces()
-        return guide_trace, model_trace
-    guide_trace = poutine.trace(guide).get_trace(*arguments.args, **arguments.kwargs)
-    return guide_trace, trace_model(poutine.replay(model, trace=guide_trace), arguments)
+    with explained("guide", arguments):
+        if isinstance(messenger, Messenger):  # a GuideMessenger runs the model itself
+            guide(*arguments.args, **arguments.kwargs)
+            model_trace, guide_trace = messenger.get_traces()
+            return guide_trace, model_trace
+        guide_trace = poutine.trace(guide).get_trace(*arguments.args, **arguments.kwargs)
+    with explained("model, replayed against the guide,", arguments):
+        return guide_trace, trace_model(poutine.replay(model, trace=guide_trace), arguments)
 
 
 def trace_model(model: Callable[..., Any], arguments: Arguments) -> Trace:
@@ -60,7 +80,8 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
     """Turn an exception of the user's `what` (model or guide) into one that says where it was and what it was given.
 
     Raises:
-        SiteError: two statements share a name.
+        SiteError: two statements share a name, or the guide observes a latent.
+        ShapeError: a site does not have the size of its plate.
         GuideError: an automatic guide cannot handle a site.
         ModelError: anything else.
     """
@@ -71,16 +92,52 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
     except VipackError:
         raise
     except Exception as error:
-        text = _first_lines(error)
-        if "Multiple" in text and "sites named" in text:
-            raise SiteError(f"{text}; every statement of a program needs a name of its own, so rename one.") from error
-        if "Continuous inference cannot handle" in text:
-            raise GuideError(text) from error
         where = f"after site {watcher.name!r}" if watcher.name else "before its first site"
-        raise ModelError(
-            f"the {what} raised {type(error).__name__} {where}{_source(error)}: {text}; it was called with {arguments}. "
-            f"Call it by hand with the same arguments to see the whole traceback."
-        ) from error
+        raise explanation(what, error, arguments, where) from error
+
+
+def explanation(what: str, error: Exception, arguments: Arguments, where: str) -> VipackError:
+    """What :func:`explained` makes of `error`; `where` says how far `what` had come."""
+    return _recognised(what, error) or ModelError(
+        f"the {what} raised {type(error).__name__} {where}{_source(error)}: {_message(error)}; it was called with "
+        f"{arguments}. Call it by hand with the same arguments to see the whole traceback."
+    )
+
+
+def _recognised(what: str, error: Exception) -> VipackError | None:
+    """A better account of those errors of Pyro's that have one usual cause."""
+    text = _message(error)
+    what = what.partition(",")[0]
+    if found := re.match(r"Multiple (\w+) sites named '(.+?)'", text):
+        return SiteError(
+            f"{found[1]} site {found[2]!r} of the {what} stands twice; every statement of a program needs a name of its "
+            "own, so rename one."
+        )
+    if found := re.match(r"site (.+) must be sampled in trace", text):
+        return SiteError(
+            f"guide site {found[1]!r} is observed in the guide and a latent of the model; remove obs= there, so that the "
+            "guide draws it."
+        )
+    if found := re.match(r"Continuous inference cannot handle discrete sample site '(.+?)'", text):
+        return GuideError(
+            f"site {found[1]!r} is a discrete latent, which this automatic guide cannot draw; sum it out, by marking the "
+            "model with pyro.infer.config_enumerate and passing loss=pyro.infer.TraceEnum_ELBO(), or write a guide for it."
+        )
+    if found := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
+        plate, site, dim, plate_size, size = found.groups()
+        cure = (
+            f"size the plate by the data, as in pyro.plate({plate!r}, len(x)), and the distribution's parameters alike"
+        )
+        if what == "guide":
+            cure = (
+                f"in a minibatch take the rows that the plate holds, as in `with pyro.plate({plate!r}, ...) as rows:` and "
+                "parameter[rows], or amortise: compute the parameters from the data"
+            )
+        return ShapeError(
+            f"{what} site {site!r}: its batch shape has {size} at dimension {dim}, where plate {plate!r} has {plate_size}; "
+            f"{cure}."
+        )
+    return None
 
 
 def check_signature(what: str, program: Callable[..., Any], arguments: Arguments) -> None:
@@ -88,10 +145,8 @@ def check_signature(what: str, program: Callable[..., Any], arguments: Arguments
     Raises:
         SignatureError: `arguments` do not fit the callable's signature.
     """
-    target = program.forward if isinstance(program, torch.nn.Module) else poutine.unwrap(program)
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):
+    signature = _signature(program)
+    if signature is None:
         return
     try:
         signature.bind(*arguments.args, **arguments.kwargs)
@@ -102,13 +157,37 @@ def check_signature(what: str, program: Callable[..., Any], arguments: Arguments
         ) from error
 
 
+def named_arguments(program: Callable[..., Any], arguments: Arguments) -> dict[str, Any]:
+    """What the program is called with, positional arguments under its own names for them where it has some."""
+    signature = _signature(program)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in signature.parameters.values() if p.kind in positional] if signature else []
+    names += [f"data[{i}]" for i in range(len(names), len(arguments.args))]
+    return {**dict(zip(names, arguments.args, strict=False)), **arguments.kwargs}
+
+
+def arguments_left_out(program: Callable[..., Any], arguments: Arguments) -> set[str]:
+    """The program's own arguments that the call leaves at their default."""
+    signature = _signature(program)
+    return set() if signature is None else set(signature.parameters) - set(named_arguments(program, arguments))
+
+
+def _signature(program: Callable[..., Any]) -> inspect.Signature | None:
+    target = program.forward if isinstance(program, torch.nn.Module) else poutine.unwrap(program)
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None
+
+
 class _LastSite(Messenger):  # type: ignore[misc]
     """Remembers the sample site that was last reached."""
 
     name: str | None = None
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        self.name = msg["name"]
+        if not site_is_subsample(msg):
+            self.name = msg["name"]
 
 
 def _source(error: BaseException) -> str:
@@ -127,6 +206,7 @@ def _describe(value: Any) -> str:
     return type(value).__name__ if value is not None else "None"
 
 
-def _first_lines(error: Exception, limit: int = 400) -> str:
-    text = " ".join(str(error).split()) or "no message"
+def _message(error: Exception, limit: int = 400) -> str:
+    text = str(error).partition("Trace Shapes:")[0]  # Pyro adds its table of all sites
+    text = " ".join(text.split()) or "no message"
     return text if len(text) <= limit else text[: limit - 3] + "..."

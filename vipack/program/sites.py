@@ -10,7 +10,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch.distributions.constraints import Constraint
 
-__all__ = ["Site", "SiteTable", "read_sites"]
+__all__ = ["Site", "SiteTable", "base_distribution", "read_sites"]
 
 Kind = Literal["latent", "enumerated", "observed", "deterministic", "factor"]
 
@@ -109,7 +109,7 @@ def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Sit
     return Site(
         name=name,
         kind=_kind(node, in_guide or unknown),
-        distribution=_distribution_name(fn),
+        distribution=type(base_distribution(fn)).__name__,
         plates=tuple(frame.name for frame in frames),
         plate_dims=tuple(frame.dim for frame in frames),
         batch_shape=shape[:split],
@@ -131,7 +131,8 @@ def _kind(node: dict[str, Any], given: bool) -> Kind:
     return "latent"
 
 
-def _distribution_name(fn: Any) -> str:
+def base_distribution(fn: Any) -> Any:
+    """The distribution itself, without ``to_event``, ``expand`` and ``mask`` around it."""
     while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn

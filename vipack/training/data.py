@@ -44,6 +44,14 @@ class Rows(ABC):
         """The call on every row."""
 
     @abstractmethod
+    def rows(self, indices: Tensor) -> Arguments:
+        """The call on the rows `indices` ``(B,)``."""
+
+    def extremes(self, batch: Arguments) -> Arguments:
+        """A call like `batch` that tells more of what is wrong with the data, if there is one."""
+        return batch
+
+    @abstractmethod
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
         """An endless, resumable stream of minibatches, every row once an epoch, reshuffled each time."""
 
@@ -160,6 +168,17 @@ class ArrayRows(Rows):
             return BatchStream(lambda: iter([self.full()]), 1, generator)
         self._check_rows()
         return _shuffled(self.rows, _count(self.num_rows), batch_size, generator)
+
+    def extremes(self, batch: Arguments) -> Arguments:
+        """`batch` with those rows that have the smallest, the largest or a non-finite value of some part of the data.
+
+        If a value is outside the support of its site, one of these is.
+        """
+        assert batch.indices is not None
+        indices = batch.indices.cpu()
+        telling = torch.tensor(sorted({row for leaf in self._leaves.values() for row in _extreme_rows(leaf)}))
+        kept = indices[~torch.isin(indices, telling)][: max(0, len(indices) - len(telling))]
+        return self.rows(torch.cat([telling.to(indices), kept]))
 
     def fingerprint(self) -> str:
         """See :class:`Rows`."""
@@ -428,6 +447,25 @@ def _num_rows(leaf: Any) -> int | None:
     if isinstance(leaf, Tensor) and leaf.dim() > 0:
         return int(leaf.shape[0])
     return int(leaf.shape[0]) if scipy.sparse.issparse(leaf) else None
+
+
+def _extreme_rows(leaf: Any) -> set[int]:
+    """Rows with the smallest, the largest and the first non-finite value."""
+    if scipy.sparse.issparse(leaf):
+        values = torch.from_numpy(np.ascontiguousarray(leaf.data))
+        if not len(values):
+            return set()
+        row_of = np.repeat(np.arange(leaf.shape[0]), np.diff(leaf.indptr))
+        return {int(row_of[i]) for i in _extremes(values, values)}
+    if leaf.layout != torch.strided or leaf.is_complex():
+        return set()
+    values = leaf.reshape(len(leaf), -1)
+    return _extremes(values.amin(1), values.amax(1))
+
+
+def _extremes(low: Tensor, high: Tensor) -> set[int]:
+    bad = (~torch.isfinite(low) | ~torch.isfinite(high)).nonzero()[:1, 0].tolist()
+    return {int(low.argmin()), int(high.argmax()), *bad}
 
 
 def _take(leaf: Any, indices: Tensor) -> Any:

@@ -14,11 +14,11 @@ from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal
 from pyro.infer.autoguide.effect import AutoMessenger
 
-from vipack.errors import DataError, UsageError, VipackError
+from vipack.errors import DataError, PlateError, UsageError, VipackError
 from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
-from vipack.program.runs import check_signature, explained, trace_model
+from vipack.program.runs import check_signature, explained, named_arguments, trace_model
 from vipack.training.data import Rows, read_data
 
 __all__ = ["Prepared", "loss_of", "prepare", "try_prepare"]
@@ -69,7 +69,9 @@ def prepare(
     if batched:
         second = next(batches)
         assert rows.num_rows is not None
-        cover_batches(program, rows.full, first, second, num_rows=rows.num_rows, name=batch_plate, seed=seed)
+        assert second.indices is not None
+        fewer = rows.rows(second.indices[:-1]) if len(second.indices) > 1 else None
+        cover_batches(program, rows.full, first, second, fewer, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     program.guide = _make_guide(program, guide, loss, first, seed)
     automatic = isinstance(program.guide, AutoGuide)
@@ -78,7 +80,13 @@ def prepare(
         program.initialise(rows.full() if automatic and local and rows.indexed else first)
     check_local_latents(program, local, indexed=rows.indexed)
     enumerates = isinstance(loss, TraceEnum_ELBO)
-    check = check_program(program, first, _leaves(rows, first), enumerates=enumerates, seed=seed)
+    call = rows.extremes(first) if batched else first
+    check = check_program(program, call, _leaves(program, rows, call), enumerates=enumerates, seed=seed)
+    if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
+        raise PlateError(
+            f"batch_plate={batch_plate!r}: the model has no plate of that name; its plates are "
+            f"{', '.join(map(repr, check.table.plates)) or 'none'}."
+        )
     return Prepared(program, rows, batch_size, first, loss, check)
 
 
@@ -152,10 +160,9 @@ def _device(device: Any) -> torch.device:
     return chosen
 
 
-def _leaves(rows: Rows, first: Arguments) -> dict[str, Any]:
-    """The parts of a batch under the names of the model's arguments where they can be told."""
-    names = {f"data[{i}]" if len(first.args) > 1 else "data": value for i, value in enumerate(first.args)}
-    return {**names, **{k: v for k, v in first.kwargs.items() if k not in rows.fixed}}
+def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
+    """The parts of the data under the names of the model's arguments."""
+    return {name: value for name, value in named_arguments(program.model, call).items() if name not in rows.fixed}
 
 
 def _no_guide(*args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,183 @@
+"""What data and densities say against a program: a forgotten ``obs=``, data outside a support, NaN and infinity."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_factor, site_is_subsample
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from vipack.errors import DataError, NonFiniteError, SiteError, SupportError, VipackError
+from vipack.program.agreement import expanded_as, support_name
+from vipack.program.runs import Arguments, explained
+from vipack.program.sites import SiteTable, base_distribution
+
+__all__ = ["count_non_finite", "forgotten_obs", "non_finite_densities", "outside_support", "unvalidated"]
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """Distributions raise nothing inside the block, so that what is wrong can be looked at and named."""
+    with pyro.validation_enabled(False):
+        # Not False itself: a user who wrote validate_args=False, as for a Bernoulli of grey levels, is told apart.
+        Distribution.set_default_validate_args(0)  # type: ignore[arg-type]
+        yield
+
+
+def forgotten_obs(
+    table: SiteTable, model_trace: Trace, leaves: Mapping[str, Any], left_out: set[str]
+) -> Iterator[VipackError]:
+    """A forgotten ``obs=``: nothing observed at all, or a latent that bears an argument's name.
+
+    Args:
+        leaves: the parts of the data by the model's names for them.
+        left_out: the model's arguments that were not passed.
+    """
+    latent = {site.name: site for site in table.of_kind("latent", "enumerated")}
+    used = [model_trace.nodes[site.name]["value"] for site in table.of_kind("observed")]
+    for name, leaf in leaves.items():
+        if name in latent and isinstance(leaf, Tensor) and not any(_same_values(leaf, value) for value in used):
+            yield SiteError(
+                f"site {name!r} is a latent, though data has an argument of that name; "
+                f"did you forget obs={name} in pyro.sample({name!r}, ...)?"
+            )
+            return
+    if table.of_kind("observed", "factor"):
+        return
+    nothing = "no site of the model is observed"
+    for name in latent:
+        if name in left_out:
+            yield SiteError(
+                f"{nothing}: site {name!r} has the name of the model's argument {name!r}, which was not given; "
+                f"pass {name} in data."
+            )
+            return
+    shapes = {tuple(value.shape): key for key, value in leaves.items() if isinstance(value, Tensor)}
+    for site in latent.values():
+        key = shapes.get(site.batch_shape + site.event_shape)
+        if key is not None:
+            yield SiteError(
+                f"{nothing}, and latent site {site.name!r} has the shape of argument {key!r}; did you forget "
+                f"obs={key} in pyro.sample({site.name!r}, ...)?"
+            )
+            return
+    yield SiteError(
+        f"{nothing} (its sites: {', '.join(s.name for s in table) or 'none'}), so the data "
+        "cannot change the posterior; pass obs= to the pyro.sample statement of the data."
+    )
+
+
+def outside_support(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[VipackError]:
+    """Observed values that their distribution cannot give; to be traced inside :func:`unvalidated`."""
+    for name, node in model_trace.nodes.items():
+        if node["type"] != "sample" or not node["is_observed"] or site_is_subsample(node) or site_is_factor(node):
+            continue
+        support = getattr(node["fn"], "support", None)
+        value = node["value"]
+        if support is None or node["infer"].get("_deterministic") or _validation_refused(node["fn"]):
+            continue
+        inside = support.check(value)
+        if node["mask"] is not None:
+            inside = inside | ~torch.as_tensor(node["mask"])
+        if bool(inside.all()):
+            continue
+        if inside.dim() + support.event_dim == value.dim():
+            value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
+        found = value[~expanded_as(inside, value)].flatten()[:3].tolist()
+        if not all(torch.isfinite(torch.as_tensor(found))):
+            yield _non_finite_data(leaves, f"observed site {name!r}")
+            return
+        yield SupportError(
+            f"site {name!r}: observed value(s) {found} are outside the support {support_name(support)} of "
+            f"{type(base_distribution(node['fn'])).__name__}; mend the data or choose a distribution that allows them."
+        )
+        return
+
+
+def non_finite_densities(
+    model_trace: Trace, guide_trace: Trace, leaves: Mapping[str, Any], arguments: Arguments
+) -> Iterator[VipackError]:
+    """The first site whose draw or density is NaN or infinite, with its likely cause."""
+    for where, trace in (("guide", guide_trace), ("model", model_trace)):
+        for name, node in trace.nodes.items():
+            if node["type"] != "sample" or site_is_subsample(node):
+                continue
+            try:
+                with explained(where, arguments):
+                    log_prob = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"])
+            except VipackError as error:
+                yield error
+                return
+            if node["mask"] is not None:
+                log_prob = torch.where(torch.as_tensor(node["mask"]), log_prob, torch.zeros_like(log_prob))
+            drawn = not node["is_observed"] and isinstance(node["value"], Tensor)
+            if drawn and not bool(torch.isfinite(node["value"].float()).all()):
+                found = f"{where} site {name!r}: the first draw has a non-finite value"
+            elif not bool(torch.isfinite(log_prob).all()):
+                bad = ~torch.isfinite(log_prob)
+                found = (
+                    f"{where} site {name!r}: log_prob is {float(log_prob[bad].flatten()[0])} at {int(bad.sum())} of "
+                    f"{log_prob.numel()} element(s)"
+                )
+            else:
+                continue
+            yield _cause(node["fn"], found, leaves)
+            return
+
+
+def count_non_finite(leaf: Any) -> int:
+    """How many NaN and infinite values an argument has; 0 for what is no floating-point tensor."""
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        return 0
+    values = leaf if leaf.layout == torch.strided else leaf.values()
+    return int((~torch.isfinite(values)).sum())
+
+
+def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError:
+    if any(count_non_finite(leaf) for leaf in leaves.values()):
+        return _non_finite_data(leaves, found)
+    base = base_distribution(fn)
+    for parameter, constraint in getattr(base, "arg_constraints", {}).items():
+        value = getattr(base, parameter, None)
+        if not isinstance(value, Tensor) or constraints.is_dependent(constraint):
+            continue
+        inside = constraint.check(value)
+        if not bool(inside.all()):
+            bad = value.detach()[~expanded_as(inside, value)].flatten()[:3].tolist()
+            return NonFiniteError(
+                f"{found}: its {parameter} is {bad}, which is not {support_name(constraint)}; constrain it, as with "
+                "constraint= in pyro.param or softplus of a network's output."
+            )
+    return NonFiniteError(f"{found}; start elsewhere (init_loc_fn of an automatic guide) or look at its parameters.")
+
+
+def _non_finite_data(leaves: Mapping[str, Any], found: str) -> VipackError:
+    for key, leaf in leaves.items():
+        count = count_non_finite(leaf)
+        if count:
+            return DataError(
+                f"data argument {key!r} has {count} NaN or infinite value(s), which reach {found}; "
+                "remove or impute them, or mask them with obs_mask= and a finite filler."
+            )
+    return DataError(f"{found} has NaN or infinite values; remove or impute them, or mask them with obs_mask=.")
+
+
+def _same_values(leaf: Tensor, value: Any) -> bool:
+    if not isinstance(value, Tensor) or leaf.shape != value.shape or leaf.layout != value.layout:
+        return False
+    return leaf is value or (leaf.layout == torch.strided and torch.equal(leaf, value.to(leaf.dtype)))
+
+
+def _validation_refused(fn: Any) -> bool:
+    """Whether the user wrote ``validate_args=False``."""
+    while fn is not None:
+        if fn.__dict__.get("_validate_args") is False:
+            return True
+        fn = fn.__dict__.get("base_dist")
+    return False
