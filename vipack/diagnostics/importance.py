@@ -6,7 +6,7 @@ NumPy alone, so that it runs beside ArviZ 1.x where there is no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -63,19 +63,24 @@ def importance(log_weights: Tensor | Array) -> Importance:
 
 
 def _psis(log_weights: Array) -> tuple[Array, float]:
-    arviz = _arviz()
-    smoothed, khat = arviz(log_weights.copy())
+    try:
+        from arviz import psislw
+    except ImportError:
+        return _psis_of_1x(log_weights)
+    smoothed, khat = psislw(log_weights.copy())
     return np.asarray(smoothed, dtype=np.float64), float(np.asarray(khat))
 
 
-def _arviz() -> Any:
-    try:
-        from arviz import psislw
-    except ImportError:  # ArviZ 1.x keeps its numeric core apart
-        from arviz_stats.base import array_stats
+def _psis_of_1x(log_weights: Array) -> tuple[Array, float]:
+    """ArviZ 1.x keeps its numeric core apart. It rounds the tail's length down where 0.x rounds up: k-hat moves by .02."""
+    from arviz_stats.base import array_stats
 
-        return array_stats.psislw
-    return psislw
+    count = len(log_weights)
+    tail = np.sort(log_weights)[-max(1, int(min(count / 5, 3 * count**0.5))) :]
+    if len(tail) < 5 or np.ptp(tail) == 0:
+        return log_weights, float("inf")  # as in 0.x; 1.x raises
+    smoothed, khat = array_stats.psislw(-log_weights)  # it takes log likelihoods, whose importance weights are 1 / p
+    return np.asarray(smoothed, dtype=np.float64), float(np.asarray(khat))
 
 
 def _logsumexp(values: Array) -> float:
