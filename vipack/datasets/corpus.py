@@ -41,7 +41,9 @@ class Corpus:
     licence: str
 
     def __post_init__(self) -> None:
-        counts = scipy.sparse.csr_array(self.counts)
+        counts = self.counts if scipy.sparse.issparse(self.counts) else np.asarray(self.counts)
+        if counts.dtype.kind not in "fiub":
+            raise DataError(f"{self.name}: counts are of type {counts.dtype}; expected whole numbers.")
         if counts.ndim != 2 or 0 in counts.shape:
             raise DataError(f"{self.name}: counts have shape {counts.shape}; a corpus needs documents and words.")
         object.__setattr__(self, "counts", _canonical(self.name, counts))
@@ -207,17 +209,15 @@ class Corpus:
 
 
 def _canonical(name: str, counts: Any) -> Any:
-    """CSR float32 with int32 indices, sorted, without stored zeros or duplicates."""
-    values = np.asarray(counts.data)
-    if values.dtype.kind not in "fiub":
-        raise DataError(f"{name}: counts are of type {values.dtype}; expected whole numbers.")
+    """CSR float32 with sorted indices, without stored zeros or duplicates."""
+    matrix = scipy.sparse.csr_array(counts, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    values = matrix.data
     bad = ~np.isfinite(values) | (values < 0) | (values != np.floor(values))
     if bad.any():
         raise DataError(f"{name}: found the count {values[bad][0]}; counts are whole numbers, 0 or more.")
-    matrix = scipy.sparse.csr_array(counts, dtype=np.float32, copy=True)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    return matrix
+    return matrix.astype(np.float32)
 
 
 def _whole(values: Any) -> Array:

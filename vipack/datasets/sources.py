@@ -55,7 +55,7 @@ def prose(docstring: str) -> str:
     """`docstring` without what is code: doctest lines, addresses, dotted names, and names that are no words."""
     text = re.sub(r"(?m)^\s*(>>>|\.\.\.).*$", " ", docstring)
     text = re.sub(r"\w+://\S+|\S+@\S+", " ", text)
-    text = re.sub(r"\w+(\.\w+)+|\b\w*(_|\d)\w*\b|\b\w*[a-z][A-Z]\w*\b", " ", text)
+    text = re.sub(r"\w+(\.\w+)+|\b\w*(_|\d)\w*\b|\b\w*([a-z][A-Z]|[A-Z]{2}[a-z]{2})\w*\b", " ", text)
     return " ".join(text.split())
 
 

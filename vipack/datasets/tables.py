@@ -93,8 +93,8 @@ class Images:
             raise DataError(
                 f"{self.name}: pixels lie in [{low:g}, {high:g}]; expected [0, 1], so divide by the largest."
             )
-        object.__setattr__(self, "images", images.astype(np.float32))
-        object.__setattr__(self, "labels", labels.astype(np.int64))
+        object.__setattr__(self, "images", images.astype(np.float32, copy=False))
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
 
     @property
     def num_images(self) -> int:
