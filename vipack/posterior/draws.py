@@ -1,0 +1,36 @@
+"""What drawing from a fitted guide gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Draws"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from the guide, named and constrained, with their densities.
+
+    Attributes:
+        latents: site -> ``(S, *site shape)``; empty where they were not kept.
+        deterministic: the model's deterministic sites at the same draws.
+        log_joint: log p(x, z), ``(S,)`` in nats, float64; enumerated latents are summed out.
+        log_q: log q(z), ``(S,)`` in nats, float64.
+        row_log_weights: ``(S, N)`` where the weights are a product over the rows of one plate (every latent is local
+            to it, in model and guide, as in a VAE); None otherwise.
+        points: continuous latents with an element that is the same in every draw: the guide is a point there.
+    """
+
+    latents: dict[str, Tensor]
+    deterministic: dict[str, Tensor]
+    log_joint: Tensor
+    log_q: Tensor
+    row_log_weights: Tensor | None = None
+    points: tuple[str, ...] = ()
+
+    @property
+    def log_weights(self) -> Tensor:
+        """``log p(x, z) - log q(z)``, ``(S,)`` in nats; its mean estimates the ELBO."""
+        return self.log_joint - self.log_q

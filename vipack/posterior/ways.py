@@ -1,0 +1,117 @@
+"""Three ways of running a program for many draws: vmapped, broadcast over an outermost plate, or one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vipack.program.runs import Arguments, explained
+
+__all__ = ["WAYS", "Ways", "joined", "stacked", "vmapped"]
+
+WAYS = ("vmap", "plate", "loop")  # fastest first; the last one can do whatever a single run can
+
+
+class Ways:
+    """Picks the fastest way that works for each kind of run, and remembers it.
+
+    Attributes:
+        allowed: the ways that may be tried, in order.
+        chosen: kind of run -> the way that worked.
+    """
+
+    def __init__(self) -> None:
+        self.allowed: tuple[str, ...] = WAYS
+        self.chosen: dict[str, str] = {}
+
+    def run(self, what: str, ways: Mapping[str, Callable[[], Any]], arguments: Arguments) -> Any:
+        """The result of the first of `ways` that succeeds, each from the same random state.
+
+        Raises:
+            VipackError: what the last one raised, explained.
+        """
+        names = [name for name in self.allowed if name in ways]
+        if self.chosen.get(what) in names:
+            names = names[names.index(self.chosen[what]) :]
+        *fast, slow = names
+        state = torch.get_rng_state()
+        for name in fast:
+            outside = _other_generators()
+            try:
+                result = ways[name]()
+            except Exception:  # vmap and broadcasting refuse programs in many ways; each has a slower way that works
+                torch.set_rng_state(state)
+                continue
+            if not _same_generators(outside, _other_generators()):
+                # NumPy's or Python's numbers would be drawn once and shared by all draws.
+                torch.set_rng_state(state)
+                continue
+            self.chosen[what] = name
+            return result
+        self.chosen[what] = slow
+        with explained(what, arguments):
+            return ways[slow]()
+
+
+def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
+    """`function` of each of the stacked `inputs`, every one with random numbers of its own, results stacked."""
+    with warnings.catch_warnings(), _plain_normals():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        return torch.vmap(function, randomness="different")(inputs)
+
+
+def stacked(results: list[Any]) -> Any:
+    """Results of single runs (tensors in tuples and dicts) along a new leading dimension."""
+    return _combined(results, torch.stack)
+
+
+def joined(results: list[Any]) -> Any:
+    """Results of several runs of many draws each, along their leading dimension."""
+    return results[0] if len(results) == 1 else _combined(results, torch.cat)
+
+
+def _combined(results: list[Any], combine: Callable[[list[Tensor]], Tensor]) -> Any:
+    first = results[0]
+    if isinstance(first, dict):
+        return {key: _combined([result[key] for result in results], combine) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_combined([result[i] for result in results], combine) for i in range(len(first)))
+    return combine(results)
+
+
+@contextlib.contextmanager
+def _plain_normals() -> Iterator[None]:
+    """vmap cannot give each example its own draw of ``empty(shape).normal_()``, but can of ``randn(shape)``."""
+    from torch.distributions import lowrank_multivariate_normal, multivariate_normal, normal, studentT
+
+    modules: list[Any] = [normal, multivariate_normal, lowrank_multivariate_normal, studentT]
+    originals = [module._standard_normal for module in modules]
+
+    def standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.randn(shape, dtype=dtype, device=device)
+
+    for module in modules:
+        module._standard_normal = standard_normal
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module._standard_normal = original
+
+
+def _other_generators() -> tuple[Any, Any]:
+    return np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002  (the global one is what models use)
+
+
+def _same_generators(before: tuple[Any, Any], after: tuple[Any, Any]) -> bool:
+    (numpy_before, python_before), (numpy_after, python_after) = before, after
+    same_key = np.array_equal(numpy_before["state"]["key"], numpy_after["state"]["key"])
+    same_pos = numpy_before["state"]["pos"] == numpy_after["state"]["pos"]
+    return same_key and same_pos and python_before == python_after
