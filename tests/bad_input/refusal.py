@@ -67,7 +67,7 @@ def assert_refused(error: type[VipackError], words: tuple[str, ...], call: Calla
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
     assert dict(pyro.get_param_store().items()) == {"mine": mine}
-    assert float(mine) == 3.0
+    assert mine.item() == 3.0
     pyro.clear_param_store()
     return message
 

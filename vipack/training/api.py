@@ -13,7 +13,7 @@ import torch
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of
-from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file
+from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.prepare import prepare, try_prepare
 from vipack.training.result import Fit
@@ -157,26 +157,31 @@ def load(
     if data is None:
         if "data" not in content:
             raise CheckpointError(f"{path}: was saved without its data; pass data= (and fixed=) as for the fit.")
-        data, stored = ArrayRows.structure(content["data"])
+        with unharmed(path):
+            data, stored = ArrayRows.structure(content["data"])
         fixed = stored if fixed is None else fixed
-    saved = content["fingerprint"]
+    with unharmed(path):
+        saved = content["fingerprint"]
+        batch_size, batch_plate, seed = saved["batch_size"], content["batch_plate"], saved["seed"]
+        dtype = getattr(torch, saved["dtype"].removeprefix("torch."))
+        num_steps = content["planned_steps"]
     prepared = prepare(
         model,
         guide,
         data=data,
         fixed=fixed,
         loss=loss,
-        batch_size=saved["batch_size"],
-        batch_plate=content["batch_plate"],
-        seed=saved["seed"],
+        batch_size=batch_size,
+        batch_plate=batch_plate,
+        seed=seed,
         device=device,
-        dtype=getattr(torch, saved["dtype"].removeprefix("torch.")),
+        dtype=dtype,
     )
     prepared.check.raise_if_bad()
-    plan = Plan(content["planned_steps"], saved["seed"], (), (), None, None)
-    trainer = Trainer(prepared, plan, optim)
-    compare_fingerprints(saved, trainer.fingerprint(), path, ("sites", "parameters"))
-    trainer.load_content(content)
+    trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
+    with unharmed(path):
+        compare_fingerprints(saved, trainer.fingerprint(), path, ("sites", "parameters"))
+        trainer.load_content(content)
     return Fit(trainer)
 
 
@@ -194,8 +199,9 @@ def _take_up(trainer: Trainer, file: Checkpoint) -> None:
         return
     content = read_file(file.path)
     keys = ("sites", "parameters", "dtype", "loss", "optimizer", "seed", "batch_size", "data")
-    compare_fingerprints(content["fingerprint"], trainer.fingerprint(), file.path, keys)
-    trainer.load_content(content)
+    with unharmed(file.path):
+        compare_fingerprints(content["fingerprint"], trainer.fingerprint(), file.path, keys)
+        trainer.load_content(content)
 
 
 def _num_steps(steps: object, epochs: object, per_epoch: int) -> int | None:

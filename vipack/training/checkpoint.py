@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import pickle
 import time
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vipack.errors import CheckpointError, UsageError
+from vipack.errors import CheckpointError, UsageError, VipackError
 
-__all__ = ["Checkpoint", "checkpoint_of", "clean_temporaries", "read_file", "write_file"]
+__all__ = ["Checkpoint", "checkpoint_of", "clean_temporaries", "read_file", "unharmed", "write_file"]
 
 FORMAT = 1
 _MARK = "vipack fit"
@@ -83,13 +85,26 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     target = Path(path)
     if not target.is_file():
         raise CheckpointError(f"{target}: no such file; check the path, or save a fit there with fit.save().")
-    try:
-        content = torch.load(target, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = "holds objects that would run code when read" if "weights_only" in str(error) else "is damaged"
-        if "weights_only" not in str(error) or not _is_archive(target):
-            reason = "is truncated, damaged or not a file of vipack's"
-        raise CheckpointError(f"{target}: {reason}, so it was not read; use a copy that fit.save() wrote.") from error
+    # Torch would read a bare pickle too, and does not look at an archive's checksums.
+    if not zipfile.is_zipfile(target):
+        raise CheckpointError(
+            f"{target}: is truncated, damaged or not a file of vipack's, so it was not read; use a copy that fit.save() wrote."
+        )
+    with unharmed(target):
+        with zipfile.ZipFile(target) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{target}: is damaged (in {damaged}); use a copy that fit.save() wrote.")
+        try:
+            content = torch.load(target, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{target}: holds objects that would run code when read, so it was not read; use a copy that fit.save() wrote."
+            ) from error
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{target}: is damaged or not a file of vipack's, so it was not read; use a copy that fit.save() wrote."
+            ) from error
     if not isinstance(content, dict) or content.get("mark") != _MARK:
         raise CheckpointError(f"{target}: is not a fit saved by vipack; use a file that fit.save() wrote.")
     if content.get("format") != FORMAT:
@@ -99,6 +114,23 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{FORMAT}. Load it with that version."
         )
     return content
+
+
+@contextlib.contextmanager
+def unharmed(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Read from a file, or from its content, inside the block.
+
+    Raises:
+        CheckpointError: something in it is absent or of another kind.
+    """
+    try:
+        yield
+    except VipackError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); use a copy that fit.save() wrote."
+        ) from error
 
 
 def clean_temporaries(path: str | os.PathLike[str]) -> list[Path]:
@@ -128,11 +160,6 @@ def _versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "pyro": str(pyro.__version__),
     }
-
-
-def _is_archive(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
 
 
 def _alive(pid: int) -> bool:
