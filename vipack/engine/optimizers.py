@@ -65,7 +65,8 @@ class FitOptimizer(PyroOptim):  # type: ignore[misc]
         except Exception as error:
             raise OptimizerError(
                 f"optim: it raised {type(error).__name__}: {' '.join(str(error).split())[:300]}; look at its options, "
-                "which are those of the torch.optim class of that name."
+                "which are those of the torch.optim class of that name, as in pyro.optim.Adam({'lr': 0.01}) or "
+                "functools.partial(torch.optim.Adam, lr=0.01)."
             ) from error
 
 

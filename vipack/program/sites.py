@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
+from torch import Tensor
 from torch.distributions.constraints import Constraint
+
+from vipack.errors import SiteError
 
 __all__ = ["Site", "SiteTable", "base_distribution", "read_sites"]
 
@@ -84,7 +87,11 @@ class SiteTable:
 
 
 def read_sites(model_trace: Trace, guide_trace: Trace | None) -> SiteTable:
-    """The site table of a traced model; `guide_trace` says which sites the guide gives (None: not known)."""
+    """The site table of a traced model; `guide_trace` says which sites the guide gives (None: not known).
+
+    Raises:
+        SiteError: the value of a site is no tensor.
+    """
     sites, plates = [], {}
     given = set() if guide_trace is None else {n for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
     for name, node in model_trace.nodes.items():
@@ -103,6 +110,11 @@ def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Sit
     frames = [f for f in node["cond_indep_stack"] if f.vectorized]
     frames.sort(key=lambda frame: frame.dim)
     value = node["value"]
+    if not isinstance(value, Tensor):
+        raise SiteError(
+            f"site {name!r}: its value is a {type(value).__name__} ({str(value)[:40]}), expected a tensor; make it one with "
+            "torch.as_tensor."
+        )
     event_dim = getattr(fn, "event_dim", 0)
     shape = tuple(value.shape) if not site_is_factor(node) else tuple(getattr(fn, "batch_shape", ()))
     split = len(shape) - event_dim

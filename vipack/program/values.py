@@ -122,7 +122,7 @@ def non_finite_densities(
             elif not bool(torch.isfinite(log_prob).all()):
                 bad = ~torch.isfinite(log_prob)
                 found = (
-                    f"{where} site {name!r}: log_prob is {float(log_prob[bad].flatten()[0])} at {int(bad.sum())} of "
+                    f"{where} site {name!r}: log_prob is {log_prob[bad].flatten()[0].item()} at {int(bad.sum())} of "
                     f"{log_prob.numel()} element(s)"
                 )
             else:

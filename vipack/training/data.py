@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
@@ -333,8 +334,13 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
             "data: found a list; pass a tuple for several positional arguments, a dict for keyword arguments, or one "
             "array made with torch.tensor or numpy.array."
         )
-    clean = _rebuilder(data)([_leaf(name, value) for name, value in _named_leaves(data)])
-    return ArrayRows(clean, fixed, choose_dtype({**dict(_named_leaves(clean)), **fixed}, dtype), device)
+    if isinstance(data, str | bytes | os.PathLike | set | Iterator):
+        raise DataError(
+            f"data: found a {type(data).__name__}; read the file or collect the values first, and pass an array made with "
+            "torch.tensor or numpy.array."
+        )
+    leaves = {name: _leaf(name, value) for name, value in _named_leaves(data)}
+    return ArrayRows(_rebuilder(data)([*leaves.values()]), fixed, choose_dtype({**leaves, **fixed}, dtype), device)
 
 
 def choose_dtype(leaves: Mapping[str, Any], dtype: torch.dtype | None) -> torch.dtype:
@@ -367,7 +373,7 @@ def choose_dtype(leaves: Mapping[str, Any], dtype: torch.dtype | None) -> torch.
 def _leaf(name: str, value: Any) -> Any:
     """A part of the data as a tensor or CSR matrix; what is no array passes as it is."""
     if isinstance(value, pd.DataFrame | pd.Series):
-        value = value.to_numpy()
+        value = _pandas_values(name, value)
     if isinstance(value, np.ma.MaskedArray):
         raise DataError(f"{name}: NumPy masked arrays are not read; fill the gaps and mask the site with obs_mask=.")
     if isinstance(value, np.generic):
@@ -389,7 +395,22 @@ def _leaf(name: str, value: Any) -> Any:
     return value
 
 
+def _pandas_values(name: str, value: Any) -> np.ndarray[Any, Any]:
+    """Numbers of a Series ``(N,)`` or DataFrame ``(N, columns)``; missing ones are NaN."""
+    for column, kind in value.to_frame().dtypes.items() if isinstance(value, pd.Series) else value.dtypes.items():
+        if isinstance(kind, pd.CategoricalDtype) or kind.kind not in "fiub":
+            raise DataError(
+                f"{name}: column {column!r} is of type {kind}, which is not numeric; encode categories as integers "
+                "(pandas.factorize) and drop text columns."
+            )
+    found: np.ndarray[Any, Any] = value.to_numpy()
+    # pandas' own nullable types come out as objects.
+    return value.to_numpy(dtype=np.float64, na_value=np.nan) if found.dtype.kind == "O" else found
+
+
 def _tensor_of(name: str, value: np.ndarray[Any, Any]) -> Tensor:
+    if value.dtype.kind == "c":
+        raise DtypeError(f"{name}: complex numbers are not supported; pass real and imaginary parts.")
     if value.dtype.kind not in "fiub":
         raise DataError(
             f"{name}: NumPy array of type {value.dtype} is not numeric; encode categories as integers "
