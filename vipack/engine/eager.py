@@ -87,13 +87,14 @@ class EagerStep:
     def _explained(self, error: Exception, arguments: Arguments) -> VipackError:
         """What made a step raise: numbers that went wrong, data outside a support, or the user's own code."""
         self._drop_gradients()
-        own = explanation("model or guide", error, arguments, "in a step")
+        own: VipackError = explanation("model or guide", error, arguments, "in a step")
         try:
             found = self._find_cause(arguments)
-        except VipackError:  # it raises again
-            found = None
-        if found is None and isinstance(error, LinAlgError):  # a matrix that is singular to rounding
-            return NonFiniteError(str(own))
+        except VipackError as again:  # it raises without validation too, and now says after which site
+            own, found = again, None
+        singular = isinstance(error, LinAlgError) or isinstance(own.__cause__, LinAlgError)
+        if found is None and (singular or "to satisfy the constraint" in str(error)):
+            return NonFiniteError(str(own).rstrip("."))
         return found or own
 
     def _find_cause(self, arguments: Arguments) -> VipackError | None:
@@ -118,13 +119,11 @@ class EagerStep:
         leaves = named_arguments(self._program.model, arguments)
         for found in outside_support(model_trace, leaves):
             return found
-        for found in non_finite_densities(model_trace, guide_trace, {}, arguments):
-            # Data may hold NaN where the model masks it, so here it is a hint and no more.
-            counts = {name: count_non_finite(leaf) for name, leaf in leaves.items()}
-            hints = [
-                f"data argument {name!r} of this batch has {count} NaN or infinite"
-                for name, count in counts.items()
-                if count
-            ]
-            return NonFiniteError("; ".join([str(found).rstrip("."), *hints])) if hints else found
+        # Data may hold NaN where the model masks it, so here it is a hint and no more.
+        counts = {name: count_non_finite(leaf) for name, leaf in leaves.items()}
+        hints = [
+            f"{name!r} of this batch has {count} NaN or infinite value(s)" for name, count in counts.items() if count
+        ]
+        for found in non_finite_densities(model_trace, guide_trace, {}, arguments, cure="look at its parameters"):
+            return NonFiniteError("; ".join([str(found).rstrip("."), *hints]))
         return None

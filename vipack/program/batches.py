@@ -18,7 +18,7 @@ from vipack.program.flat import flat_priors_sampled
 from vipack.program.plates import BatchPlate
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments, explained, trace_model
+from vipack.program.runs import Arguments, trace_prior
 
 __all__ = ["check_local_latents", "cover_batches", "local_latents"]
 
@@ -75,8 +75,7 @@ def _trace(program: Program, arguments: Arguments, seed: int) -> Trace:
         for context in (seeded(seed), program.bound(arguments), flat_priors_sampled(), torch.no_grad()):
             stack.enter_context(context)
         stack.enter_context(pyro.validation_enabled(False))
-        stack.enter_context(explained("model", arguments))
-        return trace_model(program.model, arguments)
+        return trace_prior(program.model, arguments)
 
 
 def _candidates(trace: Trace, size: int, num_rows: int) -> set[str]:

@@ -10,19 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.infer.autoguide import AutoGuide, init_to_mean, init_to_median
 from pyro.infer.autoguide.effect import AutoMessenger
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from vipack.errors import GuideError, VipackError
+from vipack.errors import GuideError, ModelError, VipackError
 from vipack.program.agreement import check_discreteness
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.params import Parameters
 from vipack.program.plates import BatchPlate, full_plates, subsampled
-from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair
+from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
 from vipack.program.values import unvalidated
 
 __all__ = ["Program", "make_guide"]
@@ -84,12 +82,18 @@ class Program:
             for context in (self.bound(arguments), self.parameters.recording(), unvalidated(), flat_priors_sampled()):
                 stack.enter_context(context)
             stack.enter_context(torch.no_grad())
-            with explained("model", arguments):
-                prior = trace_model(self.model, arguments)
-            if not isinstance(poutine.unwrap(self.guide), Messenger):
-                with explained("guide", arguments):
-                    check_discreteness(prior, trace_model(self.guide, arguments))
+            if isinstance(self.guide, AutoGuide | AutoMessenger):
+                trace_prior(self.model, arguments)
+            else:
+                self._compare_with_prior(arguments)
             self.traces(arguments)
+
+    def _compare_with_prior(self, arguments: Arguments) -> None:
+        # A model may fail everywhere in its prior, but not where the user's guide draws.
+        with contextlib.suppress(ModelError):
+            prior = trace_prior(self.model, arguments)
+            with explained("guide", arguments):
+                check_discreteness(prior, trace_model(self.guide, arguments))
 
     def traces(self, arguments: Arguments) -> tuple[Trace, Trace]:
         """Guide trace and model trace of one draw; to be called inside :meth:`bound`."""

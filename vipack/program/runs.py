@@ -15,6 +15,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import init_to_median
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
@@ -73,6 +74,20 @@ def trace_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: 
 def trace_model(model: Callable[..., Any], arguments: Arguments) -> Trace:
     """One trace of the model."""
     return poutine.trace(model).get_trace(*arguments.args, **arguments.kwargs)
+
+
+def trace_prior(model: Callable[..., Any], arguments: Arguments) -> Trace:
+    """One trace of the model alone, its latents drawn from the prior or, where it cannot run on such a draw, typical.
+
+    Raises:
+        VipackError: the model raised both times; see :func:`explained`.
+    """
+    try:
+        with explained("model", arguments):
+            return trace_model(model, arguments)
+    except ModelError:
+        with explained("model", arguments), _TypicalValues():
+            return trace_model(model, arguments)
 
 
 @contextlib.contextmanager
@@ -190,6 +205,18 @@ class _LastSite(Messenger):  # type: ignore[misc]
             self.name = msg["name"]
 
 
+class _TypicalValues(Messenger):  # type: ignore[misc]
+    """Sets continuous latents to their prior median, as far as it can be had, or to the middle of their support."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        support = getattr(msg["fn"], "support", None)
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg) or support is None or support.is_discrete:
+            return
+        with torch.no_grad():
+            msg["value"] = init_to_median(msg)
+        msg["done"] = True
+
+
 def _source(error: BaseException) -> str:
     """``, at file.py:12: `line` `` of the innermost frame that belongs to the user."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -208,5 +235,5 @@ def _describe(value: Any) -> str:
 
 def _message(error: Exception, limit: int = 400) -> str:
     text = str(error).partition("Trace Shapes:")[0]  # Pyro adds its table of all sites
-    text = " ".join(text.split()) or "no message"
+    text = " ".join(text.split()).rstrip(".") or "no message"
     return text if len(text) <= limit else text[: limit - 3] + "..."

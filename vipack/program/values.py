@@ -101,9 +101,13 @@ def outside_support(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[V
 
 
 def non_finite_densities(
-    model_trace: Trace, guide_trace: Trace, leaves: Mapping[str, Any], arguments: Arguments
+    model_trace: Trace,
+    guide_trace: Trace,
+    leaves: Mapping[str, Any],
+    arguments: Arguments,
+    cure: str = "start elsewhere (init_loc_fn of an automatic guide) or look at its parameters",
 ) -> Iterator[VipackError]:
-    """The first site whose draw or density is NaN or infinite, with its likely cause."""
+    """The first site whose draw or density is NaN or infinite, with its likely cause; or `cure` where none is seen."""
     for where, trace in (("guide", guide_trace), ("model", model_trace)):
         for name, node in trace.nodes.items():
             if node["type"] != "sample" or site_is_subsample(node):
@@ -127,7 +131,7 @@ def non_finite_densities(
                 )
             else:
                 continue
-            yield _cause(node["fn"], found, leaves)
+            yield _cause(node["fn"], found, leaves) or NonFiniteError(f"{found}; {cure}.")
             return
 
 
@@ -139,7 +143,7 @@ def count_non_finite(leaf: Any) -> int:
     return int((~torch.isfinite(values)).sum())
 
 
-def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError:
+def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError | None:
     if any(count_non_finite(leaf) for leaf in leaves.values()):
         return _non_finite_data(leaves, found)
     base = base_distribution(fn)
@@ -154,7 +158,7 @@ def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError:
                 f"{found}: its {parameter} is {bad}, which is not {support_name(constraint)}; constrain it, as with "
                 "constraint= in pyro.param or softplus of a network's output."
             )
-    return NonFiniteError(f"{found}; start elsewhere (init_loc_fn of an automatic guide) or look at its parameters.")
+    return None
 
 
 def _non_finite_data(leaves: Mapping[str, Any], found: str) -> VipackError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from vipack.errors import DataError, PlateError, UsageError, VipackError
 from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
-from vipack.program.runs import check_signature, explained, named_arguments, trace_model
+from vipack.program.runs import check_signature, named_arguments, trace_prior
+from vipack.program.values import unvalidated
 from vipack.training.data import Rows, read_data
 
 __all__ = ["Prepared", "loss_of", "prepare", "try_prepare"]
@@ -126,11 +126,8 @@ def _make_guide(program: Program, guide: Any, loss: Any, first: Arguments, seed:
 
 def _enumerated(program: Program, first: Arguments, seed: int) -> list[str]:
     """Discrete latents that TraceEnum_ELBO sums out, which an automatic guide must not see."""
-    running = (seeded(seed), program.bound(first), flat_priors_sampled(), torch.no_grad(), explained("model", first))
-    with contextlib.ExitStack() as stack:
-        for context in running:
-            stack.enter_context(context)
-        trace = trace_model(program.model, first)
+    with seeded(seed), program.bound(first), unvalidated(), flat_priors_sampled(), torch.no_grad():
+        trace = trace_prior(program.model, first)
     return [site.name for site in read_sites(trace, poutine.Trace()).of_kind("enumerated")]
 
 
