@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from vipack.diagnostics.verdict import Diagnosis, diagnose
+from vipack.diagnostics.verdict import Diagnosis, diagnose_draws
 from vipack.errors import DataWarning, UsageError
 from vipack.posterior import Posterior
 from vipack.types import Stopped
@@ -57,13 +57,12 @@ def compare(fits: Mapping[str, Fitted], *, num_draws: int = 4_000, seed: int = 0
         if not hasattr(fit, "posterior"):
             raise UsageError(f"fits[{name!r}]: expected a Fit, found {type(fit).__name__}.")
     _same_data(fits)
-    draws = {name: fit.posterior.draws(num_draws, seed=seed).log_weights.numpy() for name, fit in fits.items()}
-    found = {
-        name: diagnose(fit.posterior, num_draws=num_draws, seed=seed, stopped=fit.stopped) for name, fit in fits.items()
-    }
+    draws = {name: fit.posterior.draws(num_draws, seed=seed, keep=False) for name, fit in fits.items()}
+    found = {name: diagnose_draws(draws[name], fit.stopped) for name, fit in fits.items()}
+    weights = {name: drawn.log_weights.cpu().numpy() for name, drawn in draws.items()}
     order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
-    best = draws[order[0]]
-    rows = [_row(rank, found[name], best - draws[name], fits[name].seconds) for rank, name in enumerate(order)]
+    best = weights[order[0]]
+    rows = [_row(rank, found[name], best - weights[name], fits[name].seconds) for rank, name in enumerate(order)]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from vipack.diagnostics.evidence import elbo, log_evidence
 from vipack.diagnostics.importance import importance
-from vipack.posterior import Posterior
+from vipack.posterior import Draws, Posterior
 from vipack.types import Estimate, Stopped, StopReason
 
-__all__ = ["Diagnosis", "Verdict", "diagnose"]
+__all__ = ["Diagnosis", "Verdict", "diagnose", "diagnose_draws"]
 
 # From 89 fits of textbook models with known posteriors: what each bound lets pass and refuses is in docs/trust.md.
 KHAT_LIMIT = 0.7
@@ -79,17 +79,25 @@ def diagnose(
         num_draws: S; k-hat scatters by about 0.2 at 1,000.
         stopped: how training ended, for the reasons.
     """
-    draws = posterior.draws(num_draws, seed=seed)
+    return diagnose_draws(posterior.draws(num_draws, seed=seed, keep=False), stopped)
+
+
+def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
+    """The verdict on draws already made; see :func:`diagnose`."""
     if draws.row_log_weights is not None and draws.row_log_weights.shape[-1] > 1:
-        return _diagnose_rows(posterior, draws.log_weights, draws.row_log_weights, stopped)
-    weights = importance(draws.log_weights)
-    bound, evidence = elbo(draws.log_weights), log_evidence(draws.log_weights)
-    verdict, reasons, advice = _judge(weights.khat, weights.ess_share)
-    if verdict is not Verdict.DISTRUST and not draws.log_q.std() > 0:
-        verdict, reasons = Verdict.DISTRUST, ["the guide is a point: it has no spread to trust"]
+        found = _judge_rows(np.asarray(draws.row_log_weights))
+    else:
+        weights = importance(draws.log_weights)
+        bound, evidence = elbo(draws.log_weights), log_evidence(draws.log_weights)
+        found = (bound, evidence, weights.khat, weights.ess, *_judge(weights.khat, weights.ess_share))
+    bound, evidence, khat, ess, verdict, reasons, advice = found
+    if draws.points:
+        verdict = Verdict.DISTRUST
+        named = ", ".join(map(repr, draws.points))
+        reasons = [f"the guide is a point at latent site(s) {named}: it has no spread there to trust"]
         advice = ["a guide with a density, such as AutoNormal or AutoMultivariateNormal"]
     verdict, reasons = _mind_the_end(verdict, reasons, stopped)
-    return Diagnosis(verdict, bound, evidence, weights.khat, weights.ess, num_draws, tuple(reasons), tuple(advice))
+    return Diagnosis(verdict, bound, evidence, khat, ess, len(draws.log_q), tuple(reasons), tuple(advice))
 
 
 def _judge(khat: float, share: float) -> tuple[Verdict, list[str], list[str]]:
@@ -110,26 +118,24 @@ def _judge(khat: float, share: float) -> tuple[Verdict, list[str], list[str]]:
     return Verdict.DISTRUST, [f"the guide is far from the posterior: {why}"], advice
 
 
-def _diagnose_rows(posterior: Posterior, log_weights: object, rows: object, stopped: Stopped | None) -> Diagnosis:
+def _judge_rows(rows: np.ndarray) -> tuple[Estimate, Estimate, float, float, Verdict, list[str], list[str]]:
     """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
-    table = np.asarray(rows)
-    step = max(1, table.shape[1] // 200)  # 200 rows give the share of bad ones to within 3%
-    each = [importance(table[:, i]) for i in range(0, table.shape[1], step)]
+    step = max(1, rows.shape[1] // 200)  # 200 rows give the share of bad ones to within 3%
+    each = [importance(rows[:, i]) for i in range(0, rows.shape[1], step)]
     khats = np.array([weights.khat for weights in each])
     shares = np.array([weights.ess_share for weights in each])
     bad = float(np.mean((khats >= KHAT_LIMIT) & (shares <= ESS_FLAT)))
-    khat, share = float(np.quantile(khats, 0.95)), float(np.quantile(shares, 0.05))
+    # An infinite k-hat cannot be interpolated, so the quantile is one of the rows' own values.
+    khat, share = float(np.quantile(khats, 0.95, method="higher")), float(np.quantile(shares, 0.05, method="lower"))
     verdict, reasons, advice = _judge(khat, share)
     if verdict is Verdict.DISTRUST and bad <= ROWS_LIMIT and share > ESS_CORRECTED:
         verdict, advice = Verdict.CORRECTED, []
     detail = f"judged row by row ({len(each)} rows; 95% are at least as good as the k-hat and ESS given)"
     reasons = [f"{reasons[0]}; {detail}"]
-    verdict, reasons = _mind_the_end(verdict, reasons, stopped)
-    total = posterior_row_estimates(table)
-    return Diagnosis(verdict, *total, khat, share * len(table), len(table), tuple(reasons), tuple(advice))
+    return *_row_estimates(rows), khat, share * len(rows), verdict, reasons, advice
 
 
-def posterior_row_estimates(rows: np.ndarray) -> tuple[Estimate, Estimate]:
+def _row_estimates(rows: np.ndarray) -> tuple[Estimate, Estimate]:
     """ELBO and log evidence of a product over rows, summed from ``(S, N)`` log weights; in nats."""
     count = len(rows)
     bound = Estimate(float(rows.mean(0).sum()), float(rows.sum(1).std(ddof=1)) / count**0.5)

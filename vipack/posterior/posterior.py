@@ -98,6 +98,18 @@ class Posterior:
             parts = [self._evaluate(part, size)[0] for part, size in self._split(latents)]
         return joined(parts)  # type: ignore[no-any-return]
 
+    def rows_of(self, latents: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+        """Latents ``site -> (S, *shape)`` put together row by row, row i of new draw s from draw ``chosen[s, i]``.
+
+        For posteriors that are a product over rows, whose draws have ``row_log_weights``.
+        """
+        rows = torch.arange(chosen.shape[1], device=chosen.device)
+        taken = {}
+        for name, value in latents.items():
+            axis = 1 + self.table[name].dim_names.index(self._row_plate)
+            taken[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
+        return taken
+
     def predictive(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
         """Draws of the observed sites (and deterministic ones) given draws of the guide: ``site -> (S, *shape)``.
 

@@ -130,17 +130,22 @@ class Fit:
 
         Args:
             resample: draw them with the Pareto-smoothed importance weights, which is what a CORRECTED verdict
-                certifies; from four times as many draws of the guide.
+                certifies; from four times as many draws of the guide, and row by row where every latent belongs to a
+                row, as in a VAE.
         """
         _positive("num_draws", num_draws)
         if not resample:
             draws = self.posterior.draws(num_draws, seed=seed)
             return {**draws.latents, **draws.deterministic}
         draws = self.posterior.draws(4 * num_draws, seed=seed)
-        weights = torch.from_numpy(np.exp(importance(draws.log_weights).log_weights))
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.multinomial(weights, num_draws, replacement=True, generator=generator)
-        return {name: value[chosen] for name, value in {**draws.latents, **draws.deterministic}.items()}
+        if draws.row_log_weights is None:
+            chosen = _by_weight(draws.log_weights[:, None], num_draws, generator)[:, 0]
+            return {name: value[chosen] for name, value in {**draws.latents, **draws.deterministic}.items()}
+        # The rows are independent under model and guide, and their joint weights would all fall on one draw.
+        chosen = _by_weight(draws.row_log_weights, num_draws, generator)
+        latents = self.posterior.rows_of(draws.latents, chosen)
+        return {**latents, **self.posterior.deterministic(latents)}
 
     def predict(
         self, num_draws: int = 1_000, *, data: Any = None, fixed: Mapping[str, Any] | None = None, seed: int = 0
@@ -171,7 +176,7 @@ class Fit:
     def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
         """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
         _positive("num_draws", num_draws)
-        return self.posterior.draws(num_draws, seed=seed).log_weights
+        return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
     def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons."""
@@ -184,7 +189,10 @@ class Fit:
         for name, draws in self.sample(num_draws, seed=seed).items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))
-            quantiles = values.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64), dim=0)
+            probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
+            # torch.quantile refuses more than 16 million numbers at once.
+            columns = values.split(max(1, 2**23 // len(values)), dim=1)
+            quantiles = torch.cat([part.quantile(probabilities, dim=0) for part in columns], dim=1)
             table = torch.cat([values.mean(0, keepdim=True), values.std(0, keepdim=True), quantiles]).T
             rows.update(zip(labels, table.tolist(), strict=True))
         return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
@@ -200,13 +208,14 @@ class Fit:
         """Train this fit further, bit for bit as if it had never stopped.
 
         Args:
-            steps: how many more; None finishes what was planned.
+            steps: how many more; None finishes what was planned. Beyond that, the learning rate of the default
+                optimizer, which has fallen, starts high again and falls over these steps.
         """
         if steps is None:
             self._trainer.train()
         else:
             _positive("steps", steps)
-            self._trainer.train_until(self.steps + steps, self._trainer.plan.rules)
+            self._trainer.train_further(steps)
         return self
 
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
@@ -229,6 +238,13 @@ class Fit:
     def __repr__(self) -> str:
         last = f", loss {self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else ""
         return f"Fit({self.guide!r}, {self.steps} steps{last}, {self.seconds:.1f} s, {self.stopped})"
+
+
+def _by_weight(log_weights: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
+    """Indices ``(num_draws, N)`` of draws taken with the smoothed weights of each column of ``(S, N)``."""
+    table = log_weights.cpu().numpy()
+    weights = np.exp([importance(table[:, i]).log_weights for i in range(table.shape[1])])
+    return torch.multinomial(torch.from_numpy(weights), num_draws, replacement=True, generator=generator).T
 
 
 def _positive(name: str, value: object) -> None:
