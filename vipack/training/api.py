@@ -94,9 +94,7 @@ def fit(
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file)
     trainer = Trainer(prepared, plan, optim)
-    if file is not None:
-        _take_up(trainer, file)
-    trainer.train()
+    trainer.train(again=file is not None and _take_up(trainer, file))
     return Fit(trainer)
 
 
@@ -185,8 +183,8 @@ def load(
     return Fit(trainer)
 
 
-def _take_up(trainer: Trainer, file: Checkpoint) -> None:
-    """Go on from the checkpoint, if there is one of this very fit."""
+def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
+    """Go on from the checkpoint, if there is one of this very fit; whether there was."""
     removed = clean_temporaries(file.path)
     if removed:
         warnings.warn(
@@ -196,12 +194,13 @@ def _take_up(trainer: Trainer, file: Checkpoint) -> None:
             stacklevel=3,
         )
     if not Path(file.path).exists():
-        return
+        return False
     content = read_file(file.path)
     keys = ("sites", "parameters", "dtype", "loss", "optimizer", "seed", "batch_size", "data")
     with unharmed(file.path):
         compare_fingerprints(content["fingerprint"], trainer.fingerprint(), file.path, keys)
         trainer.load_content(content)
+    return True
 
 
 def _num_steps(steps: object, epochs: object, per_epoch: int) -> int | None:

@@ -21,7 +21,7 @@ class Progress:
     Attributes:
         step: steps done.
         epoch: epochs completed.
-        loss: mean loss since the last report, nats.
+        loss: mean loss of the last 100 steps, nats.
         losses: of every step so far, nats; do not change it.
         seconds: trained so far.
     """

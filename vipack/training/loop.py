@@ -16,12 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from vipack.engine import Engine, NonFiniteStep
-from vipack.errors import DivergenceWarning, NonFiniteError
+from vipack.errors import DivergenceWarning, ModelError, NonFiniteError, VipackError
 from vipack.program import Parameters, RandomState
 from vipack.training.callbacks import Callback, Every, Progress, ProgressBar
 from vipack.training.checkpoint import Checkpoint, due
 from vipack.training.data import BatchStream
-from vipack.training.stopping import StopRule
+from vipack.training.stopping import StopRule, TimeLimit
 from vipack.types import Stopped, StopReason
 
 __all__ = ["Run", "RunState"]
@@ -37,6 +37,7 @@ class RunState:
     Attributes:
         losses: of every step, nats.
         best: parameters at the lowest mean loss so far, to go back to after a divergence.
+        stopped: why the last run ended; None while one is under way.
     """
 
     random: RandomState
@@ -46,6 +47,7 @@ class RunState:
     best: dict[str, dict[str, Tensor]] | None = None
     best_loss: float = math.inf
     best_step: int = 0
+    stopped: Stopped | None = None
 
     @property
     def step(self) -> int:
@@ -65,12 +67,22 @@ class Run:
     checkpoint: Checkpoint | None
     save: Callable[[], None]
 
-    def __call__(self, state: RunState, last_step: int) -> Stopped:
+    def __call__(self, state: RunState, last_step: int, *, look_first: bool = False) -> Stopped:
         """Train until `last_step` steps are done or a rule, a callback, Ctrl-C or a divergence ends it.
+
+        Args:
+            look_first: ask the rules before the first step too, as the run that was cut off here would have done.
 
         Raises:
             NonFiniteError: the very first step has no finite loss, so that there is nothing to go back to.
+            ModelError: the model or guide raised.
         """
+        state.stopped = self._ask_rules(state) if look_first else None
+        if state.stopped is None:
+            state.stopped = self._train(state, last_step)
+        return state.stopped
+
+    def _train(self, state: RunState, last_step: int) -> Stopped:
         bar = ProgressBar(last_step, state.step, self.progress)
         saved = (state.step, time.monotonic())
         pace = 1
@@ -82,7 +94,7 @@ class Run:
                     number = min(pace, last_step - state.step, self._to_next_stop(state.step))
                     started = time.perf_counter()
                     try:
-                        losses = self.engine.advance(state.batches, number)
+                        losses = self._advance(state, number)
                     except NonFiniteStep as error:
                         state.losses.extend(error.losses)
                         state.seconds += time.perf_counter() - started
@@ -91,20 +103,34 @@ class Run:
                     state.losses.extend(losses)
                     state.seconds += spent
                     pace = _next_pace(number, spent)
-                    mean = math.fsum(losses) / len(losses)
                     self._remember_best(state)
+                    # Of the last steps rather than of those since the last look, whose number is a matter of speed.
+                    mean = math.fsum(state.losses[-_RULE_STEPS:]) / min(_RULE_STEPS, state.step)
                     bar.update(state.step, mean)
-                    stopped = self._look(state, mean, interrupted)
-                    if self.checkpoint is not None and (stopped or due(self.checkpoint, state.step, *saved)):
+                    state.stopped = self._look(state, mean, interrupted)
+                    if state.stopped is None and state.step == last_step:
+                        state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")
+                    if self.checkpoint is not None and (state.stopped or due(self.checkpoint, state.step, *saved)):
                         self._save(state)
                         saved = (state.step, time.monotonic())
-                    if stopped is not None:
-                        return stopped
+                    if state.stopped is not None:
+                        return state.stopped
         finally:
             bar.close()
-        if self.checkpoint is not None and saved[0] != state.step:
-            self._save(state)
         return Stopped(StopReason.STEPS, f"{state.step} steps")
+
+    def _advance(self, state: RunState, number: int) -> list[float]:
+        try:
+            return self.engine.advance(state.batches, number)
+        except (NonFiniteStep, VipackError):
+            raise
+        except Exception as error:
+            found = str(error).strip().partition("\n")[0] or "no message"
+            raise ModelError(
+                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {found}; "
+                "they ran well before training, so look at what is new: another batch, vectorized particles, or "
+                "parameters that have moved."
+            ) from error
 
     def _to_next_stop(self, step: int) -> int:
         """Steps until something must be done at an exact step."""
@@ -115,13 +141,16 @@ class Run:
         return min(period - step % period for period in periods)
 
     def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
+        answers = [answer for answer in self._call_back(state, mean) if answer is True or isinstance(answer, str)]
+        if answers:
+            detail = answers[0] if isinstance(answers[0], str) else f"after {state.step} steps"
+            return Stopped(StopReason.CALLBACK, detail)
         if interrupted:
             return Stopped(StopReason.INTERRUPTED, f"Ctrl-C after {state.step} steps; the fit so far is kept")
-        if state.step % _RULE_STEPS == 0:
-            for rule in self.rules:
-                stopped = rule(state.losses, state.seconds)
-                if stopped is not None:
-                    return stopped
+        return self._ask_rules(state)
+
+    def _call_back(self, state: RunState, mean: float) -> list[object]:
+        answers = []
         for callback in self.callbacks:
             if isinstance(callback, Every) and state.step % callback.num_steps:
                 continue
@@ -129,9 +158,16 @@ class Run:
                 state.step, state.batches.epoch, mean, state.losses, state.seconds, _parameters=self.parameters
             )
             with _undisturbed():
-                answer = callback(progress)
-            if answer is True or isinstance(answer, str):
-                return Stopped(StopReason.CALLBACK, answer if isinstance(answer, str) else f"after {state.step} steps")
+                answers.append(callback(progress))
+        return answers
+
+    def _ask_rules(self, state: RunState) -> Stopped | None:
+        """Every hundred steps exactly, but for the clock, which is looked at each time."""
+        for rule in self.rules:
+            if isinstance(rule, TimeLimit) or state.step % _RULE_STEPS == 0:
+                stopped = rule(state.losses, state.seconds)
+                if stopped is not None:
+                    return stopped
         return None
 
     def _remember_best(self, state: RunState) -> None:

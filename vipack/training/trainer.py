@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,18 +44,13 @@ class Plan:
 
 
 class Trainer:
-    """Trains a prepared program by a plan.
-
-    Attributes:
-        stopped: why the last run ended.
-    """
+    """Trains a prepared program by a plan."""
 
     def __init__(self, prepared: Prepared, plan: Plan, optim: Any) -> None:
         self.prepared = prepared
         self.plan = plan
         self.program = prepared.program
         self.rows = prepared.rows
-        self.stopped = Stopped(StopReason.STEPS, "0 steps")
         # A loss may cache what it learns of a model, so every fit has one of its own.
         self._loss = copy.deepcopy(prepared.loss)
         self._optim_name = describe_optimizer(optim)
@@ -65,32 +60,55 @@ class Trainer:
             RandomState.from_seed(plan.seed),
             self.rows.stream(prepared.batch_size, torch.Generator().manual_seed(plan.seed)),
         )
-        self._cooling_end: int | None = None
+        self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
+        self._settled: Stopped | None = None  # why the learning rate began to fall, and
+        self._cooling_end: int | None = None  # at which step it will have fallen
 
-    def train(self) -> None:
+    @property
+    def stopped(self) -> Stopped:
+        """Why the last run ended."""
+        return self.state.stopped or _cut_off(self.state.step)
+
+    def train(self, *, again: bool = False) -> None:
         """Go on to the end of the plan.
+
+        Args:
+            again: the same fit was started once more: a run that had ended has nothing left to do.
 
         Raises:
             NonFiniteError: the first step has no finite loss.
             GuideError: there is nothing to train.
         """
-        if self.plan.steps is not None:
-            self.train_until(self.plan.steps, self.plan.rules)
+        if again and self.stopped.reason is StopReason.CALLBACK:
             return
+        look_first = again or self.stopped.reason is StopReason.INTERRUPTED
+        if self.plan.steps is not None:
+            self.train_until(self.plan.steps, self.plan.rules, look_first=look_first)
+            return
+        others = tuple(rule for rule in self.plan.rules if not isinstance(rule, Converged))
         if self._cooling_end is None:
-            self.train_until(MAX_STEPS, (Converged(), *self.plan.rules))
+            rules = self.plan.rules if len(others) < len(self.plan.rules) else (Converged(), *others)
+            self.train_until(MAX_STEPS, rules, look_first=look_first)
             if self.stopped.reason not in (StopReason.CONVERGED, StopReason.STEPS):
                 return
             length = math.ceil(_COOLING_SHARE * self.state.step)
             if not self.optimizer.cool(self.state.step, length):
                 return
-            self._cooling_end = self.state.step + length
-        why = self.stopped
-        self.train_until(self._cooling_end, self.plan.rules)
-        if self.stopped.reason is StopReason.STEPS and why.reason is StopReason.CONVERGED:
-            self.stopped = why
+            self._settled, self._cooling_end = self.stopped, self.state.step + length
+            look_first = False
+        self.train_until(self._cooling_end, others, look_first=look_first)
+        settled = self._settled
+        if self.stopped.reason is StopReason.STEPS and settled is not None and settled.reason is StopReason.CONVERGED:
+            self.state.stopped = settled
 
-    def train_until(self, last_step: int, rules: tuple[StopRule, ...]) -> None:
+    def train_further(self, num_steps: int) -> None:
+        """Take `num_steps` more; beyond the end of the plan the default learning rate starts to fall anew."""
+        end = self._cooling_end if self.plan.steps is None else self.plan.steps
+        if end is not None and self.state.step >= end:
+            self.optimizer.cool(self.state.step, num_steps)
+        self.train_until(self.state.step + num_steps, self.plan.rules)
+
+    def train_until(self, last_step: int, rules: tuple[StopRule, ...], *, look_first: bool = False) -> None:
         """Train until `last_step` steps are done in all, or something ends the run before."""
         if last_step > self.state.step and not self.program.parameters.unconstrained:
             raise GuideError(
@@ -106,7 +124,7 @@ class Trainer:
             checkpoint=self.plan.checkpoint,
             save=self._save_checkpoint,
         )
-        self.stopped = run(self.state, last_step)
+        run(self.state, last_step, look_first=look_first)
 
     def content(self) -> dict[str, Any]:
         """Everything but the data that a file needs to go on bit for bit."""
@@ -121,6 +139,7 @@ class Trainer:
             "best": self.state.best,
             "best_loss": self.state.best_loss,
             "best_step": self.state.best_step,
+            "settled": None if self._settled is None else [self._settled.reason.name, self._settled.detail],
             "cooling_end": self._cooling_end,
             "planned_steps": self.plan.steps,
             "batch_plate": self.program.batch_plate.name if self.program.batch_plate else None,
@@ -139,8 +158,8 @@ class Trainer:
         self.state.best = content["best"]
         self.state.best_loss, self.state.best_step = content["best_loss"], content["best_step"]
         self._cooling_end = content["cooling_end"]
-        reason, detail = content["stopped"]
-        self.stopped = Stopped(StopReason[reason], detail)
+        self._settled = _stopped_of(content["settled"])
+        self.state.stopped = _stopped_of(content["stopped"])
         self.engine.report.steps.update(content["engine_steps"])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -161,6 +180,14 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         assert self.plan.checkpoint is not None
         write_file(self.plan.checkpoint.path, self.content())
+
+
+def _cut_off(step: int) -> Stopped:
+    return Stopped(StopReason.INTERRUPTED, f"cut off after {step} steps")
+
+
+def _stopped_of(saved: Sequence[str] | None) -> Stopped | None:
+    return None if saved is None else Stopped(StopReason[saved[0]], saved[1])
 
 
 def describe_optimizer(optim: Any) -> str:
