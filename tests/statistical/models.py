@@ -277,13 +277,13 @@ def hierarchical_normal() -> Exact:
 def mixture_assignment() -> Exact:
     """z_i ~ Categorical(.2, .3, .5), x_i ~ Normal(loc[z_i], 1): the assignments' posterior by enumeration."""
     rng = np.random.default_rng(11)
-    weights, locs = np.array([0.2, 0.3, 0.5]), np.array([-2.0, 0.0, 1.5])
+    weights, locs = np.array([0.2, 0.3, 0.5]), np.array([-1.0, 0.0, 1.0])
     x = rng.normal(locs[rng.choice(3, 15, p=weights)], 1.0)
 
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))
-            pyro.sample("x", dist.Normal(torch.tensor([-2.0, 0.0, 1.5])[z], 1.0), obs=x)
+            pyro.sample("x", dist.Normal(torch.tensor([-1.0, 0.0, 1.0])[z], 1.0), obs=x)
 
     @config_enumerate
     def guide(x):
