@@ -15,6 +15,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
@@ -41,7 +42,9 @@ class Parameters:
         self._theirs: set[int] = set()  # ids of those that are the user's
         self._slots: list[tuple[nn.Module, str, str]] = []  # module, attribute, our name
         self._modules: list[nn.Module] = []  # every module called, in order of first call
+        self._declared: list[tuple[nn.Module, str]] = []  # parameters that the user's modules declare as they run
         self._buffers: dict[str, Tensor] = {}
+        self._settled = False
         self._unplaced = False
         self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
 
@@ -67,29 +70,57 @@ class Parameters:
             # PyroModule writes to the global store directly, whatever handlers are active: give it one to write to.
             stack.enter_context(pyro.get_param_store().scope())
             stack.enter_context(self._lend(answers, self._buffers if buffers is None else buffers))
+            if not self._settled:
+                stack.enter_context(self._recording())
             if not training:
                 stack.enter_context(_evaluation_mode(self._modules))
             stack.enter_context(_ParamMessenger(self, answers))
             yield
 
+    def settle(self) -> None:
+        """To be called when the program has been read: buffers start afresh, and no more modules are taken note of."""
+        self._settled = True
+        for module, attribute, key in self._buffer_slots():
+            buffer = module._buffers[attribute]
+            if buffer is not None:
+                self._buffers[key] = self._own(buffer)
+
     @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
-        """Remember every ``nn.Module`` called inside, so that its buffers become the fit's own."""
+    def _recording(self) -> Iterator[None]:
+        """Take note of every ``nn.Module`` called inside: its buffers become the fit's own."""
         seen = {id(module) for module in self._modules}
+        theirs: list[tuple[nn.Module, str, Tensor]] = []
+        had: list[tuple[nn.Module, set[str]]] = []
 
         def remember(module: nn.Module, _: Any) -> None:
-            if id(module) not in seen:
-                seen.add(id(module))
-                self._modules.append(module)
-                for name, buffer in module._buffers.items():
-                    if buffer is not None:
-                        self._buffers[f"{len(self._modules) - 1}.{name}"] = self._own(buffer)
+            if id(module) in seen:
+                return
+            seen.add(id(module))
+            self._modules.append(module)
+            had.append((module, set(module._parameters)))
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    theirs.append((module, name, buffer))
+                    module._buffers[name] = self._buffers[f"{len(self._modules) - 1}.{name}"] = self._own(buffer)
 
         handle = nn.modules.module.register_module_forward_pre_hook(remember)
         try:
             yield
         finally:
             handle.remove()
+            for module, name, buffer in theirs:
+                module._buffers[name] = buffer
+            automatic = {id(p) for m in self._modules if isinstance(m, AutoGuide) for p in m.modules()}
+            for module, before in had:
+                if id(module) not in automatic:
+                    self._declared += [(module, name) for name in module._parameters if name not in before]
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Take back what the user's modules declared while they ran, which is the fit's."""
+        for module, attribute in self._declared:
+            module._parameters.pop(attribute, None)
+            module.__dict__.get("_pyro_params", {}).pop(attribute.removesuffix("_unconstrained"), None)
 
     def constrained(self) -> dict[str, Tensor]:
         """Name -> detached copy in the parameter's own (constrained) space."""
@@ -237,6 +268,7 @@ class Parameters:
             for (table, attribute, key), buffer in zip(buffers, own_buffers, strict=True):
                 held[key] = table[attribute]  # type: ignore[assignment]  # a module may have put a new one
                 table[attribute] = buffer
+            self._withdraw()
             _refresh_flat_weights(recurrent)
 
 
@@ -261,8 +293,9 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         store = pyro.get_param_store()
         constraint = store._constraints.get(name, constraints.real)
         own = self._parameters._adopt(name, msg["value"], constraint)
-        # A PyroModule that declares the parameter takes what the store holds for its own.
-        store._params[name], store._param_to_name[own] = own, name
+        # A PyroModule takes what the store holds for its own, which must not happen to one of the user's.
+        if not isinstance(msg["value"].unconstrained(), nn.Parameter):
+            store._params[name], store._param_to_name[own] = own, name
         msg["value"] = _constrain(own, constraint)
 
 

@@ -79,7 +79,7 @@ class Program:
         check_signature("guide", self.guide, arguments)
         with contextlib.ExitStack() as stack:
             # What validation would raise here, the check finds too, and names.
-            for context in (self.bound(arguments), self.parameters.recording(), unvalidated(), flat_priors_sampled()):
+            for context in (self.bound(arguments), unvalidated(), flat_priors_sampled()):
                 stack.enter_context(context)
             stack.enter_context(torch.no_grad())
             if isinstance(self.guide, AutoGuide | AutoMessenger):

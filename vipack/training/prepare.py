@@ -82,6 +82,7 @@ def prepare(
     enumerates = isinstance(loss, TraceEnum_ELBO)
     call = rows.extremes(first) if batched else first
     check = check_program(program, call, _leaves(program, rows, call), enumerates=enumerates, seed=seed)
+    program.parameters.settle()
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(
             f"batch_plate={batch_plate!r}: the model has no plate of that name; its plates are "
