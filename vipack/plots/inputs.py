@@ -1,0 +1,116 @@
+"""What plots read: a posterior, a fit that has one, or plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vipack.errors import UsageError
+from vipack.types import Stopped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vipack.posterior import Posterior
+
+__all__ = ["ArrayLike", "Fitted", "Trained", "array_of", "chosen", "draws_of", "posterior_of", "positive"]
+
+ArrayLike: TypeAlias = "npt.ArrayLike | Tensor"
+
+
+class Trained(Protocol):
+    """What :func:`vipack.plots.losses` reads of a fit."""
+
+    @property
+    def losses(self) -> npt.NDArray[np.float64]:
+        """The loss of every step."""
+
+    @property
+    def stopped(self) -> Stopped:
+        """Why training ended."""
+
+
+class Fitted(Protocol):
+    """What the other plots read of a fit."""
+
+    @property
+    def posterior(self) -> Posterior:
+        """The fitted guide on the fit's data."""
+
+
+def posterior_of(source: Posterior | Fitted) -> Posterior:
+    """The posterior that `source` is or has.
+
+    Raises:
+        UsageError: neither.
+    """
+    found: Any = getattr(source, "posterior", source)
+    if not hasattr(found, "draws"):
+        raise UsageError(f"expected a Posterior or a Fit, found {type(source).__name__}; pass fit or fit.posterior.")
+    return found  # type: ignore[no-any-return]
+
+
+def array_of(values: ArrayLike, what: str) -> np.ndarray:
+    """Numbers as a NumPy array: torch tensors on any device, sequences; booleans become integers.
+
+    Raises:
+        UsageError: no numbers.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().to_dense()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # NumPy has no such type
+    array = np.asarray(values)
+    if array.dtype.kind == "b":
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iuf":
+        raise UsageError(f"{what}: expected an array of numbers, found {type(values).__name__} of {array.dtype}.")
+    return array
+
+
+def chosen(names: str | Iterable[str] | None, present: Iterable[str], default: Iterable[str], what: str) -> list[str]:
+    """`names` as a list, `default` where there are none.
+
+    Args:
+        what: what `present` are, such as "sites of the posterior".
+
+    Raises:
+        UsageError: a name that is not `present`, or nothing to draw.
+    """
+    have = list(present)
+    wanted = list(default) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in have:
+            raise UsageError(f"names: no {name!r} among the {what}: {', '.join(map(repr, have)) or 'there are none'}.")
+    if not wanted:
+        raise UsageError(f"names: nothing to draw; the {what} are {', '.join(map(repr, have)) or 'none'}.")
+    return wanted
+
+
+def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """Named arrays of draws ``(S, ...)``.
+
+    Raises:
+        UsageError: an array without draws.
+    """
+    found = {name: array_of(value, f"draws of {name!r}") for name, value in values.items()}
+    for name, array in found.items():
+        if array.ndim == 0 or array.shape[0] == 0:
+            raise UsageError(
+                f"draws of {name!r}: expected shape (S, ...) with S draws first, found {array.shape}; "
+                "give at least one draw."
+            )
+    return found
+
+
+def positive(name: str, value: object) -> int:
+    """`value`, a count.
+
+    Raises:
+        UsageError: no integer of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
+    return value
