@@ -96,15 +96,16 @@ def test_words_by_documents_are_turned_on_request_only(write):
     [
         ("", "line 1 is '', expected a header"),
         ("1 0:1\n", "line 1 is '1 0:1', expected a header"),
-        (HEADER, "Line 2"),
-        (HEADER + "2 3 2\n1 1 1\n", "Truncated file"),
-        (HEADER + "2 3 1\n1 1 1\n1 2 1\n", "Line 4: Too many lines"),
-        (HEADER + "2 3 1\n1 4 1\n", "Line 3: Column index out of bounds"),
-        (HEADER + "2 3 1\n1 x 1\n", "Line 3"),
+        (HEADER, "ends after its header"),
+        (HEADER + "% a comment\n\n", "ends after its header"),
+        (HEADER + "2 3 2\n1 1 1\n", "is no readable"),
+        (HEADER + "2 3 1\n1 1 1\n1 2 1\n", "is no readable"),
+        (HEADER + "2 3 1\n1 4 1\n", "is no readable"),
+        (HEADER + "2 3 1\n1 x 1\n", "is no readable"),
         (HEADER + "2 3 1\n1 1 -1\n", "found the count -1"),
         (HEADER + "2 3 1\n1 1 1.5\n", "found the count 1.5"),
         (HEADER.replace("integer", "complex") + "2 3 1\n1 1 1 1\n", "holds complex numbers"),
-        ("%%MatrixMarket nonsense\n", "Line 1"),
+        ("%%MatrixMarket nonsense\n1 1 1\n", "is no readable"),
     ],
 )
 def test_malformed_matrix_market_files_are_refused(write, text, message):

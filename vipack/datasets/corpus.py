@@ -144,9 +144,9 @@ class Corpus:
             raise UsageError(f"words: expected a non-empty sequence of words, found {words!r}.")
         column = {word: i for i, word in enumerate(words)}
         entries = self.counts.tocoo()
-        target = np.array([column.get(word, -1) for word in self.vocabulary])[entries.coords[1]]
+        target = np.array([column.get(word, -1) for word in self.vocabulary])[entries.col]
         known = target >= 0
-        rows = entries.coords[0][known]
+        rows = entries.row[known]
         counts = scipy.sparse.coo_array(
             (entries.data[known], (rows, target[known])), shape=(self.num_documents, len(words))
         )

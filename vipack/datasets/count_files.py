@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -95,11 +96,18 @@ def load_matrix_market(
             f"{source}: line 1 is {content[:40].decode('utf-8', 'replace').partition(chr(10))[0]!r}, expected a header "
             "such as '%%MatrixMarket matrix coordinate integer general'; write the file with scipy.io.mmwrite."
         )
+    if re.search(rb"(?m)^\s*[^%\s]", content) is None:
+        raise DataError(
+            f"{source}: ends after its header; expected a line 'rows columns entries' and the entries, so fetch it again."
+        )
     # scipy reads 1.5 in a file of integers as 1; read as real numbers, the corpus refuses it.
     header, newline, entries = content.partition(b"\n")
     content = re.sub(rb"\binteger\b", b"real", header, flags=re.IGNORECASE) + newline + entries
     try:
-        matrix = scipy.io.mmread(io.BytesIO(content))
+        with warnings.catch_warnings():
+            # Whether a matrix or an array comes back changes with scipy 1.20; both do here, and old ones take no option.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            matrix = scipy.io.mmread(io.BytesIO(content))
     except (ValueError, OverflowError) as error:
         raise DataError(
             f"{source}: is no readable Matrix Market file ({str(error).rstrip('.')}); fetch it again, or write it with "
