@@ -64,9 +64,7 @@ def cover_batches(
         raise _no_single_plate(candidates, trace, size, num_rows)
     plate = BatchPlate(candidates.pop(), num_rows)
     program.batch_plate = plate
-    _prove(program, first, second, seed)
-    if fewer is not None:
-        _follows(program, fewer, seed)
+    _prove(program, plate, first, second, fewer, seed)
     return plate
 
 
@@ -100,13 +98,6 @@ def _changing(program: Program, fewer: Arguments | None, names: set[str], num_ro
     return names & _candidates(trace, _batch_size(fewer), num_rows) or names
 
 
-def _follows(program: Program, fewer: Arguments, seed: int) -> None:
-    """A plate of constant size B could neither take the last, smaller batch nor all rows at the end."""
-    # A model may need a full batch for reasons of its own, as BatchNorm does; then nothing can be said here.
-    with contextlib.suppress(ModelError):
-        _trace(program, fewer, seed)
-
-
 def _named(name: str, candidates: set[str], trace: Trace | None) -> set[str]:
     if not isinstance(name, str):
         raise UsageError(f"batch_plate: expected the name of a plate of the model, found {name!r}.")
@@ -135,12 +126,19 @@ def _no_single_plate(candidates: set[str], trace: Trace | None, size: int, num_r
     )
 
 
-def _prove(program: Program, first: Arguments, second: Arguments, seed: int) -> None:
-    """Whatever changes from one batch to another must stand in the batch plate."""
-    plate = program.batch_plate
-    assert plate is not None
+def _prove(
+    program: Program, plate: BatchPlate, first: Arguments, second: Arguments, fewer: Arguments | None, seed: int
+) -> None:
+    """Whatever changes from one batch to another must stand in the batch plate, and the plate must follow the data."""
     one, two = _trace(program, first, seed), _trace(program, second, seed)
-    same_size = _batch_size(first) == _batch_size(second)
+    _compare(plate, one, two, same_size=_batch_size(first) == _batch_size(second))
+    # A model may need a full batch for reasons of its own, as BatchNorm does; then no more can be said.
+    with contextlib.suppress(ModelError):
+        if fewer is not None:
+            _compare(plate, one, _trace(program, fewer, seed), same_size=False)
+
+
+def _compare(plate: BatchPlate, one: Trace, two: Trace, *, same_size: bool) -> None:
     for name, node in one.nodes.items():
         if node["type"] != "sample" or site_is_subsample(node) or node["infer"].get("_deterministic"):
             continue
