@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vipack.posterior import Posterior
 
-__all__ = ["ArrayLike", "Fitted", "Trained", "array_of", "chosen", "draws_of", "posterior_of", "positive"]
+__all__ = ["ArrayLike", "Fitted", "Trained", "array_of", "chosen", "draws_of", "positive", "posterior_of"]
 
 ArrayLike: TypeAlias = "npt.ArrayLike | Tensor"
 

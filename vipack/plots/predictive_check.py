@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from vipack.plots.inputs import ArrayLike, Fitted, array_of, chosen, draws_of, p
 from vipack.posterior import Posterior
 
 __all__ = ["predictive"]
+
+Pair: TypeAlias = tuple[np.ndarray, np.ndarray]  # observed values and replicated ones, the draws leading
 
 _MOST_NUMBERS = 20_000_000  # replicated at once
 _RUG = 50  # so few observations are also marked one by one
@@ -48,9 +51,15 @@ def predictive(
     Raises:
         UsageError: a name that is no observed site, or `observed` where it does not belong or lacks a site.
     """
-    pairs = _pairs(source, names, observed, num_draws, seed)
+    if isinstance(source, Mapping):
+        pairs = _given(names, source, observed)
+    elif observed is not None:
+        raise UsageError("observed: a fit knows its own observed data; leave it out.")
+    else:
+        pairs = _replicated(names, posterior_of(source), positive("num_draws", num_draws), seed)
     panels = axes_for(axes, len(pairs), columns=3, width=4.2 if len(pairs) < 3 else 3.6, height=2.8)
-    for ax, (name, (seen, drawn)) in zip(panels, pairs.items(), strict=True):
+    for ax, (name, pair) in zip(panels, pairs.items(), strict=True):
+        seen, drawn = _finite(name, *pair)
         if is_discrete(seen) and is_discrete(drawn):
             _bars(ax, seen, drawn)
         else:
@@ -60,40 +69,28 @@ def predictive(
     return np.array(panels, dtype=object)
 
 
-def _pairs(
-    source: Posterior | Fitted | Mapping[str, ArrayLike],
-    names: str | Iterable[str] | None,
-    observed: Mapping[str, ArrayLike] | None,
-    num_draws: int,
-    seed: int,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Observed values ``(n,)`` and replicated ones ``(S, n)`` of each site."""
-    masks: Mapping[str, np.ndarray] = {}
-    if isinstance(source, Mapping):
-        if observed is None:
-            raise UsageError("observed: give the observed data {site: array} beside replicated draws.")
-        drawn, seen = (
-            draws_of(source),
-            {name: array_of(value, f"observed {name!r}") for name, value in observed.items()},
-        )
-        wanted = chosen(names, [name for name in drawn if name in seen], drawn, "sites both observed and replicated")
-    else:
-        if observed is not None:
-            raise UsageError("observed: a fit knows its own observed data; leave it out.")
-        fitted = posterior_of(source)
-        wanted = chosen(names, fitted.observed, fitted.observed, "observed sites")
-        seen = {name: array_of(fitted.observed[name], name) for name in wanted}
-        masks = {name: np.asarray(mask.cpu()) for name, mask in fitted.observed_masks.items()}
-        count = max(
-            1, min(num_draws, _MOST_NUMBERS // max(1, sum(math.prod(fitted.observed[n].shape) for n in wanted)))
-        )
-        drawn = draws_of({n: v for n, v in fitted.predictive(count, seed=seed).items() if n in wanted})
-        for name in set(wanted) & set(masks):
-            shape = drawn[name].shape[1:]
-            event = len(fitted.table[name].event_shape)
-            kept = np.broadcast_to(masks[name].reshape(masks[name].shape + (1,) * event), shape)
-            seen[name], drawn[name] = np.broadcast_to(seen[name], shape)[kept], drawn[name][:, kept]
-    return {name: _finite(name, seen[name].ravel(), drawn[name].reshape(len(drawn[name]), -1)) for name in wanted}
+def _given(
+    names: str | Iterable[str] | None, drawn: Mapping[str, ArrayLike], observed: Mapping[str, ArrayLike] | None
+) -> dict[str, Pair]:
+    if observed is None:
+        raise UsageError("observed: give the observed data {site: array} beside replicated draws.")
+    replicated = draws_of(drawn)
+    seen = {name: array_of(value, f"observed {name!r}") for name, value in observed.items()}
+    both = [name for name in replicated if name in seen]
+    return {name: (seen[name], replicated[name]) for name in chosen(names, both, both, "sites observed and replicated")}
+
+
+def _replicated(names: str | Iterable[str] | None, fitted: Posterior, num_draws: int, seed: int) -> dict[str, Pair]:
+    wanted = chosen(names, fitted.observed, fitted.observed, "observed sites")
+    drawn = fitted.predictive(_num_replicates(fitted, num_draws), seed=seed)
+    pairs = {name: (array_of(fitted.observed[name], name), array_of(drawn[name], name)) for name in wanted}
+    for name, mask in fitted.observed_masks.items():
+        if name in pairs:
+            seen, replicates = pairs[name]
+            event = (1,) * len(fitted.table[name].event_shape)
+            kept = np.broadcast_to(array_of(mask, name).astype(bool).reshape(*mask.shape, *event), replicates.shape[1:])
+            pairs[name] = np.broadcast_to(seen, kept.shape)[kept], replicates[:, kept]
+    return pairs
 
 
 def _num_replicates(fitted: Posterior, num_draws: int) -> int:
@@ -112,13 +109,16 @@ def _num_replicates(fitted: Posterior, num_draws: int) -> int:
     return max(1, min(num_draws, _MOST_NUMBERS // max(1, total)))
 
 
-def _finite(name: str, seen: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _finite(name: str, seen: np.ndarray, drawn: np.ndarray) -> Pair:
+    """Flattened to ``(n,)`` and ``(S, n)``.
+
+    Raises:
+        UsageError: nothing observed, or NaN or infinity.
+    """
     if not seen.size or not np.isfinite(seen).all() or not np.isfinite(drawn).all():
-        raise UsageError(
-            f"site {name!r}: {'nothing is observed' if not seen.size else 'NaN or infinity in the observed or drawn data'}; "
-            "there is nothing to compare."
-        )
-    return seen, drawn
+        why = "NaN or infinity in the observed or replicated data" if seen.size else "nothing is observed"
+        raise UsageError(f"site {name!r}: {why}, so there is nothing to compare; name other sites in names=.")
+    return seen.ravel(), drawn.reshape(len(drawn), -1)
 
 
 def _curves(ax: Axes, seen: np.ndarray, drawn: np.ndarray) -> None:
