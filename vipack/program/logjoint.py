@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from vipack.errors import GuideError, SupportError
+from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.program import Program
 from vipack.program.runs import Arguments, explained, trace_model
@@ -85,7 +86,8 @@ class LogJoint:
             with placer:
                 trace = trace_model(self._model, self._arguments)
             if self._evaluator is not None:
-                log_p = self._evaluator.log_prob(trace)
+                with vmappable_sums():
+                    log_p = self._evaluator.log_prob(trace)
             else:
                 log_p = trace.log_prob_sum(site_filter=lambda _, site: not site_is_subsample(site))
         values = {
@@ -121,11 +123,17 @@ class LogJoint:
                     )
                 self._enumerated = True
                 continue
-            self.shapes[name] = biject_to(site["fn"].support).inv(site["value"]).shape
+            try:
+                self.shapes[name] = biject_to(site["fn"].support).inv(site["value"]).shape
+            except NotImplementedError as error:
+                raise GuideError(
+                    f"site {name!r}: no bijection from R^D to the support {site['fn'].support} is known; register one with "
+                    "torch.distributions.biject_to, or write the site through one that has it."
+                ) from error
         self.dim = sum(math.prod(shape) for shape in self.shapes.values())
 
     def _enumerate(self, trace: Trace) -> None:
-        self._model = poutine.enum(self._model, first_available_dim=-1 - self._max_plate_nesting)
+        self._model = Enumerate(first_available_dim=-1 - self._max_plate_nesting)(self._model)
         placed = {name: trace.nodes[name]["value"] for name in self.shapes}
         enumerated = trace_model(poutine.condition(self._model, data=placed), self._arguments)
         self._evaluator = TraceEinsumEvaluator(enumerated, True, self._max_plate_nesting)
