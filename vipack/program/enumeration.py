@@ -54,4 +54,5 @@ class _SafeLog(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad / x.clamp(min=torch.finfo(x.dtype).eps)
+        gradient: Tensor = grad / x.clamp(min=torch.finfo(x.dtype).eps)
+        return gradient

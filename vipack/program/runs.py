@@ -235,5 +235,10 @@ def _describe(value: Any) -> str:
 
 def _message(error: Exception, limit: int = 400) -> str:
     text = str(error).partition("Trace Shapes:")[0]  # Pyro adds its table of all sites
-    text = " ".join(text.split()).rstrip(".") or "no message"
+    text = " ".join(text.split()).rstrip(".") or _innermost(error)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _innermost(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"in {frames[-1].name} of {Path(frames[-1].filename).name}" if frames else "no message"
