@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
 from vipack.plots.canvas import FAINT, TITLE, axes_for
-from vipack.plots.inputs import ArrayLike, array_of
+from vipack.plots.inputs import ArrayLike, array_of, positive
 
 __all__ = ["images"]
 
@@ -49,9 +49,7 @@ def images(
         )
     if titles and len(titles) != len(sheets):
         raise UsageError(f"titles: expected {len(sheets)}, one for each sheet, found {len(titles)}.")
-    if columns is not None and columns < 1:
-        raise UsageError(f"columns: expected at least 1, found {columns}.")
-    wide = columns or math.ceil(math.sqrt(len(sheets[0])))
+    wide = math.ceil(math.sqrt(len(sheets[0]))) if columns is None else positive("columns", columns)
     high = math.ceil(len(sheets[0]) / wide)
     low, top = min(float(found.min()) for found in sheets), max(float(found.max()) for found in sheets)
     width = 0.3 + min(0.55 * wide, 5.0)

@@ -93,7 +93,7 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """Named arrays of draws ``(S, ...)``.
 
     Raises:
-        UsageError: an array without draws.
+        UsageError: an array without draws, or not finite.
     """
     found = {name: array_of(value, f"draws of {name!r}") for name, value in values.items()}
     for name, array in found.items():
@@ -101,6 +101,11 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
             raise UsageError(
                 f"draws of {name!r}: expected shape (S, ...) with S draws first, found {array.shape}; "
                 "give at least one draw."
+            )
+        bad = int(array.size - np.isfinite(array).sum())
+        if bad:
+            raise UsageError(
+                f"draws of {name!r}: NaN or infinity in {bad:,} of {array.size:,} numbers; leave them out."
             )
     return found
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
 from vipack.plots.canvas import BLUE, INK, LABEL, PALE, TITLE, axes_for, tidy
-from vipack.plots.inputs import ArrayLike, array_of
+from vipack.plots.inputs import ArrayLike, array_of, positive
 
 __all__ = ["topics"]
 
@@ -78,8 +78,7 @@ def _check(
         )
     if not np.isfinite(weights).all() or weights.min() < 0:
         raise UsageError("topic_words: expected probabilities, found negative or non-finite values; pass exp of logs.")
-    if num_words < 1:
-        raise UsageError(f"num_words: expected at least 1, found {num_words}.")
+    positive("num_words", num_words)
     for what, given in (("shares", shares), ("titles", titles)):
         if given is not None and len(given) != len(weights):
             raise UsageError(f"{what}: expected one for each of {len(weights)} topics, found {len(given)}.")
