@@ -43,6 +43,12 @@ def normal(x):
         pyro.sample("x", dist.Normal(w, 1.0), obs=x)
 
 
+def coin(x):
+    p = pyro.sample("p", dist.Beta(1.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Bernoulli(p), obs=x)
+
+
 def matrix(x, y):
     w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
     with pyro.plate("data", len(y)):
@@ -185,6 +191,10 @@ DATA = [
     Case("complex from NumPy", DtypeError, ("data", "complex", "real and imaginary"), of(X.numpy() + 0j)),
     Case("integers where the model wants floats", ModelError, ("x @ w", "dtype"),
          of((torch.ones(N, 2, dtype=torch.int64), Y), matrix)),
+    Case("booleans where the model wants floats", DtypeError, ("site 'x'", "Bernoulli", "torch.bool", ".float()"),
+         of(X > 0, coin)),
+    Case("integers where the likelihood wants floats", DtypeError, ("'x'", "Bernoulli", "torch.int64", ".float()"),
+         of(np.array([0, 1, 1]), coin)),
     Case("an array of objects", DataError, ("data", "object", "not numeric", "pandas.factorize"),
          of(np.array([1, None], dtype=object))),
     Case("an array of text", DataError, ("data", "not numeric", "pandas.factorize"), of(np.array(["a", "b"]))),

@@ -13,9 +13,9 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from vipack.errors import DataError, NonFiniteError, SiteError, SupportError, VipackError
+from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, SupportError, VipackError
 from vipack.program.agreement import expanded_as, support_name
-from vipack.program.runs import Arguments, explained
+from vipack.program.runs import Arguments, explanation
 from vipack.program.sites import SiteTable, base_distribution
 
 __all__ = ["count_non_finite", "forgotten_obs", "non_finite_densities", "outside_support", "unvalidated"]
@@ -113,10 +113,11 @@ def non_finite_densities(
             if node["type"] != "sample" or site_is_subsample(node):
                 continue
             try:
-                with explained(where, arguments):
-                    log_prob = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"])
-            except VipackError as error:
-                yield error
+                log_prob = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"])
+            except Exception as error:
+                yield _integer_data(name, node, error) or explanation(
+                    where, error, arguments, f"in the log_prob of site {name!r}"
+                )
                 return
             if node["mask"] is not None:
                 log_prob = torch.where(torch.as_tensor(node["mask"]), log_prob, torch.zeros_like(log_prob))
@@ -141,6 +142,16 @@ def count_non_finite(leaf: Any) -> int:
         return 0
     values = leaf if leaf.layout == torch.strided else leaf.values()
     return int((~torch.isfinite(values)).sum())
+
+
+def _integer_data(name: str, node: Mapping[str, Any], error: Exception) -> DtypeError | None:
+    value = node["value"]
+    if not node["is_observed"] or value.is_floating_point():
+        return None
+    return DtypeError(
+        f"site {name!r}: {type(base_distribution(node['fn'])).__name__}.log_prob does not take the observed values as "
+        f"{value.dtype} ({error}); pass them as floats, as with .float() or .astype(float)."
+    )
 
 
 def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError | None:

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from vipack.errors import DataError, DtypeError, UsageError
-from vipack.program import Arguments
+from vipack.program import Arguments, seeded
+from vipack.training.loaders import loader_batches
 
 __all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "choose_dtype", "read_data"]
 
@@ -247,7 +248,8 @@ class StoredRows(Rows):
 
     @cached_property
     def _full(self) -> Arguments:
-        return Arguments(*self._collate(range(_count(self.num_rows)))[:2])
+        with seeded(0):
+            return Arguments(*self._collate(range(_count(self.num_rows)))[:2])
 
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
@@ -263,7 +265,8 @@ class StoredRows(Rows):
 
     def fingerprint(self) -> str:
         """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
-        ends = [*_named_leaves(self._dataset[0]), *_named_leaves(self._dataset[_count(self.num_rows) - 1])]
+        with seeded(0):  # a data set may draw random numbers, as for augmentation
+            ends = [*_named_leaves(self._dataset[0]), *_named_leaves(self._dataset[_count(self.num_rows) - 1])]
         return _hash([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
 
     def _collate(self, indices: Sequence[int] | range) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -293,17 +296,14 @@ class LoadedRows(Rows):
         return self._stored.rows(indices)
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
-        """See :class:`Rows`; the loader draws its order from `generator` unless it has one of its own."""
+        """See :class:`Rows`; the loader draws its order from `generator`, even if it has one of its own."""
         if batch_size is not None:
             raise UsageError(
                 f"batch_size={batch_size}: data is a DataLoader, which makes its own batches; leave batch_size out."
             )
 
         def epoch() -> Iterator[Arguments]:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-                batches = iter(self._loader)
-            for batch in batches:
+            for batch in loader_batches(self._loader, generator):
                 arguments = self.call(batch)
                 size = len(next(v for v in (*arguments.args, *arguments.kwargs.values()) if isinstance(v, Tensor)))
                 # The rows of a user's loader are not known; only their number is, for the scale.
@@ -478,7 +478,7 @@ def _extreme_rows(leaf: Any) -> set[int]:
             return set()
         row_of = np.repeat(np.arange(leaf.shape[0]), np.diff(leaf.indptr))
         return {int(row_of[i]) for i in _extremes(values, values)}
-    if leaf.layout != torch.strided or leaf.is_complex():
+    if leaf.layout != torch.strided or leaf.dtype == torch.bool:
         return set()
     values = leaf.reshape(len(leaf), -1)
     return _extremes(values.amin(1), values.amax(1))
