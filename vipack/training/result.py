@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,16 +32,15 @@ class FittedGuide:
     nothing there. Attributes and methods of an automatic guide, such as ``median()`` and ``quantiles()``, work too.
     """
 
-    def __init__(self, program: Program, arguments: Arguments) -> None:
+    def __init__(self, program: Program) -> None:
         self._program = program
-        self._arguments = arguments
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Draw from the guide."""
         return self._bound(self._program.guide)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        with self._program.bound(self._arguments, values=self._program.parameters.detached(), training=False):
+        with self._running():
             value = getattr(self._program.guide, name)
         return self._bound(value) if callable(value) and not isinstance(value, type) else value
 
@@ -50,11 +50,14 @@ class FittedGuide:
 
     def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            values = self._program.parameters.detached()
-            with self._program.bound(self._arguments, values=values, training=False):
+            with self._running():
                 return function(*args, **kwargs)
 
         return run
+
+    def _running(self) -> contextlib.AbstractContextManager[None]:
+        # Whatever rows the caller passes are all there are: no minibatch of the fit's, and every plate whole.
+        return self._program.bound(Arguments(), values=self._program.parameters.detached(), training=False)
 
 
 class Fit:
@@ -74,7 +77,7 @@ class Fit:
     @property
     def guide(self) -> FittedGuide:
         """The guide with this fit's parameters, usable in plain Pyro."""
-        return FittedGuide(self._trainer.program, self._trainer.prepared.first)
+        return FittedGuide(self._trainer.program)
 
     @property
     def params(self) -> dict[str, Tensor]:

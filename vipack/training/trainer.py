@@ -13,7 +13,7 @@ import torch
 
 from vipack.engine import EagerEngine, Engine, make_optimizer
 from vipack.errors import CheckpointError, GuideError
-from vipack.program import RandomState
+from vipack.program import RandomState, seeded
 from vipack.training.callbacks import Callback
 from vipack.training.checkpoint import Checkpoint, write_file
 from vipack.training.loop import Run, RunState
@@ -152,7 +152,8 @@ class Trainer:
         self.program.parameters.load_state(content["state"])
         self.optimizer.load_state(content["optimizer"])
         self.state.random = RandomState.from_state(content["random"])
-        self.state.batches.load_state(content["batches"])
+        with seeded(0):  # the batches of the epoch so far are made again, by a data set that may draw random numbers
+            self.state.batches.load_state(content["batches"])
         self.state.losses = array("d", content["losses"].tolist())
         self.state.seconds = content["seconds"]
         self.state.best = content["best"]
