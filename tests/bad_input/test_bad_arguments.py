@@ -85,6 +85,12 @@ def replaced(values, index, value):
     return values
 
 
+def broken_matrix():
+    matrix = scipy.sparse.eye_array(3).tocsr()
+    matrix.indices[0] = 99
+    return matrix
+
+
 def fit(**options):
     return lambda: {"model": regression, "guide": AutoNormal, "data": (X, Y), **options}
 
@@ -169,6 +175,8 @@ DATA = [
     Case("empty", DataError, ("data: is empty", "at least one"), of(torch.empty(0))),
     Case("empty columns", DataError, ("data: is empty", "(3, 0)"), of(np.empty((3, 0)))),
     Case("empty sparse", DataError, ("data: is empty", "(0, 5)"), of(scipy.sparse.csr_matrix((0, 5)))),
+    Case("a sparse matrix with a column that is not there", DataError, ("data: is no valid sparse", "make it anew"),
+         of(broken_matrix)),
     Case("empty data frame", DataError, ("data: is empty", "at least one"), of(lambda: TEXT[["x"]][:0])),
     Case("empty Dataset", DataError, ("Empty is empty", "at least one"), of(Empty)),
     Case("Dataset without a length", DataError, ("Endless has no length", "map-style"), of(Endless)),

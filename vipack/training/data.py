@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from vipack.errors import DataError, DtypeError, UsageError
+from vipack.errors import DataError, UsageError
 from vipack.program import Arguments, seeded
+from vipack.training.leaves import (
+    UNKNOWN,
+    canonical_csr,
+    choose_dtype,
+    csr_tensor,
+    extreme_rows,
+    fingerprint_of,
+    named_leaves,
+    num_rows_of,
+    plain_leaf,
+    read_leaf,
+    rebuilder,
+    scipy_csr,
+    take_rows,
+    tensor_of,
+    unplain_leaf,
+    whole,
+)
 from vipack.training.loaders import loader_batches
 
-__all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "choose_dtype", "read_data"]
+__all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "read_data"]
 
 
 class Rows(ABC):
@@ -84,9 +99,9 @@ class Rows(ABC):
             dtype = self.dtype if value.is_floating_point() else value.dtype
             return value.to(device=self.device, dtype=dtype)
         if isinstance(value, np.ndarray):
-            return self._place(_tensor_of("fixed", value))
+            return self._place(tensor_of("fixed", value))
         if scipy.sparse.issparse(value):
-            return self._place(_csr_tensor(value.tocsr()))
+            return self._place(csr_tensor(value))
         return value
 
 
@@ -143,10 +158,10 @@ class ArrayRows(Rows):
 
     def __init__(self, data: Any, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(fixed, dtype, device)
-        self._leaves = {name: self._stored(value) for name, value in _named_leaves(data)}
-        self._rebuild = _rebuilder(data)
+        self._leaves = {name: self._stored(value) for name, value in named_leaves(data)}
+        self._rebuild = rebuilder(data)
         self._names = [str(name) for name in data] if isinstance(data, Mapping) else []
-        sizes = {name: _num_rows(leaf) for name, leaf in self._leaves.items()}
+        sizes = {name: num_rows_of(leaf) for name, leaf in self._leaves.items()}
         known = {size for size in sizes.values() if size is not None}
         self.num_rows = known.pop() if len(known) == 1 else None
         self._sizes = sizes
@@ -157,11 +172,11 @@ class ArrayRows(Rows):
 
     @cached_property
     def _full(self) -> Arguments:
-        return self.call(self._rebuild([_whole(leaf) for leaf in self._leaves.values()]))
+        return self.call(self._rebuild([whole(leaf) for leaf in self._leaves.values()]))
 
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
-        parts = [_take(leaf, indices) for leaf in self._leaves.values()]
+        parts = [take_rows(leaf, indices) for leaf in self._leaves.values()]
         return self.call(self._rebuild(parts), indices.to(self.device))
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
@@ -178,7 +193,7 @@ class ArrayRows(Rows):
         """
         assert batch.indices is not None
         indices = batch.indices.cpu()
-        telling = torch.tensor(sorted({row for leaf in self._leaves.values() for row in _extreme_rows(leaf)}))
+        telling = torch.tensor(sorted({row for leaf in self._leaves.values() for row in extreme_rows(leaf)}))
         kept = indices[~torch.isin(indices, telling)][: max(0, len(indices) - len(telling))]
         return self.rows(torch.cat([telling.to(indices), kept]))
 
@@ -188,26 +203,28 @@ class ArrayRows(Rows):
 
     @cached_property
     def _fingerprint(self) -> str:
-        return _hash([*self._leaves.items(), *self.fixed.items()])
+        return fingerprint_of([*self._leaves.items(), *self.fixed.items()])
 
     def state(self) -> dict[str, Any] | None:
         """Plain tensors and values for a file, or None where a part of the data is of another kind."""
         kind = "dict" if isinstance(self._rebuild([*self._leaves.values()]), dict) else "tuple"
-        parts = {name: _plain_leaf(leaf) for name, leaf in self._leaves.items()}
-        fixed = {name: _plain_leaf(leaf) for name, leaf in self.fixed.items()}
-        if any(part is _UNKNOWN for part in [*parts.values(), *fixed.values()]):
+        parts = {name: plain_leaf(leaf) for name, leaf in self._leaves.items()}
+        fixed = {name: plain_leaf(leaf) for name, leaf in self.fixed.items()}
+        if any(part is UNKNOWN for part in [*parts.values(), *fixed.values()]):
             return None
         return {"kind": kind, "names": self._names, "parts": list(parts.values()), "fixed": fixed}
 
     @staticmethod
     def structure(state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """``data`` and ``fixed`` as they were given, from :meth:`state`."""
-        parts = [_unplain_leaf(part) for part in state["parts"]]
+        parts = [unplain_leaf(part) for part in state["parts"]]
         data = dict(zip(state["names"], parts, strict=True)) if state["kind"] == "dict" else tuple(parts)
-        return data, {name: _unplain_leaf(part) for name, part in state["fixed"].items()}
+        return data, {name: unplain_leaf(part) for name, part in state["fixed"].items()}
 
     def _stored(self, value: Any) -> Any:
-        return value.tocsr() if scipy.sparse.issparse(value) else self._place(value)
+        if isinstance(value, Tensor) and value.layout != torch.strided:
+            return canonical_csr(scipy_csr(value))
+        return value if scipy.sparse.issparse(value) else self._place(value)
 
     def _check_rows(self) -> None:
         """With minibatches, every leaf must have the same number of rows."""
@@ -229,7 +246,12 @@ class StoredRows(Rows):
     """A map-style ``torch.utils.data.Dataset``, read row by row and collated as DataLoader does."""
 
     def __init__(
-        self, dataset: Dataset[Any], fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+        self,
+        dataset: Dataset[Any],
+        fixed: Mapping[str, Any],
+        dtype: torch.dtype,
+        device: torch.device,
+        collate: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
         super().__init__(fixed, dtype, device)
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
@@ -238,6 +260,7 @@ class StoredRows(Rows):
                 "use a map-style Dataset with __len__, or load it into arrays."
             )
         self._dataset = dataset
+        self._combine = collate
         self.num_rows = len(dataset)
         if self.num_rows == 0:
             raise DataError(f"data: {type(dataset).__name__} is empty; it needs at least one row.")
@@ -266,11 +289,11 @@ class StoredRows(Rows):
     def fingerprint(self) -> str:
         """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
         with seeded(0):  # a data set may draw random numbers, as for augmentation
-            ends = [*_named_leaves(self._dataset[0]), *_named_leaves(self._dataset[_count(self.num_rows) - 1])]
-        return _hash([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
+            ends = [*named_leaves(self._dataset[0]), *named_leaves(self._dataset[_count(self.num_rows) - 1])]
+        return fingerprint_of([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
 
     def _collate(self, indices: Sequence[int] | range) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        arguments = self.call(default_collate([self._dataset[i] for i in indices]))
+        arguments = self.call(self._combine([self._dataset[i] for i in indices]))
         return arguments.args, arguments.kwargs
 
 
@@ -284,8 +307,19 @@ class LoadedRows(Rows):
     ) -> None:
         super().__init__(fixed, dtype, device)
         self._loader = loader
-        self._stored = StoredRows(loader.dataset, fixed, dtype, device)
+        if loader.batch_size is None and not hasattr(loader.batch_sampler, "__iter__"):
+            raise DataError(
+                "data: this DataLoader has batch_size=None, so the number of its rows is not known; give it a batch_size, "
+                "or pass its Dataset with batch_size= to the fit."
+            )
+        self._stored = StoredRows(loader.dataset, fixed, dtype, device, loader.collate_fn)
         self.num_rows = self._stored.num_rows
+        taken = len(loader.sampler) if isinstance(loader.sampler, Sized) else self.num_rows
+        if taken != self.num_rows:
+            raise DataError(
+                f"data: the DataLoader's sampler takes {taken} rows of the {self.num_rows} of its Dataset, so log p cannot "
+                "be scaled; pass a torch.utils.data.Subset of the rows."
+            )
 
     def full(self) -> Arguments:
         """The call on every row of the loader's dataset."""
@@ -302,10 +336,16 @@ class LoadedRows(Rows):
                 f"batch_size={batch_size}: data is a DataLoader, which makes its own batches; leave batch_size out."
             )
 
+        if self._loader.batch_size == self.num_rows:  # row by row in order, as guides with parameters for rows need it
+            return BatchStream(lambda: iter([self.full()]), 1, generator)
+
         def epoch() -> Iterator[Arguments]:
             for batch in loader_batches(self._loader, generator):
                 arguments = self.call(batch)
-                size = len(next(v for v in (*arguments.args, *arguments.kwargs.values()) if isinstance(v, Tensor)))
+                parts = (*arguments.args, *arguments.kwargs.values())
+                size = next((len(v) for v in parts if isinstance(v, Tensor) and v.dim()), None)
+                if size is None:
+                    raise DataError("data: a batch of the DataLoader holds no tensor; let its collate_fn make tensors.")
                 # The rows of a user's loader are not known; only their number is, for the scale.
                 yield Arguments(arguments.args, arguments.kwargs, torch.arange(size, device=self.device))
 
@@ -324,11 +364,12 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
     """
     if fixed is not None and not isinstance(fixed, Mapping):
         raise UsageError(f"fixed: expected a dict of keyword arguments, found {type(fixed).__name__}.")
-    fixed = {str(name): _leaf(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
+    given = {f"fixed[{name!r}]": value for name, value in (fixed or {}).items()}
+    fixed = {str(name): read_leaf(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
     if isinstance(data, DataLoader):
-        return LoadedRows(data, fixed, choose_dtype({}, dtype), device)
+        return LoadedRows(data, fixed, choose_dtype({**given, **_first_row(data.dataset)}, dtype), device)
     if isinstance(data, Dataset):
-        return StoredRows(data, fixed, choose_dtype({}, dtype), device)
+        return StoredRows(data, fixed, choose_dtype({**given, **_first_row(data)}, dtype), device)
     if isinstance(data, list):
         raise DataError(
             "data: found a list; pass a tuple for several positional arguments, a dict for keyword arguments, or one "
@@ -339,175 +380,16 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
             f"data: found a {type(data).__name__}; read the file or collect the values first, and pass an array made with "
             "torch.tensor or numpy.array."
         )
-    leaves = {name: _leaf(name, value) for name, value in _named_leaves(data)}
-    return ArrayRows(_rebuilder(data)([*leaves.values()]), fixed, choose_dtype({**leaves, **fixed}, dtype), device)
+    given |= dict(named_leaves(data))
+    leaves = [read_leaf(name, value) for name, value in named_leaves(data)]
+    return ArrayRows(rebuilder(data)(leaves), fixed, choose_dtype(given, dtype), device)
 
 
-def choose_dtype(leaves: Mapping[str, Any], dtype: torch.dtype | None) -> torch.dtype:
-    """The floating-point type of a fit: the one asked for, else that of the tensors, else torch's default.
-
-    NumPy arrays do not vote: float64 is merely NumPy's default.
-
-    Raises:
-        DtypeError: `dtype` is not a floating-point torch.dtype, or tensors disagree.
-    """
-    if dtype is not None:
-        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
-            raise DtypeError(f"dtype: expected torch.float32 or torch.float64, found {dtype!r}.")
-        return dtype
-    found: dict[torch.dtype, str] = {}
-    for name, value in leaves.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not getattr(value, "_from_numpy", False):
-            found.setdefault(value.dtype, name)
-    if len(found) > 1:
-        listed = ", ".join(f"{name} is {kind}" for kind, name in found.items())
-        raise DtypeError(f"floating-point types disagree: {listed}; convert them, or pass dtype=torch.float64.")
-    chosen = next(iter(found), torch.get_default_dtype())
-    if chosen not in (torch.float32, torch.float64):
-        raise DtypeError(
-            f"{found[chosen]} is {chosen}, too coarse to fit a posterior in; convert it, or pass dtype=torch.float32."
-        )
-    return chosen
-
-
-def _leaf(name: str, value: Any) -> Any:
-    """A part of the data as a tensor or CSR matrix; what is no array passes as it is."""
-    if isinstance(value, pd.DataFrame | pd.Series):
-        value = _pandas_values(name, value)
-    if isinstance(value, np.ma.MaskedArray):
-        raise DataError(f"{name}: NumPy masked arrays are not read; fill the gaps and mask the site with obs_mask=.")
-    if isinstance(value, np.generic):
-        value = np.asarray(value)
-    if isinstance(value, np.ndarray):
-        value = _tensor_of(name, value)
-    if isinstance(value, Tensor):
-        if value.is_complex():
-            raise DtypeError(f"{name}: complex numbers are not supported; pass real and imaginary parts.")
-        if value.dim() > 0 and value.numel() == 0:
-            raise DataError(f"{name}: is empty (shape {tuple(value.shape)}); a fit needs at least one observation.")
-        return value.detach()
-    if scipy.sparse.issparse(value):
-        if 0 in value.shape:
-            raise DataError(f"{name}: is empty (shape {value.shape}); a fit needs at least one observation.")
-        return value
-    if isinstance(value, list):
-        raise DataError(f"{name}: found a list; make an array of it with torch.tensor or numpy.array.")
-    return value
-
-
-def _pandas_values(name: str, value: Any) -> np.ndarray[Any, Any]:
-    """Numbers of a Series ``(N,)`` or DataFrame ``(N, columns)``; missing ones are NaN."""
-    for column, kind in value.to_frame().dtypes.items() if isinstance(value, pd.Series) else value.dtypes.items():
-        if isinstance(kind, pd.CategoricalDtype) or kind.kind not in "fiub":
-            raise DataError(
-                f"{name}: column {column!r} is of type {kind}, which is not numeric; encode categories as integers "
-                "(pandas.factorize) and drop text columns."
-            )
-    found: np.ndarray[Any, Any] = value.to_numpy()
-    # pandas' own nullable types come out as objects.
-    return value.to_numpy(dtype=np.float64, na_value=np.nan) if found.dtype.kind == "O" else found
-
-
-def _tensor_of(name: str, value: np.ndarray[Any, Any]) -> Tensor:
-    if value.dtype.kind == "c":
-        raise DtypeError(f"{name}: complex numbers are not supported; pass real and imaginary parts.")
-    if value.dtype.kind not in "fiub":
-        raise DataError(
-            f"{name}: NumPy array of type {value.dtype} is not numeric; encode categories as integers "
-            "(pandas.factorize) and drop text columns."
-        )
-    if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-        value = value.astype(np.int64)
-    if not value.flags.writeable or not value.flags.c_contiguous or not value.dtype.isnative:
-        value = value.astype(value.dtype.newbyteorder("="), order="C", copy=True)
-    tensor = torch.from_numpy(value)
-    tensor._from_numpy = True  # type: ignore[attr-defined]
-    return tensor
-
-
-def _named_leaves(data: Any) -> list[tuple[str, Any]]:
-    if isinstance(data, Mapping):
-        return [(f"data[{name!r}]", value) for name, value in data.items()]
-    if isinstance(data, tuple | list):
-        return [(f"data[{i}]", value) for i, value in enumerate(data)]
-    return [] if data is None else [("data", data)]
-
-
-def _rebuilder(data: Any) -> Callable[[Sequence[Any]], Any]:
-    if isinstance(data, Mapping):
-        names = list(data)
-        return lambda parts: dict(zip(names, parts, strict=True))
-    return tuple
-
-
-_UNKNOWN = object()
-
-
-def _plain_leaf(leaf: Any) -> Any:
-    if scipy.sparse.issparse(leaf):
-        parts = {"indptr": leaf.indptr, "indices": leaf.indices, "data": leaf.data}
-        return {"csr": {k: torch.from_numpy(np.array(v)) for k, v in parts.items()}, "shape": list(leaf.shape)}
-    if isinstance(leaf, Tensor):
-        return _plain_leaf(_scipy_csr(leaf)) if leaf.layout == torch.sparse_csr else leaf.detach().cpu()
-    return leaf if leaf is None or isinstance(leaf, bool | int | float | str) else _UNKNOWN
-
-
-def _unplain_leaf(part: Any) -> Any:
-    if isinstance(part, Mapping):
-        csr = {k: v.numpy() for k, v in part["csr"].items()}
-        return scipy.sparse.csr_array((csr["data"], csr["indices"], csr["indptr"]), shape=tuple(part["shape"]))
-    return part
-
-
-def _scipy_csr(tensor: Tensor) -> Any:
-    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
-    return scipy.sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=tuple(tensor.shape))
-
-
-def _num_rows(leaf: Any) -> int | None:
-    if isinstance(leaf, Tensor) and leaf.dim() > 0:
-        return int(leaf.shape[0])
-    return int(leaf.shape[0]) if scipy.sparse.issparse(leaf) else None
-
-
-def _extreme_rows(leaf: Any) -> set[int]:
-    """Rows with the smallest, the largest and the first non-finite value."""
-    if scipy.sparse.issparse(leaf):
-        values = torch.from_numpy(np.ascontiguousarray(leaf.data))
-        if not len(values):
-            return set()
-        row_of = np.repeat(np.arange(leaf.shape[0]), np.diff(leaf.indptr))
-        return {int(row_of[i]) for i in _extremes(values, values)}
-    if leaf.layout != torch.strided or leaf.dtype == torch.bool:
-        return set()
-    values = leaf.reshape(len(leaf), -1)
-    return _extremes(values.amin(1), values.amax(1))
-
-
-def _extremes(low: Tensor, high: Tensor) -> set[int]:
-    bad = (~torch.isfinite(low) | ~torch.isfinite(high)).nonzero()[:1, 0].tolist()
-    return {int(low.argmin()), int(high.argmax()), *bad}
-
-
-def _take(leaf: Any, indices: Tensor) -> Any:
-    if scipy.sparse.issparse(leaf):
-        return _csr_tensor(leaf[indices.cpu().numpy()])
-    return leaf[indices.to(leaf.device)]
-
-
-def _whole(leaf: Any) -> Any:
-    return _csr_tensor(leaf) if scipy.sparse.issparse(leaf) else leaf
-
-
-def _csr_tensor(matrix: Any) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int64)),
-            torch.from_numpy(matrix.indices.astype(np.int64)),
-            torch.from_numpy(np.ascontiguousarray(matrix.data)),
-            size=matrix.shape,
-        )
+def _first_row(dataset: Any) -> dict[str, Any]:
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized) or len(dataset) == 0:
+        return {}
+    with seeded(0):
+        return dict(named_leaves(dataset[0]))  # type: ignore[index]
 
 
 def _shuffled(
@@ -524,21 +406,3 @@ def _count(num_rows: int | None) -> int:
     if num_rows is None:
         raise DataError("data has no rows to cut into batches; leave batch_size out.")
     return num_rows
-
-
-def _hash(leaves: Sequence[tuple[str, Any]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in leaves:
-        digest.update(name.encode())
-        if scipy.sparse.issparse(value):
-            parts = [value.indptr, value.indices, value.data]
-        elif isinstance(value, Tensor):
-            dense = value.to_dense() if value.layout != torch.strided else value
-            digest.update(str((tuple(value.shape), value.dtype)).encode())
-            parts = [dense.detach().cpu().contiguous().numpy()]
-        else:
-            digest.update(repr(value).encode())
-            parts = []
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()

@@ -62,8 +62,8 @@ def prepare(
     batch_size = _batch_size(batch_size, rows)
     program = Program(model, _no_guide, dtype=rows.dtype, device=rows.device)
     batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
-    batched = batches.per_epoch > 1
-    first = next(batches) if batched else rows.full()
+    first = next(batches)
+    batched = first.indices is not None and len(first.indices) != rows.num_rows
     check_signature("model", model, first)
     local: tuple[str, ...] = ()
     if batched:
