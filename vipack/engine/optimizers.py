@@ -64,7 +64,7 @@ class FitOptimizer(PyroOptim):  # type: ignore[misc]
             return action()
         except Exception as error:
             raise OptimizerError(
-                f"optim: it raised {type(error).__name__}: {' '.join(str(error).split())[:300]}; look at its options, "
+                f"optim: it raised {type(error).__name__}: {' '.join(str(error).split())[:300].rstrip('.')}; look at its options, "
                 "which are those of the torch.optim class of that name, as in pyro.optim.Adam({'lr': 0.01}) or "
                 "functools.partial(torch.optim.Adam, lr=0.01)."
             ) from error
