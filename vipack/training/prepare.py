@@ -62,15 +62,14 @@ def prepare(
     batch_size = _batch_size(batch_size, rows)
     program = Program(model, _no_guide, dtype=rows.dtype, device=rows.device)
     batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
-    first = next(batches)
+    with seeded(seed):  # a data set may draw random numbers for the rows that it is asked for
+        first, second = next(batches), next(batches)
+        fewer = rows.rows(second.indices[:-1]) if second.indices is not None and len(second.indices) > 1 else None
     batched = first.indices is not None and len(first.indices) != rows.num_rows
     check_signature("model", model, first)
     local: tuple[str, ...] = ()
     if batched:
-        second = next(batches)
         assert rows.num_rows is not None
-        assert second.indices is not None
-        fewer = rows.rows(second.indices[:-1]) if len(second.indices) > 1 else None
         cover_batches(program, rows.full, first, second, fewer, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     program.guide = _make_guide(program, guide, loss, first, seed)
@@ -80,7 +79,8 @@ def prepare(
         program.initialise(rows.full() if automatic and local and rows.indexed else first)
     check_local_latents(program, local, indexed=rows.indexed)
     enumerates = isinstance(loss, TraceEnum_ELBO)
-    call = rows.extremes(first) if batched else first
+    with seeded(seed):
+        call = rows.extremes(first) if batched else first
     check = check_program(program, call, _leaves(program, rows, call), enumerates=enumerates, seed=seed)
     program.parameters.settle()
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -51,8 +52,7 @@ class Trainer:
         self.plan = plan
         self.program = prepared.program
         self.rows = prepared.rows
-        # A loss may cache what it learns of a model, so every fit has one of its own.
-        self._loss = copy.deepcopy(prepared.loss)
+        self._loss = _own_loss(prepared.loss, plan.seed)
         self._optim_name = describe_optimizer(optim)
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps)
         self.engine: Engine = EagerEngine(self.program, self._loss, self.optimizer)
@@ -181,6 +181,31 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         assert self.plan.checkpoint is not None
         write_file(self.plan.checkpoint.path, self.content())
+
+
+def _own_loss(loss: Any, seed: int) -> Any:
+    """A copy for one fit, since a loss may cache what it learns of a model.
+
+    Some losses run the program in their first step to count its plates. What that draws must not shift the run's stream,
+    since a run that is resumed has a first step of its own.
+    """
+    own = copy.deepcopy(loss)
+    guess = getattr(own, "_guess_max_plate_nesting", None)
+    if guess is None:
+        return own
+
+    def undisturbing(*args: Any) -> None:
+        logger = logging.getLogger("pyro.infer.elbo")
+        level = logger.level
+        logger.setLevel(logging.WARNING)  # it logs its guess as information, which Pyro prints
+        try:
+            with seeded(seed):
+                guess(*args)
+        finally:
+            logger.setLevel(level)
+
+    own._guess_max_plate_nesting = undisturbing
+    return own
 
 
 def _cut_off(step: int) -> Stopped:
