@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import vipack as vi
-from tests.bad_input.refusal import Case, assert_fit_is_refused
+from tests.bad_input.refusal import Case, assert_fit_is_refused, assert_refused
 from vipack.errors import (
     DataError,
     DtypeError,
@@ -188,6 +188,8 @@ DATA = [
     Case("NaN in a covariate", DataError, ("'x'", "1 NaN or infinite", "impute"), fit(data=(replaced(X, 3, NAN), Y))),
     Case("NaN in a later batch", DataError, ("'y'", "1 NaN or infinite", "impute"),
          fit(data=(X, replaced(Y, 3, NAN)), batch_size=4)),
+    Case("NaN in fixed", DataError, ("argument 'scale'", "1 NaN or infinite", "impute"),
+         of(X, scaled, fixed={"scale": torch.tensor(NAN)})),
     Case("NaN from NumPy", DataError, ("'x'", "1 NaN or infinite", "impute"), of(np.array([1.0, np.nan]))),
     Case("NaN from pandas", DataError, ("'x'", "1 NaN or infinite", "impute"), of(pd.Series([1.0, None]))),
     Case("an observed value that is no tensor", SiteError, ("'x'", "float", "torch.as_tensor"), of((1.0,), one_number)),
@@ -221,3 +223,20 @@ DATA = [
 @pytest.mark.parametrize("case", [*OPTIONS, *DATA], ids=str)
 def test_nothing_is_trained_and_the_cure_is_said(case, monkeypatch, capfd):
     assert_fit_is_refused(case, monkeypatch, capfd)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: vi.TimeLimit(-3), ("TimeLimit", "positive", "-3")),
+        (lambda: vi.TimeLimit("1 h"), ("TimeLimit", "seconds", "'1 h'")),
+        (lambda: vi.Converged(tolerance=-1.0), ("tolerance", "at least 0", "-1.0")),
+        (lambda: vi.Converged(min_steps=5), ("min_steps", "at least 30", "5")),
+        (lambda: vi.Every(0, print), ("Every", "positive integer", "0")),
+        (lambda: vi.Checkpoint("x", every_steps=0), ("every_steps", "positive integer", "0")),
+        (lambda: vi.Checkpoint("x", every_seconds=-1), ("every_seconds", "positive", "-1")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_setting_out_of_range_is_refused_when_it_is_made(make, words, capfd):
+    assert_refused(UsageError, words, make, capfd)

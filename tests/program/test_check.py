@@ -10,7 +10,7 @@ from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
 from tests.program.sound_programs import SOUND
-from vipack.errors import ProgramWarning, SiteError
+from vipack.errors import DataWarning, ProgramWarning, SiteError
 
 X = torch.linspace(-1, 1, 12)
 
@@ -108,6 +108,40 @@ def test_a_constant_of_another_precision_is_pointed_out():
 
     with pytest.warns(ProgramWarning, match=r"site 'x': log_prob is torch.float64, the fit runs in torch.float32"):
         vi.fit(mixed, AutoNormal, data=X, steps=1)
+
+
+def test_data_that_reach_no_site_are_pointed_out():
+    """A forgotten obs= whose site has another name than the argument, beside one that is there."""
+
+    def forgetful(x, counts):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+            pyro.sample("number", dist.Normal(w, 1.0))
+
+    data = (X, torch.arange(12.0))
+    with pytest.warns(DataWarning, match=r"'counts' changes nothing at any site .* is an obs=counts forgotten\?"):
+        vi.fit(forgetful, AutoNormal, data=data, steps=1)
+    assert [type(w) for w in vi.check(forgetful, AutoNormal, data=data, batch_size=4).warnings] == [DataWarning]
+
+
+def test_data_for_the_guide_alone_are_not_pointed_out():
+    def encoder(x, hint):
+        pyro.sample("w", dist.Normal(hint.mean() * hint[0], pyro.param("scale", torch.tensor(1.0))))
+
+    assert vi.check(lambda x, hint: model(x), encoder, data=(X, X + 1)).warnings == ()
+
+
+def test_a_scale_of_the_users_own_beside_batch_size_is_pointed_out():
+    def scaled(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=12 / 4):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    with pytest.warns(ProgramWarning, match=r"site 'x' is scaled by 3 = N/B twice.*remove poutine.scale"):
+        vi.fit(scaled, AutoNormal, data=X, batch_size=4, steps=1)
+    assert vi.check(scaled, AutoNormal, data=X, batch_size=6).warnings == ()
+    assert vi.check(scaled, AutoNormal, data=X).warnings == ()
 
 
 def test_nothing_to_train_is_an_error_only_when_training():

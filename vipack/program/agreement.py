@@ -13,11 +13,18 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import TransformedDistribution, transform_to
 
-from vipack.errors import PlateError, ShapeError, SiteError, SupportError, VipackError
+from vipack.errors import GuideError, PlateError, ShapeError, SiteError, SupportError, VipackError
 from vipack.program.plates import BatchPlate
 from vipack.program.sites import SiteTable, base_distribution
 
-__all__ = ["check_discreteness", "compare_plates", "compare_shapes", "compare_sites", "compare_supports"]
+__all__ = [
+    "check_discreteness",
+    "check_prototype",
+    "compare_plates",
+    "compare_shapes",
+    "compare_sites",
+    "compare_supports",
+]
 
 
 def check_discreteness(prior: Trace, guide_trace: Trace) -> None:
@@ -39,6 +46,29 @@ def check_discreteness(prior: Trace, guide_trace: Trace) -> None:
             f"{kinds[1]} one; use a distribution on the model's support, or sum a discrete site out with "
             "pyro.infer.config_enumerate and loss=TraceEnum_ELBO()."
         )
+
+
+def check_prototype(guide: Any, prior: Trace) -> None:
+    """
+    Raises:
+        GuideError: an automatic guide was set up on data of another size, for which it keeps parameters.
+    """
+    prototype = getattr(guide, "prototype_trace", None)
+    if prototype is None:
+        return
+    for name, node in prior.nodes.items():
+        if node["type"] != "sample" or node["is_observed"] or site_is_subsample(node) or name not in prototype.nodes:
+            continue
+        before = {f.name: f.full_size or f.size for f in prototype.nodes[name]["cond_indep_stack"]}
+        for frame in node["cond_indep_stack"]:
+            size = frame.full_size or frame.size
+            if before.get(frame.name, size) != size:
+                kind = type(guide).__name__
+                raise GuideError(
+                    f"guide: this {kind} was set up on other data, with {before[frame.name]} rows in plate {frame.name!r} "
+                    f"of site {name!r}, and has parameters for these; the data have {size}. Pass the class {kind}, or a new "
+                    f"{kind}(model)."
+                )
 
 
 def compare_sites(table: SiteTable, guide: Any, guide_trace: Trace, *, enumerates: bool) -> Iterator[VipackError]:

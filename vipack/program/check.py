@@ -15,7 +15,8 @@ from vipack.errors import NonFiniteError, ProgramWarning, VipackError, VipackWar
 from vipack.program.agreement import compare_plates, compare_shapes, compare_sites, compare_supports, support_name
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments, arguments_left_out
+from vipack.program.reach import scaled_twice, unused_data
+from vipack.program.runs import Arguments, arguments_left_out, named_arguments
 from vipack.program.sites import SiteTable, read_sites
 from vipack.program.values import forgotten_obs, non_finite_densities, outside_support, unvalidated
 
@@ -75,6 +76,7 @@ def check_program(
     errors: list[VipackError] = []
     warnings: list[VipackWarning] = []
     table = None
+    everything = named_arguments(program.model, arguments)
     try:
         with seeded(seed), program.bound(arguments), unvalidated():
             guide_trace, model_trace = program.traces(arguments)
@@ -86,10 +88,12 @@ def check_program(
             errors += _parameters(program)
             errors += compare_supports(table, model_trace, guide_trace)
             if not errors:
-                errors += outside_support(model_trace, leaves)
+                errors += outside_support(model_trace, everything)
             if not errors:
-                errors += non_finite_densities(model_trace, guide_trace, leaves, arguments)
+                errors += non_finite_densities(model_trace, guide_trace, everything, arguments)
             if not errors:
+                warnings += unused_data(program, arguments, leaves, (guide_trace, model_trace), seed)
+                warnings += scaled_twice(program, model_trace, arguments)
                 warnings += _unregistered(program, model_trace, guide_trace)
                 warnings += _precision(program, model_trace)
     except VipackError as error:

@@ -16,7 +16,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from vipack.errors import GuideError, ModelError, VipackError
-from vipack.program.agreement import check_discreteness
+from vipack.program.agreement import check_discreteness, check_prototype
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.params import Parameters
 from vipack.program.plates import BatchPlate, full_plates, subsampled
@@ -83,7 +83,7 @@ class Program:
                 stack.enter_context(context)
             stack.enter_context(torch.no_grad())
             if isinstance(self.guide, AutoGuide | AutoMessenger):
-                trace_prior(self.model, arguments)
+                check_prototype(self.guide, trace_prior(self.model, arguments))
             else:
                 self._compare_with_prior(arguments)
             self.traces(arguments)

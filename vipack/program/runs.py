@@ -138,6 +138,11 @@ def _recognised(what: str, error: Exception) -> VipackError | None:
             f"site {found[1]!r} is a discrete latent, which this automatic guide cannot draw; sum it out, by marking the "
             "model with pyro.infer.config_enumerate and passing loss=pyro.infer.TraceEnum_ELBO(), or write a guide for it."
         )
+    if found := re.match(r"(\w+) found no latent variables", text):
+        return GuideError(
+            f"guide: the model has no latent site that {found[1]} could draw; observe less, or pass an empty guide, as in "
+            "guide=lambda *args, **kwargs: None, to maximise the likelihood over the model's parameters."
+        )
     if found := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
         plate, site, dim, plate_size, size = found.groups()
         cure = (

@@ -177,7 +177,7 @@ def _non_finite_data(leaves: Mapping[str, Any], found: str) -> VipackError:
         count = count_non_finite(leaf)
         if count:
             return DataError(
-                f"data argument {key!r} has {count} NaN or infinite value(s), which reach {found}; "
+                f"argument {key!r} has {count} NaN or infinite value(s), which reach {found}; "
                 "remove or impute them, or mask them with obs_mask= and a finite filler."
             )
     return DataError(f"{found} has NaN or infinite values; remove or impute them, or mask them with obs_mask=.")

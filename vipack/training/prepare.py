@@ -53,6 +53,8 @@ def prepare(
     Raises:
         VipackError: whatever would stop the program from running at all; what else is wrong stands in ``check``.
     """
+    if isinstance(model, type) and issubclass(model, torch.nn.Module):
+        raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
     if not callable(model):
         raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:

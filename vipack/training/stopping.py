@@ -33,7 +33,8 @@ class Converged:
 
     The mean loss of the last third of the run is held against that of the third before it; their standard errors come
     from batch means, which allow for neighbouring losses being alike. A third, rather than a fixed window, so that slow
-    progress is still seen.
+    progress is still seen. Each third is clipped to its central 95% first: with a spike once in 500 steps the plain means
+    stopped a run with 45 nats still to gain (see tests/training/test_stopping.py).
 
     Attributes:
         tolerance: how many standard errors a gain must exceed to count.
@@ -43,6 +44,12 @@ class Converged:
     tolerance: float = 1.0
     min_steps: int = 600
 
+    def __post_init__(self) -> None:
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance >= 0:
+            raise UsageError(f"Converged: tolerance must be a number of at least 0, found {self.tolerance!r}.")
+        if isinstance(self.min_steps, bool) or not isinstance(self.min_steps, int) or self.min_steps < 30:
+            raise UsageError(f"Converged: min_steps must be an integer of at least 30, found {self.min_steps!r}.")
+
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
         """See :class:`StopRule`."""
         count = len(losses)
@@ -50,7 +57,8 @@ class Converged:
             return None
         third = count // 3
         recent = np.asarray(losses[-2 * third :], dtype=np.float64)
-        (before, se_before), (after, se_after) = _batch_means(recent[:third]), _batch_means(recent[third:])
+        thirds = _without_spikes(recent[:third]), _without_spikes(recent[third:])
+        (before, se_before), (after, se_after) = map(_batch_means, thirds)
         gain, noise = before - after, math.hypot(se_before, se_after)
         if gain > self.tolerance * noise:
             return None
@@ -65,6 +73,10 @@ class TimeLimit:
     """Stop after so many seconds of training."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds > 0:
+            raise UsageError(f"TimeLimit: expected a positive number of seconds, found {self.seconds!r}.")
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
         """See :class:`StopRule`."""
@@ -87,6 +99,12 @@ def rules_of(stop: object) -> tuple[StopRule, ...]:
                 "for a number of steps use steps=."
             )
     return rules
+
+
+def _without_spikes(values: np.ndarray) -> np.ndarray:
+    low, high = np.quantile(values, [0.025, 0.975])
+    clipped: np.ndarray = np.clip(values, low, high)
+    return clipped
 
 
 def _batch_means(values: np.ndarray, num_batches: int = 10) -> tuple[float, float]:

@@ -1,0 +1,89 @@
+"""Which parts of the data reach a site, and whether a site is scaled to all rows once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from vipack.errors import DataWarning, ProgramWarning, VipackError, VipackWarning
+from vipack.program.program import Program
+from vipack.program.randomness import seeded
+from vipack.program.runs import Arguments, named_arguments
+
+__all__ = ["scaled_twice", "unused_data"]
+
+
+def unused_data(
+    program: Program,
+    arguments: Arguments,
+    leaves: Mapping[str, Any],
+    traces: tuple[Trace, Trace],
+    seed: int,
+) -> Iterator[VipackWarning]:
+    """Parts of the data whose rows can be exchanged without a change at any site of model or guide.
+
+    Args:
+        traces: guide and model on `arguments`, on the stream of `seed`.
+    """
+    for name, leaf in leaves.items():
+        if not isinstance(leaf, Tensor) or leaf.layout != torch.strided or leaf.dim() == 0:
+            continue
+        rolled = leaf.roll(1, 0)
+        if torch.equal(rolled, leaf):
+            continue
+        try:
+            with seeded(seed):
+                others = program.traces(_replaced(program, arguments, name, rolled))
+        except VipackError:  # it minds the order of the rows, so it looks at them
+            continue
+        if all(_alike(one, two) for one, two in zip(traces, others, strict=True)):
+            yield DataWarning(
+                f"argument {name!r} changes nothing at any site of the model or the guide; is an obs={name} forgotten? "
+                "If it is not needed, leave it out of data."
+            )
+
+
+def scaled_twice(program: Program, model_trace: Trace, arguments: Arguments) -> Iterator[VipackWarning]:
+    """A site in the batch plate that the user has scaled by N/B too."""
+    plate = program.batch_plate
+    if plate is None or arguments.indices is None or plate.num_rows == len(arguments.indices):
+        return
+    ratio = plate.num_rows / len(arguments.indices)
+    for name, node in model_trace.nodes.items():
+        if node["type"] != "sample" or site_is_subsample(node) or not isinstance(node["scale"], int | float):
+            continue
+        if abs(node["scale"] / ratio**2 - 1) < 1e-6:
+            yield ProgramWarning(
+                f"site {name!r} is scaled by {ratio:g} = N/B twice, by the batch plate {plate.name!r} and by the program; "
+                "remove poutine.scale from it, since batch_size= does that."
+            )
+            return
+
+
+def _replaced(program: Program, arguments: Arguments, name: str, value: Tensor) -> Arguments:
+    if name in arguments.kwargs:
+        return Arguments(arguments.args, {**arguments.kwargs, name: value}, arguments.indices)
+    position = list(named_arguments(program.model, arguments)).index(name)
+    args = (*arguments.args[:position], value, *arguments.args[position + 1 :])
+    return Arguments(args, arguments.kwargs, arguments.indices)
+
+
+def _alike(one: Trace, two: Trace) -> bool:
+    for name, node in one.nodes.items():
+        if node["type"] != "sample" or site_is_subsample(node):
+            continue
+        other = two.nodes.get(name)
+        if other is None or not _same(node["value"], other["value"]):
+            return False
+        if not _same(node["fn"].log_prob(node["value"]), other["fn"].log_prob(other["value"])):
+            return False
+    return True
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and bool(torch.equal(one.to_dense(), two.to_dense()))
