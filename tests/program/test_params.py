@@ -235,6 +235,24 @@ def test_batches_are_counted_once_a_step():
     assert [int(count) for count in counts] == [4]
 
 
+def test_finding_the_batch_plate_leaves_a_models_module_alone_too():
+    network = seeded(Normalised)
+
+    def model(x):
+        pyro.module("network", network)
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        mean = network(x).sum(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w + mean, 1.0), obs=x[:, 0])
+
+    before = copy.deepcopy(network.state_dict())
+    fit = vi.fit(model, AutoNormal, **OPTIONS, batch_size=8)
+    fit.elbo(2)
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
+    buffers = fit._trainer.program.parameters.buffers()
+    assert [int(v) for k, v in buffers.items() if "num_batches_tracked" in k] == [4]
+
+
 def test_draws_run_in_evaluation_mode():
     """Running statistics, no dropout: a row's posterior does not depend on the other rows."""
     fit = vi.fit(latent_model, GUIDES["BatchNorm and dropout"]()[1], **OPTIONS)
