@@ -23,6 +23,7 @@ from vipack.posterior.densities import is_deterministic, numbers_held, plate_nes
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmapped
 from vipack.program import Arguments, Program, SiteTable, read_sites, seeded
+from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.runs import check_signature, explained
 
 __all__ = ["Posterior"]
@@ -237,7 +238,8 @@ class Posterior:
             trace = self._model_trace(values)
             kept = {n: s["value"] for n, s in trace.nodes.items() if s["type"] == "sample" and is_deterministic(s)}
             if self._evaluator is not None:
-                log_p = self._evaluator.log_prob(trace).double()
+                with vmappable_sums():
+                    log_p = self._evaluator.log_prob(trace).double()
                 return kept, log_p, log_p.new_empty(0)
             trace.compute_log_prob()
             return kept, *total(trace, self._row_plate)
@@ -255,7 +257,7 @@ class Posterior:
         self._enumerated_model: Callable[..., Any] | None = None
         if not self.table.of_kind("enumerated"):
             return None
-        self._enumerated_model = poutine.enum(self.program.model, first_available_dim=-1 - self._nesting)
+        self._enumerated_model = Enumerate(first_available_dim=-1 - self._nesting)(self.program.model)
         with seeded(0), self._running(self.arguments):
             trace = self._model_trace({name: model_trace.nodes[name]["value"] for name in self._latents})
         return TraceEinsumEvaluator(trace, True, self._nesting)
