@@ -96,6 +96,7 @@ def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
         named = ", ".join(map(repr, draws.points))
         reasons = [f"the guide is a point at latent site(s) {named}: it has no spread there to trust"]
         advice = ["a guide with a density, such as AutoNormal or AutoMultivariateNormal"]
+    verdict, reasons = _mind_the_odd(verdict, reasons, np.asarray(draws.log_weights.cpu()))
     verdict, reasons = _mind_the_end(verdict, reasons, stopped)
     return Diagnosis(verdict, bound, evidence, khat, ess, len(draws.log_q), tuple(reasons), tuple(advice))
 
@@ -144,6 +145,18 @@ def _row_estimates(rows: np.ndarray) -> tuple[Estimate, Estimate]:
     mean = weights.mean(0)
     se = weights.std(0, ddof=1) / mean / count**0.5
     return bound, Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))
+
+
+def _mind_the_odd(verdict: Verdict, reasons: list[str], log_weights: np.ndarray) -> tuple[Verdict, list[str]]:
+    """Draws without a density: the ELBO that they make is no number, however even the other weights are."""
+    count, outside = len(log_weights), int(np.isneginf(log_weights).sum())
+    unknown = int((~np.isfinite(log_weights)).sum()) - outside
+    if unknown:
+        return Verdict.DISTRUST, [f"log p(x, z) or log q(z) is NaN or infinite at {unknown} of {count} draws", *reasons]
+    if outside:
+        reasons = [*reasons, f"{outside} of {count} draws lie where the model has no density, so the ELBO is -inf"]
+        verdict = Verdict.CORRECTED if verdict is Verdict.TRUST else verdict
+    return verdict, reasons
 
 
 def _mind_the_end(verdict: Verdict, reasons: list[str], stopped: Stopped | None) -> tuple[Verdict, list[str]]:

@@ -1,0 +1,121 @@
+"""Fits side by side."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
+
+import vipack as vi
+
+X = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.9], [0.0, 0.5]])
+Y = X @ torch.tensor([1.0, -1.0]) + 0.5 * torch.randn(40, generator=torch.Generator().manual_seed(1))
+
+
+def model(x, y):
+    b = pyro.sample("b", dist.Normal(torch.zeros(2), 2.0).to_event(1))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("y", dist.Normal((x * b).sum(-1), 0.5), obs=y)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    loss = Trace_ELBO(num_particles=20, vectorize_particles=True, max_plate_nesting=1)
+    guides = {"mean-field": AutoNormal, "full-rank": AutoMultivariateNormal, "point": AutoDelta}
+    return {name: vi.fit(model, guide, data=(X, Y), steps=500, loss=loss) for name, guide in guides.items()}
+
+
+@pytest.fixture(scope="module")
+def table(fits):
+    return vi.compare({name: fits[name] for name in ("mean-field", "full-rank")})
+
+
+def test_the_columns(table):
+    assert isinstance(table, pd.DataFrame)
+    expected = ["rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "evidence", "khat", "ess", "verdict", "seconds"]
+    assert list(table.columns) == expected
+    assert table.index.name == "fit"
+    assert table["verdict"].tolist() == ["TRUST", "CORRECTED"]
+    assert (table["seconds"] > 0).all()
+
+
+def test_the_best_comes_first(table):
+    assert list(table.index) == ["full-rank", "mean-field"]
+    assert table["rank"].tolist() == [0, 1]
+    assert table["elbo"].is_monotonic_decreasing
+    assert table.loc["full-rank", ["elbo_diff", "diff_se"]].tolist() == [0.0, 0.0]
+
+
+def test_the_figures_are_those_of_the_fits(table, fits):
+    for name in table.index:
+        found = fits[name].diagnose()
+        row = table.loc[name]
+        assert (row["elbo"], row["elbo_se"]) == (found.elbo.value, found.elbo.se)
+        assert (row["evidence"], row["khat"], row["ess"]) == (found.evidence.value, found.khat, found.ess)
+        assert row["seconds"] == fits[name].seconds
+
+
+def test_differences_are_paired(table, fits):
+    best, other = (fits[name].log_weights(4_000).numpy() for name in table.index)
+    below = best - other
+    assert table.loc["mean-field", "elbo_diff"] == pytest.approx(below.mean())
+    assert table.loc["mean-field", "diff_se"] == pytest.approx(below.std(ddof=1) / math.sqrt(4_000))
+
+
+def test_the_difference_is_the_divergence_between_the_families(table):
+    """The full-rank guide is exact, and the best mean-field one lacks -log(1 - rho**2) / 2 of the evidence."""
+    precision = X.T.double() @ X.double() / 0.25 + torch.eye(2, dtype=torch.float64) / 4
+    squared = float(precision[0, 1] ** 2 / (precision[0, 0] * precision[1, 1]))
+    row = table.loc["mean-field"]
+    assert row["elbo_diff"] == pytest.approx(-0.5 * math.log(1 - squared), abs=4 * row["diff_se"] + 0.01)
+
+
+def test_one_fit_and_the_same_fit_twice(fits):
+    assert len(vi.compare({"only": fits["full-rank"]})) == 1
+    twice = vi.compare({"a": fits["full-rank"], "b": fits["full-rank"]})
+    assert twice["elbo_diff"].tolist() == [0.0, 0.0]
+    assert twice["diff_se"].tolist() == [0.0, 0.0]
+
+
+def test_a_point_guide_is_compared_without_a_verdict_in_its_favour(fits):
+    table = vi.compare(fits, num_draws=500)
+    assert table.loc["point", "verdict"] == "DISTRUST"
+    assert np.isfinite(table["elbo"]).all()
+
+
+def test_a_seed_decides_the_table(fits):
+    pd.testing.assert_frame_equal(vi.compare(fits, num_draws=200, seed=3), vi.compare(fits, num_draws=200, seed=3))
+    assert (
+        vi.compare(fits, num_draws=200, seed=4).loc["mean-field", "elbo"]
+        != vi.compare(fits, num_draws=200).loc["mean-field", "elbo"]
+    )
+
+
+def test_fits_of_different_data_are_warned_about(fits):
+    other = vi.fit(model, AutoNormal, data=(X, Y + 1), steps=5)
+    with pytest.warns(vi.errors.DataWarning, match=r"'full-rank' and 'other' saw different data"):
+        vi.compare({"full-rank": fits["full-rank"], "other": other}, num_draws=100)
+
+
+def test_the_same_data_in_batches_or_from_numpy_are_the_same(fits):
+    batches = vi.fit(model, AutoNormal, data=(X, Y), batch_size=10, steps=5)
+    arrays = vi.fit(model, AutoNormal, data=(X.numpy(), Y.numpy()), steps=5)
+    vi.compare({"full-rank": fits["full-rank"], "batches": batches, "arrays": arrays}, num_draws=100)
+
+
+@pytest.mark.parametrize(
+    ("fits", "words"),
+    [
+        ({}, "expected a dict of at least one"),
+        ([1, 2], "expected a dict"),
+        ({"a": 3}, r"fits\['a'\]: expected a Fit, found int"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(fits, words):
+    with pytest.raises(vi.errors.UsageError, match=words):
+        vi.compare(fits)
