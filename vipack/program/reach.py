@@ -25,7 +25,7 @@ def unused_data(
     traces: tuple[Trace, Trace],
     seed: int,
 ) -> Iterator[VipackWarning]:
-    """Parts of the data whose rows can be exchanged without a change at any site of model or guide.
+    """Parts of the data whose rows can be exchanged or replaced without a change at any site of model or guide.
 
     Args:
         traces: guide and model on `arguments`, on the stream of `seed`.
@@ -36,12 +36,9 @@ def unused_data(
         rolled = leaf.roll(1, 0)
         if torch.equal(rolled, leaf):
             continue
-        try:
-            with seeded(seed):
-                others = program.traces(_replaced(program, arguments, name, rolled))
-        except VipackError:  # it minds the order of the rows, so it looks at them
-            continue
-        if all(_alike(one, two) for one, two in zip(traces, others, strict=True)):
+        # A sum or a mean does not mind the order of the rows, but that they are all the first one.
+        others = (rolled, leaf[:1].expand_as(leaf).clone())
+        if not any(_matters(program, _replaced(program, arguments, name, other), traces, seed) for other in others):
             yield DataWarning(
                 f"argument {name!r} changes nothing at any site of the model or the guide; is an obs={name} forgotten? "
                 "If it is not needed, leave it out of data."
@@ -63,6 +60,15 @@ def scaled_twice(program: Program, model_trace: Trace, arguments: Arguments) -> 
                 "remove poutine.scale from it, since batch_size= does that."
             )
             return
+
+
+def _matters(program: Program, arguments: Arguments, traces: tuple[Trace, Trace], seed: int) -> bool:
+    try:
+        with seeded(seed):
+            others = program.traces(arguments)
+    except VipackError:  # it minds the rows, so it looks at them
+        return True
+    return not all(_alike(one, two) for one, two in zip(traces, others, strict=True))
 
 
 def _replaced(program: Program, arguments: Arguments, name: str, value: Tensor) -> Arguments:
