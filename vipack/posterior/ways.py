@@ -64,6 +64,8 @@ def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
     """`function` of each of the stacked `inputs`, every one with random numbers of its own, results stacked."""
     with warnings.catch_warnings(), _plain_normals():
         warnings.filterwarnings("ignore", message="There is a performance drop")
+        # torch.binomial draws what it should, but resizes its output on the way.
+        warnings.filterwarnings("ignore", message="An output with one or more elements was resized")
         return torch.vmap(function, randomness="different")(inputs)
 
 
