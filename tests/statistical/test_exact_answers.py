@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 
 import vipack as vi
 from tests.statistical import models
+from vipack.types import StopReason
 
 NUM_DRAWS = 40_000  # the mean of as many draws is known to 0.005 sd, their sd to 0.4%
 CASES = [make() for make in models.CASES]
@@ -58,6 +59,21 @@ def test_diagnosis_is_trust_with_the_evidence_right(case, fitted):
     assert found.verdict is vi.diagnostics.Verdict.TRUST, str(found)
     assert abs(found.evidence.value - case.log_evidence) < 4 * found.evidence.se + 1e-6
     assert found.gap < 0.01
+
+
+@pytest.mark.slow
+def test_the_defaults_alone_give_an_answer_that_can_be_used(case):
+    """One particle and no number of steps: the mean keeps some noise, which importance weights mend."""
+    fit = vi.fit(case.model, case.guide, data=case.data, loss=case.loss)
+    assert fit.stopped.reason is StopReason.CONVERGED
+    found = fit.diagnose()
+    assert found.verdict is not vi.diagnostics.Verdict.DISTRUST, str(found)
+    assert abs(found.evidence.value - case.log_evidence) < 4 * found.evidence.se + 1e-6
+    draws = fit.sample(NUM_DRAWS, resample=case.name != "mixture_assignment")  # whose rows are discrete, and exact
+    for name, mean in case.mean.items():
+        values = draws[name].double().numpy()
+        assert (np.abs(values.mean(0) - mean) / case.sd[name]).max() < 0.05, name
+        assert np.abs(values.std(0) / case.sd[name] - 1).max() < 0.05, name
 
 
 # --- the exact answers themselves
