@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from vipack.program.flat import flat_priors_sampled
 from vipack.program.runs import check_signature, named_arguments, trace_prior
 from vipack.program.values import unvalidated
 from vipack.training.data import Rows, read_data
+from vipack.training.particles import check_particles
 
 __all__ = ["Prepared", "loss_of", "prepare", "try_prepare"]
 
@@ -84,6 +86,8 @@ def prepare(
     with seeded(seed):
         call = rows.extremes(first) if batched else first
     check = check_program(program, call, _leaves(program, rows, call), enumerates=enumerates, seed=seed)
+    if check.ok:
+        check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
     program.parameters.settle()
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(
