@@ -35,6 +35,7 @@ from vipack.training.leaves import (
     whole,
 )
 from vipack.training.loaders import loader_batches
+from vipack.training.streams import BatchStream, LoaderStream, ShuffledStream, WholeStream
 
 __all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "read_data"]
 
@@ -105,54 +106,6 @@ class Rows(ABC):
         return value
 
 
-class BatchStream:
-    """Where a run stands in its epochs; iterating never ends.
-
-    Attributes:
-        epoch: epochs completed.
-        per_epoch: batches in one epoch.
-    """
-
-    def __init__(self, epoch_of: Callable[[], Iterator[Arguments]], per_epoch: int, generator: torch.Generator) -> None:
-        self._epoch_of = epoch_of
-        self._generator = generator
-        self.per_epoch = per_epoch
-        self.epoch = 0
-        self._taken = 0
-        self._epoch_start: Tensor = generator.get_state()
-        self._batches: Iterator[Arguments] | None = None
-
-    def __iter__(self) -> BatchStream:
-        return self
-
-    def __next__(self) -> Arguments:
-        if self._batches is None:
-            self._epoch_start = self._generator.get_state()
-            self._batches = self._epoch_of()
-        batch = next(self._batches, None)
-        if batch is None:
-            if self._taken == 0:
-                raise DataError("data: the loader gave no batch in a whole epoch; it must yield at least one.")
-            self.epoch += 1
-            self._taken = 0
-            self._batches = None
-            return next(self)
-        self._taken += 1
-        return batch
-
-    def state(self) -> dict[str, Any]:
-        """What :meth:`load_state` needs to go on with the very next batch."""
-        start = self._epoch_start if self._batches is not None else self._generator.get_state()
-        return {"epoch": self.epoch, "taken": self._taken, "generator": start.clone()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state` was taken; batches already seen in its epoch are drawn again and skipped."""
-        self._generator.set_state(state["generator"])
-        self.epoch, self._taken, self._batches = int(state["epoch"]), 0, None
-        for _ in range(int(state["taken"])):
-            next(self)
-
-
 class ArrayRows(Rows):
     """Arrays in memory: a leaf, a tuple of leaves or a dict of leaves."""
 
@@ -182,9 +135,11 @@ class ArrayRows(Rows):
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
         """See :class:`Rows`."""
         if batch_size is None or (self.num_rows is not None and batch_size >= self.num_rows):
-            return BatchStream(lambda: iter([self.full()]), 1, generator)
+            return WholeStream(self.full, generator)
         self._check_rows()
-        return _shuffled(self.rows, _count(self.num_rows), batch_size, generator)
+        dense = not any(scipy.sparse.issparse(leaf) for leaf in self._leaves.values())
+        whole = self.full if dense else None
+        return ShuffledStream(self.rows, whole, _count(self.num_rows), batch_size, generator)
 
     def extremes(self, batch: Arguments) -> Arguments:
         """`batch` with those rows that have the smallest, the largest or a non-finite value of some part of the data.
@@ -283,8 +238,8 @@ class StoredRows(Rows):
         """See :class:`Rows`."""
         count = _count(self.num_rows)
         if batch_size is None or batch_size >= count:
-            return BatchStream(lambda: iter([self.full()]), 1, generator)
-        return _shuffled(self.rows, count, batch_size, generator)
+            return WholeStream(self.full, generator)
+        return ShuffledStream(self.rows, None, count, batch_size, generator)
 
     def fingerprint(self) -> str:
         """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
@@ -337,7 +292,7 @@ class LoadedRows(Rows):
             )
 
         if self._loader.batch_size == self.num_rows:  # row by row in order, as guides with parameters for rows need it
-            return BatchStream(lambda: iter([self.full()]), 1, generator)
+            return WholeStream(self.full, generator)
 
         def epoch() -> Iterator[Arguments]:
             for batch in loader_batches(self._loader, generator):
@@ -349,7 +304,7 @@ class LoadedRows(Rows):
                 # The rows of a user's loader are not known; only their number is, for the scale.
                 yield Arguments(arguments.args, arguments.kwargs, torch.arange(size, device=self.device))
 
-        return BatchStream(epoch, len(self._loader), generator)
+        return LoaderStream(epoch, len(self._loader), generator)
 
     def fingerprint(self) -> str:
         """See :class:`Rows`."""
@@ -390,16 +345,6 @@ def _first_row(dataset: Any) -> dict[str, Any]:
         return {}
     with seeded(0):
         return dict(named_leaves(dataset[0]))  # type: ignore[index]
-
-
-def _shuffled(
-    rows: Callable[[Tensor], Arguments], num_rows: int, batch_size: int, generator: torch.Generator
-) -> BatchStream:
-    def epoch() -> Iterator[Arguments]:
-        order = torch.randperm(num_rows, generator=generator)
-        return (rows(indices) for indices in order.split(batch_size))
-
-    return BatchStream(epoch, -(-num_rows // batch_size), generator)
 
 
 def _count(num_rows: int | None) -> int:

@@ -1,0 +1,243 @@
+"""Endless, resumable streams of batches: all rows at every step, shuffled rows, or a user's loader."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vipack.errors import DataError
+from vipack.program import Arguments
+
+__all__ = ["BatchStream", "LoaderStream", "ShuffledStream", "WholeStream"]
+
+_MANY = 1_000_000_000
+
+
+class BatchStream(ABC):
+    """Where a run stands in its epochs; iterating never ends.
+
+    Attributes:
+        epoch: epochs completed.
+        per_epoch: batches in one epoch.
+    """
+
+    epoch: int
+    per_epoch: int
+
+    def __iter__(self) -> BatchStream:
+        return self
+
+    @abstractmethod
+    def __next__(self) -> Arguments:
+        """The next batch."""
+
+    @abstractmethod
+    def peek(self) -> Arguments:
+        """The next batch, which stays the next."""
+
+    @abstractmethod
+    def upcoming(self) -> tuple[int | None, int]:
+        """Rows in the next batch (None where every step sees all), and how many batches of that size come in a row."""
+
+    @abstractmethod
+    def rows(self, number: int) -> Tensor | None:
+        """Row numbers ``(number, B)`` of the next batches, which are passed by; None where batches are not rows.
+
+        `number` must not exceed what :meth:`upcoming` says.
+        """
+
+    @abstractmethod
+    def whole(self) -> Arguments | None:
+        """The call on all the rows that :meth:`rows` counts; None where they are not tensors in memory."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load_state` needs to go on with the very next batch."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go to where `state` was taken."""
+
+
+class WholeStream(BatchStream):
+    """Every row at every step."""
+
+    per_epoch = 1
+
+    def __init__(self, whole: Callable[[], Arguments], generator: torch.Generator) -> None:
+        self._whole = whole
+        self._generator = generator
+        self._taken = 0
+
+    @property
+    def epoch(self) -> int:  # type: ignore[override]
+        """Epochs completed, the one under way not counted until the next begins."""
+        return max(0, self._taken - 1)
+
+    def __next__(self) -> Arguments:
+        self._taken += 1
+        return self._whole()
+
+    def peek(self) -> Arguments:
+        """See :class:`BatchStream`."""
+        return self._whole()
+
+    def upcoming(self) -> tuple[int | None, int]:
+        """See :class:`BatchStream`."""
+        return None, _MANY
+
+    def rows(self, number: int) -> Tensor | None:
+        """See :class:`BatchStream`."""
+        self._taken += number
+        return None
+
+    def whole(self) -> Arguments | None:
+        """See :class:`BatchStream`."""
+        return self._whole()
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`BatchStream`."""
+        return {"epoch": self._taken, "taken": 0, "generator": self._generator.get_state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See :class:`BatchStream`."""
+        self._taken = int(state["epoch"])
+        self._generator.set_state(state["generator"])
+
+
+class ShuffledStream(BatchStream):
+    """Rows in a new random order each epoch, cut into batches; the last one may be smaller."""
+
+    def __init__(
+        self,
+        rows: Callable[[Tensor], Arguments],
+        whole: Callable[[], Arguments] | None,
+        num_rows: int,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
+        self._rows_of = rows
+        self._whole = whole
+        self._num_rows = num_rows
+        self._batch_size = batch_size
+        self._generator = generator
+        self.per_epoch = -(-num_rows // batch_size)
+        self.epoch = 0
+        self._taken = 0
+        self._before = generator.get_state()
+        self._order: Tensor | None = None
+
+    def __next__(self) -> Arguments:
+        batch = self.peek()
+        self._taken += 1
+        return batch
+
+    def peek(self) -> Arguments:
+        """See :class:`BatchStream`."""
+        order, start = self._place()
+        return self._rows_of(order[start : start + self._batch_size])
+
+    def upcoming(self) -> tuple[int | None, int]:
+        """See :class:`BatchStream`."""
+        _, start = self._place()
+        left = self._num_rows - start
+        return (self._batch_size, left // self._batch_size) if left >= self._batch_size else (left, 1)
+
+    def rows(self, number: int) -> Tensor | None:
+        """See :class:`BatchStream`."""
+        order, start = self._place()
+        size, _ = self.upcoming()
+        assert size is not None
+        self._taken += number
+        return order[start : start + number * size].view(number, size)
+
+    def whole(self) -> Arguments | None:
+        """See :class:`BatchStream`."""
+        return None if self._whole is None else self._whole()
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`BatchStream`."""
+        start = self._generator.get_state() if self._order is None else self._before
+        return {"epoch": self.epoch, "taken": self._taken, "generator": start.clone()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See :class:`BatchStream`."""
+        self._generator.set_state(state["generator"])
+        self.epoch, self._taken, self._order = int(state["epoch"]), int(state["taken"]), None
+
+    def _place(self) -> tuple[Tensor, int]:
+        """This epoch's order of rows, and where its next batch starts."""
+        order = self._shuffle() if self._order is None else self._order
+        if self._taken == self.per_epoch:
+            self.epoch += 1
+            self._taken = 0
+            order = self._shuffle()
+        return order, self._taken * self._batch_size
+
+    def _shuffle(self) -> Tensor:
+        self._before = self._generator.get_state()
+        self._order = torch.randperm(self._num_rows, generator=self._generator)
+        return self._order
+
+
+class LoaderStream(BatchStream):
+    """Batches of a user's loader, one epoch after another."""
+
+    def __init__(self, epoch_of: Callable[[], Iterator[Arguments]], per_epoch: int, generator: torch.Generator) -> None:
+        self._epoch_of = epoch_of
+        self._generator = generator
+        self.per_epoch = per_epoch
+        self.epoch = 0
+        self._taken = 0
+        self._before = generator.get_state()
+        self._batches: Iterator[Arguments] | None = None
+        self._next: Arguments | None = None  # already drawn, not yet handed out
+
+    def __next__(self) -> Arguments:
+        batch = self.peek()
+        self._next = None
+        self._taken += 1
+        return batch
+
+    def peek(self) -> Arguments:
+        """See :class:`BatchStream`."""
+        while self._next is None:
+            if self._batches is None:
+                self._before = self._generator.get_state()
+                self._batches = self._epoch_of()
+            self._next = next(self._batches, None)
+            if self._next is None:
+                if self._taken == 0:
+                    raise DataError("data: the loader gave no batch in a whole epoch; it must yield at least one.")
+                self.epoch += 1
+                self._taken, self._batches = 0, None
+        return self._next
+
+    def upcoming(self) -> tuple[int | None, int]:
+        """See :class:`BatchStream`."""
+        indices = self.peek().indices
+        return None if indices is None else len(indices), 1
+
+    def rows(self, number: int) -> Tensor | None:
+        """See :class:`BatchStream`."""
+        return None
+
+    def whole(self) -> Arguments | None:
+        """See :class:`BatchStream`."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`BatchStream`."""
+        start = self._generator.get_state() if self._batches is None else self._before
+        return {"epoch": self.epoch, "taken": self._taken, "generator": start.clone()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See :class:`BatchStream`; batches already seen in its epoch are drawn again and skipped."""
+        self._generator.set_state(state["generator"])
+        self.epoch, self._taken, self._batches, self._next = int(state["epoch"]), 0, None, None
+        for _ in range(int(state["taken"])):
+            next(self)
