@@ -6,11 +6,14 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.optim import PyroLRScheduler, PyroOptim
+from pyro.optim.optim import _load_state_dict, is_scheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -18,12 +21,27 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from vipack.errors import OptimizerError
 from vipack.program import Parameters
 
-__all__ = ["FitOptimizer", "default_optimizer", "make_optimizer"]
+__all__ = ["CosineRate", "FitOptimizer", "Handle", "default_optimizer", "make_optimizer"]
 
 Factory = Callable[[Iterable[Tensor]], Any]
 
 LEARNING_RATE = 0.02  # see docs/fitting.md for how it was chosen
 FINAL_RATE = 0.01  # of the learning rate, at the last step
+
+
+@dataclass(frozen=True)
+class Handle:
+    """One parameter, and the torch optimizer, options and schedule that update it.
+
+    Attributes:
+        clip: ``(largest norm, largest value)`` of its gradient, None where it is not clipped.
+    """
+
+    parameter: Tensor
+    optimizer: Optimizer
+    group: dict[str, Any]
+    scheduler: LRScheduler | ReduceLROnPlateau | None
+    clip: tuple[float | None, float | None] = (None, None)
 
 
 class FitOptimizer(PyroOptim):  # type: ignore[misc]
@@ -41,6 +59,14 @@ class FitOptimizer(PyroOptim):  # type: ignore[misc]
     def cool(self, step: int, num_steps: int) -> bool:
         """From `step` on, let the learning rate fall over `num_steps`; False if the schedule is the user's own."""
         return False
+
+    def handles(self) -> list[Handle] | None:
+        """How each parameter is updated; None where that is more than a torch optimizer's step."""
+        raise NotImplementedError
+
+    def has_stepped(self) -> bool:
+        """Whether it holds the state of earlier steps."""
+        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and numbers."""
@@ -89,6 +115,21 @@ class PyroOptimizer(FitOptimizer):
             plateau = any(isinstance(s, ReduceLROnPlateau) for s in self._optim.optim_objs.values())
             self._optim.step(self.loss) if plateau else self._optim.step()
 
+    def handles(self) -> list[Handle] | None:
+        """See :class:`FitOptimizer`."""
+        found = []
+        for parameter in self._parameters.tensors():
+            held = self._held(parameter)
+            scheduler = held if is_scheduler(held) else None
+            optimizer = held.optimizer if is_scheduler(held) else held
+            if _hooked(optimizer):
+                return None
+            with self._named():
+                options = self._optim._get_grad_clip_args(parameter)
+            clip = (options.get("clip_norm"), options.get("clip_value"))
+            found.append(Handle(parameter, optimizer, optimizer.param_groups[0], scheduler, clip))
+        return found
+
     def state(self) -> dict[str, Any]:
         """See :class:`FitOptimizer`."""
         with self._named():
@@ -98,6 +139,23 @@ class PyroOptimizer(FitOptimizer):
         """See :class:`FitOptimizer`."""
         self._optim.optim_objs, self._optim.grad_clip = {}, {}
         self._optim.set_state(dict(state["state"]))
+
+    def has_stepped(self) -> bool:
+        """See :class:`FitOptimizer`."""
+        return bool(self._optim.optim_objs or self._optim._state_waiting_to_be_consumed)
+
+    def _held(self, parameter: Tensor) -> Any:
+        """The optimizer or schedule of one parameter, made as PyroOptim makes it when it first meets the parameter."""
+        optim = self._optim
+        if parameter not in optim.optim_objs:
+            with self._named():
+                optim.optim_objs[parameter] = self._run(lambda: optim._get_optim(parameter))
+                optim.grad_clip[parameter] = optim._get_grad_clip(parameter)
+                name = pyro.get_param_store().param_name(parameter)
+            saved = optim._state_waiting_to_be_consumed.pop(name, None)
+            if saved is not None:
+                _load_state_dict(optim.optim_objs[parameter], saved)
+        return optim.optim_objs[parameter]
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -128,6 +186,10 @@ class TorchOptimizer(FitOptimizer):
         elif self._scheduler is not None:
             self._scheduler.step()
 
+    def has_stepped(self) -> bool:
+        """See :class:`FitOptimizer`."""
+        return bool(self._ready().state)
+
     def cool(self, step: int, num_steps: int) -> bool:
         """See :class:`FitOptimizer`."""
         self._ready()
@@ -137,6 +199,17 @@ class TorchOptimizer(FitOptimizer):
                 return False
             rate.start, rate.length = step, num_steps
         return bool(rates)
+
+    def handles(self) -> list[Handle] | None:
+        """See :class:`FitOptimizer`."""
+        optimizer = self._ready()
+        if _hooked(optimizer):
+            return None
+        return [
+            Handle(parameter, optimizer, group, self._scheduler)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
 
     def state(self) -> dict[str, Any]:
         """See :class:`FitOptimizer`."""
@@ -208,10 +281,14 @@ class CosineRate:
 
     def __call__(self, step: int) -> float:
         """The factor at `step`."""
+        return float(self.factors(np.asarray([step]))[0])
+
+    def factors(self, steps: np.ndarray) -> np.ndarray:
+        """The factor at each of `steps`."""
         if self.length is None:
-            return 1.0
-        done = min(max(0, step - self.start) / max(1, self.length), 1.0)
-        return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+            return np.ones(len(steps))
+        done = np.clip((steps - self.start) / max(1, self.length), 0.0, 1.0)
+        return np.asarray(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
 def default_optimizer(num_steps: int | None) -> Factory:
@@ -225,6 +302,11 @@ def default_optimizer(num_steps: int | None) -> Factory:
         return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
 
     return make
+
+
+def _hooked(optimizer: Optimizer) -> bool:
+    """Whether the user has hung something of their own on the optimizer's step."""
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,220 @@
+"""Model, guide, objective and batch as one pure graph of tensor operations, from parameters to loss and gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from vipack.engine.purify import pure_objectives
+from vipack.program import Arguments, Parameters, Program
+
+__all__ = ["CaptureError", "Graph", "Layout", "capture", "leaves_of"]
+
+
+class CaptureError(Exception):
+    """The step is not a pure function of tensors; the message is the reason for the user."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each parameter lies in the flat vector that the optimizer changes.
+
+    Attributes:
+        names: one name for each distinct tensor.
+        aliases: every name -> the one of `names` that stands for the same tensor.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    aliases: Mapping[str, str]
+
+    @classmethod
+    def of(cls, parameters: Parameters) -> Layout:
+        """The layout of a program's parameters, in order of declaration."""
+        first: dict[int, str] = {}
+        aliases = {}
+        for name, value in parameters.unconstrained.items():
+            aliases[name] = first.setdefault(id(value), name)
+        names = tuple(first.values())
+        return cls(names, tuple(parameters.unconstrained[name].shape for name in names), aliases)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of elements of each."""
+        return [shape.numel() for shape in self.shapes]
+
+    def values(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        """Every name -> its tensor among `parts`, which are in the order of ``names``."""
+        by_name = dict(zip(self.names, parts, strict=True))
+        return {name: by_name[owner] for name, owner in self.aliases.items()}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One captured step: ``module(*parameters, *buffers, *leaves) -> (loss, *gradients, *new buffers)``.
+
+    Random draws stand in the graph as they stood in the program, so that running it from some state of the generator
+    gives what ``pyro.infer.SVI`` gives from there.
+
+    Attributes:
+        unused: parameters that the loss does not depend on.
+        seconds: that capturing took.
+    """
+
+    module: fx.GraphModule
+    layout: Layout
+    buffer_names: tuple[str, ...]
+    unused: frozenset[str]
+    seconds: float
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of operations, by which compile time is predicted."""
+        return sum(node.op == "call_function" for node in self.module.graph.nodes)
+
+    def __call__(self, parameters: list[Tensor], buffers: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+        """Run the graph operation by operation."""
+        result: list[Tensor] = self.module(*parameters, *buffers, *leaves)
+        return result
+
+
+def leaves_of(arguments: Arguments) -> tuple[list[Tensor], Callable[[list[Tensor]], Arguments]]:
+    """The tensors in a call, and how to put others in their place."""
+    flat, spec = pytree.tree_flatten((arguments.args, dict(arguments.kwargs)))
+    places = [i for i, value in enumerate(flat) if isinstance(value, Tensor)]
+    tensors = [flat[i] for i in places]
+    if arguments.indices is not None:
+        tensors.append(arguments.indices)
+
+    def rebuild(values: list[Tensor]) -> Arguments:
+        filled = list(flat)
+        for place, value in zip(places, values, strict=False):
+            filled[place] = value
+        args, kwargs = pytree.tree_unflatten(filled, spec)
+        return Arguments(args, kwargs, values[-1] if arguments.indices is not None else None)
+
+    return tensors, rebuild
+
+
+def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
+    """Trace ``loss.loss_and_grads`` on `arguments` into one graph of ATen operations.
+
+    Raises:
+        CaptureError: control flow depends on data, values leave torch, or something but tensors is random.
+    """
+    started = time.perf_counter()
+    parameters = program.parameters
+    layout = Layout.of(parameters)
+    buffers = parameters.buffers()
+    leaves, rebuild = leaves_of(arguments)
+    inputs = [parameters.unconstrained[name].detach() for name in layout.names]
+    num_parameters, num_buffers = len(inputs), len(buffers)
+    unused: set[str] = set()
+
+    def step(*flat: Tensor) -> list[Tensor]:
+        # Clones: programs may write into what they are given, and the inputs must stay as they are.
+        parts = [value.clone().requires_grad_(True) for value in flat[:num_parameters]]
+        own_buffers = dict(
+            zip(buffers, (b.clone() for b in flat[num_parameters : num_parameters + num_buffers]), strict=True)
+        )
+        call = rebuild(list(flat[num_parameters + num_buffers :]))
+        with program.bound(call, values=layout.values(parts), buffers=own_buffers):
+            value = loss.loss_and_grads(program.model, program.guide, *call.args, **call.kwargs)
+        unused.update(name for name, p in zip(layout.names, parts, strict=True) if p.grad is None)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
+        return [_total(value), *gradients, *own_buffers.values()]
+
+    outside = (random.getstate(), repr(np.random.get_state()))  # noqa: NPY002
+    state = torch.get_rng_state()
+    try:
+        module = _trace(step, [*inputs, *buffers.values(), *leaves])
+    finally:
+        torch.set_rng_state(state)
+    if (random.getstate(), repr(np.random.get_state())) != outside:  # noqa: NPY002
+        raise CaptureError("the program draws from Python's or NumPy's generator, which a graph cannot repeat")
+    module.graph.set_codegen(fx.graph.CodeGen())
+    _refuse_unknown_sizes(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return Graph(module, layout, tuple(buffers), frozenset(unused), time.perf_counter() - started)
+
+
+def _trace(step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
+    with pyro.validation_enabled(False), pure_objectives():
+        try:
+            # Tensors without values: whatever would read one is refused, rather than frozen into the graph.
+            return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        except CaptureError:
+            raise
+        except Exception as error:  # the many ways in which user code can fail on tensors without values
+            if "ProvenanceTensor" not in str(error):
+                raise CaptureError(_reason(error)) from error
+        # TraceGraph_ELBO follows non-reparametrized draws with a tensor subclass that needs tensors with values.
+        try:
+            with _no_way_out():
+                return make_fx(step, tracing_mode="real")(*[value.detach() for value in inputs])
+        except CaptureError:
+            raise
+        except Exception as error:
+            raise CaptureError(_reason(error)) from error
+
+
+def _refuse_unknown_sizes(module: fx.GraphModule) -> None:
+    """A tracer with values to come makes symbols of numbers and sizes that depend on them."""
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        sizes = list(value.shape) if isinstance(value, Tensor) else [value]
+        if any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes):
+            raise CaptureError(f"a size or number depends on the value of a tensor (in {node.target})")
+
+
+@contextlib.contextmanager
+def _no_way_out() -> Iterator[None]:
+    """Refuse the ways by which values leave tensors unseen by a tracer."""
+    names = ("numpy", "tolist", "__array__")
+    inherited = {name: torch.Tensor.__dict__.get(name) for name in names}
+
+    def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise CaptureError("values leave torch for NumPy or Python lists")
+
+    for name in names:
+        setattr(torch.Tensor, name, refuse)
+    try:
+        yield
+    finally:
+        for name, original in inherited.items():
+            if original is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, original)
+
+
+def _total(value: Any) -> Tensor:
+    parts = value if isinstance(value, tuple) else (value,)
+    total = sum(part for part in parts)
+    if not isinstance(total, Tensor):
+        raise CaptureError(
+            f"the objective returned {type(total).__name__} {total!r}, which no tensor was seen to enter"
+        )
+    return total.detach().reshape(())
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    if "data-dependent" in text or "DataDependent" in name or "_local_scalar_dense" in text or "GuardOnData" in name:
+        return "control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like)"
+    if "numpy" in text.lower():
+        return "values leave torch for NumPy"
+    return f"{name}: {text[:200]}"

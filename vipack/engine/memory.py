@@ -1,0 +1,246 @@
+"""One block of memory for parameters and optimizer state, which every tier works on.
+
+Parameters and moments become views of a few long vectors: a fused kernel updates a vector at once, while Pyro, torch's
+optimizers and the user go on seeing their own tensors, always current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+
+from vipack.engine.capture import Layout
+from vipack.engine.optimizers import FitOptimizer, Handle
+from vipack.engine.rates import Rates
+from vipack.engine.rules import Rule, rule_of
+from vipack.engine.step import Unit
+from vipack.program import Parameters
+
+__all__ = ["Memory", "Snapshot"]
+
+_LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of everything that a step changes."""
+
+    values: tuple[Tensor, ...]
+    states: tuple[Tensor, ...]
+    buffers: dict[str, Tensor]
+    counts: tuple[int, ...]
+    rates: tuple[Any, ...]
+    generator: Tensor
+    optimizer: dict[str, Any] | None
+
+
+class Memory:
+    """The vectors of a step, and the optimizer's numbers for it.
+
+    Args:
+        unused: names of parameters that get no gradient, and so stay as they are.
+
+    Attributes:
+        values: one vector for each unit.
+        states: the state vectors of the units' rules, unit after unit.
+        outside: whether the optimizer itself takes the step, on the gradients that the graph leaves in ``states``.
+    """
+
+    def __init__(
+        self, parameters: Parameters, layout: Layout, optimizer: FitOptimizer, unused: frozenset[str] = frozenset()
+    ) -> None:
+        handles = optimizer.handles()
+        by_parameter = {id(handle.parameter): handle for handle in handles or ()}
+        self._optimizer = optimizer
+        self._parameters = parameters
+        self._gradients: list[tuple[Tensor, Tensor]] = []
+        self._tensors = [parameters.unconstrained[name] for name in layout.names]
+        self._handles = [
+            None if name in unused else by_parameter.get(id(tensor))
+            for name, tensor in zip(layout.names, self._tensors, strict=True)
+        ]
+        rules = [_FROZEN if h is None else _rule(h) for h in self._handles]
+        self.outside = handles is None or any(rule is None for rule in rules)
+        if self.outside:
+            rules = [_FROZEN if name in unused else _GRADIENT for name in layout.names]
+            self._handles = [None] * len(rules)
+        self.units, members = _units(self._tensors, self._handles, [rule or _FROZEN for rule in rules])
+        self.values: list[Tensor] = []
+        self.states: list[Tensor] = []
+        self._all_rates = _distinct_rates(self._handles)
+        self._members = members
+        for unit in self.units:
+            self._adopt(unit)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something must be done in Python after every step."""
+        return self.outside or any(rates.one_by_one for rates in self._all_rates.values())
+
+    @property
+    def row_width(self) -> int:
+        """Optimizer numbers a step."""
+        return sum(unit.rule.width for unit in self.units)
+
+    def rows(self, num_steps: int) -> np.ndarray:
+        """The optimizer's numbers for the next steps ``(K, width)``; rates and step counts move on by as many."""
+        taken = {key: rates.take(num_steps) for key, rates in self._all_rates.items()}
+        parts = [np.empty((num_steps, 0))]
+        for unit, handle in zip(self.units, self._members, strict=True):
+            if handle is not None and unit.rule.width:
+                parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
+        for handle in self._handles:
+            if handle is not None:
+                _advance(handle, num_steps)
+        return np.concatenate(parts, axis=1)
+
+    def finish(self, loss: float) -> None:
+        """What remains of a step with this loss: schedules that go by losses, or the optimizer's own step."""
+        for rates in self._all_rates.values():
+            rates.look(loss)
+        if self.outside:
+            for tensor, gradient in self._gradients:
+                tensor.grad = gradient
+            self._optimizer.loss = loss
+            self._optimizer.update({tensor for tensor, _ in self._gradients})
+
+    def snapshot(self) -> Snapshot:
+        """Copies of everything that a step changes, the generator included."""
+        return Snapshot(
+            tuple(value.clone() for value in self.values),
+            tuple(state.clone() for state in self.states),
+            {key: buffer.clone() for key, buffer in self._parameters.buffers().items()},
+            tuple(_count(handle) for handle in self._handles if handle is not None),
+            tuple(rates.state() for rates in self._all_rates.values()),
+            torch.get_rng_state(),
+            self._optimizer.state() if self.outside else None,
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot."""
+        with torch.no_grad():
+            for held, saved in zip([*self.values, *self.states], [*snapshot.values, *snapshot.states], strict=True):
+                held.copy_(saved)
+            for key, buffer in self._parameters.buffers().items():
+                buffer.copy_(snapshot.buffers[key])
+        known = [handle for handle in self._handles if handle is not None]
+        for handle, count in zip(known, snapshot.counts, strict=True):
+            _advance(handle, count - _count(handle))
+        for rates, saved in zip(self._all_rates.values(), snapshot.rates, strict=True):
+            rates.restore(saved)
+        if snapshot.optimizer is not None:
+            self._optimizer.load_state(snapshot.optimizer)
+        torch.set_rng_state(snapshot.generator)
+
+    def _adopt(self, unit: Unit) -> None:
+        """Move a unit's parameters and state into vectors, and leave views where they were."""
+        tensors = [self._tensors[place] for place in unit.places]
+        value = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        self.values.append(value)
+        for tensor, piece in zip(tensors, value.split([t.numel() for t in tensors]), strict=True):
+            tensor.data = piece.view(tensor.shape)
+        for name, first in zip(unit.rule.state, unit.rule.first, strict=True):
+            vector = torch.full_like(value, first)
+            pieces = vector.split([tensor.numel() for tensor in tensors])
+            if unit.rule is _GRADIENT:
+                self._gradients += [(t, piece.view(t.shape)) for t, piece in zip(tensors, pieces, strict=True)]
+                self.states.append(vector)
+                continue
+            for place, tensor, piece in zip(unit.places, tensors, pieces, strict=True):
+                handle = self._handles[place]
+                assert handle is not None
+                state = handle.optimizer.state[tensor]
+                if isinstance(state.get(name), Tensor):
+                    piece.copy_(state[name].reshape(-1))
+                state[name] = piece.view(tensor.shape)
+            self.states.append(vector)
+
+
+def _count(handle: Handle) -> int:
+    """Steps that the optimizer has taken with a parameter; at least the one before its memory was adopted."""
+    return int(handle.optimizer.state[handle.parameter].get("step", 1))
+
+
+def _advance(handle: Handle, num_steps: int) -> None:
+    state = handle.optimizer.state[handle.parameter]
+    if "step" in state:
+        state["step"] += num_steps
+
+
+def _units(
+    tensors: Sequence[Tensor], handles: Sequence[Handle | None], each: Sequence[Rule]
+) -> tuple[list[Unit], list[Handle | None]]:
+    """Parameters by rule and learning rate, large ones by themselves; and for each unit one of its handles."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    rules: dict[tuple[Any, ...], Rule] = {}
+    for place, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
+        alone = handle is not None and (tensor.numel() >= _LARGE or handle.clip != (None, None))
+        key = (rule.key, _schedule(handle), place if alone else None)
+        groups.setdefault(key, []).append(place)
+        rules[key] = rule
+    units, members, row = [], [], 0
+    for key, places in groups.items():
+        shapes = tuple(tensors[place].shape for place in places)
+        handle = handles[places[0]]
+        clip = None if handle is None or handle.clip == (None, None) else _clipper(*handle.clip)
+        units.append(Unit(tuple(places), shapes, rules[key], row, clip))
+        members.append(handle)
+        row += rules[key].width
+    return units, members
+
+
+def _schedule(handle: Handle | None) -> Any:
+    """Equal for parameters whose learning rates are and will be the same."""
+    if handle is None:
+        return None
+    scheduler = handle.scheduler
+    if scheduler is None or len(scheduler.optimizer.param_groups) > 1:
+        return (handle.group["lr"], id(handle.group))[: 1 if scheduler is None else 2]
+    return handle.group["lr"], type(scheduler).__name__, repr(scheduler.state_dict())
+
+
+def _clipper(largest_norm: float | None, largest_value: float | None) -> Callable[[Tensor], Tensor]:
+    """``clip_grad_norm_`` and ``clip_grad_value_`` of one gradient, as pyro.optim applies them."""
+
+    def clip(gradient: Tensor) -> Tensor:
+        if largest_norm is not None:
+            norm = torch.linalg.vector_norm(gradient)
+            gradient = gradient * (largest_norm / (norm + 1e-6)).clamp(max=1.0)
+        if largest_value is not None:
+            gradient = gradient.clamp(-largest_value, largest_value)
+        return gradient
+
+    return clip
+
+
+def _rule(handle: Handle) -> Rule | None:
+    # These schedules turn momentum down as the rate goes up, which a rule has as constants.
+    if isinstance(handle.scheduler, OneCycleLR | CyclicLR):
+        return None
+    return rule_of(handle.optimizer, handle.group)
+
+
+def _no_rows(done: int, rates: np.ndarray) -> np.ndarray:
+    return np.empty((len(rates), 0))
+
+
+_FROZEN = Rule(("frozen",), (), (), 0, _no_rows, lambda p, g, state, row: (p, []))
+_GRADIENT = Rule(("gradient",), ("gradient",), (0.0,), 0, _no_rows, lambda p, g, state, row: (p, [g]))
+
+
+def _rate_key(handle: Handle) -> tuple[int, int]:
+    return id(handle.optimizer), id(handle.group)
+
+
+def _distinct_rates(handles: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
+    found: dict[tuple[int, int], Rates] = {}
+    for handle in handles:
+        if handle is not None:
+            found.setdefault(_rate_key(handle), Rates(handle.optimizer, handle.group, handle.scheduler))
+    return found

@@ -1,0 +1,235 @@
+"""One whole training step as a graph: batch gathered, loss and gradients, the optimizer's update written in place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._functorch.compile_utils import fx_graph_cse
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from vipack.engine.capture import CaptureError
+from vipack.engine.noise import LiftedGraph
+from vipack.engine.rules import Rule
+
+__all__ = ["Feed", "StepGraph", "Unit", "assemble"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Parameters that are updated together, as one vector, by one rule with one learning rate.
+
+    Attributes:
+        places: indices of its parameters in the graph's layout.
+        shapes: their shapes, in that order.
+        row: where the rule's numbers start in the step's row.
+        clip: a function of a gradient, for optimizers that clip each parameter by itself.
+    """
+
+    places: tuple[int, ...]
+    shapes: tuple[torch.Size, ...]
+    rule: Rule
+    row: int
+    clip: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def size(self) -> int:
+        """Elements of the vector."""
+        return sum(shape.numel() for shape in self.shapes)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How a step gets its batch.
+
+    Attributes:
+        leaves: the program's tensors; whole where `gathered`.
+        gathered: for each leaf, whether a batch takes its rows by ``indices``.
+        indices: an example of the batch's rows ``(B,)``, or None where a step sees all rows.
+    """
+
+    leaves: tuple[Tensor, ...]
+    gathered: tuple[bool, ...]
+    indices: Tensor | None
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """``module(*draws, *values, *states, *buffers, row, *constants, *leaves[, indices]) -> (loss,)``.
+
+    `values` are the units' vectors and `states` those of their rules; both, and the buffers, are updated in place.
+
+    Attributes:
+        constants: tensors that the program holds itself, such as data that it closes over.
+        examples: an input of each shape and type, in order.
+    """
+
+    module: fx.GraphModule
+    units: tuple[Unit, ...]
+    constants: tuple[Tensor, ...]
+    examples: tuple[Tensor, ...]
+    num_draws: int
+    row_width: int
+
+
+def assemble(
+    lifted: LiftedGraph, units: Sequence[Unit], buffers: Sequence[Tensor], feed: Feed, dtype: torch.dtype
+) -> StepGraph:
+    """Put gather, loss, gradients and update into one graph.
+
+    `units` must hold every parameter of the layout once.
+    """
+    main, constants = _constants_as_inputs(lifted.module)
+    num_draws, num_units = len(lifted.draws), len(units)
+    width = sum(unit.rule.width for unit in units)
+    slots = [len(unit.rule.state) for unit in units]
+    num_parameters = sum(len(unit.places) for unit in units)
+
+    def step(*flat: Tensor) -> list[Tensor]:
+        take = _Taker(flat)
+        draws, values = take(num_draws), take(num_units)
+        states = [take(number) for number in slots]
+        held, (row,), fixed, data, rows = (
+            take(len(buffers)),
+            take(1),
+            take(len(constants)),
+            take(len(feed.leaves)),
+            take.rest(),
+        )
+        parts = _split(units, values, num_parameters)
+        batch = [v.index_select(0, rows[0]) if g else v for v, g in zip(data, feed.gathered, strict=True)]
+        loss, *outputs = main(*fixed, *draws, *parts, *held, *batch, *rows)
+        gradients, new_buffers = outputs[:num_parameters], outputs[num_parameters:]
+        new_values, new_states = [], []
+        for unit, value, state in zip(units, values, states, strict=True):
+            numbers = [row[unit.row + i] for i in range(unit.rule.width)]
+            value, state = unit.rule.update(value, _gradient(unit, gradients), state, numbers)
+            new_values.append(value)
+            new_states += state
+        return [loss, *new_values, *new_states, *new_buffers]
+
+    examples = [
+        *(torch.zeros(draw.shape, dtype=draw.dtype) for draw in lifted.draws),
+        *(torch.zeros(unit.size, dtype=dtype) for unit in units),
+        *(torch.zeros(unit.size, dtype=dtype) for unit in units for _ in unit.rule.state),
+        *buffers,
+        torch.zeros(width, dtype=dtype),
+        *constants,
+        *feed.leaves,
+        *(() if feed.indices is None else (feed.indices,)),
+    ]
+    with torch.no_grad():
+        traced = make_fx(functionalize(step, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
+        module = traced(*examples)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    changed = num_units + sum(slots) + len(buffers)
+    module = _simplified(module)
+    _write_back(module, range(num_draws, num_draws + changed))
+    return StepGraph(module, tuple(units), tuple(constants), tuple(examples), num_draws, width)
+
+
+class _Taker:
+    """Hands out the inputs of a step from left to right."""
+
+    def __init__(self, flat: Sequence[Tensor]) -> None:
+        self._flat = list(flat)
+
+    def __call__(self, number: int) -> list[Tensor]:
+        taken, self._flat = self._flat[:number], self._flat[number:]
+        return taken
+
+    def rest(self) -> list[Tensor]:
+        return self(len(self._flat))
+
+
+def _split(units: Sequence[Unit], values: Sequence[Tensor], num_parameters: int) -> list[Tensor]:
+    """The parameters in the layout's order and shapes, out of the units' vectors."""
+    parts: list[Any] = [None] * num_parameters
+    for unit, value in zip(units, values, strict=True):
+        pieces = value.split([shape.numel() for shape in unit.shapes])
+        for place, shape, piece in zip(unit.places, unit.shapes, pieces, strict=True):
+            parts[place] = piece.reshape(shape)
+    return parts
+
+
+def _gradient(unit: Unit, gradients: Sequence[Tensor]) -> Tensor:
+    found = [gradients[place] for place in unit.places]
+    if unit.clip is not None:
+        found = [unit.clip(gradient) for gradient in found]
+    flat = [gradient.reshape(-1) for gradient in found]
+    return torch.cat(flat) if len(flat) > 1 else flat[0]
+
+
+def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:
+    """Tensors that the graph holds become leading inputs; single numbers become part of its text.
+
+    A step then depends on no address and no data, so that a compiled one serves another process or data set.
+    """
+    new = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    inputs: dict[str, fx.Node] = {}
+    constants: list[Tensor] = []
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and str(node.target) not in inputs:
+            value = operator.attrgetter(str(node.target))(module)
+            if value.dim() > 0:
+                inputs[str(node.target)] = new.placeholder(f"constant_{len(constants)}")
+                constants.append(value.detach())
+    for node in module.graph.nodes:
+        if node.op == "output":
+            new.output(fx.map_arg(node.args[0], lambda n: copies[n]))
+        elif node.op != "get_attr":
+            copies[node] = new.node_copy(node, lambda n: copies[n])
+        elif str(node.target) in inputs:
+            copies[node] = inputs[str(node.target)]
+        else:
+            copies[node] = _number(new, operator.attrgetter(str(node.target))(module))
+    return fx.GraphModule({}, new), constants
+
+
+def _number(graph: fx.Graph, value: Tensor) -> fx.Node:
+    options: dict[str, Any] = {"dtype": value.dtype, "device": value.device}
+    return graph.call_function(aten.full.default, (list(value.shape), value.reshape(-1)[0].item()), options)
+
+
+def _simplified(module: fx.GraphModule) -> fx.GraphModule:
+    """Without what is computed twice, and without copies that nothing writes to."""
+    for node in list(module.graph.nodes):
+        if node.target in _IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+        elif node.op == "get_attr":  # the tracer keeps small numbers as tensors of the module
+            value = getattr(module, str(node.target))
+            if value.numel() != 1:
+                raise CaptureError(f"a tensor of shape {tuple(value.shape)} was frozen into the step")
+            with module.graph.inserting_before(node):
+                number = _number(module.graph, value)
+            node.replace_all_uses_with(number)
+            module.graph.erase_node(node)
+    graph = fx_graph_cse(module.graph)
+    graph.eliminate_dead_code()
+    return fx.GraphModule({}, graph)
+
+
+# Nothing is written in place any more, and nothing is differentiated.
+_IDENTITIES = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+
+
+def _write_back(module: fx.GraphModule, targets: range) -> None:
+    """Copy all results but the first into the inputs that they are the new values of."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    output = next(iter(reversed(module.graph.nodes)))
+    loss, *results = output.args[0]
+    with module.graph.inserting_before(output):
+        for index, result in zip(targets, results, strict=True):
+            if result is not placeholders[index]:
+                module.graph.call_function(aten.copy_.default, (placeholders[index], result))
+    output.args = ((loss,),)
+    module.recompile()
