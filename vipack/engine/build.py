@@ -1,0 +1,162 @@
+"""Compile a step in a process of its own: ``python -m vipack.engine.build JOB``.
+
+The process that trains goes on meanwhile; it never imports Inductor, and nothing that goes wrong here can harm it. The
+job's folder holds ``job.pkl``; the result is ``step.so`` and ``manifest.json`` in the same folder, or ``error.txt``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vipack.engine.driver import Driver, DriverSpec, emit
+from vipack.engine.library import SOURCE
+from vipack.engine.lowering import lower
+from vipack.engine.plan import LibraryCall, View, read_plan
+from vipack.engine.text import GraphText
+
+__all__ = ["Job", "build", "library_name"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What there is to compile.
+
+    Attributes:
+        inputs: dtype name, size and stride of each input of the step.
+        library: where the bridge to torch's operators is, or shall be.
+    """
+
+    graph: GraphText
+    inputs: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    spec: DriverSpec
+    num_threads: int
+    library: Path
+
+
+def build(job: Job, folder: Path) -> None:
+    """Write ``step.so`` and ``manifest.json`` into `folder`.
+
+    Raises:
+        PlanError: Inductor's program was not understood.
+        RuntimeError: no compiler, or it failed.
+    """
+    examples = [
+        torch.empty_strided(size, stride, dtype=getattr(torch, dtype)).zero_() for dtype, size, stride in job.inputs
+    ]
+    with _trusting_cpu_flags():
+        code = lower(job.graph.module(), examples, job.num_threads)
+        plan = read_plan(code, job.inputs)
+        driver = emit(plan, job.spec)
+        _compile_all(job, driver, folder)
+    manifest = {
+        "arena": driver.arena,
+        "offsets": list(driver.offsets),
+        "library": [_call(call) for call in driver.library],
+        "results": [list(key) for key in driver.results],
+        "layouts": [dataclasses.asdict(layout) for layout in plan.layouts],
+        "checksum": hashlib.sha256((folder / "step.so").read_bytes()).hexdigest(),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def library_name() -> str:
+    """File name of the bridge for this torch."""
+    digest = hashlib.sha256(f"{torch.__version__}{SOURCE}".encode()).hexdigest()[:16]
+    return f"library-{digest}.so"
+
+
+def _compile_all(job: Job, driver: Driver, folder: Path) -> None:
+    failures: list[BaseException] = []
+
+    def attempt(source: str, target: Path, sizes: bool) -> None:
+        try:
+            _compile(source, target, vectorized=sizes)
+        except BaseException as error:
+            failures.append(error)
+
+    tasks = [(driver.source, folder / "step.so", True)]
+    if driver.library and not job.library.exists():
+        tasks.append((SOURCE, job.library, False))
+    threads = [threading.Thread(target=attempt, args=task) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _compile(source: str, target: Path, *, vectorized: bool) -> None:
+    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
+    from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
+
+    isa = pick_vec_isa() if vectorized else invalid_vec_isa
+    name = f"{target.stem}-{os.getpid()}"
+    path = target.with_name(f"{name}.cpp")
+    path.write_text(source)
+    options = CppTorchOptions(vec_isa=isa, include_pytorch=not vectorized, warning_all=False)
+    builder = CppBuilder(name=name, sources=str(path), output_dir=str(target.parent), BuildOption=options)
+    builder.build()
+    Path(builder.get_target_file_path()).replace(target)
+    path.unlink()
+
+
+class _trusting_cpu_flags:
+    """Inductor compiles and runs a program for every instruction set before it trusts the processor's own flags."""
+
+    def __enter__(self) -> None:
+        from torch._inductor import config
+
+        self._patch = config.patch({"cpp.vec_isa_ok": True})
+        self._patch.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._patch.__exit__(*exc)
+
+
+def _call(call: LibraryCall) -> dict[str, Any]:
+    return {
+        "operator": call.operator,
+        "overload": call.overload,
+        "arguments": [_plain(argument) for argument in call.arguments],
+        "keywords": {name: _plain(value) for name, value in call.keywords.items()},
+        "number": call.number,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, View):
+        return {"view": dataclasses.asdict(value)}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build the job in the folder named."""
+    folder = Path(arguments[0])
+    try:
+        with (folder / "job.pkl").open("rb") as file:
+            job = pickle.load(file)
+        build(job, folder)
+    except BaseException as error:
+        text = " ".join(str(error).split())
+        (folder / "error.txt").write_text(f"{type(error).__name__}: {text[:500]}")
+        (folder / "traceback.txt").write_text(traceback.format_exc())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""A compiled step bound to memory: thousands of steps in one call, from Python."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["NativeError", "NativeStep"]
+
+# c10::ScalarType
+_TYPES = {
+    "uint8": 0, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "float16": 5, "float32": 6, "float64": 7, "bool": 11,
+    "bfloat16": 15,
+}  # fmt: skip
+
+
+class NativeError(Exception):
+    """The compiled files cannot be used; the message says why."""
+
+
+class _Context(ctypes.Structure):
+    _fields_ = [
+        ("arena", ctypes.c_void_p),
+        ("inputs", ctypes.c_void_p),
+        ("results", ctypes.c_void_p),
+        ("library", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+    ]
+
+
+class NativeStep:
+    """``step.so`` over the tensors that a step works on.
+
+    Args:
+        folder: holds ``step.so`` and ``manifest.json``.
+        library: the bridge to torch's operators.
+        inputs: the step's inputs; values, states and buffers among them are updated in place, the others are read.
+
+    Raises:
+        NativeError: a file is missing, damaged or does not load.
+    """
+
+    def __init__(self, folder: Path, library: Path, inputs: Sequence[Tensor]) -> None:
+        manifest = _manifest(folder)
+        self._inputs = list(inputs)  # their memory must outlive every call
+        for value in self._inputs:
+            if not value.is_contiguous() and value.numel():
+                raise NativeError("an input is not contiguous")
+        try:
+            self._run = ctypes.CDLL(str(folder / "step.so")).vipack_run
+        except OSError as error:
+            raise NativeError(f"step.so does not load: {error}") from error
+        self._run.restype = ctypes.c_int64
+        self._run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        self._arena = torch.zeros(manifest["arena"] + 64, dtype=torch.uint8)
+        start = -(-self._arena.data_ptr() // 64) * 64
+        self._pointers = (ctypes.c_void_p * max(1, len(inputs)))(*[value.data_ptr() for value in inputs])
+        self._results = (ctypes.c_void_p * max(1, len(manifest["results"])))()
+        self._bridge = _Bridge(library, manifest, self._inputs, start, self._results) if manifest["library"] else None
+        self._context = _Context(
+            start,
+            ctypes.addressof(self._pointers),
+            ctypes.addressof(self._results),
+            self._bridge.function if self._bridge else None,
+            self._bridge.table if self._bridge else None,
+        )
+
+    def __call__(self, feeds: Sequence[np.ndarray], losses: np.ndarray) -> int:
+        """Take a step for each of `losses` ``(K,)`` (float64, filled here).
+
+        Args:
+            feeds: for each input that changes from step to step, its contents ``(K, ...)``, contiguous, in its dtype.
+
+        Returns:
+            Steps taken; the last of them has a loss that is not finite if they are fewer than K.
+
+        Raises:
+            NativeError: one of torch's operators raised.
+        """
+        pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.ctypes.data for feed in feeds])
+        taken = self._run(ctypes.byref(self._context), len(losses), pointers, losses.ctypes.data)
+        if taken < 0:
+            raise NativeError(self._bridge.error() if self._bridge else "a library call failed")
+        return int(taken)
+
+    def __del__(self) -> None:
+        if getattr(self, "_bridge", None) is not None:
+            self._bridge.free()  # type: ignore[union-attr]
+
+
+class _Bridge:
+    """The library calls of a step, described once to the bridge."""
+
+    def __init__(
+        self, path: Path, manifest: Mapping[str, Any], inputs: Sequence[Tensor], arena: int, results: Any
+    ) -> None:
+        try:
+            self._library = library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise NativeError(f"{path.name} does not load: {error}") from error
+        library.vipack_table.restype = ctypes.c_void_p
+        library.vipack_table_error.restype = ctypes.c_char_p
+        self.table = ctypes.c_void_p(library.vipack_table())
+        self.function = ctypes.cast(library.vipack_run_call, ctypes.c_void_p)
+        self._inputs, self._arena, self._offsets = inputs, arena, manifest["offsets"]
+        for call in manifest["library"]:
+            self._describe(call)
+        for layout in manifest["layouts"]:
+            base = layout["base"]
+            self._tell("vipack_layout", base["index"], base["item"], len(layout["size"]), *_sizes(layout))
+        for slot, (number, item) in enumerate(manifest["results"]):
+            address = ctypes.addressof(results) + slot * ctypes.sizeof(ctypes.c_void_p)
+            library.vipack_wanted(self.table, ctypes.c_int64(number), ctypes.c_int64(item), ctypes.c_void_p(address))
+
+    def error(self) -> str:
+        """What the last failing call said."""
+        text: bytes = self._library.vipack_table_error(self.table)
+        return text.decode(errors="replace")
+
+    def free(self) -> None:
+        """Give the table back."""
+        self._library.vipack_table_free(self.table)
+
+    def _describe(self, call: Mapping[str, Any]) -> None:
+        self._tell("vipack_call", call["number"], call["operator"].encode(), call["overload"].encode())
+        described = [(i, "", value) for i, value in enumerate(call["arguments"])]
+        described += [(0, name, value) for name, value in call["keywords"].items()]
+        for position, name, value in described:
+            self._tell("vipack_argument", position, name.encode())
+            self._value(value)
+
+    def _value(self, value: Any) -> None:
+        if isinstance(value, Mapping):
+            self._tensor(value["view"])
+        elif isinstance(value, list):
+            self._tell("vipack_list_begin")
+            for item in value:
+                self._value(item)
+            self._tell("vipack_list_end")
+        elif value is None:
+            self._tell("vipack_none")
+        elif isinstance(value, bool):
+            self._tell("vipack_bool", int(value))
+        elif isinstance(value, int):
+            self._tell("vipack_int", value)
+        elif isinstance(value, float):
+            self._library.vipack_double(self.table, ctypes.c_double(value))
+        elif value == "device:cpu":
+            self._tell("vipack_cpu")
+        elif value.startswith("torch."):
+            self._torch_name(value.removeprefix("torch."))
+        else:
+            self._tell("vipack_string", value.encode())
+
+    def _torch_name(self, name: str) -> None:
+        if name == "strided":
+            self._tell("vipack_int", 0)
+        elif name in _TYPES:
+            self._tell("vipack_int", _TYPES[name])
+        else:
+            raise NativeError(f"torch.{name} is not understood")
+
+    def _tensor(self, view: Mapping[str, Any]) -> None:
+        base = view["base"]
+        if base["kind"] == "result":
+            whole = view["size"] is None or (view["offset"] == 0 and view.get("whole", False))
+            size, stride = _sizes(view)
+            number = len(view["size"] or ())
+            self._tell("vipack_returned", base["index"], base["item"], int(whole), view["offset"], number, size, stride)
+            return
+        start = (
+            self._inputs[base["index"]].data_ptr()
+            if base["kind"] == "input"
+            else self._arena + self._offsets[base["index"]]
+        )
+        item = torch.empty((), dtype=getattr(torch, view["dtype"])).element_size()
+        address = ctypes.c_void_p(start + view["offset"] * item)
+        self._tell("vipack_fixed", address, _TYPES[view["dtype"]], len(view["size"]), *_sizes(view))
+
+    def _tell(self, function: str, *arguments: Any) -> None:
+        wrapped = [ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments]
+        if getattr(self._library, function)(self.table, *wrapped) and function != "vipack_layout":
+            raise NativeError(self.error())
+
+
+def _sizes(view: Mapping[str, Any]) -> tuple[Any, Any]:
+    size, stride = view["size"] or (), view["stride"] or ()
+    kind = ctypes.c_int64 * max(1, len(size))
+    return kind(*size), kind(*stride)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        checksum = hashlib.sha256((folder / "step.so").read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise NativeError(f"the compiled step in {folder} cannot be read: {error}") from error
+    if manifest.get("checksum") != checksum:
+        raise NativeError(f"the compiled step in {folder} is damaged")
+    return manifest
