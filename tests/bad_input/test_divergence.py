@@ -77,6 +77,7 @@ def diverged(model, guide, steps, **options):
     return fit
 
 
+@pytest.mark.parametrize("engine", ["eager", "traced"])
 @pytest.mark.parametrize("validate", [True, False], ids=["validating", "not validating"])
 @pytest.mark.parametrize(
     ("model", "words"),
@@ -87,10 +88,10 @@ def diverged(model, guide, steps, **options):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_the_best_finite_state_is_kept(model, words, validate):
+def test_the_best_finite_state_is_kept(model, words, validate, engine):
     with pyro.validation_enabled(validate):
-        fit = diverged(model, narrow, 400, optim=ADAM)
-        before = vi.fit(model, narrow, data=X, steps=100, optim=ADAM)
+        fit = diverged(model, narrow, 400, optim=ADAM, engine=engine)
+        before = vi.fit(model, narrow, data=X, steps=100, optim=ADAM, engine=engine)
     for word in words:
         assert word in fit.stopped.detail, fit.stopped.detail
     assert 120 < fit.steps < 200  # Adam moves by at most its rate a step

@@ -29,7 +29,7 @@ def train(checkpoint: vi.Checkpoint | None, started: Path | None = None) -> vi.F
 
     warnings.simplefilter("ignore", vi.errors.CheckpointWarning)
     recipe = RECIPES["VAE in batches"]
-    return vi.fit(**recipe, steps=STEPS, seed=3, checkpoint=checkpoint, callbacks=vi.Every(1, note))
+    return vi.fit(**recipe, steps=STEPS, seed=3, checkpoint=checkpoint, callbacks=vi.Every(1, note), engine="eager")
 
 
 def life(folder: Path, seconds: float | None) -> tuple[bool, list[str]]:
@@ -51,9 +51,11 @@ def life(folder: Path, seconds: float | None) -> tuple[bool, list[str]]:
 
 def seconds_for(path: Path, num_steps: int) -> float:
     """How long a fit of so many steps takes here, start-up included."""
-    vi.fit(**RECIPES["VAE in batches"], steps=1, checkpoint=path)  # what the first fit imports, all workers have
+    vi.fit(
+        **RECIPES["VAE in batches"], steps=1, checkpoint=path, engine="eager"
+    )  # what the first fit imports, all workers have
     before = time.perf_counter()
-    vi.fit(**RECIPES["VAE in batches"], steps=num_steps, checkpoint=vi.Checkpoint(path, every_steps=1))
+    vi.fit(**RECIPES["VAE in batches"], steps=num_steps, checkpoint=vi.Checkpoint(path, every_steps=1), engine="eager")
     return time.perf_counter() - before
 
 

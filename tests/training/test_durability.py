@@ -162,7 +162,7 @@ def test_training_in_another_thread_leaves_signals_alone():
 
 @pytest.fixture(scope="module")
 def converged():
-    return vi.fit(normal, AutoNormal, data=X)
+    return vi.fit(normal, AutoNormal, data=X, engine="eager")
 
 
 def test_a_run_of_open_end_converges_and_then_cools(converged):
@@ -188,10 +188,10 @@ def test_a_run_of_open_end_is_resumed_bit_for_bit_around_the_step_where_it_conve
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_save_checkpoint", save_and_die)
         with pytest.raises(Cut):
-            vi.fit(normal, AutoNormal, data=X, checkpoint=file)
+            vi.fit(normal, AutoNormal, data=X, checkpoint=file, engine="eager")
     left = vi.load(tmp_path / "fit", normal, AutoNormal, data=X)
     assert left.steps == last
-    again = vi.fit(normal, AutoNormal, data=X, checkpoint=file)
+    again = vi.fit(normal, AutoNormal, data=X, checkpoint=file, engine="eager")
     assert_same(again, converged)
     assert again.stopped == converged.stopped
     if where != "at":  # there the file knows that the rule has spoken, and resuming asks for more
@@ -205,7 +205,7 @@ def test_an_interrupted_run_of_open_end_converges_as_it_would_have(converged):
         if progress.step in (settled, settled + 100):
             signal.raise_signal(signal.SIGINT)
 
-    fit = vi.fit(normal, AutoNormal, data=X, callbacks=vi.Every(100, press))
+    fit = vi.fit(normal, AutoNormal, data=X, callbacks=vi.Every(100, press), engine="eager")
     for step in (settled, settled + 100):
         assert (fit.steps, fit.stopped.reason) == (step, StopReason.INTERRUPTED)
         fit.resume()

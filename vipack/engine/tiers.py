@@ -1,18 +1,35 @@
-"""The seam between a run and an engine: advance some steps along a stream of batches, and report what ran."""
+"""The engine of a run: it starts with Pyro itself and moves up as far as the program allows and the run's length pays."""
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Iterator
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
+import numpy as np
+import torch
+
+from vipack.engine import compiler
+from vipack.engine.capture import CaptureError, capture
 from vipack.engine.eager import EagerStep
+from vipack.engine.memory import Memory, Snapshot
+from vipack.engine.native import NativeError
 from vipack.engine.optimizers import FitOptimizer
-from vipack.errors import NonFiniteError
+from vipack.engine.runner import Batches, GraphRunner
+from vipack.errors import EngineWarning, NonFiniteError
 from vipack.program import Arguments, Program
 from vipack.types import EngineReport
 
-__all__ = ["EagerEngine", "Engine", "NonFiniteStep"]
+__all__ = ["TIERS", "Engine", "NonFiniteStep", "Tier", "TieredEngine"]
+
+Tier = Literal["auto", "eager", "traced", "compiled"]
+TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "compiled")
+
+_TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
+_COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
+_SAFE_SECONDS = 1.0  # between copies of the state to go back to when a loss is not finite
+_TRACED_AT_ONCE = 64
 
 
 class NonFiniteStep(Exception):
@@ -25,35 +42,348 @@ class NonFiniteStep(Exception):
 
 
 class Engine(Protocol):
-    """Runs steps. The parameters, the optimizer's state and the generators are up to date after every call."""
+    """Runs steps. Parameters, optimizer and generators are up to date after every call."""
 
     report: EngineReport
 
-    def advance(self, batches: Iterator[Arguments], num_steps: int) -> list[float]:
+    def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """Take `num_steps` steps and return their losses (nats).
+
+        Args:
+            remaining: steps that the run is expected to take in all from here, for deciding what pays.
 
         Raises:
             NonFiniteStep: a loss or gradient is not finite.
         """
         ...
 
+    def go_on(self, tier: Tier, running: str) -> None:
+        """Go on as a saved run: its `tier`, and with "auto" the one it was `running` in, if that can be had at once."""
+        ...
 
-class EagerEngine:
-    """One ``pyro.infer.SVI`` step after another."""
 
-    def __init__(self, program: Program, loss: Any, optimizer: FitOptimizer) -> None:
-        self._step = EagerStep(program, loss, optimizer)
-        self.report = EngineReport("eager", steps={"eager": 0})
+@dataclass
+class _Shape:
+    """What is known of batches of one size."""
 
-    def advance(self, batches: Iterator[Arguments], num_steps: int) -> list[float]:
+    runner: GraphRunner | None = None
+    captured: bool = False  # tried, with or without success
+    compiled: bool = False  # likewise
+    traced_seconds: float = 0.0
+
+
+@dataclass
+class _Safe:
+    """A state to go back to, and the steps taken since."""
+
+    memory: Snapshot
+    batches: dict[str, object]
+    steps: int = 0
+    taken_at: float = 0.0
+
+
+class TieredEngine:
+    """Eager, traced and compiled steps over one memory, all drawing the same numbers.
+
+    Every move is checked against eager on the same draws. Where a program cannot be captured or compiled the run goes on
+    a tier lower, and ``report.reason`` says why.
+    """
+
+    def __init__(self, program: Program, loss: Any, optimizer: FitOptimizer, tier: Tier = "auto") -> None:
+        self._program = program
+        self._loss = loss
+        self._optimizer = optimizer
+        self._tier = tier
+        self._eager = EagerStep(program, loss, optimizer)
+        self._shapes: dict[int | None, _Shape] = {}
+        self._memory: Memory | None = None
+        self._safe: _Safe | None = None
+        self._older: _Safe | None = None  # the one before, for what shows only a step later
+        self._steps = 0
+        self._next_check = 1_000
+        self._begin = "eager"
+        self.report = EngineReport("eager", steps={})
+
+    def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """See :class:`Engine`."""
         losses: list[float] = []
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
-            for _ in range(num_steps):
+            while len(losses) < num_steps:
+                size, in_a_row = batches.upcoming()
+                shape = self._shapes.setdefault(size, _Shape())
                 try:
-                    losses.append(self._step(next(batches)))
-                except NonFiniteError as error:
-                    raise NonFiniteStep(losses, error) from error
-                self.report.steps["eager"] += 1
+                    self._move_up(shape, batches, remaining - len(losses))
+                    losses += self._take(shape, batches, min(num_steps - len(losses), in_a_row))
+                except NonFiniteStep as error:
+                    raise NonFiniteStep(losses + error.losses, error.cause) from error.cause
         return losses
+
+    def go_on(self, tier: Tier, running: str) -> None:
+        """See :class:`Engine`."""
+        self._tier, self._begin = tier, running
+
+    # --- steps
+
+    def _take(self, shape: _Shape, batches: Batches, number: int) -> list[float]:
+        """Up to `number` steps on batches of one shape, in the best tier there is."""
+        if shape.runner is None:
+            return self._eager_steps(batches, 1)
+        self._keep_safe(batches)
+        try:
+            losses = self._graph_steps(shape, shape.runner, batches, number)
+        except Exception as error:  # an operator refused its input, as Cholesky does: eager says which site gave it
+            self._go_back(batches)
+            if shape.runner.native is None:
+                return self._eager_steps(batches, min(number, _TRACED_AT_ONCE))
+            shape.runner.native = None
+            self._refuse(shape, f"the compiled step raised {type(error).__name__}: {str(error)[:200]}")
+            return []
+        if not np.isfinite(losses[-1]):
+            return self._recover(batches, losses[:-1])
+        return losses
+
+    def _graph_steps(self, shape: _Shape, runner: GraphRunner, batches: Batches, number: int) -> list[float]:
+        assert self._memory is not None
+        assert self._safe is not None
+        number = 1 if self._memory.one_by_one else min(number, max(1, self._next_check - self._steps))
+        if runner.native is not None:
+            tier, found = "compiled", runner.compiled(batches, number)
+        else:
+            started = time.perf_counter()
+            tier, found = "traced", runner.traced(batches, min(number, _TRACED_AT_ONCE))
+            shape.traced_seconds = (time.perf_counter() - started) / len(found)
+        if self._memory.one_by_one and np.isfinite(found[-1]):
+            self._memory.finish(float(found[-1]))
+        self._count(tier, len(found))
+        self._safe.steps += len(found)
+        return list(map(float, found))
+
+    def _eager_steps(self, batches: Batches, number: int) -> list[float]:
+        losses: list[float] = []
+        for _ in range(number):
+            try:
+                losses.append(self._eager(next(batches)))
+            except NonFiniteError as error:
+                raise NonFiniteStep(losses, error) from error
+            self._count("eager", 1)
+        return losses
+
+    def _count(self, tier: str, number: int) -> None:
+        self._steps += number
+        self.report.tier = tier
+        self.report.steps[tier] = self.report.steps.get(tier, 0) + number
+
+    # --- moving up
+
+    def _move_up(self, shape: _Shape, batches: Batches, remaining: int) -> None:
+        if self._tier == "eager":
+            return
+        if not shape.captured and self._optimizer.has_stepped():
+            if self._tier != "auto" or self._begin != "eager" or remaining >= _TRACE_STEPS:
+                shape.captured = True
+                self._capture(shape, batches)
+        elif shape.runner is not None and self._steps >= self._next_check:
+            self._next_check = max(10 * self._next_check, self._steps + 1)
+            self._check_again(shape, batches)
+        runner = shape.runner
+        if runner is None or runner.native is not None or shape.compiled or self._tier == "traced":
+            return
+        self._compile(shape, runner, batches, remaining)
+
+    def _capture(self, shape: _Shape, batches: Batches) -> None:
+        """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed."""
+        batch = batches.peek()
+        try:
+            graph = capture(self._program, self._loss, batch)
+            memory = self._memory or Memory(self._program.parameters, graph.layout, self._optimizer, graph.unused)
+            runner = GraphRunner(graph, memory, self._program.parameters, batch, batches.whole())
+        except CaptureError as error:
+            self.report.reason = f"eager: {error}"
+            return
+        self._memory = memory
+        self.report.capture_seconds += runner.seconds
+        mismatch = self._compare(shape, runner, batch)
+        if mismatch:
+            self.report.reason = f"eager: the captured graph gave another loss ({mismatch})"
+            return
+        shape.runner = runner
+
+    def _compare(self, shape: _Shape, runner: GraphRunner, batch: Arguments) -> str:
+        """Take a step on `batch` eagerly and by the graph, go back to before, and say how they differ."""
+        assert self._memory is not None
+        before = self._memory.snapshot()
+        try:
+            expected = self._eager(batch)
+        except NonFiniteError as error:
+            raise NonFiniteStep([], error) from error
+        after = torch.get_rng_state()
+        self._memory.restore(before)
+        started = time.perf_counter()
+        found = float(runner.traced(_Again(batch), 1)[0])
+        shape.traced_seconds = time.perf_counter() - started
+        same_draws = torch.equal(torch.get_rng_state(), after)
+        self._memory.restore(before)
+        if not same_draws:
+            return "it draws other random numbers than the program"
+        if not _close(found, expected, self._program.parameters.dtype):
+            return f"{found:.8g} where Pyro gives {expected:.8g}"
+        return ""
+
+    def _check_again(self, shape: _Shape, batches: Batches) -> None:
+        """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
+        assert shape.runner is not None
+        mismatch = self._compare(shape, shape.runner, batches.peek())
+        if not mismatch:
+            return
+        for other in self._shapes.values():
+            other.runner, other.captured = None, True
+        self.report.reason = (
+            f"eager: after {self._steps} steps the captured graph no longer agrees with the program ({mismatch})"
+        )
+        warnings.warn(
+            EngineWarning(
+                f"{self.report.reason}; the model or guide changes from call to call, as by a counter or a variable that "
+                "is set from outside. Pass such values in `fixed` or `data`, or use engine='eager'."
+            ),
+            stacklevel=2,
+        )
+
+    def _compile(self, shape: _Shape, runner: GraphRunner, batches: Batches, remaining: int) -> None:
+        if runner.build is None:
+            folder = runner.prepare(torch.get_num_threads())
+            if folder is not None:
+                self._load(shape, runner, batches, folder)
+                return
+            predicted = compiler.predicted_seconds(len(runner.step.module.graph.nodes))
+            pays = remaining * shape.traced_seconds > _COMPILE_SHARE * predicted and shape.traced_seconds > 0
+            if self._tier == "auto" and not pays:
+                return
+            assert runner.request is not None
+            runner.build = compiler.start(runner.request)
+        if not runner.build.done(wait=self._tier == "compiled"):
+            return
+        self.report.compile_seconds += runner.build.seconds
+        if runner.build.folder is None:
+            self._refuse(shape, runner.build.reason)
+            return
+        self._load(shape, runner, batches, runner.build.folder)
+
+    def _load(self, shape: _Shape, runner: GraphRunner, batches: Batches, folder: Any) -> None:
+        """Bind the compiled loop and hold its first steps to the graph's."""
+        shape.compiled = True
+        try:
+            runner.load(folder)
+        except NativeError as error:
+            compiler.forget(folder)
+            if runner.build is None:  # a damaged entry of the cache: build it anew
+                shape.compiled = False
+                return
+            self._refuse(shape, str(error))
+            return
+        mismatch = self._try_native(runner, batches)
+        if mismatch:
+            runner.native = None
+            compiler.forget(folder)
+            self._refuse(shape, f"the compiled step gave another loss than the graph ({mismatch})")
+
+    def _try_native(self, runner: GraphRunner, batches: Batches) -> str:
+        """Take up to three steps by the graph and by the loop, go back to before, and say how they differ."""
+        assert self._memory is not None
+        before, again = self._memory.snapshot(), _Again(batches.peek())
+        number = 1 if self._memory.one_by_one else 3
+        expected = runner.traced(again, number)
+        self._memory.restore(before)
+        try:
+            found = runner.compiled(again, number)
+        except NativeError as error:
+            return str(error)
+        finally:
+            self._memory.restore(before)
+        dtype = self._program.parameters.dtype
+        agree = len(found) == len(expected) and all(_close(f, e, dtype) for f, e in zip(found, expected, strict=True))
+        return "" if agree else f"{found.tolist()} where {expected.tolist()} was expected"
+
+    def _refuse(self, shape: _Shape, reason: str) -> None:
+        shape.compiled = True
+        self.report.reason = f"traced: {reason}"
+        if self._tier == "compiled":
+            warnings.warn(
+                EngineWarning(f"engine='compiled': {reason}; the run goes on with the captured graph."), stacklevel=2
+            )
+
+    # --- losses that are not finite
+
+    def _keep_safe(self, batches: Batches) -> None:
+        assert self._memory is not None
+        now = time.perf_counter()
+        if self._safe is None or now - self._safe.taken_at > _SAFE_SECONDS:
+            self._older, self._safe = self._safe, _Safe(self._memory.snapshot(), batches.state(), 0, now)
+
+    def _go_back(self, batches: Batches, but: int = 0) -> None:
+        """To the safe state, and forward again to `but` steps before where the run stood."""
+        assert self._safe is not None
+        assert self._memory is not None
+        safe, again = self._safe, self._safe.steps - but
+        if again < 0 and self._older is not None:
+            safe, again = self._older, again + self._older.steps
+        self._safe = self._older = None
+        self._memory.restore(safe.memory)
+        batches.load_state(safe.batches)
+        counted = self._steps, dict(self.report.steps)
+        while again > 0:
+            size, in_a_row = batches.upcoming()
+            again -= len(self._take(self._shapes[size], batches, min(again, in_a_row)))
+        self._steps, self.report.steps = counted
+
+    def _recover(self, batches: Batches, finite: list[float]) -> list[float]:
+        """Take the last two steps eagerly, which names the site; the losses, if Pyro's own are finite after all.
+
+        Two, because a gradient that is not finite shows in the loss of the next step only.
+
+        Raises:
+            NonFiniteStep: as eager found it.
+        """
+        assert self._safe is not None
+        behind = 1 if self._safe.steps > 1 or self._older is not None else 0
+        self._go_back(batches, but=1 + behind)
+        kept = finite[: max(0, len(finite) - behind)]
+        try:
+            again = self._eager_steps(batches, 1 + behind)
+            return kept + (again if finite else again[behind:])
+        except NonFiniteStep as error:
+            raise NonFiniteStep(kept + error.losses, error.cause) from error.cause
+
+
+class _Again:
+    """One batch, handed out again and again."""
+
+    def __init__(self, batch: Arguments) -> None:
+        self._batch = batch
+
+    def __next__(self) -> Arguments:
+        return self._batch
+
+    def peek(self) -> Arguments:
+        return self._batch
+
+    def upcoming(self) -> tuple[int | None, int]:
+        indices = self._batch.indices
+        return None if indices is None else len(indices), 1
+
+    def rows(self, number: int) -> torch.Tensor | None:
+        return None if self._batch.indices is None else self._batch.indices.expand(number, -1)
+
+    def whole(self) -> Arguments | None:
+        return None
+
+    def state(self) -> dict[str, object]:
+        return {}
+
+    def load_state(self, state: dict[str, object]) -> None:
+        pass
+
+
+def _close(found: float, expected: float, dtype: torch.dtype) -> bool:
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    return abs(found - expected) <= tolerance * (1 + abs(expected))

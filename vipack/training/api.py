@@ -6,10 +6,11 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from vipack.engine.tiers import TIERS, Tier
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of
@@ -21,8 +22,6 @@ from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer, compare_fingerprints
 
 __all__ = ["check", "fit", "load"]
-
-Tier = Literal["auto", "eager"]
 
 
 def fit(
@@ -63,7 +62,8 @@ def fit(
         batch_size: rows a step, B of N; log p and log q of the batch plate are scaled by N/B.
         batch_plate: that plate's name, where it cannot be told from sizes.
         seed: decides everything random.
-        engine: "eager" is ``pyro.infer.SVI`` itself.
+        engine: "eager" is ``pyro.infer.SVI`` itself, "traced" replays the captured step, "compiled" runs it in a C++ loop;
+            "auto" moves up as far as the run's length pays. All see the same random numbers.
         dtype: floating-point type of parameters and data; that of the tensors in `data` by default (NumPy arrays are
             converted).
         stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
@@ -92,7 +92,7 @@ def fit(
     for warning in prepared.check.warnings:
         warnings.warn(warning, stacklevel=2)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
-    plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file)
+    plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine)
     trainer = Trainer(prepared, plan, optim)
     trainer.train(again=file is not None and _take_up(trainer, file))
     return Fit(trainer)
@@ -215,6 +215,5 @@ def _num_steps(steps: object, epochs: object, per_epoch: int) -> int | None:
 
 
 def _check_engine(engine: object) -> None:
-    tiers = ("auto", "eager")
-    if engine not in tiers:
-        raise UsageError(f"engine: expected one of {', '.join(map(repr, tiers))}, found {engine!r}.")
+    if engine not in TIERS:
+        raise UsageError(f"engine: expected one of {', '.join(map(repr, TIERS))}, found {engine!r}.")

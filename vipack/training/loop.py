@@ -15,19 +15,19 @@ from typing import Any
 
 from torch import Tensor
 
-from vipack.engine import Engine, NonFiniteStep
+from vipack.engine.tiers import Engine, NonFiniteStep
 from vipack.errors import DivergenceWarning, ModelError, NonFiniteError, VipackError
 from vipack.program import Parameters, RandomState
 from vipack.training.callbacks import Callback, Every, Progress, ProgressBar
 from vipack.training.checkpoint import Checkpoint, due
-from vipack.training.data import BatchStream
 from vipack.training.stopping import StopRule, TimeLimit
+from vipack.training.streams import BatchStream
 from vipack.types import Stopped, StopReason
 
 __all__ = ["Run", "RunState"]
 
 _REPORT_SECONDS = 0.05  # between looks at signals and callbacks
-_RULE_STEPS = 100  # between looks of the stop rules, and between copies of the best state
+_LOOK_STEPS = 100  # the least between looks of the stop rules and copies of the best state, and what a mean is over
 
 
 @dataclass
@@ -60,6 +60,7 @@ class Run:
     """What a run is made of; calling it trains until a reason to stop."""
 
     engine: Engine
+    expected_steps: int
     parameters: Parameters
     rules: tuple[StopRule, ...]
     callbacks: tuple[Callback, ...]
@@ -105,7 +106,7 @@ class Run:
                     pace = _next_pace(number, spent)
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
-                    mean = math.fsum(state.losses[-_RULE_STEPS:]) / min(_RULE_STEPS, state.step)
+                    mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
                     bar.update(state.step, mean)
                     state.stopped = self._look(state, mean, interrupted)
                     if state.stopped is None and state.step == last_step:
@@ -121,7 +122,7 @@ class Run:
 
     def _advance(self, state: RunState, number: int) -> list[float]:
         try:
-            return self.engine.advance(state.batches, number)
+            return self.engine.advance(state.batches, number, self._expected(state, number))
         except (NonFiniteStep, VipackError):
             raise
         except Exception as error:
@@ -132,13 +133,20 @@ class Run:
                 "parameters that have moved."
             ) from error
 
+    def _expected(self, state: RunState, number: int) -> int:
+        """How many steps the run is likely to take from here, the clock considered."""
+        left = max(number, self.expected_steps - state.step)
+        for rule in self.rules:
+            if isinstance(rule, TimeLimit) and state.step:
+                left = min(left, int((rule.seconds - state.seconds) * state.step / max(state.seconds, 1e-9)))
+        return left
+
     def _to_next_stop(self, step: int) -> int:
         """Steps until something must be done at an exact step."""
         periods = [callback.num_steps for callback in self.callbacks if isinstance(callback, Every)]
         if self.checkpoint is not None and self.checkpoint.every_steps is not None:
             periods.append(self.checkpoint.every_steps)
-        periods.append(_RULE_STEPS)
-        return min(period - step % period for period in periods)
+        return min([_next_look(step) - step, *(period - step % period for period in periods)])
 
     def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
         answers = [answer for answer in self._call_back(state, mean) if answer is True or isinstance(answer, str)]
@@ -162,19 +170,19 @@ class Run:
         return answers
 
     def _ask_rules(self, state: RunState) -> Stopped | None:
-        """Every hundred steps exactly, but for the clock, which is looked at each time."""
+        """At the same steps whatever the machine's speed, but for the clock, which is looked at each time."""
         for rule in self.rules:
-            if isinstance(rule, TimeLimit) or state.step % _RULE_STEPS == 0:
+            if isinstance(rule, TimeLimit) or _is_look(state.step):
                 stopped = rule(state.losses, state.seconds)
                 if stopped is not None:
                     return stopped
         return None
 
     def _remember_best(self, state: RunState) -> None:
-        """Every hundred steps exactly, so that a run's outcome does not depend on the machine's speed."""
-        if state.step % _RULE_STEPS:
+        """At the same steps whatever the machine's speed, so that a run's outcome does not depend on it."""
+        if not _is_look(state.step):
             return
-        mean = math.fsum(state.losses[-_RULE_STEPS:]) / _RULE_STEPS
+        mean = math.fsum(state.losses[-_LOOK_STEPS:]) / _LOOK_STEPS
         if mean < state.best_loss:
             state.best, state.best_loss, state.best_step = self.parameters.state(), mean, state.step
 
@@ -195,6 +203,16 @@ class Run:
     def _save(self, state: RunState) -> None:
         state.random.__dict__.update(RandomState.current().__dict__)
         self.save()
+
+
+def _next_look(step: int) -> int:
+    """The first step after `step` at which the rules are asked: every hundred, and later every tenth of the run."""
+    period = _LOOK_STEPS * max(1, step // 1_000)
+    return (step // period + 1) * period
+
+
+def _is_look(step: int) -> bool:
+    return step > 0 and _next_look(step - 1) == step
 
 
 def _next_pace(number: int, spent: float) -> int:

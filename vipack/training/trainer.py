@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from vipack.engine import EagerEngine, Engine, make_optimizer
+from vipack.engine.optimizers import make_optimizer
+from vipack.engine.tiers import Engine, Tier, TieredEngine
 from vipack.errors import CheckpointError, GuideError
 from vipack.program import RandomState, seeded
 from vipack.training.callbacks import Callback
@@ -24,6 +25,8 @@ from vipack.types import Stopped, StopReason
 
 __all__ = ["Plan", "Trainer"]
 
+_LIKELY_STEPS = 5_000  # of a run without a number of steps, for deciding which engine pays
+_TRACED_FROM, _COMPILED_FROM = 300, 10_000  # steps, for the tier of a run that is saved as it goes
 MAX_STEPS = 20_000  # of a run that is to end when it has converged
 _COOLING_SHARE = 0.5  # of the steps before, spent with a falling learning rate after convergence
 
@@ -42,6 +45,7 @@ class Plan:
     callbacks: tuple[Callback, ...]
     progress: bool | None
     checkpoint: Checkpoint | None
+    tier: Tier = "auto"
 
 
 class Trainer:
@@ -55,7 +59,8 @@ class Trainer:
         self._loss = _own_loss(prepared.loss, plan.seed)
         self._optim_name = describe_optimizer(optim)
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps)
-        self.engine: Engine = EagerEngine(self.program, self._loss, self.optimizer)
+        self._tier = _settled_tier(plan)
+        self.engine: Engine = TieredEngine(self.program, self._loss, self.optimizer, self._tier)
         self.state = RunState(
             RandomState.from_seed(plan.seed),
             self.rows.stream(prepared.batch_size, torch.Generator().manual_seed(plan.seed)),
@@ -117,6 +122,7 @@ class Trainer:
             )
         run = Run(
             engine=self.engine,
+            expected_steps=self.plan.steps or _LIKELY_STEPS,
             parameters=self.program.parameters,
             rules=rules,
             callbacks=self.plan.callbacks,
@@ -130,6 +136,7 @@ class Trainer:
         """Everything but the data that a file needs to go on bit for bit."""
         return {
             "fingerprint": self.fingerprint(),
+            "tier": [self._tier, self.engine.report.tier],
             "state": self.program.parameters.state(),
             "optimizer": self.optimizer.state(),
             "random": self.state.random.state(),
@@ -162,6 +169,10 @@ class Trainer:
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])
         self.engine.report.steps.update(content["engine_steps"])
+        settled, running = content["tier"]
+        if self.plan.tier == "auto":
+            self._tier = settled
+            self.engine.go_on(settled, running)
 
     def fingerprint(self) -> dict[str, Any]:
         """What a file must agree with to be this fit's: sites, parameters, and how it was trained."""
@@ -214,6 +225,19 @@ def _cut_off(step: int) -> Stopped:
 
 def _stopped_of(saved: Sequence[str] | None) -> Stopped | None:
     return None if saved is None else Stopped(StopReason[saved[0]], saved[1])
+
+
+def _settled_tier(plan: Plan) -> Tier:
+    """The tier asked for; where a run is saved as it goes, one that does not depend on the machine's speed.
+
+    Tiers agree to rounding, and a run that goes on from a checkpoint must agree bit for bit.
+    """
+    if plan.tier != "auto" or plan.checkpoint is None:
+        return plan.tier
+    steps = MAX_STEPS if plan.steps is None else plan.steps
+    if steps < _TRACED_FROM:
+        return "eager"
+    return "traced" if steps < _COMPILED_FROM else "compiled"
 
 
 def describe_optimizer(optim: Any) -> str:

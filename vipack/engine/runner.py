@@ -1,0 +1,211 @@
+"""Steps on batches of one shape: as a captured graph, and as a compiled loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vipack.engine import compiler
+from vipack.engine.capture import Graph, leaves_of
+from vipack.engine.compiler import Build, Request
+from vipack.engine.driver import DriverSpec
+from vipack.engine.memory import Memory
+from vipack.engine.native import NativeStep
+from vipack.engine.noise import lift_draws
+from vipack.engine.step import Feed, StepGraph, assemble
+from vipack.program import Arguments, Parameters
+
+__all__ = ["Batches", "GraphRunner"]
+
+_FED_AT_ONCE = 64_000_000  # bytes of inputs that change from step to step, laid out before a call of the loop
+
+
+class Batches(Protocol):
+    """A stream of batches, as far as an engine needs to know."""
+
+    def __next__(self) -> Arguments:
+        """The next batch."""
+        ...
+
+    def peek(self) -> Arguments:
+        """The next batch, which stays the next."""
+        ...
+
+    def upcoming(self) -> tuple[int | None, int]:
+        """Rows in the next batch (None: all), and how many of that size come in a row."""
+        ...
+
+    def rows(self, number: int) -> Tensor | None:
+        """Row numbers ``(number, B)`` of the next batches, passing them; None where batches are not rows."""
+        ...
+
+    def whole(self) -> Arguments | None:
+        """The call on all rows; None where they are not tensors in memory."""
+        ...
+
+    def state(self) -> dict[str, object]:
+        """Where the stream stands."""
+        ...
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Go back to :meth:`state`."""
+        ...
+
+
+class GraphRunner:
+    """A captured step on batches of one shape, over the memory that all tiers share.
+
+    Attributes:
+        native: the compiled loop, once there is one.
+        build: its compilation under way.
+    """
+
+    def __init__(
+        self, graph: Graph, memory: Memory, parameters: Parameters, batch: Arguments, whole: Arguments | None
+    ) -> None:
+        self._memory = memory
+        self._parameters = parameters
+        self._dtype = parameters.dtype
+        started = time.perf_counter()
+        lifted = lift_draws(graph)
+        leaves, _ = leaves_of(batch)
+        indexed = batch.indices is not None
+        data = leaves[:-1] if indexed else leaves
+        full = leaves_of(whole)[0] if whole is not None and indexed else None
+        gathered = tuple(full is not None and f is not b for f, b in zip(full or data, data, strict=True))
+        self._fed = () if full is not None or not indexed else tuple(range(len(data)))
+        held = tuple(full) if full is not None else tuple(data)
+        self._feed = Feed(held, gathered, batch.indices if indexed else None)
+        self._buffers = list(parameters.buffers().values())
+        self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, self._dtype)
+        self.draws = lifted.draws
+        self.random_inside = lifted.random_inside
+        self.seconds = graph.seconds + time.perf_counter() - started
+        self.native: NativeStep | None = None
+        self.build: Build | None = None
+        self.request: Request | None = None
+        self.refused = ""
+        self._spec, self._places = self._layout()
+
+    # --- traced
+
+    def traced(self, batches: Batches, number: int) -> np.ndarray:
+        """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
+        losses = np.empty(number)
+        rows = torch.from_numpy(self._memory.rows(number)).to(self._dtype)
+        for k in range(number):
+            draws = [draw() for draw in self.draws]
+            leaves, indices = self._batch(batches)
+            inputs = self._inputs(draws, rows[k], leaves, indices)
+            with torch.no_grad():
+                losses[k] = float(self.step.module(*inputs)[0])
+            if not math.isfinite(losses[k]):
+                return losses[: k + 1]
+        return losses
+
+    # --- compiled
+
+    def prepare(self, num_threads: int) -> Path | None:
+        """What there is to compile; the folder of the result if the cache has it."""
+        if self.request is None:
+            self.request = compiler.request(self.step, self._spec, num_threads)
+        return compiler.cached(self.request)
+
+    def load(self, folder: Path) -> None:
+        """Bind the compiled loop to memory.
+
+        Raises:
+            NativeError: it does not load.
+        """
+        assert self.request is not None
+        draws = [torch.zeros(draw.shape, dtype=draw.dtype) for draw in self.draws]
+        row = torch.zeros(self.step.row_width, dtype=self._dtype)
+        leaves = [v.clone() if i in self._fed else v.contiguous() for i, v in enumerate(self._feed.leaves)]
+        indices = None if self._feed.indices is None else self._feed.indices.clone()
+        inputs = [v.contiguous() for v in self._inputs(draws, row, leaves, indices)]
+        self.native = NativeStep(folder, self.request.job.library, inputs)
+
+    def compiled(self, batches: Batches, number: int) -> np.ndarray:
+        """Take `number` steps in the loop; their losses. Stops after one that is not finite.
+
+        Raises:
+            NativeError: an operator of torch's raised.
+        """
+        assert self.native is not None
+        losses = np.empty(number)
+        done = 0
+        while done < number:
+            some = min(number - done, self._at_once())
+            feeds = self._feeds(batches, some)
+            taken = self.native(feeds, losses[done : done + some])
+            done += taken
+            if taken < some or not math.isfinite(losses[done - 1]):
+                return losses[:done]
+        return losses
+
+    def _layout(self) -> tuple[DriverSpec, dict[str, list[int]]]:
+        """Which inputs the loop fills itself, and which it is fed."""
+        step, count = self.step, self.step.num_draws
+        places: dict[str, list[int]] = {"draws": list(range(count))}
+        next_place = count + len(self._memory.values) + len(self._memory.states) + len(self._buffers)
+        places["row"] = [next_place]
+        first_leaf = next_place + 1 + len(step.constants)
+        places["leaves"] = [first_leaf + i for i in self._fed]
+        places["indices"] = [] if self._feed.indices is None else [first_leaf + len(self._feed.leaves)]
+        normal = all(draw.standard_normal for draw in self.draws)
+        fed = [*places["row"], *([] if normal else places["draws"]), *places["leaves"], *places["indices"]]
+        return DriverSpec(tuple(places["draws"]) if normal else (), tuple(fed)), places
+
+    def _feeds(self, batches: Batches, number: int) -> list[np.ndarray]:
+        """Contents of the fed inputs for the next `number` steps, in the order of the driver's specification."""
+        kind = np.float64 if self._dtype == torch.float64 else np.float32
+        feeds = [np.ascontiguousarray(self._memory.rows(number), dtype=kind)]
+        if not self._spec.normals and self.draws:
+            made = [[draw() for draw in self.draws] for _ in range(number)]
+            feeds += [_stacked([one[i] for one in made]) for i in range(len(self.draws))]
+        if self._fed:
+            drawn = [self._batch(batches) for _ in range(number)]
+            feeds += [_stacked([leaves[i] for leaves, _ in drawn]) for i in self._fed]
+            if self._feed.indices is not None:
+                feeds.append(_stacked([indices for _, indices in drawn if indices is not None]))
+        else:
+            rows = batches.rows(number)
+            if rows is not None:
+                feeds.append(np.ascontiguousarray(rows.numpy()))
+        return feeds
+
+    def _at_once(self) -> int:
+        size = 8 * max(1, self.step.row_width)
+        size += sum(self._feed.leaves[i].nbytes for i in self._fed)
+        size += 0 if self._spec.normals else sum(8 * math.prod(draw.shape) for draw in self.draws)
+        size += 0 if self._feed.indices is None else self._feed.indices.nbytes
+        return max(1, _FED_AT_ONCE // size)
+
+    # --- both
+
+    def _batch(self, batches: Batches) -> tuple[list[Tensor], Tensor | None]:
+        """The data's tensors as the step wants them, and the rows of the next batch."""
+        if self._fed:
+            leaves, _ = leaves_of(next(batches))
+            return leaves[:-1], leaves[-1]
+        rows = batches.rows(1)
+        return list(self._feed.leaves), None if rows is None else rows[0]
+
+    def _inputs(
+        self, draws: Sequence[Tensor], row: Tensor, leaves: Sequence[Tensor], indices: Tensor | None
+    ) -> list[Tensor]:
+        memory = self._memory
+        held = [*draws, *memory.values, *memory.states, *self._buffers, row, *self.step.constants, *leaves]
+        return held if indices is None else [*held, indices]
+
+
+def _stacked(values: Sequence[Tensor]) -> np.ndarray:
+    stacked: np.ndarray = torch.stack(list(values)).contiguous().numpy()
+    return stacked
