@@ -291,14 +291,14 @@ class CosineRate:
         return np.asarray(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
-def default_optimizer(num_steps: int | None) -> Factory:
-    """Adam at rate 0.02, decaying along a half cosine to a hundredth of it at the last of `num_steps`.
+def default_optimizer(num_steps: int | None, learning_rate: float = LEARNING_RATE) -> Factory:
+    """Adam, its learning rate decaying along a half cosine to a hundredth of it at the last of `num_steps`.
 
     With no known end the rate stays constant until :meth:`FitOptimizer.cool` is called.
     """
 
     def make(params: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler]:
-        optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(params, lr=learning_rate, betas=(0.9, 0.99))
         return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
 
     return make
