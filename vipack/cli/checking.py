@@ -24,6 +24,8 @@ def run(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         dtype=program.dtype,
     )
+    if found.table is None:  # there is nothing to show but the reason
+        found.raise_if_bad()
     print(found)
     if found.ok:
         return 0

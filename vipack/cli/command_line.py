@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     # A command is imported when it is asked for: torch takes seconds, and --help needs none of it.
     code: int = importlib.import_module(f"vipack.cli.{chosen.module}").run(chosen)
+    sys.stdout.flush()  # here, where a reader that has gone away is dealt with
     return code
 
 

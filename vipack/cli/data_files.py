@@ -64,6 +64,8 @@ def _read_mtx(path: Path) -> Any:
 def _read_table(separator: str) -> Callable[[Path], dict[str, Any]]:
     def read(path: Path) -> dict[str, Any]:
         table = pd.read_csv(path, sep=separator)
+        if table.empty:
+            raise DataError(f"{path}: has no rows below its first line, which names the columns; give at least one.")
         return {str(column).strip(): table[column] for column in table.columns}
 
     return read
