@@ -10,9 +10,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vipack import datasets, diagnostics, errors, plots
     from vipack.diagnostics import compare
+    from vipack.engine.svi import SVI
     from vipack.training import Checkpoint, Converged, Every, Fit, TimeLimit, check, fit, load
 
 __all__ = [
+    "SVI",
     "Checkpoint",
     "Converged",
     "Every",
@@ -35,6 +37,7 @@ _HOMES = {
         ["Checkpoint", "Converged", "Every", "Fit", "TimeLimit", "check", "fit", "load"], "vipack.training"
     ),
     "compare": "vipack.diagnostics",
+    "SVI": "vipack.engine.svi",
 }
 _ROOMS = ("datasets", "diagnostics", "errors", "plots")
 

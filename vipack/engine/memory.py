@@ -34,7 +34,8 @@ class Snapshot:
     values: tuple[Tensor, ...]
     states: tuple[Tensor, ...]
     buffers: dict[str, Tensor]
-    counts: tuple[int, ...]
+    counts: Tensor
+    plain_counts: tuple[int, ...]
     rates: tuple[Any, ...]
     generator: Tensor
     optimizer: dict[str, Any] | None
@@ -73,10 +74,12 @@ class Memory:
         self.units, members = _units(self._tensors, self._handles, [rule or _FROZEN for rule in rules])
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
-        self._all_rates = _distinct_rates(self._handles)
+        self._all_rates = _distinct_rates(self._handles, members)
         self._members = members
         for unit in self.units:
             self._adopt(unit)
+        self._counts = self._adopt_counts()
+        self._plain_counts = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), int)]
 
     @property
     def one_by_one(self) -> bool:
@@ -95,9 +98,7 @@ class Memory:
         for unit, handle in zip(self.units, self._members, strict=True):
             if handle is not None and unit.rule.width:
                 parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
-        for handle in self._handles:
-            if handle is not None:
-                _advance(handle, num_steps)
+        self._count_on(num_steps)
         return np.concatenate(parts, axis=1)
 
     def finish(self, loss: float) -> None:
@@ -116,7 +117,8 @@ class Memory:
             tuple(value.clone() for value in self.values),
             tuple(state.clone() for state in self.states),
             {key: buffer.clone() for key, buffer in self._parameters.buffers().items()},
-            tuple(_count(handle) for handle in self._handles if handle is not None),
+            self._counts.clone(),
+            tuple(_state(handle)["step"] for handle in self._plain_counts),
             tuple(rates.state() for rates in self._all_rates.values()),
             torch.get_rng_state(),
             self._optimizer.state() if self.outside else None,
@@ -129,14 +131,27 @@ class Memory:
                 held.copy_(saved)
             for key, buffer in self._parameters.buffers().items():
                 buffer.copy_(snapshot.buffers[key])
-        known = [handle for handle in self._handles if handle is not None]
-        for handle, count in zip(known, snapshot.counts, strict=True):
-            _advance(handle, count - _count(handle))
+        self._counts.copy_(snapshot.counts)
+        for handle, count in zip(self._plain_counts, snapshot.plain_counts, strict=True):
+            _state(handle)["step"] = count
         for rates, saved in zip(self._all_rates.values(), snapshot.rates, strict=True):
             rates.restore(saved)
         if snapshot.optimizer is not None:
             self._optimizer.load_state(snapshot.optimizer)
         torch.set_rng_state(snapshot.generator)
+
+    def _count_on(self, num_steps: int) -> None:
+        self._counts += num_steps
+        for handle in self._plain_counts:
+            _state(handle)["step"] += num_steps
+
+    def _adopt_counts(self) -> Tensor:
+        """Step counts that are tensors, as one vector that the optimizers' own counts are elements of."""
+        counted = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), Tensor)]
+        vector = torch.tensor([float(_state(handle)["step"]) for handle in counted])
+        for place, handle in enumerate(counted):
+            _state(handle)["step"] = vector[place]
+        return vector
 
     def _adopt(self, unit: Unit) -> None:
         """Move a unit's parameters and state into vectors, and leave views where they were."""
@@ -162,15 +177,14 @@ class Memory:
             self.states.append(vector)
 
 
+def _state(handle: Handle) -> dict[str, Any]:
+    state: dict[str, Any] = handle.optimizer.state[handle.parameter]
+    return state
+
+
 def _count(handle: Handle) -> int:
     """Steps that the optimizer has taken with a parameter; at least the one before its memory was adopted."""
-    return int(handle.optimizer.state[handle.parameter].get("step", 1))
-
-
-def _advance(handle: Handle, num_steps: int) -> None:
-    state = handle.optimizer.state[handle.parameter]
-    if "step" in state:
-        state["step"] += num_steps
+    return int(_state(handle).get("step", 1))
 
 
 def _units(
@@ -238,9 +252,13 @@ def _rate_key(handle: Handle) -> tuple[int, int]:
     return id(handle.optimizer), id(handle.group)
 
 
-def _distinct_rates(handles: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
+def _distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
+    """The rates that are asked for, one a unit, and those of schedules, which must move on with every step."""
     found: dict[tuple[int, int], Rates] = {}
-    for handle in handles:
-        if handle is not None:
-            found.setdefault(_rate_key(handle), Rates(handle.optimizer, handle.group, handle.scheduler))
+    for handle in [*members, *handles]:
+        if handle is None:
+            continue
+        rates = Rates(handle.optimizer, handle.group, handle.scheduler)
+        if handle in members or rates.moving:
+            found.setdefault(_rate_key(handle), rates)
     return found

@@ -29,7 +29,7 @@ LEARNING_RATE = 0.02  # see docs/fitting.md for how it was chosen
 FINAL_RATE = 0.01  # of the learning rate, at the last step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Handle:
     """One parameter, and the torch optimizer, options and schedule that update it.
 
@@ -99,10 +99,12 @@ class FitOptimizer(PyroOptim):  # type: ignore[misc]
 class PyroOptimizer(FitOptimizer):
     """A ``pyro.optim`` optimizer, with its per-parameter options, clipping and schedules."""
 
-    def __init__(self, optim: PyroOptim, parameters: Parameters) -> None:
-        self._optim = copy.copy(optim)
-        self._optim.optim_objs, self._optim.grad_clip = {}, {}
-        self._optim._state_waiting_to_be_consumed = {}
+    def __init__(self, optim: PyroOptim, parameters: Parameters, *, shared: bool = False) -> None:
+        """`shared` works on the user's optimizer itself, as ``vipack.SVI`` does."""
+        self._optim = optim if shared else copy.copy(optim)
+        if not shared:
+            self._optim.optim_objs, self._optim.grad_clip = {}, {}
+            self._optim._state_waiting_to_be_consumed = {}
         self._parameters = parameters
 
     def update(self, params: set[Tensor]) -> None:
@@ -291,14 +293,14 @@ class CosineRate:
         return np.asarray(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
-def default_optimizer(num_steps: int | None, learning_rate: float = LEARNING_RATE) -> Factory:
-    """Adam, its learning rate decaying along a half cosine to a hundredth of it at the last of `num_steps`.
+def default_optimizer(num_steps: int | None) -> Factory:
+    """Adam at rate 0.02, decaying along a half cosine to a hundredth of it at the last of `num_steps`.
 
     With no known end the rate stays constant until :meth:`FitOptimizer.cool` is called.
     """
 
     def make(params: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler]:
-        optimizer = torch.optim.Adam(params, lr=learning_rate, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, betas=(0.9, 0.99))
         return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
 
     return make

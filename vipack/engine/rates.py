@@ -20,6 +20,7 @@ class Rates:
 
     Attributes:
         one_by_one: whether a rate depends on the loss of the step before.
+        moving: whether taking a rate changes anything.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Rates:
         self._group = group
         self._scheduler = scheduler
         self.one_by_one = isinstance(scheduler, ReduceLROnPlateau)
+        self.moving = scheduler is not None or isinstance(optimizer, ClippedAdam)
 
     def take(self, num_steps: int) -> np.ndarray:
         """Rates of the next `num_steps` steps, ``(K,)`` float64; the optimizer and its schedule stand after them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -47,6 +47,30 @@ class Parameters:
         self._settled = False
         self._unplaced = False
         self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
+
+    @classmethod
+    def of_store(
+        cls, names: Iterable[str], modules: Iterable[nn.Module], dtype: torch.dtype, device: torch.device
+    ) -> Parameters:
+        """Parameters that are those of Pyro's global store and of `modules`, rather than a fit's own: the same tensors."""
+        store = pyro.get_param_store()
+        shared = cls(dtype, device)
+        for name in names:
+            value: Any = store._params[name]
+            shared.unconstrained[name] = value
+            shared.constraints[name] = store._constraints[name]
+            shared._adopted[id(value)] = (value, name)
+            if isinstance(value, nn.Parameter):
+                shared._theirs.add(id(value))
+        shared._modules = list({id(module): module for module in modules}.values())
+        shared._buffers = {
+            f"{place}.{name}": buffer
+            for place, module in enumerate(shared._modules)
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        }
+        shared._settled = shared._unplaced = True
+        return shared
 
     @contextlib.contextmanager
     def bound(
