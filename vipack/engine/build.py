@@ -23,8 +23,8 @@ import torch
 
 from vipack.engine.driver import Driver, DriverSpec, emit
 from vipack.engine.library import SOURCE
-from vipack.engine.lowering import lower
-from vipack.engine.plan import LibraryCall, View, read_plan
+from vipack.engine.lowering import lower, save_artifact
+from vipack.engine.plan import LibraryCall, PlanError, View, read_plan
 from vipack.engine.text import GraphText
 
 __all__ = ["Job", "build", "library_name"]
@@ -47,10 +47,9 @@ class Job:
 
 
 def build(job: Job, folder: Path) -> None:
-    """Write ``step.so`` and ``manifest.json`` into `folder`.
+    """Write ``step.so`` and ``manifest.json`` into `folder`; where there is no plan, Inductor's own artifact.
 
     Raises:
-        PlanError: Inductor's program was not understood.
         RuntimeError: no compiler, or it failed.
     """
     examples = [
@@ -58,8 +57,13 @@ def build(job: Job, folder: Path) -> None:
     ]
     with _trusting_cpu_flags():
         code = lower(job.graph.module(), examples, job.num_threads)
-        plan = read_plan(code, job.inputs)
-        driver = emit(plan, job.spec)
+        try:
+            plan = read_plan(code, job.inputs)
+            driver = emit(plan, job.spec)
+        except PlanError as error:
+            save_artifact(job.graph.module(), examples, job.num_threads, folder / "artifact")
+            (folder / "manifest.json").write_text(json.dumps({"no_loop": str(error)}))
+            return
         _compile_all(job, driver, folder)
     manifest = {
         "arena": driver.arena,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-__all__ = ["lower"]
+__all__ = ["lower", "save_artifact"]
 
 
 def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int) -> str:
@@ -25,21 +26,33 @@ def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int) 
     from torch._inductor import standalone_compile
 
     patches = {
-        "cpp.threads": num_threads,
+        **_patches(num_threads),
         "force_disable_caches": True,
-        "fallback_random": True,  # draws inside the graph come from torch's own generator, as in every other tier
-        "cpp.enable_kernel_profile": False,
-        "size_asserts": True,
+        "size_asserts": True,  # they say what layout a library call's result is taken to have
         "alignment_asserts": False,
         "memory_planning": False,
     }
+    options = {"config_patches": patches}
     with torch.no_grad(), _generated_code() as programs:
-        standalone_compile(
-            module, list(examples), dynamic_shapes="from_example_inputs", options={"config_patches": patches}
-        )
+        standalone_compile(module, list(examples), dynamic_shapes="from_example_inputs", options=options)
     if len(programs) != 1:
         raise RuntimeError(f"Inductor generated {len(programs)} programs for one graph")
     return programs[0]
+
+
+def save_artifact(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int, path: Path) -> None:
+    """Compile `module` the ordinary way, into a folder that ``CompiledArtifact.load`` reads."""
+    from torch._inductor import standalone_compile
+
+    options = {"config_patches": _patches(num_threads)}
+    with torch.no_grad():
+        made = standalone_compile(module, list(examples), dynamic_shapes="from_example_inputs", options=options)
+    made.save(path=str(path), format="unpacked")
+
+
+def _patches(num_threads: int) -> dict[str, Any]:
+    # Draws inside the graph come from torch's own generator, as in every other tier.
+    return {"cpp.threads": num_threads, "fallback_random": True}
 
 
 @contextlib.contextmanager

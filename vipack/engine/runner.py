@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vipack.engine import compiler
+from vipack.engine.called import CalledStep
 from vipack.engine.capture import Graph, leaves_of
 from vipack.engine.compiler import Build, Request
 from vipack.engine.driver import DriverSpec
 from vipack.engine.memory import Memory
-from vipack.engine.native import NativeStep
+from vipack.engine.native import NativeStep, read_manifest
 from vipack.engine.noise import lift_draws
 from vipack.engine.step import Feed, StepGraph, assemble
 from vipack.program import Arguments, Parameters
 
 __all__ = ["Batches", "GraphRunner"]
 
+_NOTHING: Any = None  # a stream of batches where none is asked
 _FED_AT_ONCE = 64_000_000  # bytes of inputs that change from step to step, laid out before a call of the loop
 
 
@@ -38,8 +40,8 @@ class Batches(Protocol):
         """The next batch, which stays the next."""
         ...
 
-    def upcoming(self) -> tuple[int | None, int]:
-        """Rows in the next batch (None: all), and how many of that size come in a row."""
+    def upcoming(self) -> tuple[Hashable, int]:
+        """What tells the next batch's shape from others', and how many batches of that shape come in a row."""
         ...
 
     def rows(self, number: int) -> Tensor | None:
@@ -63,12 +65,21 @@ class GraphRunner:
     """A captured step on batches of one shape, over the memory that all tiers share.
 
     Attributes:
+        live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`.
         native: the compiled loop, once there is one.
         build: its compilation under way.
+        note: what is to be known of it.
     """
 
     def __init__(
-        self, graph: Graph, memory: Memory, parameters: Parameters, batch: Arguments, whole: Arguments | None
+        self,
+        graph: Graph,
+        memory: Memory,
+        parameters: Parameters,
+        batch: Arguments,
+        whole: Arguments | None,
+        *,
+        live: bool = False,
     ) -> None:
         self._memory = memory
         self._parameters = parameters
@@ -83,12 +94,18 @@ class GraphRunner:
         self._fed = () if full is not None or not indexed else tuple(range(len(data)))
         held = tuple(full) if full is not None else tuple(data)
         self._feed = Feed(held, gathered, batch.indices if indexed else None)
+        self._live = live
+        self._leaves = list(held)
+        self._versions = [leaf._version for leaf in held]
+        self._bound: list[Tensor] = []
+        self._one = np.empty(1)
         self._buffers = list(parameters.buffers().values())
         self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, self._dtype)
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
-        self.native: NativeStep | None = None
+        self.native: NativeStep | CalledStep | None = None
+        self.note = ""
         self.build: Build | None = None
         self.request: Request | None = None
         self.refused = ""
@@ -110,6 +127,15 @@ class GraphRunner:
                 return losses[: k + 1]
         return losses
 
+    def take(self, leaves: Sequence[Tensor]) -> None:
+        """Let the next steps work on these tensors, of the shapes that the graph was captured with."""
+        for place, leaf in enumerate(leaves):
+            same = leaf is self._leaves[place] and leaf._version == self._versions[place]
+            if not same and self._bound:
+                self._bound[place].copy_(leaf)
+            self._versions[place] = leaf._version
+        self._leaves = list(leaves)
+
     # --- compiled
 
     def prepare(self, num_threads: int) -> Path | None:
@@ -127,10 +153,16 @@ class GraphRunner:
         assert self.request is not None
         draws = [torch.zeros(draw.shape, dtype=draw.dtype) for draw in self.draws]
         row = torch.zeros(self.step.row_width, dtype=self._dtype)
-        leaves = [v.clone() if i in self._fed else v.contiguous() for i, v in enumerate(self._feed.leaves)]
+        leaves = [v.clone() if self._live or i in self._fed else v.contiguous() for i, v in enumerate(self._leaves)]
+        self._bound = leaves
         indices = None if self._feed.indices is None else self._feed.indices.clone()
         inputs = [v.contiguous() for v in self._inputs(draws, row, leaves, indices)]
-        self.native = NativeStep(folder, self.request.job.library, inputs)
+        no_loop = read_manifest(folder).get("no_loop", "")
+        if no_loop:
+            self.native = CalledStep(folder, self._spec, inputs)
+            self.note = f"called a step at a time: {no_loop}"
+        else:
+            self.native = NativeStep(folder, self.request.job.library, inputs)
 
     def compiled(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps in the loop; their losses. Stops after one that is not finite.
@@ -149,6 +181,19 @@ class GraphRunner:
             if taken < some or not math.isfinite(losses[done - 1]):
                 return losses[:done]
         return losses
+
+    def once(self) -> float:
+        """One step of the loop on the tensors of the step before, with as little around it as there can be."""
+        assert self.native is not None
+        for place, leaf in enumerate(self._leaves):
+            if leaf._version != self._versions[place]:
+                self._bound[place].copy_(leaf)
+                self._versions[place] = leaf._version
+        self.native(self._feeds(_NOTHING, 1), self._one)
+        loss = float(self._one[0])
+        if self._memory.one_by_one:
+            self._memory.finish(loss)
+        return loss
 
     def _layout(self) -> tuple[DriverSpec, dict[str, list[int]]]:
         """Which inputs the loop fills itself, and which it is fed."""
@@ -176,7 +221,7 @@ class GraphRunner:
             if self._feed.indices is not None:
                 feeds.append(_stacked([indices for _, indices in drawn if indices is not None]))
         else:
-            rows = batches.rows(number)
+            rows = None if batches is _NOTHING else batches.rows(number)
             if rows is not None:
                 feeds.append(np.ascontiguousarray(rows.numpy()))
         return feeds
@@ -196,7 +241,7 @@ class GraphRunner:
             leaves, _ = leaves_of(next(batches))
             return leaves[:-1], leaves[-1]
         rows = batches.rows(1)
-        return list(self._feed.leaves), None if rows is None else rows[0]
+        return self._leaves, None if rows is None else rows[0]
 
     def _inputs(
         self, draws: Sequence[Tensor], row: Tensor, leaves: Sequence[Tensor], indices: Tensor | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -87,15 +88,29 @@ class TieredEngine:
 
     Every move is checked against eager on the same draws. Where a program cannot be captured or compiled the run goes on
     a tier lower, and ``report.reason`` says why.
+
+    Args:
+        eager: takes one step as Pyro does; by default on the program's own parameters.
+        live: whether every batch may hold other tensors than the last, rather than rows of the same ones.
     """
 
-    def __init__(self, program: Program, loss: Any, optimizer: FitOptimizer, tier: Tier = "auto") -> None:
+    def __init__(
+        self,
+        program: Program,
+        loss: Any,
+        optimizer: FitOptimizer,
+        tier: Tier = "auto",
+        eager: Callable[[Arguments], float] | None = None,
+        *,
+        live: bool = False,
+    ) -> None:
         self._program = program
         self._loss = loss
         self._optimizer = optimizer
         self._tier = tier
-        self._eager = EagerStep(program, loss, optimizer)
-        self._shapes: dict[int | None, _Shape] = {}
+        self._live = live
+        self._eager = eager or EagerStep(program, loss, optimizer)
+        self._shapes: dict[Hashable, _Shape] = {}
         self._memory: Memory | None = None
         self._safe: _Safe | None = None
         self._older: _Safe | None = None  # the one before, for what shows only a step later
@@ -122,6 +137,11 @@ class TieredEngine:
     def go_on(self, tier: Tier, running: str) -> None:
         """See :class:`Engine`."""
         self._tier, self._begin = tier, running
+
+    def runner(self, key: Hashable) -> GraphRunner | None:
+        """The captured step for batches of one shape, if there is one."""
+        shape = self._shapes.get(key)
+        return None if shape is None else shape.runner
 
     # --- steps
 
@@ -197,7 +217,7 @@ class TieredEngine:
         try:
             graph = capture(self._program, self._loss, batch)
             memory = self._memory or Memory(self._program.parameters, graph.layout, self._optimizer, graph.unused)
-            runner = GraphRunner(graph, memory, self._program.parameters, batch, batches.whole())
+            runner = GraphRunner(graph, memory, self._program.parameters, batch, batches.whole(), live=self._live)
         except CaptureError as error:
             self.report.reason = f"eager: {error}"
             return
@@ -286,6 +306,8 @@ class TieredEngine:
             runner.native = None
             compiler.forget(folder)
             self._refuse(shape, f"the compiled step gave another loss than the graph ({mismatch})")
+        elif runner.note:
+            self.report.reason = f"compiled: {runner.note}"
 
     def _try_native(self, runner: GraphRunner, batches: Batches) -> str:
         """Take up to three steps by the graph and by the loop, go back to before, and say how they differ."""
@@ -367,7 +389,7 @@ class _Again:
     def peek(self) -> Arguments:
         return self._batch
 
-    def upcoming(self) -> tuple[int | None, int]:
+    def upcoming(self) -> tuple[Hashable, int]:
         indices = self._batch.indices
         return None if indices is None else len(indices), 1
 
