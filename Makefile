@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
 
-test: $(VENV)/.ready-test
+test: $(VENV)/.ready-test $(VENV)/.ready-arviz1
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: $(VENV)/.ready-test
@@ -38,6 +38,11 @@ $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[topics,data,flows,test]"
 	touch $@
 
+# ArviZ 1.x lives in an environment of its own, without torch; the tests of the export run there too.
+$(VENV)/.ready-arviz1: tests/export/arviz1_environment.sh | $(VENV)/bin/python
+	sh tests/export/arviz1_environment.sh .venv-arviz1
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo-output build dist .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .venv-arviz1 demo-output build dist .mypy_cache .ruff_cache .pytest_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,97 @@
+"""The demo, quickly: it writes a page that holds everything, and the exact answers that it checks itself against are right."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from vipack.cli import main
+from vipack.cli.demo.schools import exact_answer
+from vipack.cli.demo.topics import one_topic_evidence, orderings
+from vipack.datasets import TextRules, corpus_from_texts, eight_schools
+
+PICTURES = {
+    "schools_compare", "schools_posterior", "schools_khat", "schools_losses", "topics", "topics_losses", "digits_new",
+    "digits_fit",
+}  # fmt: skip
+TABLES = {"schools_compare", "schools_exact", "topics", "digits"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The folder that ``vipack demo --quick`` writes."""
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIPACK_CACHE", str(folder / "cache"))
+        assert main(["demo", "--quick", "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_it_writes_pictures_tables_and_a_page(demo):
+    names = {path.name for path in demo.iterdir()}
+    assert names == {
+        "index.html",
+        *(f"{name}.png" for name in PICTURES),
+        *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "md")),
+    }
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in demo.glob("*.png"))
+
+
+def test_the_page_holds_everything_itself(demo):
+    page = (demo / "index.html").read_text()
+    assert page.count('src="data:image/png;base64,') == len(PICTURES)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert page.count("<h2") == page.count("What to see.") == page.count("Whether to trust it.") == 3
+    assert set(re.findall(r'href="#(\w+)"', page)) == set(re.findall(r'id="(\w+)"', page))
+    assert "too few steps to mean anything" in page
+
+
+def test_six_fits_of_eight_schools_are_compared(demo):
+    table = pd.read_csv(demo / "schools_compare.csv", index_col="fit")
+    assert len(table) == 6
+    assert {name.split()[0] for name in table.index} == {"centred", "non-centred"}
+    assert {name.split()[1] for name in table.index} == {"mean-field", "full-rank", "flow"}
+
+
+def test_eight_schools_exact_answer_is_that_of_quadrature():
+    schools = eight_schools()
+    y, sigma = schools["y"], schools["sigma"]
+
+    def integrate(function):
+        def density(mu, tau):
+            likelihood = np.prod(scipy.stats.norm.pdf(y, mu, np.sqrt(sigma**2 + tau**2)))
+            prior = scipy.stats.norm.pdf(mu, 0, 5) * scipy.stats.halfcauchy.pdf(tau, scale=5)
+            return function(mu, tau) * likelihood * prior * 1e12  # so that the absolute tolerance means something
+
+        return scipy.integrate.dblquad(density, 0, 200, -40, 40, epsabs=1e-6, epsrel=1e-5)[0] / 1e12
+
+    evidence = integrate(lambda mu, tau: 1.0)
+    exact = exact_answer(y, sigma)
+    assert exact.evidence == pytest.approx(np.log(evidence), abs=1e-4)
+    assert exact.moments()["mean of mu"] == pytest.approx(integrate(lambda mu, tau: mu) / evidence, abs=2e-3)
+    assert exact.moments()["mean of tau"] == pytest.approx(integrate(lambda mu, tau: tau) / evidence, abs=2e-3)
+
+
+@pytest.mark.parametrize(("name", "grid"), [("mu", np.linspace(-60, 70, 4_000)), ("tau", np.linspace(0, 300, 40_000))])
+def test_eight_schools_exact_densities_have_the_exact_moments(name, grid):
+    schools = eight_schools()
+    exact = exact_answer(schools["y"], schools["sigma"])
+    heights = exact.density(name, grid)
+    mean = np.trapezoid(grid * heights, grid)
+    assert np.trapezoid(heights, grid) == pytest.approx(1, abs=2e-3)
+    assert mean == pytest.approx(exact.moments()[f"mean of {name}"], abs=0.02)
+    sd = np.sqrt(np.trapezoid((grid - mean) ** 2 * heights, grid))
+    assert sd == pytest.approx(exact.moments()[f"sd of {name}"], abs=0.02)
+
+
+def test_the_evidence_of_one_topic_is_that_of_its_words_drawn_one_by_one():
+    corpus = corpus_from_texts(["tree tree bird", "bird fish tree"], rules=TextRules(min_documents=1, max_fraction=1.0))
+    seen, log_p = dict.fromkeys(corpus.vocabulary, 0.2), 0.0
+    for word in ["tree", "tree", "bird", "bird", "fish", "tree"]:  # Polya's urn
+        log_p += np.log(seen[word] / sum(seen.values()))
+        seen[word] += 1
+    assert one_topic_evidence(corpus, 0.2) == pytest.approx(log_p)
+    assert orderings(corpus) == pytest.approx(np.log(3) + np.log(6))

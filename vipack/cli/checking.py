@@ -1,0 +1,34 @@
+"""``vipack check``: the table of sites and shapes, and what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import vipack
+from vipack.cli.programs import read_guide, read_program
+
+__all__ = ["run"]
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """0 if nothing would stop or spoil training, else 2."""
+    program = read_program(chosen)
+    found = vipack.check(
+        program.model,
+        read_guide(chosen.guide),
+        data=program.arguments.data,
+        fixed=program.arguments.fixed,
+        batch_size=chosen.batch_size,
+        batch_plate=chosen.batch_plate,
+        seed=chosen.seed,
+        dtype=program.dtype,
+    )
+    if found.table is None:  # there is nothing to show but the reason
+        found.raise_if_bad()
+    print(found)
+    if found.ok:
+        return 0
+    count = len(found.errors)
+    print(f"vipack: error: {chosen.model} has {count} error{'s' if count > 1 else ''}; see above.", file=sys.stderr)
+    return 2

@@ -1,0 +1,53 @@
+"""``vipack demo``: three real problems, fitted, judged and written up on one page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+
+import pyro
+import torch
+
+import vipack
+from vipack.cli.demo.digits import run_digits
+from vipack.cli.demo.page import write_page
+from vipack.cli.demo.part import Settings, say
+from vipack.cli.demo.schools import run_schools
+from vipack.cli.demo.topics import run_topics
+from vipack.cli.programs import output_folder
+
+__all__ = ["run"]
+
+_LEAD = "Variational inference for Pyro models: fit fast, compare guides, know when to trust the answer."
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Write the demo to a folder."""
+    folder = output_folder(chosen.out)
+    settings = Settings.of(chosen.seed, quick=chosen.quick)
+    started = time.perf_counter()
+    parts = []
+    for i, (name, run_part) in enumerate(
+        (("eight schools", run_schools), ("topics", run_topics), ("digits", run_digits)), start=1
+    ):
+        say(f"[{i}/3] {name}")
+        part = run_part(settings)
+        part.write(folder)
+        parts.append(part)
+    seconds = time.perf_counter() - started
+    note = (
+        f"vipack {vipack.__version__}, Pyro {pyro.__version__}, PyTorch {torch.__version__}, Python "
+        f"{platform.python_version()}, {os.cpu_count()} cores, seed {settings.seed}: {seconds:.0f} s"
+        f"{', with --quick: too few steps to mean anything' if chosen.quick else ''}."
+    )
+    write_page(folder / "index.html", parts, _LEAD, note)
+    say("=" * 72)
+    for part in parts:
+        say(f"{part.verdict:<10} {part.title}\n{'':<10} {part.answer}")
+    say(f"\ndone in {seconds:.0f} s; open {(folder / 'index.html').absolute()}")
+    say(
+        f"tables and pictures are beside it: {', '.join(sorted(p.name for p in folder.iterdir() if p.suffix != '.html'))}"
+    )
+    return 0

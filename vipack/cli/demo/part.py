@@ -1,0 +1,76 @@
+"""One part of the demo: what was asked, what came out, and whether to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vipack.cli.tables import markdown_table
+
+__all__ = ["Part", "Picture", "Settings", "say"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much work each part does."""
+
+    seed: int
+    school_steps: int
+    topic_steps: int
+    digit_steps: int
+    num_draws: int
+
+    @staticmethod
+    def of(seed: int, *, quick: bool) -> Settings:
+        """The full demo, or just enough to see that everything runs."""
+        return Settings(seed, 60, 30, 60, 200) if quick else Settings(seed, 2_000, 1_200, 2_500, 4_000)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and a sentence that says what it shows."""
+
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the page.
+
+    Attributes:
+        question: what is asked, of which data and model.
+        verdict: TRUST, CORRECTED or DISTRUST.
+        see: what to look at.
+        trust: whether to believe it, and why.
+        answer: one line of it, for the summary.
+        tables, pictures: by file name without its ending.
+        seconds: everything included.
+    """
+
+    title: str
+    question: str
+    verdict: str
+    see: str
+    trust: str
+    answer: str
+    tables: Mapping[str, pd.DataFrame]
+    pictures: Mapping[str, Picture]
+    seconds: float
+
+    def write(self, folder: Path) -> None:
+        """The tables as CSV and Markdown, the pictures as PNG."""
+        for name, table in self.tables.items():
+            table.to_csv(folder / f"{name}.csv")
+            (folder / f"{name}.md").write_text(markdown_table(table) + "\n", encoding="utf-8")
+        for name, picture in self.pictures.items():
+            picture.figure.savefig(folder / f"{name}.png", dpi=130)
+
+
+def say(text: str = "") -> None:
+    """A line for who is watching, at once even into a file."""
+    print(text, flush=True)

@@ -1,0 +1,48 @@
+"""``vipack fit``: one guide trained, and what there is to know of it written down."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import vipack
+from vipack.cli.pictures import save_picture
+from vipack.cli.programs import output_folder, read_guide, read_program, train
+from vipack.cli.tables import text_table
+from vipack.errors import UsageError
+from vipack.types import StopReason
+
+__all__ = ["run"]
+
+_SHOWN_ROWS = 20
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """0, or 130 after Ctrl-C, when what there is has been written as well."""
+    program = read_program(chosen)
+    guide = read_guide(chosen.guide)
+    folder = output_folder(chosen.out)
+    fit = train(program, guide, chosen)
+    fit.save(folder / "fit.pt")  # first of all, so that nothing later can lose it
+    _write(fit, folder, chosen.draws, chosen.seed)
+    return 130 if fit.stopped.reason is StopReason.INTERRUPTED else 0
+
+
+def _write(fit: vipack.Fit, folder: Path, num_draws: int, seed: int) -> None:
+    summary = fit.summary(num_draws, seed=seed)
+    summary.to_csv(folder / "summary.csv", index_label="site")
+    if len(fit.losses):
+        save_picture(vipack.plots.losses(fit), folder / "losses.png")
+    save_picture(vipack.plots.posterior(fit, num_draws=num_draws, seed=seed)[0], folder / "posterior.png")
+    try:
+        fit.to_arviz(num_draws, seed=seed).to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+    except UsageError as error:  # too large to hold
+        print(f"vipack: warning: posterior.nc is left out: {error}", file=sys.stderr)
+    diagnosis = fit.diagnose(4 * num_draws, seed=seed)
+    (folder / "diagnosis.txt").write_text(f"{diagnosis}\n\n{fit!r}\n\n{fit.check}\n", encoding="utf-8")
+    print(text_table(summary.head(_SHOWN_ROWS)))
+    if len(summary) > _SHOWN_ROWS:
+        print(f"... {len(summary) - _SHOWN_ROWS} more in summary.csv")
+    print(f"\n{diagnosis}\n\n{fit.steps} steps in {fit.seconds:.1f} s ({fit.stopped})")
+    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

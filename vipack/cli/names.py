@@ -1,0 +1,37 @@
+"""The names of guides, which only the command line has: in Python, pass the guide itself."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from vipack.errors import UsageError
+
+__all__ = ["GUIDE_NAMES", "guide_named"]
+
+# name -> class in pyro.infer.autoguide, and its options
+GUIDE_NAMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "meanfield": ("AutoNormal", {}),
+    "lowrank": ("AutoLowRankMultivariateNormal", {}),
+    "fullrank": ("AutoMultivariateNormal", {}),
+    "structured": ("AutoStructured", {}),
+    "iaf": ("AutoIAFNormal", {"num_transforms": 2}),
+    "delta": ("AutoDelta", {}),
+}
+
+
+def guide_named(name: str) -> Any:
+    """The automatic guide called `name`; the class's own name, capitals, hyphens and underscores do as well.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    import pyro.infer.autoguide as autoguide
+
+    wanted = name.lower().replace("-", "").replace("_", "")
+    for key, (builder, options) in GUIDE_NAMES.items():
+        if wanted in (key, builder.lower()):
+            found = getattr(autoguide, builder)
+            return functools.partial(found, **options) if options else found
+    known = ", ".join(f"{key} ({builder})" for key, (builder, _) in GUIDE_NAMES.items())
+    raise UsageError(f"guide {name!r}: not known; the names are {known}; or give FILE.py:NAME.")

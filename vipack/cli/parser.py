@@ -1,0 +1,157 @@
+"""What can be said on the command line. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from vipack import __version__
+from vipack.cli.names import GUIDE_NAMES
+from vipack.errors import UsageError
+
+__all__ = ["make_parser"]
+
+_EXAMPLES = """examples:
+  vipack demo
+  vipack check models.py:regression --data table.csv
+  vipack fit models.py:regression --guide fullrank --data table.csv --out results
+  vipack compare models.py:regression --guides meanfield,fullrank,iaf --data table.csv
+"""
+_GUIDE = f"{', '.join(GUIDE_NAMES)}, or FILE.py:NAME"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print over several lines before it ends the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help.")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ``vipack``; the result's ``module`` is the command's, in ``vipack.cli``.
+
+    Parsing raises:
+        UsageError: words that are no command line of vipack's.
+    """
+    parser = _Parser(
+        prog="vipack",
+        description="Variational inference for Pyro models: fit fast, compare guides, know when to trust the answer.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vipack {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    _add_demo(commands)
+    _add_check(commands)
+    _add_fit(commands)
+    _add_compare(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="fit three real problems and write a page about them",
+        description="Compares guides on eight schools, finds topics in the docstrings of the standard library and draws "
+        "new digits with a VAE, in two minutes or so. Writes index.html, tables and pictures.",
+    )
+    command.add_argument("--out", metavar="DIR", default="demo-output", help="folder to write to (%(default)s)")
+    command.add_argument("--quick", action="store_true", help="a few steps of each, to see that it runs")
+    _add_common(command, "demo")
+
+
+def _add_check(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "check",
+        help="look for mistakes in a model, a guide and their data, before training",
+        description="Prints the table of sites and shapes, and what is wrong. Ends with 0 if nothing is, else with 2.",
+    )
+    _add_program(command)
+    command.add_argument("--guide", metavar="GUIDE", help=f"{_GUIDE} (fullrank)")
+    _add_common(command, "checking")
+
+
+def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "fit",
+        help="train a guide, and write the fit, its draws, tables and plots",
+        description="Writes fit.pt, summary.csv, posterior.nc (ArviZ), losses.png, posterior.png and diagnosis.txt.",
+    )
+    _add_program(command)
+    command.add_argument("--guide", metavar="GUIDE", help=f"{_GUIDE} (fullrank)")
+    command.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
+    command.add_argument("--draws", metavar="N", type=_positive, default=1_000, help="in posterior.nc (%(default)s)")
+    _add_training(command)
+    _add_common(command, "fitting")
+
+
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="train several guides for one model and rank them",
+        description="Prints one row a guide, best first; with --out writes compare.csv and compare.png as well.",
+    )
+    _add_program(command)
+    command.add_argument("--guides", metavar="A,B,...", required=True, help=f"{_GUIDE}; separated by commas")
+    command.add_argument("--out", metavar="DIR", help="folder to write to")
+    _add_training(command)
+    _add_common(command, "comparing")
+
+
+def _add_program(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="FILE.py:MODEL", help="a Python file and the name of a Pyro model in it")
+    command.add_argument(
+        "--data",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="arguments of the model by name: .npz, .json (Stan's kind), .csv, .tsv; or one array, the model's first "
+        "argument: .npy, .mtx, sparse .npz. Numbers are passed as --fixed. May be given again",
+    )
+    command.add_argument(
+        "--columns",
+        metavar="A,B=C,...",
+        help="what to use of --data: argument A from the column A, argument B from the column C",
+    )
+    command.add_argument(
+        "--fixed",
+        metavar="X",
+        action="append",
+        default=[],
+        help="what no batch cuts: NAME=VALUE, a file such as --data takes, or the NAME of an array in --data. May be "
+        "given again",
+    )
+    command.add_argument("--batch-size", metavar="B", type=_positive, help="rows a step (all)")
+    command.add_argument("--batch-plate", metavar="NAME", help="the plate that batches are rows of, if not plain")
+    command.add_argument("--seed", metavar="N", type=int, default=0, help="decides everything random (%(default)s)")
+    command.add_argument("--dtype", choices=["float32", "float64"], help="of parameters and data (float32)")
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--steps", metavar="N", type=_positive, help="gradient steps (until converged)")
+    command.add_argument("--lr", metavar="X", type=_rate, help="learning rate of Adam (0.02)")
+    command.add_argument("--particles", metavar="N", type=_positive, default=1, help="draws a step (%(default)s)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_common(command: argparse.ArgumentParser, module: str) -> None:
+    if module == "demo":
+        command.add_argument("--seed", metavar="N", type=int, default=0, help="decides everything random (%(default)s)")
+    command.add_argument("--debug", action="store_true", help="show tracebacks and all warnings")
+    command.set_defaults(module=module)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, found {text!r}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number such as 0.01, found {text!r}")
+    return value

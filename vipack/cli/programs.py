@@ -1,0 +1,84 @@
+"""What ``check``, ``fit`` and ``compare`` share: the program that a command line names, and how it is trained."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import Trace_ELBO
+
+import vipack
+from vipack.cli.model_arguments import ModelArguments, read_arguments
+from vipack.cli.names import guide_named
+from vipack.cli.python_files import load_object
+from vipack.engine.optimizers import default_optimizer
+from vipack.errors import UsageError
+
+__all__ = ["NamedProgram", "output_folder", "read_guide", "read_program", "train"]
+
+
+@dataclass(frozen=True)
+class NamedProgram:
+    """A model of a file, and its arguments."""
+
+    model: Callable[..., Any]
+    arguments: ModelArguments
+    dtype: torch.dtype | None
+
+
+def read_program(chosen: argparse.Namespace) -> NamedProgram:
+    """
+    Raises:
+        UsageError, DataError: the model or its data cannot be had.
+    """
+    model = load_object(chosen.model, "model")
+    arguments = read_arguments(model, chosen.data, chosen.columns, chosen.fixed)
+    return NamedProgram(model, arguments, getattr(torch, chosen.dtype) if chosen.dtype else None)
+
+
+def read_guide(name: str | None) -> Any:
+    """A guide by its name or as FILE.py:NAME; None, which takes the default, for None."""
+    if name is None:
+        return None
+    return load_object(name, "guide") if ":" in name else guide_named(name)
+
+
+def output_folder(name: str) -> Path:
+    """The folder `name`, made if it is not there.
+
+    Raises:
+        UsageError: it cannot be made or written to.
+    """
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".vipack-probe"
+        probe.touch()
+        probe.unlink()
+    except FileExistsError as error:
+        raise UsageError(f"--out {name}: {error.filename} is a file; name a folder.") from error
+    except OSError as error:
+        raise UsageError(f"--out {name}: cannot be written ({error.strerror}); name another folder.") from error
+    return folder
+
+
+def train(program: NamedProgram, guide: Any, chosen: argparse.Namespace) -> vipack.Fit:
+    """Fit `guide` as the command line says."""
+    return vipack.fit(
+        program.model,
+        guide,
+        data=program.arguments.data,
+        fixed=program.arguments.fixed,
+        loss=Trace_ELBO(num_particles=chosen.particles),
+        optim=None if chosen.lr is None else default_optimizer(chosen.steps, chosen.lr),
+        steps=chosen.steps,
+        batch_size=chosen.batch_size,
+        batch_plate=chosen.batch_plate,
+        seed=chosen.seed,
+        dtype=program.dtype,
+        progress=False if chosen.quiet else None,
+    )

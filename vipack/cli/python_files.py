@@ -1,0 +1,78 @@
+"""Models and guides out of Python files, named as FILE.py:NAME."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any
+
+from vipack.errors import UsageError
+
+__all__ = ["load_object"]
+
+
+def load_object(spec: str, what: str) -> Any:
+    """What FILE.py calls NAME. A file is run once, so that a model and a guide from it share their networks.
+
+    Args:
+        spec: FILE.py:NAME.
+        what: "model" or "guide", for messages.
+
+    Raises:
+        UsageError: no such file or name, or the file raises; its line is named.
+    """
+    file, colon, name = spec.rpartition(":")
+    if not colon or not file.endswith(".py") or not name.isidentifier():
+        raise UsageError(f"{what} {spec!r}: expected FILE.py:NAME, such as models.py:{what}.")
+    path = Path(file)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "no such file"
+        raise UsageError(
+            f"{what} {spec!r}: {file}: {found}; give the path of a Python file (looked from {Path.cwd()})."
+        )
+    module = _run_file(path.resolve())
+    if not hasattr(module, name):
+        raise UsageError(f"{what} {spec!r}: {file} has no {name!r}; it defines {_own_names(module) or 'nothing'}.")
+    found = getattr(module, name)
+    if not callable(found):
+        raise UsageError(f"{what} {spec!r}: is a {type(found).__name__}, expected a function or another callable.")
+    if what == "model" and isinstance(found, type):
+        raise UsageError(f"{what} {spec!r}: is a class; name an instance of it, as after model = {name}().")
+    return found
+
+
+@functools.cache
+def _run_file(path: Path) -> types.ModuleType:
+    name = str(path)  # no importable module has such a name, so none is hidden
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # it knows what .py is
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # as for any import: data classes and pickles look their module up
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # its neighbours can be imported, as when it is run itself
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}; mend the file.") from error
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" line {lines[-1]}" if lines else ""
+        advice = "install it, or run vipack where it is" if isinstance(error, ImportError) else "mend the file"
+        if isinstance(error, SystemExit):
+            advice = 'put what runs as a script under if __name__ == "__main__":'
+        raise UsageError(f"{path}{where}: {type(error).__name__}: {error}; {advice}.") from error
+    return module
+
+
+def _own_names(module: types.ModuleType) -> str:
+    own = [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", module.__name__) == module.__name__
+    ]
+    return ", ".join(name for name in own if not name.startswith("_"))
