@@ -24,10 +24,12 @@ class DriverSpec:
     Attributes:
         normals: positions of the inputs that the loop fills with standard normals, in the order of the draws.
         fed: positions of the inputs that get new contents for every step from the caller's arrays.
+        copies: R, for R fits side by side, whose losses a step returns as a vector; None for one.
     """
 
     normals: tuple[int, ...]
     fed: tuple[int, ...]
+    copies: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
         *(f"    {line}" for line in feeds),
         *([_LOCK.format(draws="\n      ".join(draws))] if draws else []),
         *(f"    {line}" for line in body),
-        f"    const double loss = static_cast<double>(*{writer.pointer(loss, _ctype(loss.dtype))});",
-        _TAIL,
+        f"    const auto* const loss = {writer.pointer(loss, _ctype(loss.dtype))};",
+        _TAIL if spec.copies is None else _TAIL_OF_COPIES.replace("COPIES", str(spec.copies)),
     ]
     return Driver("\n".join(lines), writer.arena, tuple(writer.offsets), tuple(writer.library), tuple(writer.results))
 
@@ -156,11 +158,12 @@ class _Writer:
         n = b.size[-1]
         if batch * m * n * k > _SMALL:
             return None
-        beta, alpha = float(call.keywords.get("beta", 1)), float(call.keywords.get("alpha", 1))
-        plus = self._operand(_broadcast(added[0], out), out.dtype) if added else "nullptr, 0, 0, 0"
-        operands = ", ".join(self._operand(v, out.dtype) for v in (a, b, out))
-        kind = _ctype(out.dtype)
-        return f"product<{kind}, {batch}, {m}, {n}, {k}>({operands}, {plus}, {beta!r}, {alpha!r});"
+        alpha = float(call.keywords.get("alpha", 1))
+        plus = _broadcast(added[0], out) if added else replace(out, stride=(0, 0, 0))
+        beta = float(call.keywords.get("beta", 1)) if added else 0.0
+        shape = ", ".join(map(str, [batch, m, n, k, *_strides(a), *_strides(b), *_strides(out), *_strides(plus)]))
+        operands = ", ".join(self.pointer(v, _ctype(out.dtype)) for v in (a, b, out, plus))
+        return f"product<{_ctype(out.dtype)}, {shape}>({operands}, {beta!r}, {alpha!r});"
 
     def _solve(self, call: LibraryCall) -> str | None:
         """Small triangular systems, written out."""
@@ -174,21 +177,43 @@ class _Writer:
         if a.dtype != b.dtype or a.dtype not in ("float32", "float64") or a.size[:-2] != b.size[:-2]:
             return None
         batch, n, width = math.prod(a.size[:-2]), a.size[-1], b.size[-1]
-        if len(a.size) > 3 or batch * n * n * width > _SMALL:
+        if batch * n * n * width > _SMALL:
             return None
         layout = next((v for v in self._plan.layouts if v.base.index == call.number), None)
         if layout is None or layout.stride is None or layout.size != b.size:
             return None  # what layout the kernels around were written for is not known
+        flat = [_one_batch(v) for v in (a, b, layout)]
+        if any(view is None for view in flat):
+            return None
         out = View(self._reserve(batch * n * width * ITEM_SIZES[a.dtype]), a.dtype, layout.size, layout.stride)
         self._inlined[call.number] = out
-        upper = "true" if options["upper"] else "false"
-        operands = f"{self._operand(a, a.dtype)}, {self._operand(b, a.dtype)}"
-        return f"solve<{_ctype(a.dtype)}, {batch}, {n}, {width}, {upper}>({operands}, {self._operand(out, a.dtype)});"
+        strides = [s for view in flat if view is not None for s in _strides(view)]
+        shape = ", ".join([str(batch), str(n), str(width), str(bool(options["upper"])).lower(), *map(str, strides)])
+        operands = ", ".join(self.pointer(v, _ctype(a.dtype)) for v in (a, b, out))
+        return f"solve<{_ctype(a.dtype)}, {shape}>({operands});"
 
-    def _operand(self, view: View, dtype: str) -> str:
-        assert view.stride is not None
-        strides = (0,) * (3 - len(view.stride)) + tuple(view.stride)
-        return f"{self.pointer(view, _ctype(dtype))}, {', '.join(map(str, strides))}"
+
+def _one_batch(view: View) -> View | None:
+    """A stack of stacks of matrices as one stack, where its strides allow that."""
+    assert view.size is not None
+    assert view.stride is not None
+    lead = [(n, s) for n, s in zip(view.size[:-2], view.stride[:-2], strict=True) if n != 1]
+    while len(lead) > 1:
+        (outer, far), (inner, near) = lead[-2:]
+        if far != inner * near:
+            return None
+        lead[-2:] = [(outer * inner, near)]
+    return replace(
+        view,
+        size=(*(n for n, _ in lead), *view.size[-2:]),
+        stride=(*(s for _, s in lead), *view.stride[-2:]),
+    )
+
+
+def _strides(view: View) -> tuple[int, ...]:
+    """Of a stack of matrices; one matrix is a stack that does not move on."""
+    assert view.stride is not None
+    return (0,) * (3 - len(view.stride)) + view.stride[-3:]
 
 
 def _broadcast(view: View, like: View) -> View:
@@ -238,6 +263,7 @@ _CTYPE_SIZES = {
 }  # fmt: skip
 
 _PRELUDE = r"""
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -255,14 +281,29 @@ struct Context {
   void* table;
 };
 
-// The 16 numbers at `data`, uniform in [0, 1), as normals: at::native's normal_fill, in the order of its pairs.
+// Uniform numbers as normals, in the pairing of at::native's normal_fill: in each 16, the first 8 with the last 8.
 template <typename T>
-void box_muller(T* data) {
-  for (int j = 0; j < 8; ++j) {
-    const T radius = std::sqrt(T(-2) * std::log(T(1) - data[j]));
-    const T theta = T(2 * 3.14159265358979323846) * data[j + 8];
-    data[j] = radius * std::cos(theta);
-    data[j + 8] = radius * std::sin(theta);
+void box_muller(T* data, int64_t blocks) {
+  using Vec = at::vec::Vectorized<T>;
+  constexpr int64_t together = Vec::size() > 8 ? Vec::size() / 8 : 1;
+  T u1[8 * together], u2[8 * together];
+  for (int64_t first = 0; first < blocks; first += together) {
+    const int64_t here = std::min(together, blocks - first);
+    for (int64_t i = 0; i < 8 * together; ++i) u1[i] = T(0.5), u2[i] = T(0);
+    for (int64_t i = 0; i < 8 * here; ++i) {
+      u1[i] = T(1) - data[(first + i / 8) * 16 + i % 8];
+      u2[i] = data[(first + i / 8) * 16 + 8 + i % 8];
+    }
+    for (int64_t i = 0; i < 8 * together; i += Vec::size()) {
+      const Vec radius = (Vec(T(-2)) * Vec::loadu(u1 + i).log()).sqrt();
+      const Vec theta = Vec(T(2 * 3.14159265358979323846)) * Vec::loadu(u2 + i);
+      (radius * theta.cos()).store(u1 + i);
+      (radius * theta.sin()).store(u2 + i);
+    }
+    for (int64_t i = 0; i < 8 * here; ++i) {
+      data[(first + i / 8) * 16 + i % 8] = u1[i];
+      data[(first + i / 8) * 16 + 8 + i % 8] = u2[i];
+    }
   }
 }
 
@@ -276,38 +317,56 @@ void normals(T* data, int64_t size, at::CPUGeneratorImpl* generator) {
   }
   at::uniform_real_distribution<T> uniform(0, 1);
   for (int64_t i = 0; i < size; ++i) data[i] = uniform(generator);
-  for (int64_t i = 0; i < size - 15; i += 16) box_muller(data + i);
+  box_muller(data, size / 16);
   if (size % 16 != 0) {
     data += size - 16;
     for (int64_t i = 0; i < 16; ++i) data[i] = uniform(generator);
-    box_muller(data);
+    box_muller(data, 1);
   }
 }
 
-template <typename T, int B, int M, int N, int K>
-inline void product(const T* a, int64_t a0, int64_t a1, int64_t a2, const T* b, int64_t b0, int64_t b1, int64_t b2,
-                    T* c, int64_t c0, int64_t c1, int64_t c2, const T* p, int64_t p0, int64_t p1, int64_t p2,
-                    double beta, double alpha) {
-  for (int g = 0; g < B; ++g)
-    for (int i = 0; i < M; ++i)
-      for (int j = 0; j < N; ++j) {
-        T sum = 0;
-        for (int l = 0; l < K; ++l) sum += a[g * a0 + i * a1 + l * a2] * b[g * b0 + l * b1 + j * b2];
-        sum *= T(alpha);
-        c[g * c0 + i * c1 + j * c2] = p ? sum + T(beta) * p[g * p0 + i * p1 + j * p2] : sum;
+// c = alpha a b + beta p, for B pairs; sizes and strides are known, so that loops are unrolled and vectorized.
+template <typename T, int B, int M, int N, int K, int A0, int A1, int A2, int B0, int B1, int B2, int C0, int C1, int C2,
+          int P0, int P1, int P2>
+inline void product(const T* a, const T* b, T* c, const T* p, double beta, double alpha) {
+  for (int g = 0; g < B; ++g, a += A0, b += B0, c += C0, p += P0) {
+    if constexpr (N == 1 && A1 == 1 && M > 1) {  // a stands in columns: add them up
+      T sum[M] = {};
+      for (int l = 0; l < K; ++l)
+        for (int i = 0; i < M; ++i) sum[i] += a[i + l * A2] * b[l * B1];
+      for (int i = 0; i < M; ++i) c[i * C1] = T(alpha) * sum[i] + (beta != 0 ? T(beta) * p[i * P1] : T(0));
+    } else if constexpr (N > 1 && B2 == 1) {  // rows of b
+      for (int i = 0; i < M; ++i) {
+        T sum[N] = {};
+        for (int l = 0; l < K; ++l)
+          for (int j = 0; j < N; ++j) sum[j] += a[i * A1 + l * A2] * b[l * B1 + j];
+        for (int j = 0; j < N; ++j)
+          c[i * C1 + j * C2] = T(alpha) * sum[j] + (beta != 0 ? T(beta) * p[i * P1 + j * P2] : T(0));
       }
+    } else {
+      for (int i = 0; i < M; ++i)
+        for (int j = 0; j < N; ++j) {
+          T sum = 0;
+#pragma omp simd reduction(+ : sum)
+          for (int l = 0; l < K; ++l) sum += a[i * A1 + l * A2] * b[l * B1 + j * B2];
+          c[i * C1 + j * C2] = T(alpha) * sum + (beta != 0 ? T(beta) * p[i * P1 + j * P2] : T(0));
+        }
+    }
+  }
 }
 
-template <typename T, int B, int N, int W, bool Upper>
-inline void solve(const T* a, int64_t a0, int64_t a1, int64_t a2, const T* b, int64_t b0, int64_t b1, int64_t b2,
-                  T* x, int64_t x0, int64_t x1, int64_t x2) {
-  for (int g = 0; g < B; ++g)
+// a x = b for triangular a, for B pairs.
+template <typename T, int B, int N, int W, bool Upper, int A0, int A1, int A2, int B0, int B1, int B2, int X0, int X1,
+          int X2>
+inline void solve(const T* a, const T* b, T* x) {
+  for (int g = 0; g < B; ++g, a += A0, b += B0, x += X0)
     for (int w = 0; w < W; ++w)
       for (int step = 0; step < N; ++step) {
         const int i = Upper ? N - 1 - step : step;
-        T rest = b[g * b0 + i * b1 + w * b2];
-        for (int j = Upper ? i + 1 : 0; j < (Upper ? N : i); ++j) rest -= a[g * a0 + i * a1 + j * a2] * x[g * x0 + j * x1 + w * x2];
-        x[g * x0 + i * x1 + w * x2] = rest / a[g * a0 + i * a1 + i * a2];
+        T rest = b[i * B1 + w * B2];
+#pragma omp simd reduction(- : rest)
+        for (int j = Upper ? i + 1 : 0; j < (Upper ? N : i); ++j) rest -= a[i * A1 + j * A2] * x[j * X1 + w * X2];
+        x[i * X1 + w * X2] = rest / a[i * A1 + i * A2];
       }
 }
 
@@ -328,8 +387,15 @@ _LOCK = r"""    {{
       {draws}
     }}"""
 
-_TAIL = r"""    losses[k] = loss;
-    if (!std::isfinite(loss)) return k + 1;
+_TAIL = r"""    losses[k] = static_cast<double>(*loss);
+    if (!std::isfinite(losses[k])) return k + 1;
+  }
+  return n;
+}
+"""
+
+# One fit of several that has diverged does not stop the others.
+_TAIL_OF_COPIES = r"""    for (int r = 0; r < COPIES; ++r) losses[k * COPIES + r] = static_cast<double>(loss[r]);
   }
   return n;
 }
