@@ -41,7 +41,7 @@ class CalledStep:
                 for place in self._spec.normals:
                     self._inputs[place].normal_()
                 (loss,) = self._call(*self._inputs)
-                losses[k] = float(loss)
-                if not math.isfinite(losses[k]):
+                losses[k] = loss.numpy()
+                if self._spec.copies is None and not math.isfinite(losses[k]):
                     return k + 1
         return len(losses)

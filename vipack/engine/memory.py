@@ -22,7 +22,7 @@ from vipack.engine.rules import Rule, rule_of
 from vipack.engine.step import Unit
 from vipack.program import Parameters
 
-__all__ = ["Memory", "Snapshot"]
+__all__ = ["Memory", "Snapshot", "grouped", "rules_of"]
 
 _LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
 
@@ -53,6 +53,8 @@ class Memory:
         outside: whether the optimizer itself takes the step, on the gradients that the graph leaves in ``states``.
     """
 
+    copies: int | None = None
+
     def __init__(
         self, parameters: Parameters, layout: Layout, optimizer: FitOptimizer, unused: frozenset[str] = frozenset()
     ) -> None:
@@ -66,12 +68,12 @@ class Memory:
             None if name in unused else by_parameter.get(id(tensor))
             for name, tensor in zip(layout.names, self._tensors, strict=True)
         ]
-        rules = [_FROZEN if h is None else _rule(h) for h in self._handles]
+        rules = rules_of(self._handles)
         self.outside = handles is None or any(rule is None for rule in rules)
         if self.outside:
             rules = [_FROZEN if name in unused else _GRADIENT for name in layout.names]
             self._handles = [None] * len(rules)
-        self.units, members = _units(self._tensors, self._handles, [rule or _FROZEN for rule in rules])
+        self.units, members = grouped(self._tensors, self._handles, [rule or _FROZEN for rule in rules])
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
         self._all_rates = _distinct_rates(self._handles, members)
@@ -100,6 +102,10 @@ class Memory:
                 parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
         self._count_on(num_steps)
         return np.concatenate(parts, axis=1)
+
+    def buffers(self) -> list[Tensor]:
+        """The modules' buffers, in order."""
+        return list(self._parameters.buffers().values())
 
     def finish(self, loss: float) -> None:
         """What remains of a step with this loss: schedules that go by losses, or the optimizer's own step."""
@@ -187,7 +193,7 @@ def _count(handle: Handle) -> int:
     return int(_state(handle).get("step", 1))
 
 
-def _units(
+def grouped(
     tensors: Sequence[Tensor], handles: Sequence[Handle | None], each: Sequence[Rule]
 ) -> tuple[list[Unit], list[Handle | None]]:
     """Parameters by rule and learning rate, large ones by themselves; and for each unit one of its handles."""
@@ -233,11 +239,14 @@ def _clipper(largest_norm: float | None, largest_value: float | None) -> Callabl
     return clip
 
 
-def _rule(handle: Handle) -> Rule | None:
+def rules_of(handles: Sequence[Handle | None]) -> list[Rule | None]:
+    """The rule of each parameter: one that leaves it alone where it has no handle, None where there is no rule."""
     # These schedules turn momentum down as the rate goes up, which a rule has as constants.
-    if isinstance(handle.scheduler, OneCycleLR | CyclicLR):
-        return None
-    return rule_of(handle.optimizer, handle.group)
+    odd = (OneCycleLR, CyclicLR)
+    return [
+        _FROZEN if h is None else None if isinstance(h.scheduler, odd) else rule_of(h.optimizer, h.group)
+        for h in handles
+    ]
 
 
 def _no_rows(done: int, rates: np.ndarray) -> np.ndarray:

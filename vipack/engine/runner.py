@@ -17,10 +17,9 @@ from vipack.engine.called import CalledStep
 from vipack.engine.capture import Graph, leaves_of
 from vipack.engine.compiler import Build, Request
 from vipack.engine.driver import DriverSpec
-from vipack.engine.memory import Memory
 from vipack.engine.native import NativeStep, read_manifest
-from vipack.engine.noise import lift_draws
-from vipack.engine.step import Feed, StepGraph, assemble
+from vipack.engine.noise import Draw, lift_draws
+from vipack.engine.step import Feed, StepGraph, Unit, assemble
 from vipack.program import Arguments, Parameters
 
 __all__ = ["Batches", "GraphRunner"]
@@ -61,6 +60,32 @@ class Batches(Protocol):
         ...
 
 
+class StepMemory(Protocol):
+    """The memory of a step, as far as running it needs to know."""
+
+    units: list[Unit]
+    values: list[Tensor]
+    states: list[Tensor]
+    copies: int | None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something must be done in Python after every step."""
+        ...
+
+    def buffers(self) -> list[Tensor]:
+        """The modules' buffers, in order."""
+        ...
+
+    def rows(self, num_steps: int) -> np.ndarray:
+        """The optimizer's numbers for the next steps ``(K, width)``."""
+        ...
+
+    def finish(self, loss: float) -> None:
+        """What remains of a step with this loss."""
+        ...
+
+
 class GraphRunner:
     """A captured step on batches of one shape, over the memory that all tiers share.
 
@@ -74,7 +99,7 @@ class GraphRunner:
     def __init__(
         self,
         graph: Graph,
-        memory: Memory,
+        memory: StepMemory,
         parameters: Parameters,
         batch: Arguments,
         whole: Arguments | None,
@@ -99,8 +124,9 @@ class GraphRunner:
         self._versions = [leaf._version for leaf in held]
         self._bound: list[Tensor] = []
         self._one = np.empty(1)
-        self._buffers = list(parameters.buffers().values())
-        self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, self._dtype)
+        self._copies = memory.copies
+        self._buffers = memory.buffers()
+        self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, self._dtype, self._copies)
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
@@ -115,15 +141,15 @@ class GraphRunner:
 
     def traced(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
-        losses = np.empty(number)
+        losses = self._empty(number)
         rows = torch.from_numpy(self._memory.rows(number)).to(self._dtype)
         for k in range(number):
-            draws = [draw() for draw in self.draws]
+            draws = [self._drawn(draw) for draw in self.draws]
             leaves, indices = self._batch(batches)
             inputs = self._inputs(draws, rows[k], leaves, indices)
             with torch.no_grad():
-                losses[k] = float(self.step.module(*inputs)[0])
-            if not math.isfinite(losses[k]):
+                losses[k] = self.step.module(*inputs)[0].numpy()
+            if self._copies is None and not math.isfinite(losses[k]):
                 return losses[: k + 1]
         return losses
 
@@ -151,7 +177,7 @@ class GraphRunner:
             NativeError: it does not load.
         """
         assert self.request is not None
-        draws = [torch.zeros(draw.shape, dtype=draw.dtype) for draw in self.draws]
+        draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
         row = torch.zeros(self.step.row_width, dtype=self._dtype)
         leaves = [v.clone() if self._live or i in self._fed else v.contiguous() for i, v in enumerate(self._leaves)]
         self._bound = leaves
@@ -171,14 +197,14 @@ class GraphRunner:
             NativeError: an operator of torch's raised.
         """
         assert self.native is not None
-        losses = np.empty(number)
+        losses = self._empty(number)
         done = 0
         while done < number:
             some = min(number - done, self._at_once())
             feeds = self._feeds(batches, some)
             taken = self.native(feeds, losses[done : done + some])
             done += taken
-            if taken < some or not math.isfinite(losses[done - 1]):
+            if self._copies is None and (taken < some or not math.isfinite(losses[done - 1])):
                 return losses[:done]
         return losses
 
@@ -206,14 +232,14 @@ class GraphRunner:
         places["indices"] = [] if self._feed.indices is None else [first_leaf + len(self._feed.leaves)]
         normal = all(draw.standard_normal for draw in self.draws)
         fed = [*places["row"], *([] if normal else places["draws"]), *places["leaves"], *places["indices"]]
-        return DriverSpec(tuple(places["draws"]) if normal else (), tuple(fed)), places
+        return DriverSpec(tuple(places["draws"]) if normal else (), tuple(fed), self._copies), places
 
     def _feeds(self, batches: Batches, number: int) -> list[np.ndarray]:
         """Contents of the fed inputs for the next `number` steps, in the order of the driver's specification."""
         kind = np.float64 if self._dtype == torch.float64 else np.float32
         feeds = [np.ascontiguousarray(self._memory.rows(number), dtype=kind)]
         if not self._spec.normals and self.draws:
-            made = [[draw() for draw in self.draws] for _ in range(number)]
+            made = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
             feeds += [_stacked([one[i] for one in made]) for i in range(len(self.draws))]
         if self._fed:
             drawn = [self._batch(batches) for _ in range(number)]
@@ -229,11 +255,21 @@ class GraphRunner:
     def _at_once(self) -> int:
         size = 8 * max(1, self.step.row_width)
         size += sum(self._feed.leaves[i].nbytes for i in self._fed)
-        size += 0 if self._spec.normals else sum(8 * math.prod(draw.shape) for draw in self.draws)
+        size += 0 if self._spec.normals else sum(v.nbytes for v in self.step.examples[: self.step.num_draws])
         size += 0 if self._feed.indices is None else self._feed.indices.nbytes
         return max(1, _FED_AT_ONCE // size)
 
     # --- both
+
+    def _empty(self, number: int) -> np.ndarray:
+        return np.empty(number if self._copies is None else (number, self._copies))
+
+    def _drawn(self, draw: Draw) -> Tensor:
+        if self._copies is None:
+            return draw()
+        if draw.standard_normal:
+            return torch.empty((self._copies, *draw.shape), dtype=draw.dtype).normal_()
+        return torch.stack([draw() for _ in range(self._copies)])
 
     def _batch(self, batches: Batches) -> tuple[list[Tensor], Tensor | None]:
         """The data's tensors as the step wants them, and the rows of the next batch."""

@@ -80,11 +80,19 @@ class StepGraph:
 
 
 def assemble(
-    lifted: LiftedGraph, units: Sequence[Unit], buffers: Sequence[Tensor], feed: Feed, dtype: torch.dtype
+    lifted: LiftedGraph,
+    units: Sequence[Unit],
+    buffers: Sequence[Tensor],
+    feed: Feed,
+    dtype: torch.dtype,
+    copies: int | None = None,
 ) -> StepGraph:
     """Put gather, loss, gradients and update into one graph.
 
-    `units` must hold every parameter of the layout once.
+    Args:
+        units: hold every parameter of the layout once.
+        copies: R, for R fits side by side: draws, values, states, buffers and the loss then have a leading dimension R,
+            and all fits see the same batches.
     """
     main, constants = _constants_as_inputs(lifted.module)
     num_draws, num_units = len(lifted.draws), len(units)
@@ -115,18 +123,25 @@ def assemble(
             new_states += state
         return [loss, *new_values, *new_states, *new_buffers]
 
-    examples = [
-        *(torch.zeros(draw.shape, dtype=draw.dtype) for draw in lifted.draws),
-        *(torch.zeros(unit.size, dtype=dtype) for unit in units),
-        *(torch.zeros(unit.size, dtype=dtype) for unit in units for _ in unit.rule.state),
+    lead = () if copies is None else (copies,)
+    own = [
+        *(torch.zeros((*lead, *draw.shape), dtype=draw.dtype) for draw in lifted.draws),
+        *(torch.zeros((*lead, unit.size), dtype=dtype) for unit in units),
+        *(torch.zeros((*lead, unit.size), dtype=dtype) for unit in units for _ in unit.rule.state),
         *buffers,
+    ]
+    common = [
         torch.zeros(width, dtype=dtype),
         *constants,
         *feed.leaves,
         *(() if feed.indices is None else (feed.indices,)),
     ]
+    examples = [*own, *common]
+    whole: Any = step
+    if copies is not None:
+        whole = torch.vmap(step, in_dims=(*(0 for _ in own), *(None for _ in common)), randomness="different")
     with torch.no_grad():
-        traced = make_fx(functionalize(step, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
+        traced = make_fx(functionalize(whole, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
         module = traced(*examples)
     module.graph.set_codegen(fx.graph.CodeGen())
     changed = num_units + sum(slots) + len(buffers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.prepare import prepare, try_prepare
+from vipack.training.restarts import Prepare, check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer, compare_fingerprints
@@ -44,6 +46,7 @@ def fit(
     callbacks: Callback | tuple[Callback, ...] = (),
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    restarts: int = 1,
 ) -> Fit:
     """Train a guide for a Pyro model by stochastic variational inference.
 
@@ -70,29 +73,33 @@ def fit(
         callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
         progress: True or False; a bar where there is a terminal by default.
         checkpoint: save the run here as it goes, and go on from there if the file exists.
+        restarts: train from so many starts at once and keep the highest ELBO; see ``fit.restarts``.
 
     Raises:
         VipackError: anything wrong with model, guide, data or options; the message names it and says what to do.
     """
     _check_engine(engine)
     rules, calls, file = rules_of(stop), callbacks_of(callbacks), checkpoint_of(checkpoint)
-    prepared = prepare(
+    check_restarts(restarts, checkpoint)
+    make: Prepare = functools.partial(
+        prepare,
         model,
-        guide,
         data=data,
         fixed=fixed,
         loss=loss,
         batch_size=batch_size,
         batch_plate=batch_plate,
-        seed=seed,
         device=device,
         dtype=dtype,
     )
+    prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
         warnings.warn(warning, stacklevel=2)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine)
+    if restarts > 1:
+        return Fit(train_restarts(make, prepared, guide, plan, optim, restarts))
     trainer = Trainer(prepared, plan, optim)
     trainer.train(again=file is not None and _take_up(trainer, file))
     return Fit(trainer)

@@ -105,6 +105,11 @@ class Fit:
         return self._trainer.stopped
 
     @property
+    def restarts(self) -> tuple[float, ...]:
+        """The ELBO (nats) that each start of ``restarts=`` came to; empty for a single start."""
+        return self._trainer.restarts
+
+    @property
     def engine(self) -> EngineReport:
         """Which tier ran, and why no faster one."""
         return self._trainer.engine.report

@@ -56,16 +56,17 @@ class Trainer:
         self.plan = plan
         self.program = prepared.program
         self.rows = prepared.rows
-        self._loss = _own_loss(prepared.loss, plan.seed)
+        self.loss = _own_loss(prepared.loss, plan.seed)
         self._optim_name = describe_optimizer(optim)
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps)
         self._tier = _settled_tier(plan)
-        self.engine: Engine = TieredEngine(self.program, self._loss, self.optimizer, self._tier)
+        self.engine: Engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
         self.state = RunState(
             RandomState.from_seed(plan.seed),
             self.rows.stream(prepared.batch_size, torch.Generator().manual_seed(plan.seed)),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
+        self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
 
@@ -182,7 +183,7 @@ class Trainer:
             "sites": sites,
             "parameters": {n: list(v.shape) for n, v in sorted(self.program.parameters.unconstrained.items())},
             "dtype": str(self.rows.dtype),
-            "loss": type(self._loss).__name__,
+            "loss": type(self.loss).__name__,
             "optimizer": self._optim_name,
             "seed": self.plan.seed,
             "batch_size": self.prepared.batch_size,

@@ -1,0 +1,228 @@
+"""Several fits of one program side by side: R starts trained by one graph, of which the best is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.optim.clipped_adam import ClippedAdam
+from torch import Tensor
+from torch.optim import SGD
+
+from vipack.engine import compiler
+from vipack.engine.capture import CaptureError, Graph, Layout, capture
+from vipack.engine.memory import grouped, rules_of
+from vipack.engine.native import NativeError
+from vipack.engine.optimizers import FitOptimizer, Handle
+from vipack.engine.rates import Rates
+from vipack.engine.runner import Batches, GraphRunner
+from vipack.engine.tiers import NonFiniteStep, Tier
+from vipack.errors import NonFiniteError
+from vipack.program import Program
+from vipack.types import EngineReport
+
+__all__ = ["RestartsEngine", "Start"]
+
+_RECENT = 100  # steps whose mean loss says which start leads
+_COMPILE_SHARE = 0.7  # as for a single fit
+_TRACED_AT_ONCE = 64
+
+Start = dict[str, Tensor]
+
+
+class RestartsEngine:
+    """Trains R starts of a program at once; the program's own parameters are always those of the leader.
+
+    Args:
+        starts: for each start, the unconstrained initial value of every parameter by name.
+
+    Attributes:
+        leader: the start with the lowest mean loss lately, or the one that :meth:`publish` was last told.
+
+    Raises:
+        CaptureError: the program or the optimizer cannot run side by side.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        loss: Any,
+        optimizer: FitOptimizer,
+        batches: Batches,
+        starts: Sequence[Start],
+        tier: Tier,
+    ) -> None:
+        self._program = program
+        self._loss = loss
+        self._tier = tier
+        self.report = EngineReport("traced", steps={})
+        graph = self._graph(batches)
+        self._memory = _StackedMemory(program, graph, optimizer, starts)
+        self._runners: dict[Hashable, GraphRunner] = {}
+        self._tried: set[Hashable] = set()
+        self._history: list[np.ndarray] = []
+        self.leader = 0
+        self._add(batches, graph)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Of every step and start, ``(steps, R)`` in nats."""
+        return np.concatenate(self._history)
+
+    def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
+        """Take `num_steps` steps with every start; the losses are the leader's (nats)."""
+        made: list[np.ndarray] = []
+        left = num_steps
+        while left > 0:
+            size, in_a_row = batches.upcoming()
+            runner = self._runners.get(size) or self._add(batches, self._graph(batches))
+            number = min(left, in_a_row)
+            if size not in self._tried and self._tier != "traced":
+                self._compile(runner, size, remaining - (num_steps - left))
+            if runner.native is not None:
+                tier, found = "compiled", runner.compiled(batches, number)
+            else:
+                tier, found = "traced", runner.traced(batches, min(number, _TRACED_AT_ONCE))
+            self.report.tier = tier
+            self.report.steps[tier] = self.report.steps.get(tier, 0) + len(found)
+            made.append(found)
+            left -= len(found)
+        losses = np.concatenate(made)
+        self._history.append(losses)
+        recent = losses[-_RECENT:].mean(0)
+        if not np.isfinite(recent).any():
+            raise NonFiniteStep([], NonFiniteError("the losses of all starts are NaN or infinite"))
+        self.publish(int(np.nanargmin(np.where(np.isfinite(recent), recent, np.nan))))
+        return list(map(float, losses[:, self.leader]))
+
+    def go_on(self, tier: Tier, running: str) -> None:
+        """Saved runs go on with one start."""
+
+    def publish(self, start: int) -> None:
+        """Let the program's parameters, buffers and optimizer be those of one start."""
+        self.leader = start
+        self._memory.publish(start)
+
+    def _graph(self, batches: Batches) -> Graph:
+        return capture(self._program, self._loss, batches.peek())
+
+    def _add(self, batches: Batches, graph: Graph) -> GraphRunner:
+        """The step for batches of the size that comes next."""
+        try:
+            runner = GraphRunner(graph, self._memory, self._program.parameters, batches.peek(), batches.whole())
+        except Exception as error:  # vmap has no rule for every operation, and refuses draws that depend on parameters
+            raise CaptureError(f"the step cannot be vectorized: {str(error)[:150]}") from error
+        self.report.capture_seconds += runner.seconds
+        self._runners[batches.upcoming()[0]] = runner
+        return runner
+
+    def _compile(self, runner: GraphRunner, size: Hashable, remaining: int) -> None:
+        folder = runner.prepare(torch.get_num_threads())
+        if folder is None:
+            if runner.build is None:
+                predicted = compiler.predicted_seconds(len(runner.step.module.graph.nodes))
+                if self._tier == "auto" and remaining * 2e-3 < _COMPILE_SHARE * predicted:
+                    return
+                assert runner.request is not None
+                runner.build = compiler.start(runner.request)
+            if not runner.build.done(wait=self._tier == "compiled"):
+                return
+            self.report.compile_seconds += runner.build.seconds
+            folder = runner.build.folder
+        self._tried.add(size)
+        if folder is None:
+            self.report.reason = f"traced: {runner.build.reason if runner.build else ''}"
+        else:
+            self._load(runner, folder)
+
+    def _load(self, runner: GraphRunner, folder: Path) -> None:
+        try:
+            runner.load(folder)
+        except NativeError as error:
+            compiler.forget(folder)
+            self.report.reason = f"traced: {error}"
+
+
+class _StackedMemory:
+    """The vectors of a step with a leading dimension for starts."""
+
+    one_by_one = False
+
+    def __init__(self, program: Program, graph: Graph, optimizer: FitOptimizer, starts: Sequence[Start]) -> None:
+        layout: Layout = graph.layout
+        self.copies: int | None = len(starts)
+        self._program = program
+        self._tensors = [program.parameters.unconstrained[name] for name in layout.names]
+        handles = {id(handle.parameter): handle for handle in optimizer.handles() or ()}
+        self._handles: list[Handle | None] = [
+            None if name in graph.unused else handles.get(id(tensor))
+            for name, tensor in zip(layout.names, self._tensors, strict=True)
+        ]
+        rules = rules_of(self._handles)
+        if not handles or any(rule is None for rule in rules):
+            raise CaptureError("the optimizer cannot train several starts at once; Adam and its like can")
+        self.units, self._members = grouped(self._tensors, self._handles, [rule for rule in rules if rule is not None])
+        self.values = [
+            torch.stack(
+                [torch.cat([start[layout.names[place]].reshape(-1) for place in unit.places]) for start in starts]
+            )
+            for unit in self.units
+        ]
+        self.states = [
+            torch.full_like(value, first)
+            for unit, value in zip(self.units, self.values, strict=True)
+            for first in unit.rule.first
+        ]
+        held = program.parameters.buffers().values()
+        self._buffers = [buffer.expand(len(starts), *buffer.shape).clone() for buffer in held]
+        self._rates = [None if h is None else Rates(h.optimizer, h.group, h.scheduler) for h in self._members]
+        if any(rates is not None and rates.one_by_one for rates in self._rates):
+            raise CaptureError("a learning rate that goes by losses cannot serve several starts at once")
+        self._done = 0
+
+    def buffers(self) -> list[Tensor]:
+        """Of the modules, with a leading dimension."""
+        return self._buffers
+
+    def rows(self, num_steps: int) -> np.ndarray:
+        """The optimizer's numbers for the next steps, the same for all starts."""
+        parts = [np.empty((num_steps, 0))]
+        for unit, rates in zip(self.units, self._rates, strict=True):
+            if rates is not None and unit.rule.width:
+                parts.append(unit.rule.rows(self._done, rates.take(num_steps)))
+        self._done += num_steps
+        return np.concatenate(parts, axis=1)
+
+    def finish(self, loss: float) -> None:
+        """Nothing remains."""
+
+    def publish(self, start: int) -> None:
+        """Copy one start into the program's parameters and buffers, and its moments into the optimizer."""
+        states = iter(self.states)
+        with torch.no_grad():
+            for unit, value in zip(self.units, self.values, strict=True):
+                named = [(name, next(states)) for name in unit.rule.state]
+                sizes = [shape.numel() for shape in unit.shapes]
+                pieces = value[start].split(sizes)
+                for place, shape, piece in zip(unit.places, unit.shapes, pieces, strict=True):
+                    self._tensors[place].copy_(piece.view(shape))
+                    self._hand_over(
+                        place, shape, [(n, s[start].split(sizes)[unit.places.index(place)]) for n, s in named]
+                    )
+            for own, held in zip(self._program.parameters.buffers().values(), self._buffers, strict=True):
+                own.copy_(held[start])
+
+    def _hand_over(self, place: int, shape: torch.Size, states: list[tuple[str, Tensor]]) -> None:
+        handle = self._handles[place]
+        if handle is None:
+            return
+        state = handle.optimizer.state[handle.parameter]
+        for name, value in states:
+            state[name] = value.reshape(shape).clone()
+        if isinstance(handle.optimizer, ClippedAdam):
+            state["step"] = self._done
+        elif not isinstance(handle.optimizer, SGD):
+            state["step"] = torch.tensor(float(self._done))

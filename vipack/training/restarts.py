@@ -1,0 +1,113 @@
+"""Training from several starts, side by side where the program allows it, and keeping the best ELBO."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from array import array
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from pyro.infer.autoguide import init_to_uniform
+
+from vipack.diagnostics import elbo
+from vipack.engine.capture import CaptureError
+from vipack.engine.restarts import RestartsEngine, Start
+from vipack.errors import UsageError
+from vipack.posterior import Posterior
+from vipack.training.prepare import Prepared
+from vipack.training.trainer import Plan, Trainer
+
+__all__ = ["Prepare", "check_restarts", "train_restarts"]
+
+_DRAWS = 500  # for the ELBO that decides
+
+
+class Prepare(Protocol):
+    """Makes the program of one start ready."""
+
+    def __call__(self, guide: Any, *, seed: int) -> Prepared:
+        """A program with initial parameters from `seed`."""
+
+
+def check_restarts(restarts: object, checkpoint: object) -> int:
+    """
+    Raises:
+        UsageError: not a positive integer, or together with a checkpoint.
+    """
+    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
+        raise UsageError(f"restarts: expected a positive integer, found {restarts!r}.")
+    if restarts > 1 and checkpoint is not None:
+        raise UsageError(f"restarts={restarts}: several starts cannot be saved as they go; leave checkpoint out.")
+    return restarts
+
+
+def train_restarts(make: Prepare, first: Prepared, guide: Any, plan: Plan, optim: Any, restarts: int) -> Trainer:
+    """Train `restarts` starts, of seeds ``seed, seed + 1, ...``, and keep the one with the highest ELBO.
+
+    The first start is that of a single fit; the others begin at random points where the guide lets its beginning be
+    chosen (``init_loc_fn``), and else wherever their seeds lead.
+    """
+    scattered = _scattered(guide)
+    others = [make(scattered, seed=(plan.seed + r) % 2**32) for r in range(1, restarts)]
+    trainer = Trainer(first, plan, optim)
+    try:
+        engine = RestartsEngine(
+            trainer.program,
+            trainer.loss,
+            trainer.optimizer,
+            trainer.state.batches,
+            [_start(prepared) for prepared in (first, *others)],
+            plan.tier,
+        )
+    except CaptureError as error:
+        return _one_by_one([first, *others], plan, optim, str(error))
+    single = trainer.engine
+    trainer.engine = engine
+    trainer.train()
+    bounds = [_bound_of(trainer, functools.partial(engine.publish, r)) for r in range(restarts)]
+    best = int(np.argmax(bounds))
+    engine.publish(best)
+    trainer.state.losses = array("d", engine.losses[:, best].tolist())
+    trainer.restarts = tuple(bounds)
+    single.report.__dict__.update(engine.report.__dict__)
+    trainer.engine = single
+    return trainer
+
+
+def _one_by_one(starts: list[Prepared], plan: Plan, optim: Any, reason: str) -> Trainer:
+    """Starts that cannot run side by side, one after another."""
+    trainers = [Trainer(prepared, plan, optim) for prepared in starts]
+    for trainer in trainers:
+        trainer.train()
+    bounds = [_bound_of(trainer) for trainer in trainers]
+    best = trainers[int(np.argmax(bounds))]
+    best.restarts = tuple(bounds)
+    best.engine.report.reason = f"starts were trained one after another: {reason}"
+    return best
+
+
+def _bound_of(trainer: Trainer, before: Callable[[], None] = lambda: None) -> float:
+    """The ELBO (nats) on all data; minus infinity where it is not finite."""
+    before()
+    posterior = Posterior(trainer.program, trainer.rows.full())
+    value = elbo(posterior.draws(_DRAWS, seed=0).log_weights).value
+    return value if np.isfinite(value) else -np.inf
+
+
+def _start(prepared: Prepared) -> Start:
+    return {name: value.detach().clone() for name, value in prepared.program.parameters.unconstrained.items()}
+
+
+def _scattered(guide: Any) -> Any:
+    """`guide`, beginning at a random point where that can be chosen."""
+    builder = guide.func if isinstance(guide, functools.partial) else guide
+    chosen = guide.keywords if isinstance(guide, functools.partial) else {}
+    if (
+        isinstance(builder, type)
+        and "init_loc_fn" in inspect.signature(builder).parameters
+        and "init_loc_fn" not in chosen
+    ):
+        return functools.partial(guide, init_loc_fn=init_to_uniform)
+    return guide
