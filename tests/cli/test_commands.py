@@ -9,7 +9,6 @@ from pyro.infer.autoguide import AutoNormal
 import vipack as vi
 from vipack.cli import comparing, main
 from vipack.cli.python_files import load_object
-from vipack.engine.optimizers import default_optimizer
 from vipack.types import Stopped, StopReason
 
 QUIET = ["--quiet", "--steps", "30"]
@@ -70,16 +69,21 @@ def test_fit_writes_what_there_is_to_know(here, capsys):
 
 
 def test_the_written_fit_is_the_one_that_python_makes(here):
-    arguments = ["--guide", "meanfield", "--seed", "3", "--lr", "0.05", "--batch-size", "10"]
+    arguments = ["--guide", "meanfield", "--seed", "3", "--lr", "0.02", "--batch-size", "10"]  # the default rate
     assert main(["fit", "models.py:line", *XY, "--out", "same", *QUIET, *arguments, "--draws", "50"]) == 0
     line = load_object("models.py:line", "model")
     data = {name: column.to_numpy() for name, column in pd.read_csv("xy.csv").items()}
-    own = vi.fit(
-        line, AutoNormal, data=data, batch_size=10, steps=30, seed=3, optim=default_optimizer(30, 0.05), progress=False
-    )
+    own = vi.fit(line, AutoNormal, data=data, batch_size=10, steps=30, seed=3, progress=False)
     written = vi.load("same/fit.pt", line, AutoNormal)
     np.testing.assert_array_equal(own.losses, written.losses)
     assert all((own.params[name] == value).all() for name, value in written.params.items())
+
+
+def test_the_learning_rate_is_that_asked_for(here):
+    for name, rate in (("slow", "0.001"), ("fast", "0.1")):
+        assert main(["fit", "models.py:line", *XY, "--out", name, *QUIET, "--lr", rate, "--draws", "50"]) == 0
+    slow, fast = (vi.load(f"{name}/fit.pt", load_object("models.py:line", "model")) for name in ("slow", "fast"))
+    assert fast.losses[-5:].mean() < slow.losses[-5:].mean() < slow.losses[0]
 
 
 def test_a_file_is_run_once_for_model_and_guide(here):

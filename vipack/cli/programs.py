@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
 
 import vipack
 from vipack.cli.model_arguments import ModelArguments, read_arguments
 from vipack.cli.names import guide_named
 from vipack.cli.python_files import load_object
-from vipack.engine.optimizers import default_optimizer
+from vipack.engine.optimizers import CosineRate
 from vipack.errors import UsageError
 
 __all__ = ["NamedProgram", "output_folder", "read_guide", "read_program", "train"]
@@ -74,7 +78,7 @@ def train(program: NamedProgram, guide: Any, chosen: argparse.Namespace) -> vipa
         data=program.arguments.data,
         fixed=program.arguments.fixed,
         loss=Trace_ELBO(num_particles=chosen.particles),
-        optim=None if chosen.lr is None else default_optimizer(chosen.steps, chosen.lr),
+        optim=None if chosen.lr is None else functools.partial(_adam, chosen.lr, chosen.steps),
         steps=chosen.steps,
         batch_size=chosen.batch_size,
         batch_plate=chosen.batch_plate,
@@ -82,3 +86,9 @@ def train(program: NamedProgram, guide: Any, chosen: argparse.Namespace) -> vipa
         dtype=program.dtype,
         progress=False if chosen.quiet else None,
     )
+
+
+def _adam(learning_rate: float, num_steps: int | None, params: Iterable[Tensor]) -> tuple[Adam, LambdaLR]:
+    """What a fit takes by default, at another learning rate."""
+    optimizer = Adam(params, lr=learning_rate, betas=(0.9, 0.99))
+    return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))

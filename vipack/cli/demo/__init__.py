@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pyro
 import torch
@@ -13,7 +16,7 @@ import torch
 import vipack
 from vipack.cli.demo.digits import run_digits
 from vipack.cli.demo.page import write_page
-from vipack.cli.demo.part import Settings, say
+from vipack.cli.demo.part import Part, Settings, say
 from vipack.cli.demo.schools import run_schools
 from vipack.cli.demo.topics import run_topics
 from vipack.cli.programs import output_folder
@@ -28,14 +31,8 @@ def run(chosen: argparse.Namespace) -> int:
     folder = output_folder(chosen.out)
     settings = Settings.of(chosen.seed, quick=chosen.quick)
     started = time.perf_counter()
-    parts = []
-    for i, (name, run_part) in enumerate(
-        (("eight schools", run_schools), ("topics", run_topics), ("digits", run_digits)), start=1
-    ):
-        say(f"[{i}/3] {name}")
-        part = run_part(settings)
-        part.write(folder)
-        parts.append(part)
+    with _one_thread():
+        parts = _run_parts(settings, folder)
     seconds = time.perf_counter() - started
     note = (
         f"vipack {vipack.__version__}, Pyro {pyro.__version__}, PyTorch {torch.__version__}, Python "
@@ -51,3 +48,29 @@ def run(chosen: argparse.Namespace) -> int:
         f"tables and pictures are beside it: {', '.join(sorted(p.name for p in folder.iterdir() if p.suffix != '.html'))}"
     )
     return 0
+
+
+def _run_parts(settings: Settings, folder: Path) -> list[Part]:
+    parts = []
+    for i, (name, run_part) in enumerate(
+        (("eight schools", run_schools), ("topics", run_topics), ("digits", run_digits)), start=1
+    ):
+        say(f"[{i}/3] {name}")
+        part = run_part(settings)
+        part.write(folder)
+        parts.append(part)
+    return parts
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """For models as small as these a second thread gains little, and costs much where another process wants the core.
+
+    LDA on two cores that another process shared: 9 s with one thread, between 9 and 72 s with two.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
