@@ -281,3 +281,36 @@ def test_a_support_without_a_bijection_is_named():
 
     with pytest.raises(GuideError, match=r"site 'factor': no bijection from R\^D .*LowerCholesky.*biject_to"):
         joint(model, X)
+
+
+# --- many draws, and guides with parameters
+
+
+@pytest.mark.parametrize("model", [scales, bounded_by_another, rows, flat, mixture])
+def test_many_draws_are_unconstrained_as_one_is(model):
+    log_joint = joint(model, X)
+    u = points(log_joint)
+    values = [log_joint.constrain(each) for each in u]
+    latents = {name: torch.stack([value[name] for value in values]) for name in log_joint.shapes}
+    torch.testing.assert_close(log_joint.unconstrain_many(latents), u)
+
+
+def test_a_draw_outside_its_support_is_not_finite_among_many():
+    log_joint = joint(scales, X)
+    latents = {"mu": torch.zeros(3, **F64), "sigma": torch.tensor([1.0, -1.0, 0.0], **F64)}
+    assert log_joint.unconstrain_many(latents).isfinite().all(1).tolist() == [True, False, False]
+
+
+def test_it_can_be_mapped_and_differentiated_once_a_guide_has_parameters():
+    def guide(x):
+        pyro.sample("mu", dist.Normal(pyro.param("loc", torch.zeros((), **F64)), 1.0))
+        pyro.sample("sigma", dist.HalfNormal(1.0))
+
+    program = Program(scales, guide, dtype=torch.float64, device=torch.device("cpu"))
+    with seeded(0):
+        program.initialise(Arguments((X,)))
+        log_joint = LogJoint(program, Arguments((X,)))
+    u = points(log_joint)
+    gradients, values = torch.vmap(torch.func.grad_and_value(log_joint))(u)
+    torch.testing.assert_close(values, torch.stack([scales_by_hand(each) for each in u]))
+    torch.testing.assert_close(gradients, torch.func.vmap(torch.func.grad(scales_by_hand))(u))

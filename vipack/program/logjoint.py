@@ -42,6 +42,8 @@ class LogJoint:
         self._program = program
         self._arguments = arguments
         self._model = program.model
+        # Once, and not at each call: a transform such as vmap lets no tensor be marked as requiring grad within it.
+        self._values = program.parameters.detached()
         self._evaluator: TraceEinsumEvaluator | None = None
         with program.bound(arguments, training=False), flat_priors_sampled(), torch.no_grad():
             with explained("model", arguments):
@@ -75,6 +77,21 @@ class LogJoint:
             self._model(*self._arguments.args, **self._arguments.kwargs)
         return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
 
+    def unconstrain_many(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """As :meth:`unconstrain` of many draws ``site -> (S, *site shape)``: ``(S, D)``.
+
+        Rows of draws outside their support, or on its boundary, are not finite.
+        """
+
+        def one(values: Mapping[str, Tensor]) -> Tensor:
+            reader = _Read(self, values, strict=False)
+            with self._bound(), reader:
+                self._model(*self._arguments.args, **self._arguments.kwargs)
+            return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
+
+        with torch.no_grad():
+            return torch.vmap(one, randomness="different")({name: latents[name] for name in self.shapes})
+
     def initial(self, radius: float = 2.0) -> Tensor:
         """A point ``(D,)`` uniform in (-radius, radius) on the unconstrained space, from the ambient generator."""
         parameters = self._program.parameters
@@ -100,8 +117,7 @@ class LogJoint:
     @contextlib.contextmanager
     def _bound(self) -> Iterator[None]:
         # Validation asks for the values of tensors, which vmap and tracers refuse.
-        detached = self._program.parameters.detached()
-        with self._program.bound(self._arguments, values=detached, training=False), pyro.validation_enabled(False):
+        with self._program.bound(self._arguments, values=self._values, training=False), pyro.validation_enabled(False):
             yield
 
     def _read(self, trace: Trace) -> None:
@@ -165,10 +181,11 @@ class _Place(Messenger):  # type: ignore[misc]
 class _Read(Messenger):  # type: ignore[misc]
     """Collects the unconstrained values of given latents, each through the support that it has there."""
 
-    def __init__(self, joint: LogJoint, latents: Mapping[str, Tensor]) -> None:
+    def __init__(self, joint: LogJoint, latents: Mapping[str, Tensor], *, strict: bool = True) -> None:
         super().__init__()
         self._joint = joint
         self._latents = latents
+        self._strict = strict
         self.parts: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
@@ -177,7 +194,7 @@ class _Read(Messenger):  # type: ignore[misc]
             return
         value = self._latents[name].reshape(msg["fn"].shape())
         support = msg["fn"].support
-        if not support.check(value).all():
+        if self._strict and not support.check(value).all():
             raise SupportError(
                 f"site {name!r}: value {value} is outside its support {support}; give a value inside it."
             )
