@@ -1,8 +1,17 @@
 """What every test starts from, and what none may change."""
 
+import signal
+
 import pyro
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard():
+    # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
