@@ -27,6 +27,7 @@ __all__ = [
     "diagnostics",
     "errors",
     "fit",
+    "guides",
     "load",
     "plots",
 ]
@@ -39,7 +40,7 @@ _HOMES = {
     "compare": "vipack.diagnostics",
     "SVI": "vipack.engine.svi",
 }
-_ROOMS = ("datasets", "diagnostics", "errors", "plots")
+_ROOMS = ("datasets", "diagnostics", "errors", "guides", "plots")
 
 
 def __getattr__(name: str) -> Any:

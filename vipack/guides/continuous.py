@@ -1,0 +1,105 @@
+"""What our guides over one unconstrained vector share: flat priors and supports that depend on other latents."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoContinuous, init_to_median
+from pyro.infer.autoguide.initialization import InitMessenger
+from torch import Tensor
+
+from vipack.program.flat import flat_priors_sampled
+from vipack.program.placing import Place
+
+__all__ = ["Continuous", "parameters_announced"]
+
+
+class Continuous(AutoContinuous):  # type: ignore[misc]
+    """A Pyro ``AutoContinuous`` that starts under flat priors and follows supports that depend on other latents.
+
+    Pyro's own take each latent's support from one run of the model, so that for ``b ~ Uniform(0, a)`` they draw values
+    outside the support. Here such a model is run for every draw, and gives each latent the support that it has there.
+
+    Attributes:
+        latent_dim: D, the length of the unconstrained vector, once the guide has seen its model.
+        follows_supports: whether a support depends on other latents or on parameters of the model.
+    """
+
+    latent_dim: int
+    follows_supports: bool
+
+    def __init__(self, model: Callable[..., Any], init_loc_fn: Callable[..., Any] = init_to_median) -> None:
+        super().__init__(model, init_loc_fn=init_loc_fn)
+        self.init_loc_fn = init_loc_fn
+        self._model = (model,)
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        model = self._model
+        self._model = (InitMessenger(self.init_loc_fn)(model[0]),)
+        try:
+            with flat_priors_sampled():
+                super()._setup_prototype(*args, **kwargs)
+        finally:
+            self._model = model
+        self.follows_supports = self._supports_depend(args, kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """A draw of every latent by name, made by ``pyro.sample`` statements."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        if not self.follows_supports:
+            drawn: dict[str, Tensor] = super().forward(*args, **kwargs)
+            return drawn
+        latent = self.sample_latent(*args, **kwargs)
+        plates = self._create_plates(*args, **kwargs)
+        placed = self._placed(latent, args, kwargs)
+        result = {}
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            density = dist.Delta(placed.values[name], -placed.log_dets[name], event_dim=site["fn"].event_dim)
+            with contextlib.ExitStack() as stack:
+                for frame in self._cond_indep_stacks[name]:
+                    stack.enter_context(plates[frame.name])
+                result[name] = pyro.sample(name, density)
+        return result
+
+    @torch.no_grad()
+    def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The median of each latent, where the family knows it."""
+        loc, _ = self._loc_scale(*args, **kwargs)
+        return self._placed(loc.detach(), args, kwargs).values
+
+    def _placed(self, latent: Tensor, args: Any, kwargs: Any) -> Place:
+        """The values that the vector `latent` stands for."""
+        parts = {site["name"]: part for site, part in self._unpack_latent(latent)}
+        placed = Place(parts, None)
+        with poutine.block(hide_fn=lambda message: message["type"] == "sample"), placed:
+            self.model(*args, **kwargs)
+        return placed
+
+    def _supports_depend(self, args: Any, kwargs: Any) -> bool:
+        with torch.enable_grad():
+            latent = self._init_loc().requires_grad_(True)
+            placed = self._placed(latent, args, kwargs)
+        return any(map(_needs_grad, placed.supports.values()))
+
+
+@contextlib.contextmanager
+def parameters_announced(guide: Any) -> Iterator[None]:
+    """Inside the block, parameters read from a PyroModule are ``pyro.param`` statements, as they are while it is called."""
+    with guide._pyro_context:
+        yield
+
+
+def _needs_grad(value: Any) -> bool:
+    """Whether a constraint holds a tensor that depends on what is differentiated."""
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    if isinstance(value, list | tuple):
+        return any(map(_needs_grad, value))
+    return isinstance(value, torch.distributions.constraints.Constraint) and any(map(_needs_grad, vars(value).values()))
