@@ -1,0 +1,126 @@
+"""How far a fit's estimates are from a reference's: the figures by which the benchmarks of trust judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from vipack import Fit
+from vipack.diagnostics import Diagnosis, Verdict, importance
+
+__all__ = ["Reference", "Result", "errors", "judge"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Names ``(P,)`` and the true mean and sd of each."""
+
+    names: tuple[str, ...]
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+@dataclass(frozen=True)
+class Result:
+    """One fit against its reference. Errors are in units of the reference's sd and of its logarithm.
+
+    Attributes:
+        certified: "raw", "corrected" or "none": the estimate that the verdict vouches for, and whose errors
+            ``mean_error`` and ``sd_error`` are. Where it vouches for none they are the better ones of the two.
+        seconds: wall time of the fit, compiling included; ``diagnose_seconds`` come on top.
+    """
+
+    posterior: str
+    method: str
+    seed: int
+    verdict: str
+    certified: str
+    mean_error: float
+    sd_error: float
+    raw: tuple[float, float]
+    corrected: tuple[float, float]
+    khat: float
+    ess_share: float
+    elbo: float
+    elbo_se: float
+    evidence: float
+    evidence_se: float
+    seconds: float
+    diagnose_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def error(self) -> float:
+        """The larger one of both errors."""
+        return max(self.mean_error, self.sd_error)
+
+
+def errors(reference: Reference, draws: Mapping[str, Tensor], weights: np.ndarray | None = None) -> tuple[float, float]:
+    """``max |mean - mean_ref| / sd_ref`` and ``max |log(sd / sd_ref)|`` over the reference's names.
+
+    Args:
+        draws: flat name -> ``(S,)``.
+        weights: ``(S,)``, which need not sum to one; even by default.
+
+    Raises:
+        KeyError: a name of the reference is not among the draws.
+    """
+    missing = [name for name in reference.names if name not in draws]
+    if missing:
+        raise KeyError(f"the draws lack {missing}; they have {sorted(draws)}.")
+    table = np.stack([np.asarray(draws[name], dtype=np.float64) for name in reference.names], axis=1)
+    shares = np.full(len(table), 1 / len(table)) if weights is None else weights / weights.sum()
+    mean = shares @ table
+    sd = np.sqrt(shares @ (table - mean) ** 2)
+    with np.errstate(divide="ignore"):
+        ratio = np.abs(np.log(sd / reference.sd))
+    return float(np.max(np.abs(mean - reference.mean) / reference.sd)), float(np.max(ratio))
+
+
+def judge(
+    name: tuple[str, str, int],
+    fit: Fit,
+    found: Diagnosis,
+    flat: Mapping[str, Tensor],
+    log_weights: Tensor,
+    reference: Reference,
+    seconds: tuple[float, float],
+) -> Result:
+    """The row of one fit.
+
+    Args:
+        name: of posterior, method and seed.
+        flat: draws of the guide by flat name, ``(S,)``, whose log importance ratios are `log_weights` ``(S,)``.
+        seconds: of the fit and of the diagnosis.
+    """
+    raw = errors(reference, flat)
+    corrected = errors(reference, flat, np.exp(importance(log_weights).log_weights))
+    certified = {Verdict.TRUST: "raw", Verdict.CORRECTED: "corrected", Verdict.DISTRUST: "none"}[found.verdict]
+    best = {"raw": raw, "corrected": corrected, "none": min(raw, corrected, key=_larger)}[certified]
+    return Result(
+        *name,
+        verdict=found.verdict.value,
+        certified=certified,
+        mean_error=best[0],
+        sd_error=best[1],
+        raw=raw,
+        corrected=corrected,
+        khat=found.khat,
+        ess_share=found.ess / found.num_draws,
+        elbo=found.elbo.value,
+        elbo_se=found.elbo.se,
+        evidence=found.evidence.value,
+        evidence_se=found.evidence.se,
+        seconds=seconds[0],
+        diagnose_seconds=seconds[1],
+        compile_seconds=fit.engine.capture_seconds + fit.engine.compile_seconds,
+    )
+
+
+def _larger(pair: tuple[float, float]) -> float:
+    return math.inf if any(math.isnan(value) for value in pair) else max(pair)
