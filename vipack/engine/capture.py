@@ -145,6 +145,7 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
         raise CaptureError("the program draws from Python's or NumPy's generator, which a graph cannot repeat")
     module.graph.set_codegen(fx.graph.CodeGen())
     _refuse_unknown_sizes(module)
+    _write_dtypes(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     return Graph(module, layout, tuple(buffers), frozenset(unused), time.perf_counter() - started)
@@ -177,6 +178,19 @@ def _refuse_unknown_sizes(module: fx.GraphModule) -> None:
         sizes = list(value.shape) if isinstance(value, Tensor) else [value]
         if any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes):
             raise CaptureError(f"a size or number depends on the value of a tensor (in {node.target})")
+
+
+def _write_dtypes(module: fx.GraphModule) -> None:
+    """Say of what type new tensors are: where the program leaves it to the default, that is the fit's only as it runs.
+
+    In float64 a prior of ``torch.full((10,), 0.2)`` was else 0.2 rounded to float32.
+    """
+    for node in module.graph.nodes:
+        arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
+        made = node.meta.get("val")
+        if isinstance(made, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments):
+            if any(argument.name == "dtype" for argument in arguments) and node.kwargs.get("dtype") is None:
+                node.kwargs = {**node.kwargs, "dtype": made.dtype}
 
 
 @contextlib.contextmanager
