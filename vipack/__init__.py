@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vipack import datasets, diagnostics, errors, plots
+    from vipack import datasets, diagnostics, errors, guides, objectives, plots
     from vipack.diagnostics import compare
     from vipack.engine.svi import SVI
     from vipack.training import Checkpoint, Converged, Every, Fit, TimeLimit, check, fit, load
@@ -29,6 +29,7 @@ __all__ = [
     "fit",
     "guides",
     "load",
+    "objectives",
     "plots",
 ]
 
@@ -40,7 +41,7 @@ _HOMES = {
     "compare": "vipack.diagnostics",
     "SVI": "vipack.engine.svi",
 }
-_ROOMS = ("datasets", "diagnostics", "errors", "guides", "plots")
+_ROOMS = ("datasets", "diagnostics", "errors", "guides", "objectives", "plots")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -17,7 +17,7 @@ from torch import Tensor
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.placing import Place
 
-__all__ = ["Continuous", "parameters_announced"]
+__all__ = ["Continuous"]
 
 
 class Continuous(AutoContinuous):  # type: ignore[misc]
@@ -87,13 +87,6 @@ class Continuous(AutoContinuous):  # type: ignore[misc]
             latent = self._init_loc().requires_grad_(True)
             placed = self._placed(latent, args, kwargs)
         return any(map(_needs_grad, placed.supports.values()))
-
-
-@contextlib.contextmanager
-def parameters_announced(guide: Any) -> Iterator[None]:
-    """Inside the block, parameters read from a PyroModule are ``pyro.param`` statements, as they are while it is called."""
-    with guide._pyro_context:
-        yield
 
 
 def _needs_grad(value: Any) -> bool:

@@ -1,0 +1,5 @@
+"""Objectives as pyro.infer ELBOs, usable in plain Pyro: gradients of low variance from many particles at once."""
+
+from vipack.objectives.sticking_the_landing import StickingTheLanding
+
+__all__ = ["StickingTheLanding"]

@@ -1,0 +1,281 @@
+"""Many draws of a guide at once, with log p and log q of each, for guides and models that need not know of it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.distributions.torch_distribution import MaskedDistribution
+from pyro.infer.autoguide import AutoContinuous
+from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Independent, lowrank_multivariate_normal, multivariate_normal, normal, studentT
+
+from vipack.errors import GuideError
+from vipack.objectives.antithetic import mirrored
+from vipack.program.enumeration import Enumerate, vmappable_sums
+from vipack.program.placing import Place
+from vipack.program.randomness import seeded
+
+__all__ = ["Particles", "particles_of"]
+
+Values = dict[str, Tensor]
+
+
+class Particles(ABC):
+    """Draws of a guide for one model, evaluated side by side under vmap; one by one where vmap refuses the program.
+
+    What is learned of the program, such as whether vmap takes it, is kept from step to step.
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any]) -> None:
+        self.model, self.guide = model, guide
+        self._refused: set[str] = set()
+        with _looking():
+            guide_trace, model_trace = self._traces(call)
+            self._sum_out(model_trace, guide_trace, call)
+        self._read(model_trace, guide_trace)
+
+    @abstractmethod
+    def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
+        """Take note of what a first run of guide and model shows."""
+
+    @abstractmethod
+    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values]:
+        """What the guide draws by name ``(S, ...)``, and what the model's latents are then made of."""
+
+    @abstractmethod
+    def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        """log density ``(S,)`` in nats of the guide at `drawn`, as a function of them and of its parameters."""
+
+    @abstractmethod
+    def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        """log p(x, z) ``(S,)`` in nats, in the coordinates of :meth:`log_q`; discrete latents are summed out."""
+
+    def _traces(self, call: tuple[Any, Any]) -> tuple[Trace, Trace]:
+        args, kwargs = call
+        guide_trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+        return guide_trace, poutine.trace(poutine.replay(self.model, trace=guide_trace)).get_trace(*args, **kwargs)
+
+    def _sum_out(self, model_trace: Trace, guide_trace: Trace, call: tuple[Any, Any]) -> None:
+        """Prepare for discrete latents that the guide does not draw and that are marked for enumeration."""
+        self._evaluator: TraceEinsumEvaluator | None = None
+        self._run_model = self.model
+        if not any(_is_enumerated(site) and name not in guide_trace for name, site in model_trace.nodes.items()):
+            return
+        dims = [-f.dim for s in model_trace.nodes.values() for f in s.get("cond_indep_stack", ()) if f.vectorized]
+        nesting = max(dims, default=0)
+        self._run_model = Enumerate(first_available_dim=-1 - nesting)(self.model)
+        args, kwargs = call
+        replayed = poutine.replay(self._run_model, trace=guide_trace)
+        self._evaluator = TraceEinsumEvaluator(poutine.trace(replayed).get_trace(*args, **kwargs), True, nesting)
+
+    def _log_joint(self, given: Messenger, call: tuple[Any, Any]) -> Tensor:
+        args, kwargs = call
+        with given:
+            trace = poutine.trace(self._run_model).get_trace(*args, **kwargs)
+        if self._evaluator is None:
+            return torch.as_tensor(trace.log_prob_sum())
+        with vmappable_sums():
+            total: Tensor = self._evaluator.log_prob(trace)
+        return total
+
+    def _each(self, what: str, one: Callable[[Values], Any], inputs: Values) -> Any:
+        """`one` of each of the stacked `inputs`, results stacked."""
+        with _unvalidated():
+            if what not in self._refused:
+                state = torch.get_rng_state()
+                try:
+                    with _plain_normals(), warnings.catch_warnings():
+                        warnings.filterwarnings("ignore", message="There is a performance drop")
+                        return torch.vmap(one, randomness="different")(inputs)
+                except GuideError:
+                    raise
+                except Exception:  # vmap refuses programs in many ways, all of which run one by one
+                    self._refused.add(what)
+                    torch.set_rng_state(state)
+            number = len(next(iter(inputs.values())))
+            return _stacked([one({name: value[i] for name, value in inputs.items()}) for i in range(number)])
+
+
+class _VectorParticles(Particles):
+    """Particles of a guide that draws one unconstrained vector from a distribution that it can show."""
+
+    guide: AutoContinuous
+
+    def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
+        self._sampled_rows = [name for name, site in model_trace.nodes.items() if _is_subsample(site)]
+
+    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values]:
+        args, kwargs = call
+        # Outside a call of the guide its parameters are no `pyro.param` statements, and an optimizer would not see them.
+        with self.guide._pyro_context:
+            self._posterior = self.guide.get_posterior(*args, **kwargs)
+        u = mirrored(self._posterior, number) if antithetic else self._posterior.rsample((number,))
+        return {"u": u}, {"u": u, **self._rows(u[0], call)}
+
+    def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        density: Tensor = self._posterior.log_prob(drawn["u"])
+        return density
+
+    def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        rows = {name: latents[name] for name in self._sampled_rows}
+
+        def one(values: Values) -> Tensor:
+            placed = self._placed(values["u"])
+            with _Given(rows):
+                log_p = self._log_joint(placed, call)
+            return log_p + torch.stack([log_det.sum() for log_det in placed.log_dets.values()]).sum()
+
+        result: Tensor = self._each("model", one, {"u": latents["u"]})
+        return result
+
+    def _placed(self, u: Tensor) -> Place:
+        supports = None
+        if not getattr(self.guide, "follows_supports", False):
+            supports = {n: site["fn"].support for n, site in self.guide.prototype_trace.iter_stochastic_nodes()}
+        return Place({site["name"]: part for site, part in self.guide._unpack_latent(u)}, supports)
+
+    def _rows(self, u: Tensor, call: tuple[Any, Any]) -> Values:
+        """The rows that subsampling plates of the model draw, the same for all particles."""
+        if not self._sampled_rows:
+            return {}
+        args, kwargs = call
+        with torch.no_grad(), _unvalidated(), self._placed(u):
+            trace = poutine.trace(self.model).get_trace(*args, **kwargs)
+        return {name: trace.nodes[name]["value"] for name in self._sampled_rows}
+
+
+class _TraceParticles(Particles):
+    """Particles of any guide whose draws are reparametrized."""
+
+    def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
+        self._drawn, self._rows = [], []
+        for name, site in guide_trace.nodes.items():
+            if site["type"] != "sample" or site["is_observed"]:
+                continue
+            if _is_subsample(site):
+                self._rows.append(name)
+            elif not _is_delta(site):
+                self._drawn.append(name)
+                if not getattr(site["fn"], "has_rsample", False):
+                    raise GuideError(
+                        f"guide site {name!r}: {type(site['fn']).__name__} draws without a gradient to its parameters, "
+                        "which this objective follows; sum a discrete latent out, or use pyro.infer.TraceGraph_ELBO."
+                    )
+        self._latents = [
+            name for name, site in guide_trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]
+        ]
+
+    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values]:
+        args, kwargs = call
+        if antithetic:
+            raise GuideError(
+                "antithetic=True needs a guide that draws one vector from a distribution symmetric in its noise, such as "
+                "AutoDiagonalNormal, AutoMultivariateNormal or Flow; leave antithetic out."
+            )
+
+        def one(_: Values) -> Values:
+            trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+            return {name: trace.nodes[name]["value"] for name in self._latents}
+
+        latents: Values = self._each("guide", one, {"particle": torch.arange(number)})
+        return {name: latents[name] for name in self._drawn}, latents
+
+    def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        args, kwargs = call
+
+        def one(values: Values) -> Tensor:
+            with _Given(values):
+                trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+            return torch.as_tensor(trace.log_prob_sum())
+
+        result: Tensor = self._each("density", one, {**drawn, **{name: latents[name] for name in self._rows}})
+        return result
+
+    def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        result: Tensor = self._each("model", lambda values: self._log_joint(_Given(values), call), latents)
+        return result
+
+
+def particles_of(model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any]) -> Particles:
+    """Particles of `guide` for `model`, called with the pair of arguments and keyword arguments `call`.
+
+    Raises:
+        GuideError: a draw of the guide is not reparametrized.
+    """
+    return (_VectorParticles if isinstance(guide, AutoContinuous) else _TraceParticles)(model, guide, call)
+
+
+class _Given(Messenger):  # type: ignore[misc]
+    """Gives sites the values at hand, as draws rather than observations."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._values = values
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self._values:
+            msg["value"] = self._values[msg["name"]]
+            msg["done"] = True
+
+
+def _is_subsample(site: Mapping[str, Any]) -> bool:
+    return site["type"] == "sample" and bool(site_is_subsample(site))
+
+
+def _is_enumerated(site: Mapping[str, Any]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"] and site["infer"].get("enumerate") == "parallel"
+
+
+def _is_delta(site: Mapping[str, Any]) -> bool:
+    fn = site["fn"]
+    while isinstance(fn, MaskedDistribution | Independent):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
+
+
+def _stacked(results: list[Any]) -> Any:
+    if isinstance(results[0], dict):
+        return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+    return torch.stack(results)
+
+
+def _unvalidated() -> Any:
+    # Validation asks for the values of tensors, which vmap and tracers refuse.
+    return pyro.validation_enabled(False)
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[None]:
+    """Run a program to read it: nothing is drawn from the ambient generators, and no site is seen outside."""
+    with seeded(0), torch.no_grad(), _unvalidated(), poutine.block(hide_fn=lambda msg: msg["type"] == "sample"):
+        yield
+
+
+@contextlib.contextmanager
+def _plain_normals() -> Iterator[None]:
+    """vmap cannot give each particle its own draw of ``empty(shape).normal_()``, but can of ``randn(shape)``."""
+    modules: list[Any] = [normal, multivariate_normal, lowrank_multivariate_normal, studentT]
+    originals = [module._standard_normal for module in modules]
+
+    def standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.randn(shape, dtype=dtype, device=device)
+
+    for module in modules:
+        module._standard_normal = standard_normal
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module._standard_normal = original
