@@ -76,7 +76,8 @@ def prepare(
         assert rows.num_rows is not None
         cover_batches(program, rows.full, first, second, fewer, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
-    program.guide = _make_guide(program, guide, loss, first, seed)
+    with seeded(seed):  # a guide's networks start from random weights
+        program.guide = _make_guide(program, guide, loss, first, seed)
     automatic = isinstance(program.guide, AutoGuide)
     with seeded(seed):
         # An automatic guide keeps parameters for every row of a local latent, so it must see them all once.
