@@ -88,8 +88,12 @@ def _alike(one: Trace, two: Trace) -> bool:
             return False
         if not _same(node["fn"].log_prob(node["value"]), other["fn"].log_prob(other["value"])):
             return False
+        if not all(_same(node[key], other[key]) for key in ("mask", "scale")):
+            return False
     return True
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
+def _same(one: Any, two: Any) -> bool:
+    if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
+        return type(one) is type(two) and bool(one == two)
     return one.shape == two.shape and bool(torch.equal(one.to_dense(), two.to_dense()))
