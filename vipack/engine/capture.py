@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from vipack.engine.purify import pure_objectives
+from vipack.engine.watch import Watch
 from vipack.program import Arguments, Parameters, Program
 
 __all__ = ["CaptureError", "Graph", "Layout", "capture", "leaves_of"]
@@ -70,6 +71,7 @@ class Graph:
     Attributes:
         unused: parameters that the loss does not depend on.
         seconds: that capturing took.
+        watch: on the Python variables that the program reads, which the graph holds as they were.
     """
 
     module: fx.GraphModule
@@ -77,6 +79,7 @@ class Graph:
     buffer_names: tuple[str, ...]
     unused: frozenset[str]
     seconds: float
+    watch: Watch
 
     @property
     def num_nodes(self) -> int:
@@ -125,6 +128,8 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
     def step(*flat: Tensor) -> list[Tensor]:
         # Clones: programs may write into what they are given, and the inputs must stay as they are.
         parts = [value.clone().requires_grad_(True) for value in flat[:num_parameters]]
+        for part in parts:
+            part._is_param = True  # a PyroModule tells Pyro of its nn.Parameters only
         own_buffers = dict(
             zip(buffers, (b.clone() for b in flat[num_parameters : num_parameters + num_buffers]), strict=True)
         )
@@ -135,20 +140,54 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
         return [_total(value), *gradients, *own_buffers.values()]
 
-    outside = (random.getstate(), repr(np.random.get_state()))  # noqa: NPY002
-    state = torch.get_rng_state()
-    try:
-        module = _trace(step, [*inputs, *buffers.values(), *leaves])
-    finally:
-        torch.set_rng_state(state)
-    if (random.getstate(), repr(np.random.get_state())) != outside:  # noqa: NPY002
-        raise CaptureError("the program draws from Python's or NumPy's generator, which a graph cannot repeat")
+    watch = Watch(program.model, program.guide)
+    if watch.unsteady:
+        raise CaptureError(watch.unsteady)
+    with _generators_kept() as drawn_outside:
+        try:
+            module = _trace(step, [*inputs, *buffers.values(), *leaves])
+            _refuse_state(module, watch, drawn_outside())
+        finally:
+            watch.restore()
     module.graph.set_codegen(fx.graph.CodeGen())
     _refuse_unknown_sizes(module)
     _write_dtypes(module)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return Graph(module, layout, tuple(buffers), frozenset(unused), time.perf_counter() - started)
+    return Graph(module, layout, tuple(buffers), frozenset(unused), time.perf_counter() - started, watch)
+
+
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[Callable[[], bool]]:
+    """Put the global generators back; yields whether those of Python and NumPy have been drawn from."""
+    state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+
+    def drawn_outside() -> bool:
+        return random.getstate() != python or repr(np.random.get_state()) != repr(numpy)  # noqa: NPY002
+
+    try:
+        yield drawn_outside
+    finally:
+        torch.set_rng_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _refuse_state(module: fx.GraphModule, watch: Watch, drawn_outside: bool) -> None:
+    """
+    Raises:
+        CaptureError: a run leaves something behind in Python that the next run may read.
+    """
+    if drawn_outside:
+        raise CaptureError("the program draws from Python's or NumPy's generator, which a graph cannot repeat")
+    if any(isinstance(v, torch.Generator) for n in module.graph.nodes for v in (*n.args, *n.kwargs.values())):
+        raise CaptureError("the program draws from a torch.Generator of its own, which a graph cannot repeat")
+    constants = [getattr(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"]
+    name = watch.changed() or watch.hold(constants)
+    if name:
+        raise CaptureError(
+            f"each run of the program changes {name!r}, which it may read again: a graph would freeze it as it is"
+        )
 
 
 def _trace(step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
@@ -188,9 +227,9 @@ def _write_dtypes(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
         made = node.meta.get("val")
-        if isinstance(made, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments):
-            if any(argument.name == "dtype" for argument in arguments) and node.kwargs.get("dtype") is None:
-                node.kwargs = {**node.kwargs, "dtype": made.dtype}
+        makes = isinstance(made, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments)
+        if makes and any(a.name == "dtype" for a in arguments) and node.kwargs.get("dtype") is None:
+            node.kwargs = {**node.kwargs, "dtype": made.dtype}
 
 
 @contextlib.contextmanager

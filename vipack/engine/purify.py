@@ -30,7 +30,7 @@ def pure_objectives() -> Iterator[None]:
     """Inside the block, ``pyro.infer`` objectives neither read tensors back nor branch on them."""
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     try:
-        for module in [m for n, m in list(sys.modules.items()) if n.startswith("pyro.") and m is not None]:
+        for module in [m for n, m in list(sys.modules.items()) if n.startswith(_ROOMS) and m is not None]:
             names = module.__dict__
             for name, stand_in in _FUNCTIONS.items():
                 if name in names:
@@ -61,7 +61,29 @@ def _unwarned(value: Any, *args: Any, **kwargs: Any) -> Any:
     return value
 
 
-_FUNCTIONS = {"torch_item": _torch_item, "warn_if_nan": _unwarned, "warn_if_inf": _unwarned}
+def _tril_matrix_to_vec(mat: Tensor, diag: int = 0) -> Tensor:
+    """As torch's, by row and column numbers: a mask makes a size that depends on data."""
+    rows, columns = torch.tril_indices(mat.shape[-1], mat.shape[-1], diag, device=mat.device)
+    return mat[..., rows, columns]
+
+
+def _vec_to_tril_matrix(vec: Tensor, diag: int = 0) -> Tensor:
+    """Likewise; below the main diagonal, ``n + diag`` rows are a triangle of ``vec.shape[-1]`` numbers."""
+    n = round((math.sqrt(1 + 8 * vec.shape[-1]) - 1) / 2) - diag
+    rows, columns = torch.tril_indices(n, n, diag, device=vec.device)
+    mat = vec.new_zeros((*vec.shape[:-1], n, n))
+    mat[..., rows, columns] = vec
+    return mat
+
+
+_ROOMS = ("pyro.", "torch.distributions.")
+_FUNCTIONS = {
+    "torch_item": _torch_item,
+    "warn_if_nan": _unwarned,
+    "warn_if_inf": _unwarned,
+    "tril_matrix_to_vec": _tril_matrix_to_vec,
+    "vec_to_tril_matrix": _vec_to_tril_matrix,
+}
 
 
 def _item(self: Tensor) -> Any:

@@ -146,7 +146,7 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
 
     def _same_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         given = (*args, *kwargs.values()) if kwargs else args
-        if len(given) != len(self._last) or self._changed():
+        if len(given) != len(self._last) or self._changed() or (self._engine is not None and self._engine.outdated()):
             return False
         return all(one is other for one, other in zip(given, self._last, strict=True))
 

@@ -18,6 +18,7 @@ from vipack.engine.memory import Memory, Snapshot
 from vipack.engine.native import NativeError
 from vipack.engine.optimizers import FitOptimizer
 from vipack.engine.runner import Batches, GraphRunner
+from vipack.engine.watch import Watch
 from vipack.errors import EngineWarning, NonFiniteError
 from vipack.program import Arguments, Program
 from vipack.types import EngineReport
@@ -31,6 +32,8 @@ _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, an
 _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
 _SAFE_SECONDS = 1.0  # between copies of the state to go back to when a loss is not finite
 _TRACED_AT_ONCE = 64
+_APART = 0.2  # of the way of one step, that the graph's step may end elsewhere
+_CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 
 
 class NonFiniteStep(Exception):
@@ -68,6 +71,7 @@ class _Shape:
     """What is known of batches of one size."""
 
     runner: GraphRunner | None = None
+    watch: Watch | None = None  # on what the graph holds as it was
     captured: bool = False  # tried, with or without success
     compiled: bool = False  # likewise
     traced_seconds: float = 0.0
@@ -117,11 +121,13 @@ class TieredEngine:
         self._steps = 0
         self._next_check = 1_000
         self._begin = "eager"
+        self._captures_left = _CAPTURES
         self.report = EngineReport("eager", steps={})
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """See :class:`Engine`."""
         losses: list[float] = []
+        self._look_around()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
             while len(losses) < num_steps:
@@ -142,6 +148,29 @@ class TieredEngine:
         """The captured step for batches of one shape, if there is one."""
         shape = self._shapes.get(key)
         return None if shape is None else shape.runner
+
+    def outdated(self) -> str:
+        """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
+        watches = (shape.watch for shape in self._shapes.values() if shape.runner is not None)
+        return next((name for watch in watches if watch is not None and (name := watch.outdated())), "")
+
+    def _look_around(self) -> None:
+        """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
+        name = self.outdated()
+        if not name:
+            return
+        for shape in self._shapes.values():
+            if shape.runner is not None and shape.runner.build is not None:
+                shape.runner.build.stop()
+        self._safe = self._older = None
+        self._captures_left -= 1
+        self._shapes = {size: _Shape(captured=self._captures_left <= 0) for size in self._shapes}
+        if self._captures_left > 0:
+            return
+        self.report.reason = (
+            f"eager: {name!r}, which the program reads, was changed from outside {_CAPTURES} times since the run began"
+        )
+        warnings.warn(EngineWarning(f"{self.report.reason}; pass it in `fixed` or `data`."), stacklevel=2)
 
     # --- steps
 
@@ -221,34 +250,40 @@ class TieredEngine:
         except CaptureError as error:
             self.report.reason = f"eager: {error}"
             return
-        self._memory = memory
+        self._memory, shape.watch = memory, graph.watch
         self.report.capture_seconds += runner.seconds
         mismatch = self._compare(shape, runner, batch)
         if mismatch:
-            self.report.reason = f"eager: the captured graph gave another loss ({mismatch})"
+            self.report.reason = f"eager: the captured graph gave another step ({mismatch})"
             return
         shape.runner = runner
 
     def _compare(self, shape: _Shape, runner: GraphRunner, batch: Arguments) -> str:
         """Take a step on `batch` eagerly and by the graph, go back to before, and say how they differ."""
-        assert self._memory is not None
-        before = self._memory.snapshot()
+        memory = self._memory
+        assert memory is not None
+        before = memory.snapshot()
         try:
             expected = self._eager(batch)
         except NonFiniteError as error:
             raise NonFiniteStep([], error) from error
-        after = torch.get_rng_state()
-        self._memory.restore(before)
+        finally:
+            if shape.watch is not None:
+                shape.watch.restore()
+        after = memory.snapshot()
+        memory.restore(before)
         started = time.perf_counter()
         found = float(runner.traced(_Again(batch), 1)[0])
         shape.traced_seconds = time.perf_counter() - started
-        same_draws = torch.equal(torch.get_rng_state(), after)
-        self._memory.restore(before)
-        if not same_draws:
+        if memory.one_by_one and np.isfinite(found):
+            memory.finish(found)
+        reached = memory.snapshot()
+        memory.restore(before)
+        if not torch.equal(reached.generator, after.generator):
             return "it draws other random numbers than the program"
         if not _close(found, expected, self._program.parameters.dtype):
-            return f"{found:.8g} where Pyro gives {expected:.8g}"
-        return ""
+            return f"a loss of {found:.8g} where Pyro gives {expected:.8g}"
+        return "it moves the parameters elsewhere" if _apart(before, after, reached) else ""
 
     def _check_again(self, shape: _Shape, batches: Batches) -> None:
         """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
@@ -404,6 +439,18 @@ class _Again:
 
     def load_state(self, state: dict[str, object]) -> None:
         pass
+
+
+def _apart(before: Snapshot, expected: Snapshot, found: Snapshot) -> bool:
+    """Whether one step led to two places.
+
+    Adam takes a full step even where the gradient is nothing but rounding, so single elements may part.
+    """
+    way, gap = 0.0, 0.0
+    for start, right, other in zip(before.values, expected.values, found.values, strict=True):
+        way += float((right - start).double().square().sum())
+        gap += float((other - right).double().square().sum())
+    return gap > (_APART**2) * way + 1e-12
 
 
 def _close(found: float, expected: float, dtype: torch.dtype) -> bool:
