@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +32,7 @@ class Result:
         certified: "raw", "corrected" or "none": the estimate that the verdict vouches for, and whose errors
             ``mean_error`` and ``sd_error`` are. Where it vouches for none they are the better ones of the two.
         seconds: wall time of the fit, compiling included; ``diagnose_seconds`` come on top.
+        figures: further numbers of the diagnosis.
     """
 
     posterior: str
@@ -53,6 +54,7 @@ class Result:
     diagnose_seconds: float = 0.0
     compile_seconds: float = 0.0
     note: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def error(self) -> float:

@@ -1,0 +1,304 @@
+"""How often is the verdict wrong? ``python -m benchmarks.verdict_grid --json grid.json --markdown docs/verdict_grid.md``
+
+Models whose posterior is known exactly, fitted by five guides and by full-rank guides that were sabotaged. A fit is bad
+where the estimate that its verdict certifies has a mean off by more than 0.2 posterior sds or an sd by more than 0.2 in
+its logarithm; it is good where its draws, raw or weighted, are within both. No bad fit may be certified, and few good
+ones refused. The same fits show whether ``vipack.compare`` puts the best first, and how often its standard errors cover
+the true difference. ``--root DIR`` adds the posteriors of posteriordb (see benchmarks/posteriordb.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
+from tqdm import tqdm
+
+import vipack as vi
+from benchmarks.estimates import Reference, Result, judge
+from benchmarks.known_posteriors import KNOWN, Known
+from benchmarks.posteriordb_models import POSTERIORS, flat_names
+from benchmarks.sabotage import SABOTAGE
+from vipack.errors import VipackError, VipackWarning
+from vipack.guides import Flow
+
+__all__ = ["LIMIT", "main", "tally"]
+
+LIMIT = 0.2  # of an error: mean in posterior sds, sd in its logarithm
+TOLERANCE = 0.1  # nats by which the first of a comparison may fall short of the best
+NUM_DRAWS = 20_000
+STEPS = 4_000
+
+GUIDES: dict[str, Any] = {
+    "AutoNormal": AutoNormal,
+    "AutoMultivariateNormal": AutoMultivariateNormal,
+    "AutoLowRankMultivariateNormal": AutoLowRankMultivariateNormal,
+    "Flow": Flow,
+    "ladder": None,
+}
+
+
+def honest(known: Known, guide: str, seed: int) -> vi.Fit:
+    """A fit with nothing wrong but, perhaps, the guide's family."""
+    if guide == "ladder":
+        return vi.fit(known.model, data=known.data, seed=seed, dtype=torch.float64)
+    # Compiled at once: the seeds of a model share what was built, and a second run of the grid finds it on disk.
+    options = {"steps": STEPS, "engine": "compiled", "dtype": torch.float64}
+    return vi.fit(known.model, GUIDES[guide], data=known.data, seed=seed, **options)
+
+
+def row(known: Known, fit: vi.Fit, method: str, seed: int, note: str, seconds: float) -> Result:
+    """The fit's errors and verdict, with whatever figures the diagnosis has."""
+    start = time.perf_counter()
+    found = fit.diagnose(seed=seed)
+    diagnosed = time.perf_counter() - start
+    draws = fit.posterior.draws(NUM_DRAWS, seed=seed + 100)
+    flat = flat_names({**draws.latents, **draws.deterministic})
+    named = (known.name, method, seed)
+    result = judge(named, fit, found, flat, draws.log_weights, known.truth, (seconds, diagnosed))
+    return dataclasses.replace(result, note=note, figures=_numbers(dataclasses.asdict(found)))
+
+
+def run(
+    models: Iterable[Known], guides: list[str], seeds: range, keep: Any
+) -> tuple[list[Result], list[dict[str, Any]]]:
+    """All fits, and all comparisons of the honest ones."""
+    rows: list[Result] = []
+    comparisons: list[dict[str, Any]] = []
+    bar = tqdm(list(models), unit="model")
+    for known in bar:
+        for seed in seeds:
+            fits: dict[str, vi.Fit] = {}
+            for guide in guides:
+                bar.set_postfix_str(f"{known.name}, {guide}, seed {seed}")
+                fits |= _add(rows, known, guide, seed, "honest", functools.partial(honest, known, guide, seed))
+            full_rank = fits.get("AutoMultivariateNormal")
+            for name, saboteur in SABOTAGE.items() if full_rank is not None else ():
+                if name == "dropped mode" and not known.modes:
+                    continue
+                bar.set_postfix_str(f"{known.name}, {name}, seed {seed}")
+                wrong = functools.partial(saboteur, known, full_rank, seed)
+                _add(rows, known, "AutoMultivariateNormal", seed, name, wrong)
+            if len(fits) > 1:
+                comparisons += compare(known.name, seed, fits)
+            keep(rows, comparisons)
+    return rows, comparisons
+
+
+def compare(name: str, seed: int, fits: dict[str, vi.Fit]) -> list[dict[str, Any]]:
+    """Five comparisons of the same fits on draws of their own, each against ELBOs of 40,000 draws."""
+    exact = {guide: fit.log_weights(40_000, seed=9_999).mean().item() for guide, fit in fits.items()}
+    found = []
+    for repeat in range(5):
+        options = {"num_draws": 1_000, "repeats": 1, "chains": False, "modes": False}
+        table = vi.compare(fits, seed=1_000 * seed + repeat, **options)
+        best = max(exact.values())
+        first = table.index[0]
+        z = [(exact[first] - exact[o] - table.elbo_diff[o]) / table.diff_se[o] for o in table.index[1:]]
+        found.append({"posterior": name, "seed": seed, "first": first, "short": best - exact[first], "z": z})
+    return found
+
+
+def tally(rows: list[Result]) -> pd.DataFrame:
+    """The verdict's errors by kind of fit, and over all."""
+    groups = {kind: [r for r in rows if kind in (r.note, r.method)] for kind in [*GUIDES, *SABOTAGE]}
+    for guide in GUIDES:
+        groups[guide] = [r for r in groups[guide] if r.note == "honest"]
+    groups |= {"all": rows}
+    return pd.DataFrame.from_dict({kind: _counts(part) for kind, part in groups.items() if part}, orient="index")
+
+
+def is_good(result: Result) -> bool:
+    """The draws of the fit, raw or weighted, are within the limit."""
+    return min(max(result.raw), max(result.corrected)) <= LIMIT
+
+
+def is_bad_and_certified(result: Result) -> bool:
+    """The verdict vouches for an estimate that is off."""
+    return result.certified != "none" and not result.error <= LIMIT
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(argv)
+    models = [*KNOWN, *(_from_posteriordb(options.root) if options.root else [])]
+    models = [known for known in models if any(part in known.name for part in options.only)]
+    start = time.perf_counter()
+
+    def keep(rows: list[Result], comparisons: list[dict[str, Any]]) -> None:
+        if options.json is not None:
+            content = {"rows": [dataclasses.asdict(r) for r in rows], "comparisons": comparisons}
+            options.json.write_text(json.dumps(content, indent=1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VipackWarning)  # sabotage is full of them
+        warnings.simplefilter("ignore", RuntimeWarning)
+        rows, comparisons = run(models, options.guides, range(options.seeds), keep)
+    text = report(rows, comparisons, time.perf_counter() - start)
+    print(text)
+    if options.markdown is not None:
+        options.markdown.write_text(text)
+    return 0
+
+
+def report(rows: list[Result], comparisons: list[dict[str, Any]], seconds: float) -> str:
+    """The tables, as a page."""
+    made = [r for r in rows if r.verdict != "ERROR"]
+    parts = [_PAGE.format(models=len({r.posterior for r in rows}), seeds=len({r.seed for r in rows}), fits=len(made))]
+    parts += ["## The verdict's errors", _block(tally(made))]
+    wrong = [r for r in made if is_bad_and_certified(r)]
+    shy = [r for r in made if is_good(r) and r.certified == "none"]
+    for title, part in (("Bad, and certified", wrong), ("Good, and refused", shy)):
+        parts += [f"## {title}", _block(_listed(part)) if part else "None."]
+    parts += ["## All fits", _block(_listed(made))]
+    if len(made) < len(rows):
+        parts += ["## Not fitted", *(f"- {r.posterior}, {r.method}, {r.note}" for r in rows if r.verdict == "ERROR")]
+    if comparisons:
+        parts += ["## Comparisons", _compared(comparisons)]
+    cores = f"{os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s)"
+    parts += [f"Made in {seconds / 60:.0f} minutes ({cores}), of which {_spent(rows)}."]
+    return "\n\n".join(parts) + "\n"
+
+
+_PAGE = """# How often is the verdict wrong?
+
+{fits} fits: {models} models whose posterior is known exactly, {seeds} seeds, five guides with their defaults, and full-rank
+guides that were sabotaged. A fit is **bad** where the estimate that its verdict certifies has a mean off by more than 0.2
+posterior sds or an sd by more than 0.2 in its logarithm. It is **good** where its draws, raw or weighted, are within both.
+
+```text
+python -m benchmarks.verdict_grid --json grid.json --markdown docs/verdict_grid.md
+```"""
+
+
+def _listed(rows: list[Result]) -> pd.DataFrame:
+    columns = ["posterior", "method", "note", "seed", "verdict", "certified"]
+    frame = pd.DataFrame([{c: getattr(r, c) for c in columns} for r in rows])
+    frame["raw mean"], frame["raw sd"] = [r.raw[0] for r in rows], [r.raw[1] for r in rows]
+    frame["weighted mean"], frame["weighted sd"] = [r.corrected[0] for r in rows], [r.corrected[1] for r in rows]
+    frame["k-hat"], frame["ESS share"] = [r.khat for r in rows], [r.ess_share for r in rows]
+    return frame.set_index("posterior")
+
+
+def _compared(comparisons: list[dict[str, Any]]) -> str:
+    """How often the best came first, and how often a paired standard error covered the true difference."""
+    short = np.array([c["short"] for c in comparisons])
+    z = np.array([z for c in comparisons for z in c["z"]])
+    z = z[np.isfinite(z)]
+    one, two = np.mean(np.abs(z) < 1), np.mean(np.abs(z) < 1.96)
+    return (
+        f"`vipack.compare` put first the guide with the highest ELBO, or one within {TOLERANCE} nats of it, in "
+        f"{np.mean(short <= TOLERANCE):.1%} of {len(short)} comparisons (at most {short.max():.3f} nats short). "
+        f"Of {len(z)} paired differences from 1,000 draws, {one:.1%} were within one standard error of the difference over "
+        f"40,000 draws (nominal 68.3%) and {two:.1%} within 1.96 (nominal 95%)."
+    )
+
+
+def _spent(rows: list[Result]) -> str:
+    fitting, judging = sum(r.seconds for r in rows if r.seconds > 0), sum(r.diagnose_seconds for r in rows)
+    return f"{fitting / 60:.0f} went into fitting, compiling included, and {judging / 60:.0f} into verdicts"
+
+
+def _block(frame: pd.DataFrame) -> str:
+    return f"```text\n{frame.to_string(float_format='{:.2f}'.format)}\n```"
+
+
+def _add(rows: list[Result], known: Known, method: str, seed: int, note: str, make: Any) -> dict[str, vi.Fit]:
+    """Fit, judge and keep the row; the fit by its method's name, or nothing where it cannot be fitted."""
+    start = time.perf_counter()
+    try:
+        fit = make()
+        rows.append(row(known, fit, method, seed, note, time.perf_counter() - start))
+    except VipackError as error:
+        # A fit that is refused with a reason misleads nobody; it is in the table, and counts as neither good nor bad.
+        tqdm.write(f"{known.name}, {method}, {note}, seed {seed}: {error}")
+        rows.append(_refused(known, method, seed, f"{note}: {type(error).__name__}: {error}"))
+        return {}
+    last = rows[-1]
+    flag = (
+        "BAD, CERTIFIED"
+        if is_bad_and_certified(last)
+        else "good, refused" * (is_good(last) and last.certified == "none")
+    )
+    tqdm.write(
+        f"{known.name:22s} {method:30s} {note:24s} {seed} {last.verdict:9s} raw {last.raw[0]:.2f} {last.raw[1]:.2f} "
+        f"corrected {last.corrected[0]:.2f} {last.corrected[1]:.2f} k-hat {last.khat:.2f} ESS {last.ess_share:.2f} "
+        f"{last.seconds:.1f} + {last.diagnose_seconds:.1f} s {flag}"
+    )
+    return {method: fit}
+
+
+def _refused(known: Known, method: str, seed: int, note: str) -> Result:
+    none = (math.nan, math.nan)
+    return Result(known.name, method, seed, "ERROR", "none", *none, none, none, *[math.nan] * 7, note=note)
+
+
+def _counts(rows: list[Result]) -> dict[str, Any]:
+    good = [r for r in rows if is_good(r)]
+    refused = [r for r in good if r.certified == "none"]
+    return {
+        "fits": len(rows),
+        "TRUST": sum(r.verdict == "TRUST" for r in rows),
+        "CORRECTED": sum(r.verdict == "CORRECTED" for r in rows),
+        "DISTRUST": sum(r.verdict == "DISTRUST" for r in rows),
+        "bad, certified": sum(is_bad_and_certified(r) for r in rows),
+        "good": len(good),
+        "good, refused": len(refused),
+        "refused, %": 100 * len(refused) / len(good) if good else math.nan,
+    }
+
+
+def _numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The diagnosis' numbers by dotted name: arrays by their largest absolute value, lists of others by their length."""
+    numbers: dict[str, float] = {}
+    for name, value in found.items():
+        if isinstance(value, dict):
+            numbers |= _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            numbers[prefix + name] = float(value)
+        elif isinstance(value, np.ndarray | tuple | list):
+            array = np.asarray(value)
+            if array.dtype.kind in "fiu" and array.size:
+                numbers[prefix + name] = float(np.max(np.abs(array)))
+            elif isinstance(value, tuple | list):
+                numbers[f"{prefix}len({name})"] = float(len(value))
+    return numbers
+
+
+def _from_posteriordb(root: Path) -> list[Known]:
+    known = []
+    for path in sorted((root / "reference").glob("*.npz")):
+        if path.stem in POSTERIORS:
+            with np.load(path) as file:
+                truth = Reference(tuple(str(n) for n in file["names"]), file["mean"], file["sd"])
+            posterior = POSTERIORS[path.stem]
+            known.append(Known(path.stem, posterior.model, posterior.data(root), truth))
+    return known
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="also fit the posteriors of posteriordb in this folder")
+    parser.add_argument("--only", nargs="*", default=[""], help="models whose names contain one of these")
+    parser.add_argument("--guides", nargs="*", default=list(GUIDES), choices=list(GUIDES))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write all rows here, after each model")
+    parser.add_argument("--markdown", type=Path, help="write the tables here")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
