@@ -1,0 +1,64 @@
+"""The pictures of the documentation: ``python docs/images/make.py`` writes them beside this file, in a minute or so."""
+
+import functools
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from matplotlib.figure import Figure
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from torch import Tensor
+
+import vipack as vi
+
+HERE = Path(__file__).parent
+
+
+def centred(y: Tensor, sigma: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("school", len(y)):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+        pyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
+def non_centred(y: Tensor, sigma: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("school", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        theta = pyro.deterministic("theta", mu + tau * z)
+        pyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
+def fit_schools() -> dict[str, vi.Fit]:
+    schools = vi.datasets.eight_schools()
+    train = functools.partial(vi.fit, data=schools.columns, steps=2_000, seed=0, engine="traced")
+    return {
+        f"{model.__name__.replace('_', '-')} {name}": train(model, guide)
+        for model in (non_centred, centred)
+        for name, guide in (("correlated", AutoMultivariateNormal), ("mean-field", AutoNormal))
+    }
+
+
+def save(figure: Figure, name: str) -> None:
+    figure.savefig(HERE / f"{name}.png", dpi=110)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    fits = fit_schools()
+    best, worst = fits["non-centred correlated"], fits["centred mean-field"]
+    save(vi.plots.compare(vi.compare(fits)).figure, "compare")
+    save(vi.plots.losses(best).figure, "losses")
+    save(vi.plots.predictive(best)[0].figure, "predictive")
+    save(vi.plots.posterior(best, names=["mu", "tau", "theta"])[0].figure, "posterior")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for place, fit in enumerate((best, worst), start=1):
+        vi.plots.khat(fit, figure.add_subplot(1, 2, place))
+    save(figure, "khat")
+
+
+if __name__ == "__main__":
+    main()
