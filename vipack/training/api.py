@@ -13,12 +13,15 @@ import torch
 
 from vipack.engine.tiers import TIERS, Tier
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
+from vipack.objectives import StickingTheLanding
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
+from vipack.training.ladder.automatic import train_without_guide
+from vipack.training.ladder.rungs import Family, guide_of
 from vipack.training.prepare import prepare, try_prepare
-from vipack.training.restarts import Prepare, check_restarts, train_restarts
+from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer, compare_fingerprints
@@ -53,8 +56,10 @@ def fit(
     The fit owns its parameters: neither Pyro's global store nor the modules that the model uses are changed.
 
     Args:
-        guide: an AutoGuide class or instance, ``functools.partial`` of one, or any Pyro guide. None takes
-            AutoMultivariateNormal.
+        guide: an AutoGuide class or instance, ``functools.partial`` of one, or any Pyro guide. None climbs the ladder:
+            it finds a Gaussian or a flow by stages, each kept only for what it gains, and tells of it in ``fit.stages``.
+            Where an option describes a single run (loss, optim, steps, epochs, restarts, checkpoint), None trains an
+            AutoMultivariateNormal by it.
         data: per-observation arrays (torch, NumPy, pandas, SciPy CSR): one, a tuple of positional arguments or a dict of
             keyword arguments; or a torch Dataset or DataLoader. ``()`` for a model that takes none.
         fixed: keyword arguments that are never cut into batches.
@@ -68,7 +73,7 @@ def fit(
         engine: "eager" is ``pyro.infer.SVI`` itself, "traced" replays the captured step, "compiled" runs it in a C++ loop;
             "auto" moves up as far as the run's length pays. All see the same random numbers.
         dtype: floating-point type of parameters and data; that of the tensors in `data` by default (NumPy arrays are
-            converted).
+            converted). float64 for the ladder.
         stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
         callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
         progress: True or False; a bar where there is a terminal by default.
@@ -81,17 +86,23 @@ def fit(
     _check_engine(engine)
     rules, calls, file = rules_of(stop), callbacks_of(callbacks), checkpoint_of(checkpoint)
     check_restarts(restarts, checkpoint)
-    make: Prepare = functools.partial(
+    options = (loss, optim, steps, epochs, checkpoint, None if restarts == 1 else restarts)
+    climbs = guide is None and all(option is None for option in options)
+    if climbs and dtype is None:
+        dtype = torch.float64  # the ladder tells stages apart by thousandths of a nat
+    make: Any = functools.partial(
         prepare,
         model,
         data=data,
         fixed=fixed,
-        loss=loss,
         batch_size=batch_size,
         batch_plate=batch_plate,
         device=device,
         dtype=dtype,
     )
+    if climbs:
+        return Fit(train_without_guide(make, Plan(None, seed, rules, calls, progress, None, engine)))
+    make = functools.partial(make, loss=loss)
     prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
@@ -151,7 +162,7 @@ def load(
     """A fit that ``fit.save`` wrote, ready to sample, predict or resume.
 
     Args:
-        model, guide: those it was fitted with; code is never stored.
+        model, guide: those it was fitted with; code is never stored. A fit without a guide is loaded without one.
         data, fixed: needed where the file was saved without data; else those in the file.
         loss, optim: needed to resume where they were not the defaults.
 
@@ -170,6 +181,8 @@ def load(
         batch_size, batch_plate, seed = saved["batch_size"], content["batch_plate"], saved["seed"]
         dtype = getattr(torch, saved["dtype"].removeprefix("torch."))
         num_steps = content["planned_steps"]
+        if guide is None and content.get("family") is not None:
+            guide, loss = guide_of(Family(**content["family"])), loss or StickingTheLanding(16, antithetic=True)
     prepared = prepare(
         model,
         guide,

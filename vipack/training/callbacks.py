@@ -76,14 +76,20 @@ def callbacks_of(callbacks: object) -> tuple[Callback, ...]:
 class ProgressBar:
     """A tqdm bar with loss and rate; without a terminal it is silent unless `show` is True."""
 
-    def __init__(self, total: int, done: int, show: bool | None) -> None:
+    def __init__(self, total: int, done: int, show: bool | None, label: str = "") -> None:
         disable = None if show is None else not show
-        self._bar = tqdm(total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True)
+        self._bar = tqdm(
+            total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True, desc=label or None
+        )
 
     def update(self, step: int, loss: float) -> None:
         """Show `step` steps done and the latest mean loss."""
         self._bar.set_postfix_str(f"loss {loss:,.2f}", refresh=False)
         self._bar.update(step - self._bar.n)
+
+    def advance(self) -> None:
+        """Show one more step done."""
+        self._bar.update(1)
 
     def close(self) -> None:
         """Leave the last line standing."""

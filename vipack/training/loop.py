@@ -24,7 +24,7 @@ from vipack.training.stopping import StopRule, TimeLimit
 from vipack.training.streams import BatchStream
 from vipack.types import Stopped, StopReason
 
-__all__ = ["Run", "RunState"]
+__all__ = ["Run", "RunState", "interrupts"]
 
 _REPORT_SECONDS = 0.05  # between looks at signals and callbacks
 _LOOK_STEPS = 100  # the least between looks of the stop rules and copies of the best state, and what a mean is over
@@ -67,6 +67,7 @@ class Run:
     progress: bool | None
     checkpoint: Checkpoint | None
     save: Callable[[], None]
+    label: str = ""
 
     def __call__(self, state: RunState, last_step: int, *, look_first: bool = False) -> Stopped:
         """Train until `last_step` steps are done or a rule, a callback, Ctrl-C or a divergence ends it.
@@ -84,13 +85,13 @@ class Run:
         return state.stopped
 
     def _train(self, state: RunState, last_step: int) -> Stopped:
-        bar = ProgressBar(last_step, state.step, self.progress)
+        bar = ProgressBar(last_step, state.step, self.progress, self.label)
         saved = (state.step, time.monotonic())
         pace = 1
         if state.best is None:
             state.best = self.parameters.state()
         try:
-            with _interrupts() as interrupted, state.random.active():
+            with interrupts() as interrupted, state.random.active():
                 while state.step < last_step:
                     number = min(pace, last_step - state.step, self._to_next_stop(state.step))
                     started = time.perf_counter()
@@ -231,7 +232,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[bool]]:
+def interrupts() -> Iterator[list[bool]]:
     """A list that becomes true at the first Ctrl-C; the second one raises KeyboardInterrupt as ever."""
     seen: list[bool] = []
     if threading.current_thread() is not threading.main_thread():

@@ -15,6 +15,7 @@ from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal
 from pyro.infer.autoguide.effect import AutoMessenger
 
 from vipack.errors import DataError, PlateError, UsageError, VipackError
+from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
@@ -23,7 +24,7 @@ from vipack.program.values import unvalidated
 from vipack.training.data import Rows, read_data
 from vipack.training.particles import check_particles
 
-__all__ = ["Prepared", "loss_of", "prepare", "try_prepare"]
+__all__ = ["Prepared", "loss_of", "no_guide", "prepare", "try_prepare"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def prepare(
     loss = loss_of(loss)
     rows = read_data(data, fixed, dtype, _device(device))
     batch_size = _batch_size(batch_size, rows)
-    program = Program(model, _no_guide, dtype=rows.dtype, device=rows.device)
+    program = Program(model, no_guide, dtype=rows.dtype, device=rows.device)
     batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
     with seeded(seed):  # a data set may draw random numbers for the rows that it is asked for
         first, second = next(batches), next(batches)
@@ -83,7 +84,7 @@ def prepare(
         # An automatic guide keeps parameters for every row of a local latent, so it must see them all once.
         program.initialise(rows.full() if automatic and local and rows.indexed else first)
     check_local_latents(program, local, indexed=rows.indexed)
-    enumerates = isinstance(loss, TraceEnum_ELBO)
+    enumerates = _sums_out(loss)
     with seeded(seed):
         call = rows.extremes(first) if batched else first
     check = check_program(program, call, _leaves(program, rows, call), enumerates=enumerates, seed=seed)
@@ -127,13 +128,18 @@ def _make_guide(program: Program, guide: Any, loss: Any, first: Arguments, seed:
     builder = guide.func if isinstance(guide, functools.partial) else guide
     model = program.model
     if isinstance(builder, type) and issubclass(builder, AutoGuide | AutoMessenger):
-        hidden = _enumerated(program, first, seed) if isinstance(loss, TraceEnum_ELBO) else []
+        hidden = _enumerated(program, first, seed) if _sums_out(loss) else []
         model = poutine.block(model, hide=hidden) if hidden else model
     return make_guide(model, guide)
 
 
+def _sums_out(loss: Any) -> bool:
+    """Whether the loss sums out discrete latents that are marked for it."""
+    return isinstance(loss, TraceEnum_ELBO | Objective)
+
+
 def _enumerated(program: Program, first: Arguments, seed: int) -> list[str]:
-    """Discrete latents that TraceEnum_ELBO sums out, which an automatic guide must not see."""
+    """Discrete latents that the loss sums out, which an automatic guide must not see."""
     with seeded(seed), program.bound(first), unvalidated(), flat_priors_sampled(), torch.no_grad():
         trace = trace_prior(program.model, first)
     return [site.name for site in read_sites(trace, poutine.Trace()).of_kind("enumerated")]
@@ -170,5 +176,6 @@ def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
     return {name: value for name, value in named_arguments(program.model, call).items() if name not in rows.fixed}
 
 
-def _no_guide(*args: Any, **kwargs: Any) -> None:
+def no_guide(*args: Any, **kwargs: Any) -> None:
+    """Stands in for a guide until there is one."""
     raise DataError("the guide has not been made yet")  # pragma: no cover

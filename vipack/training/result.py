@@ -19,6 +19,7 @@ from vipack.posterior import Posterior
 from vipack.program import Arguments, Check, Program
 from vipack.training.checkpoint import write_file
 from vipack.training.data import ArrayRows, read_data
+from vipack.training.ladder.report import Stages
 from vipack.training.trainer import Trainer
 from vipack.types import EngineReport, Estimate, Stopped
 
@@ -108,6 +109,11 @@ class Fit:
     def restarts(self) -> tuple[float, ...]:
         """The ELBO (nats) that each start of ``restarts=`` came to; empty for a single start."""
         return self._trainer.restarts
+
+    @property
+    def stages(self) -> Stages:
+        """What each stage of the ladder gained and cost, where the fit had no guide; ``print(fit.stages)`` is a table."""
+        return self._trainer.stages
 
     @property
     def engine(self) -> EngineReport:

@@ -18,6 +18,7 @@ from vipack.errors import CheckpointError, GuideError
 from vipack.program import RandomState, seeded
 from vipack.training.callbacks import Callback
 from vipack.training.checkpoint import Checkpoint, write_file
+from vipack.training.ladder.report import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.prepare import Prepared
 from vipack.training.stopping import Converged, StopRule
@@ -37,6 +38,7 @@ class Plan:
 
     Attributes:
         steps: total; None trains until converged.
+        label: of the progress bar.
     """
 
     steps: int | None
@@ -46,6 +48,7 @@ class Plan:
     progress: bool | None
     checkpoint: Checkpoint | None
     tier: Tier = "auto"
+    label: str = ""
 
 
 class Trainer:
@@ -67,6 +70,8 @@ class Trainer:
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
+        self.stages = Stages()  # of the ladder, where there was no guide, and
+        self.family: dict[str, Any] | None = None  # what makes the guide that it found
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
 
@@ -130,6 +135,7 @@ class Trainer:
             progress=self.plan.progress,
             checkpoint=self.plan.checkpoint,
             save=self._save_checkpoint,
+            label=self.plan.label,
         )
         run(self.state, last_step, look_first=look_first)
 
@@ -153,6 +159,8 @@ class Trainer:
             "batch_plate": self.program.batch_plate.name if self.program.batch_plate else None,
             "stopped": [self.stopped.reason.name, self.stopped.detail],
             "engine_steps": dict(self.engine.report.steps),
+            "family": self.family,
+            "stages": self.stages.plain(),
         }
 
     def load_content(self, content: Mapping[str, Any]) -> None:
@@ -167,6 +175,7 @@ class Trainer:
         self.state.best = content["best"]
         self.state.best_loss, self.state.best_step = content["best_loss"], content["best_step"]
         self._cooling_end = content["cooling_end"]
+        self.family, self.stages = content.get("family"), Stages.from_plain(content.get("stages", []))
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])
         self.engine.report.steps.update(content["engine_steps"])

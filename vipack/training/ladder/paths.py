@@ -129,7 +129,8 @@ def _direction(path: Path, gradient: Tensor, memory: int, fresh: bool) -> Tensor
         direction = inverse_hessian_times(path, len(path.points) - 1, gradient, memory)
         if torch.isfinite(direction).all() and direction @ gradient > 0:
             return direction
-    return gradient / gradient.norm().clamp(min=1e-12)
+    unit: Tensor = gradient / gradient.norm().clamp(min=1e-12)
+    return unit
 
 
 def _learn(path: Path, s: Tensor, y: Tensor) -> bool:

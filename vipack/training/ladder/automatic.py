@@ -1,0 +1,103 @@
+"""What a fit without a guide does: the ladder where the whole log joint can be had, one guide by SVI where it cannot."""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from typing import Any
+
+import pyro.infer.autoguide as autoguide
+import torch
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.poutine.util import site_is_subsample
+
+from vipack.diagnostics import elbo
+from vipack.errors import NonFiniteError
+from vipack.objectives import StickingTheLanding
+from vipack.posterior import Posterior
+from vipack.program import Program, seeded
+from vipack.program.flat import flat_priors_sampled
+from vipack.program.logjoint import LogJoint
+from vipack.program.runs import trace_prior
+from vipack.program.values import unvalidated
+from vipack.training.ladder.effort import DENSE_UP_TO
+from vipack.training.ladder.ladder import train_ladder
+from vipack.training.ladder.report import Stage, Stages
+from vipack.training.ladder.rungs import Make
+from vipack.training.prepare import Prepared, no_guide
+from vipack.training.trainer import Plan, Trainer
+
+__all__ = ["train_without_guide"]
+
+_LOW_RANK_UP_TO = 2_000  # dimensions; beyond it a guide by SVI has independent latents
+
+
+def train_without_guide(make: Make, plan: Plan) -> Trainer:
+    """Train the guide that suits the program best.
+
+    Raises:
+        VipackError: anything wrong with model, data or options.
+    """
+    first = make(autoguide.AutoNormal, seed=plan.seed, loss=StickingTheLanding(2))
+    serious = [error for error in first.check.errors if not isinstance(error, NonFiniteError)]
+    if serious:
+        first.check.raise_if_bad()
+    for warning in first.check.warnings:
+        warnings.warn(warning, stacklevel=4)
+    bare = Program(first.program.model, no_guide, dtype=first.rows.dtype, device=first.rows.device)
+    reason = _no_ladder(first, bare)
+    if reason:
+        first.check.raise_if_bad()
+        return _by_svi(make, first, plan, reason)
+    with seeded(plan.seed):
+        joint = LogJoint(bare, first.rows.full())
+    return train_ladder(make, joint, plan)
+
+
+def _no_ladder(first: Prepared, bare: Program) -> str:
+    """Why there is no log joint of all data that depends on the latents alone; empty if there is one."""
+    if first.batch_size is not None or not first.rows.indexed:
+        return "minibatches show a part of log p(x, z) at a time"
+    call = first.rows.full()
+    with seeded(0), bare.bound(call), unvalidated(), flat_priors_sampled(), torch.no_grad():
+        trace = trace_prior(bare.model, call)
+    if any(
+        site["type"] == "sample" and site_is_subsample(site) and len(site["value"]) < site["fn"].size
+        for site in trace.nodes.values()
+    ):
+        return "the model draws minibatches itself"
+    if bare.parameters.unconstrained:
+        return "the model has parameters of its own, which are trained with the guide"
+    return ""
+
+
+def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str) -> Trainer:
+    started = time.perf_counter()
+    table = first.check.table
+    assert table is not None
+    latents = table.of_kind("latent")
+    size = sum(torch.Size([*site.batch_shape, *site.event_shape]).numel() for site in latents)
+    local = first.batch_size is not None and any(site.plates for site in latents)
+    if local or size > _LOW_RANK_UP_TO:
+        guide: Any = autoguide.AutoNormal
+    elif size > DENSE_UP_TO:
+        guide = functools.partial(autoguide.AutoLowRankMultivariateNormal, rank=20)
+    else:
+        guide = autoguide.AutoMultivariateNormal
+    loss: Any = TraceEnum_ELBO() if table.of_kind("enumerated") else Trace_ELBO()
+    prepared = make(guide, seed=plan.seed, loss=loss)
+    prepared.check.raise_if_bad()
+    trainer = Trainer(prepared, plan, None)
+    trainer.train()
+    found = elbo(Posterior(trainer.program, trainer.rows.full()).draws(1_000, seed=plan.seed, keep=False).log_weights)
+    spent = time.perf_counter() - started
+    name = getattr(guide, "func", guide).__name__
+    trainer.stages = Stages.of(
+        [
+            Stage("paths", None, None, 0, 0.0, False, f"skipped: {reason}"),
+            Stage("gaussian", found, None, trainer.state.step, spent, True, f"{name}, by stochastic gradients"),
+            Stage("flow", None, None, 0, 0.0, False, f"skipped: {reason}"),
+        ]
+    )
+    return trainer

@@ -1,0 +1,74 @@
+"""How much work each stage is worth, from the size of the problem and of the model's program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vipack.program.logjoint import LogJoint
+
+__all__ = ["Effort", "effort_for"]
+
+DENSE_UP_TO = 300  # unconstrained dimensions with a full covariance, and with a flow
+_LONG_PROGRAM = 1_500  # operations of one gradient of log p, as a Python loop over some fifty time steps makes
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What the ladder spends. It depends on model and data alone, never on the machine, so that a seed decides a fit.
+
+    Attributes:
+        num_starts, path_steps: of the ascent.
+        gaussian_steps, gaussian_draws, flow_steps, flow_draws: gradient steps, and draws for each.
+        judged_by: draws that judge a stage.
+        dense: full covariances, and a flow.
+        rank: of the covariance's part beside its diagonal where it is not dense; 0 for a diagonal.
+    """
+
+    num_starts: int = 6
+    path_steps: int = 150
+    gaussian_steps: int = 1_000
+    gaussian_draws: int = 16
+    flow_steps: int = 4_000
+    flow_draws: int = 64
+    judged_by: int = 4_000
+    dense: bool = True
+    rank: int = 0
+
+
+def effort_for(joint: LogJoint) -> Effort:
+    """The effort for one model.
+
+    Many draws cost a long program hardly more than one, since what takes the time is to call its many operations: fewer
+    and better steps then.
+    """
+    if joint.dim > DENSE_UP_TO:
+        rank = 20 if joint.dim <= 2_000 else 0
+        return Effort(gaussian_steps=2_000, gaussian_draws=8, judged_by=1_000, dense=False, rank=rank)
+    if _operations(joint) > _LONG_PROGRAM:
+        return Effort(path_steps=80, gaussian_steps=250, gaussian_draws=64, flow_steps=500, flow_draws=256)
+    return Effort()
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _operations(joint: LogJoint) -> int:
+    """That one log joint and its gradient take."""
+    u = joint.initial().requires_grad_(True)
+    with torch.random.fork_rng(), _Counter() as counter:
+        value = joint(u)
+        if value.requires_grad:
+            value.backward()
+    count: int = counter.count
+    return count

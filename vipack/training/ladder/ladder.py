@@ -1,0 +1,181 @@
+"""Fit without a guide: paths of ascent, a Gaussian, a flow, each kept only when the ELBO rises beyond its noise."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vipack.errors import NonFiniteError
+from vipack.program import seeded
+from vipack.program.logjoint import LogJoint
+from vipack.training.callbacks import ProgressBar
+from vipack.training.ladder.candidates import Gaussian, best_on_paths
+from vipack.training.ladder.effort import effort_for
+from vipack.training.ladder.paths import climb
+from vipack.training.ladder.report import Stage, Stages
+from vipack.training.ladder.rungs import Family, Make, Rung, estimate, train_rung
+from vipack.training.ladder.surface import Surface
+from vipack.training.loop import interrupts
+from vipack.training.stopping import TimeLimit
+from vipack.training.trainer import Plan, Trainer
+from vipack.types import Estimate, Stopped, StopReason
+
+__all__ = ["train_ladder"]
+
+_MEMORY = 30  # pairs of L-BFGS
+_RADII = (2.0, 2.0, 0.5, 0.05)  # of the cubes in which starts are looked for, one after the other
+_ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
+
+
+def train_ladder(make: Make, joint: LogJoint, plan: Plan) -> Trainer:
+    """The trainer of the best rung, with ``trainer.stages`` telling what each gained.
+
+    Args:
+        joint: of all data.
+
+    Raises:
+        NonFiniteError: log p(x, z) is no number at every start.
+    """
+    return _Ladder(make, joint, plan).climbed()
+
+
+class _Ladder:
+    def __init__(self, make: Make, joint: LogJoint, plan: Plan) -> None:
+        self._make = make
+        self._plan = plan
+        self._surface = Surface(joint)
+        self._started = time.perf_counter()
+        self._stages: list[Stage] = []
+        self._ended: Stopped | None = None
+        with seeded(plan.seed):
+            self._effort = effort_for(joint)
+
+    def climbed(self) -> Trainer:
+        effort = self._effort
+        first = self._first_rung(*self._candidate())
+        best = first
+        dim = self._surface.dim
+        if effort.dense:
+            family = Family("gaussian", dim)
+        else:
+            family = Family("low-rank", dim, effort.rank) if effort.rank else Family("diagonal", dim)
+        best = self._try("gaussian", family, best, effort.gaussian_steps, effort.gaussian_draws)
+        if not effort.dense:
+            self._skip("flow", f"{dim} unconstrained dimensions are too many for one")
+        elif best.excellent():
+            self._skip("flow", "the Gaussian's weights are even: nothing left to gain")
+        else:
+            best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws)
+        trainer = best.trainer
+        trainer.stages = Stages.of(self._stages)
+        trainer.family = asdict(best.family)
+        trainer.state.seconds = time.perf_counter() - self._started
+        if self._ended is not None:
+            trainer.state.stopped = self._ended
+        return trainer
+
+    # --- stage 0
+
+    def _candidate(self) -> tuple[Gaussian, Estimate, int]:
+        """The best Gaussian on the paths, its ELBO, and the steps that the paths took."""
+        effort = self._effort
+        bar = ProgressBar(effort.path_steps, 0, self._plan.progress, "paths")
+        try:
+            with interrupts() as interrupted, seeded(self._plan.seed):
+
+                def go_on() -> bool:
+                    bar.advance()
+                    return not interrupted and self._left() > 0
+
+                starts = _starts(self._surface, effort.num_starts)
+                paths = climb(self._surface, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
+                candidate, bound = best_on_paths(self._surface, paths, memory=_MEMORY, dense=effort.dense)
+                if interrupted:
+                    self._ended = Stopped(StopReason.INTERRUPTED, "Ctrl-C on the paths of ascent")
+        finally:
+            bar.close()
+        return candidate, bound, max(len(path.points) for path in paths) - 1
+
+    def _first_rung(self, candidate: Gaussian, bound: Estimate, steps: int) -> Rung:
+        effort, dim = self._effort, self._surface.dim
+        rung = self._rung(Family("gaussian" if effort.dense else "diagonal", dim), candidate, "paths", 0, 2)
+        why = f"the best Gaussian of {effort.num_starts} paths"
+        self._note("paths", bound, None, steps, self._started, True, why)
+        return rung
+
+    # --- the stages after it
+
+    def _try(self, name: str, family: Family, best: Rung, steps: int, draws: int) -> Rung:
+        if self._ended is not None:
+            self._skip(name, f"the run had ended ({self._ended.reason.value})")
+            return best
+        started = time.perf_counter()
+        try:
+            new = self._rung(family, best.gaussian(), name, steps, draws)
+        except NonFiniteError as error:
+            self._note(name, None, None, 0, started, False, f"could not start: {error}")
+            return best
+        if new.trainer.stopped.reason in _ENDING:
+            self._ended = new.trainer.stopped
+        gain = estimate(new.log_weights - best.log_weights)
+        kept = gain.value > gain.se
+        why = "the ELBO rose by more than its standard error" if kept else "no gain beyond its standard error"
+        self._note(name, estimate(new.log_weights), gain, new.trainer.state.step, started, kept, why)
+        return new if kept else best
+
+    def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int) -> Rung:
+        plan = replace(self._plan, rules=self._rules(), label=name)
+        return train_rung(
+            self._make, plan, family, at, self._surface, steps=steps, draws=draws, judged_by=self._effort.judged_by
+        )
+
+    def _rules(self) -> tuple[Any, ...]:
+        """The user's rules, with a time limit that counts from the foot of the ladder."""
+        spent = time.perf_counter() - self._started
+        return tuple(
+            TimeLimit(max(1e-3, rule.seconds - spent)) if isinstance(rule, TimeLimit) else rule
+            for rule in self._plan.rules
+        )
+
+    def _left(self) -> float:
+        limits = [rule.seconds for rule in self._plan.rules if isinstance(rule, TimeLimit)]
+        return min(limits, default=float("inf")) - (time.perf_counter() - self._started)
+
+    def _note(
+        self,
+        name: str,
+        bound: Estimate | None,
+        gain: Estimate | None,
+        steps: int,
+        started: float,
+        kept: bool,
+        reason: str,
+    ) -> None:
+        self._stages.append(Stage(name, bound, gain, steps, time.perf_counter() - started, kept, reason))
+
+    def _skip(self, name: str, reason: str) -> None:
+        self._stages.append(Stage(name, None, None, 0, 0.0, False, f"skipped: {reason}"))
+
+
+def _starts(surface: Surface, count: int) -> Tensor:
+    """Random points ``(R, D)`` at which log p is a number.
+
+    Raises:
+        NonFiniteError: there seem to be none.
+    """
+    found: list[Tensor] = []
+    for radius in _RADII:
+        points = torch.stack([surface.joint.initial(radius) for _ in range(4 * count)])
+        found += list(points[torch.isfinite(surface.gradients(points)[0])])
+        if len(found) >= count:
+            return torch.stack(found[:count])
+    if found:
+        return torch.stack(found)
+    raise NonFiniteError(
+        f"log p(x, z) is -inf or NaN at all of {4 * count * len(_RADII)} random points: the data may lie outside the model's "
+        "support, or the model's numbers overflow; look at the data's scale, or pass a guide that starts where it is finite."
+    )

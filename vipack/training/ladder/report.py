@@ -1,0 +1,79 @@
+"""What each stage of the ladder gained and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vipack.types import Estimate
+
+__all__ = ["Stage", "Stages"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung.
+
+    Attributes:
+        name: "paths", "gaussian" or "flow".
+        elbo: of what the stage found, nats; None where it was skipped.
+        gain: over the stage kept before it, nats, by common draws; None for the first.
+        steps: gradient steps taken.
+        seconds: that it took, its judgement included.
+        kept: whether the ladder went on from it.
+        reason: why it was kept, dropped or skipped.
+    """
+
+    name: str
+    elbo: Estimate | None
+    gain: Estimate | None
+    steps: int
+    seconds: float
+    kept: bool
+    reason: str
+
+
+class Stages(tuple[Stage, ...]):
+    """The stages in order; as text, a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        if not self:
+            return "no stages: the guide was the user's own"
+        rows = [("stage", "ELBO (nats)", "gain (nats)", "steps", "seconds", "kept", "why")]
+        rows += [
+            (
+                s.name,
+                _text(s.elbo),
+                _text(s.gain),
+                str(s.steps),
+                f"{s.seconds:.1f}",
+                "yes" if s.kept else "no",
+                s.reason,
+            )
+            for s in self
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    @classmethod
+    def of(cls, stages: Sequence[Stage]) -> Stages:
+        """The table of some stages."""
+        return cls(stages)
+
+    def plain(self) -> list[dict[str, Any]]:
+        """Containers, numbers and text, for a file."""
+        return [asdict(stage) for stage in self]
+
+    @classmethod
+    def from_plain(cls, rows: Sequence[Mapping[str, Any]]) -> Stages:
+        """The inverse of :meth:`plain`."""
+        return cls(
+            Stage(**{**row, **{key: row[key] and Estimate(**row[key]) for key in ("elbo", "gain")}}) for row in rows
+        )
+
+
+def _text(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else f"{estimate.value:.3f} ± {estimate.se:.3f}"

@@ -1,0 +1,142 @@
+"""One rung of the ladder: a guide made and trained, and what its draws say of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal
+from torch import Tensor
+
+from vipack.diagnostics import importance
+from vipack.guides import Flow, Whitened
+from vipack.objectives import StickingTheLanding
+from vipack.program import seeded
+from vipack.training.averaging import Average
+from vipack.training.callbacks import Every
+from vipack.training.ladder.candidates import Gaussian
+from vipack.training.ladder.surface import Surface
+from vipack.training.prepare import Prepared
+from vipack.training.trainer import Plan, Trainer
+from vipack.types import Estimate
+
+__all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "train_rung"]
+
+_BLOCKS = 4  # of draws, each with a k-hat of its own
+_KHAT, _SHARE, _GAP = 0.6, 0.98, 0.01  # of weights that leave nothing to gain; the gap in nats
+_SHIFT, _STRETCH = 0.02, 0.03  # likewise, what the weights may change of a mean (in sd) and of a log sd
+
+
+class Make(Protocol):
+    """Prepares the program with a guide and an objective."""
+
+    def __call__(self, guide: Any, *, seed: int, loss: Any) -> Prepared:
+        """Ready to train."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A guide of the ladder's by name, with the size that it takes to make it again from a file.
+
+    Attributes:
+        name: "gaussian", "low-rank", "diagonal" or "flow".
+    """
+
+    name: str
+    dim: int
+    rank: int = 0
+
+
+@dataclass
+class Rung:
+    """A guide with its draws of ``u``.
+
+    Attributes:
+        u: ``(S, D)``.
+        log_weights: log p(x, u) - log q(u) there, ``(S,)`` in nats.
+    """
+
+    trainer: Trainer
+    family: Family
+    u: Tensor
+    log_weights: Tensor
+
+    def excellent(self) -> bool:
+        """Whether a better guide would change no answer: the weights are even, and change no mean and no sd."""
+        blocks = [importance(part) for part in self.log_weights.chunk(_BLOCKS)]
+        if max(block.khat for block in blocks) > _KHAT or min(block.ess_share for block in blocks) < _SHARE:
+            return False
+        weights = torch.from_numpy(np.exp(importance(self.log_weights).log_weights))[:, None]
+        gap = float(torch.logsumexp(self.log_weights, 0)) - math.log(len(self.u)) - float(self.log_weights.mean())
+        sd = self.u.std(0)
+        mean = (weights * self.u).sum(0)
+        spread = (weights * (self.u - mean) ** 2).sum(0).sqrt()
+        shift = float(((mean - self.u.mean(0)) / sd).abs().max())
+        stretch = float((spread / sd).log().abs().max())
+        return gap < _GAP and shift < _SHIFT and stretch < _STRETCH
+
+    def gaussian(self) -> Gaussian:
+        """The normal distribution that this rung, which is one, has for ``u``."""
+        program = self.trainer.program
+        guide: Any = program.guide
+        with program.bound(self.trainer.rows.full(), training=False), torch.no_grad():
+            base = guide.base.get_posterior()
+            if self.family.name == "gaussian":
+                return Gaussian(guide.origin + guide.scale_tril @ base.loc, guide.scale_tril @ base.scale_tril)
+            return Gaussian(guide.origin + guide.scale * base.mean, guide.scale * base.stddev)
+
+
+def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
+    """What makes a guide of the family, whitened by a Gaussian; by the standard normal where its numbers are to be read."""
+    like = torch.zeros(family.dim, dtype=torch.float64)
+    loc = like if at is None else at.loc
+    if family.name in ("gaussian", "flow"):
+        tril = torch.eye(family.dim, dtype=like.dtype) if at is None else at.factor
+        base: Any = AutoMultivariateNormal if family.name == "gaussian" else Flow
+        return functools.partial(Whitened, base=base, loc=loc, scale_tril=tril)
+    scale = like + 1 if at is None else at.factor
+    base = AutoDiagonalNormal
+    if family.name == "low-rank":
+        base = functools.partial(AutoLowRankMultivariateNormal, rank=family.rank)
+    return functools.partial(Whitened, base=base, loc=loc, scale=scale)
+
+
+def train_rung(
+    make: Make, plan: Plan, family: Family, at: Gaussian, surface: Surface, *, steps: int, draws: int, judged_by: int
+) -> Rung:
+    """Train a guide from the Gaussian on, and judge it by draws of its own.
+
+    Raises:
+        NonFiniteError: the first step has no finite loss.
+    """
+    prepared = make(guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
+    prepared.check.raise_if_bad()
+    average = Average(steps // 2)
+    own = replace(plan, steps=steps, callbacks=(*plan.callbacks, Every(average.period, average)))
+    trainer = Trainer(prepared, own, None)
+    if steps:
+        trainer.train()
+        average.install(trainer.program.parameters)
+    trainer.plan = replace(own, callbacks=plan.callbacks)
+    return Rung(trainer, family, *_judged(trainer, surface, judged_by))
+
+
+def estimate(values: Tensor) -> Estimate:
+    """Mean and standard error of ``(S,)``, nats."""
+    return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
+
+
+def _judged(trainer: Trainer, surface: Surface, count: int) -> tuple[Tensor, Tensor]:
+    """Draws that come of the same standard normal numbers on every rung, and their log weights."""
+    program = trainer.program
+    guide: Any = program.guide
+    with seeded(trainer.plan.seed + 1), program.bound(trainer.rows.full(), training=False), torch.no_grad():
+        q = guide.get_posterior()
+        u = q.rsample((count,))
+        log_q = q.log_prob(u)
+    return u, surface.values(u) - log_q
