@@ -154,7 +154,7 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
             "schools_khat": Picture(
                 _tails(fits, best, worst, settings),
                 f"Largest importance weights of the best fit (left: {best}) and of the worst (right: {worst}). A tail above "
-                "the red line has too few, too large weights to be corrected.",
+                "the dashed line has too few, too large weights to be corrected.",
             ),
             "schools_losses": Picture(_losses(fits, best, worst), f"Training of {best} (left) and {worst} (right)."),
         },
