@@ -37,10 +37,13 @@ def table(fits):
 
 def test_the_columns(table):
     assert isinstance(table, pd.DataFrame)
-    expected = ["rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "evidence", "khat", "ess", "verdict", "seconds"]
-    assert list(table.columns) == expected
+    expected = (
+        "rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "evidence", "evidence_se", "khat", "ess", "verdict", "seconds"
+    )  # fmt: skip
+    assert tuple(table.columns) == expected
     assert table.index.name == "fit"
-    assert table["verdict"].tolist() == ["TRUST", "CORRECTED"]
+    assert table["verdict"].tolist()[0] == "TRUST"
+    assert table["verdict"].tolist()[1] != "TRUST"
     assert (table["seconds"] > 0).all()
 
 
@@ -61,10 +64,11 @@ def test_the_figures_are_those_of_the_fits(table, fits):
 
 
 def test_differences_are_paired(table, fits):
-    best, other = (fits[name].log_weights(4_000).numpy() for name in table.index)
+    sets = [[fits[name].log_weights(4_000, seed=seed).numpy() for seed in range(4)] for name in table.index]
+    best, other = map(np.concatenate, sets)
     below = best - other
     assert table.loc["mean-field", "elbo_diff"] == pytest.approx(below.mean())
-    assert table.loc["mean-field", "diff_se"] == pytest.approx(below.std(ddof=1) / math.sqrt(4_000))
+    assert table.loc["mean-field", "diff_se"] == pytest.approx(below.std(ddof=1) / math.sqrt(16_000))
 
 
 def test_the_difference_is_the_divergence_between_the_families(table):

@@ -10,12 +10,13 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from vipack.diagnostics.verdict import Diagnosis, diagnose_draws
+from vipack.diagnostics.report import Diagnosis
+from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.errors import DataWarning, UsageError
 from vipack.posterior import Posterior
 from vipack.types import Stopped
 
-__all__ = ["Fitted", "compare"]
+__all__ = ["Fitted", "check_fits", "compare"]
 
 
 class Fitted(Protocol):
@@ -38,12 +39,25 @@ class Fitted(Protocol):
         """Equal for fits of the same data."""
 
 
-def compare(fits: Mapping[str, Fitted], *, num_draws: int = 4_000, seed: int = 0) -> pd.DataFrame:
+def compare(
+    fits: Mapping[str, Fitted],
+    *,
+    num_draws: int = 4_000,
+    seed: int = 0,
+    repeats: int = 4,
+    chains: bool = True,
+    modes: bool = True,
+) -> pd.DataFrame:
     """One row a fit, the highest ELBO first.
 
-    Columns: ``rank``; ``elbo`` and ``elbo_se``; ``elbo_diff``, how far below the best, with ``diff_se`` from draws paired
-    by their random numbers; ``evidence``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
-    ``verdict``; ``seconds`` of training. All in nats but the last.
+    Columns: ``rank``; ``elbo`` and ``elbo_se``; ``elbo_diff``, how far below the best, with ``diff_se``, paired: draws
+    of two guides share their random numbers, so that noise that both have in common drops out; ``evidence`` and
+    ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`; ``verdict``; ``seconds`` of
+    training. All in nats but the last four.
+
+    Args:
+        num_draws, seed, repeats, chains, modes: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
+            come from all ``repeats`` times `num_draws` draws.
 
     Raises:
         UsageError: `fits` is empty or not a dict.
@@ -51,19 +65,46 @@ def compare(fits: Mapping[str, Fitted], *, num_draws: int = 4_000, seed: int = 0
     Warns:
         DataWarning: the fits saw different data, so that their ELBOs cannot be compared.
     """
+    check_fits(fits)
+    found: dict[str, Diagnosis] = {}
+    weights: dict[str, np.ndarray] = {}
+    for name, fit in fits.items():
+        found[name], weights[name] = diagnose_and_weigh(
+            fit.posterior,
+            num_draws=num_draws,
+            seed=seed,
+            stopped=fit.stopped,
+            repeats=repeats,
+            chains=chains,
+            modes=modes,
+        )
+    order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
+    best = weights[order[0]]
+    rows = [_row(rank, found[name], _below(best, weights[name]), fits[name].seconds) for rank, name in enumerate(order)]
+    return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
+
+
+def check_fits(fits: object) -> None:
+    """
+    Raises:
+        UsageError: not a dict of at least one fit.
+
+    Warns:
+        DataWarning: the fits saw different data.
+    """
     if not isinstance(fits, Mapping) or not fits:
         raise UsageError("fits: expected a dict of at least one name and fit, as in compare({'mean-field': fit}).")
     for name, fit in fits.items():
         if not hasattr(fit, "posterior"):
             raise UsageError(f"fits[{name!r}]: expected a Fit, found {type(fit).__name__}.")
     _same_data(fits)
-    draws = {name: fit.posterior.draws(num_draws, seed=seed, keep=False) for name, fit in fits.items()}
-    found = {name: diagnose_draws(draws[name], fit.stopped) for name, fit in fits.items()}
-    weights = {name: drawn.log_weights.cpu().numpy() for name, drawn in draws.items()}
-    order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
-    best = weights[order[0]]
-    rows = [_row(rank, found[name], best - weights[name], fits[name].seconds) for rank, name in enumerate(order)]
-    return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
+
+
+def _below(best: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Differences draw by draw; guides whose weights are judged row by row have one set of draws, others several."""
+    common = min(len(best), len(other))
+    below: np.ndarray = best[:common] - other[:common]
+    return below
 
 
 def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict[str, object]:
@@ -76,6 +117,7 @@ def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict
         "elbo_diff": float(below.mean()),
         "diff_se": float(below.std(ddof=1)) / math.sqrt(len(below)) if rank else 0.0,
         "evidence": found.evidence.value,
+        "evidence_se": found.evidence.se,
         "khat": found.khat,
         "ess": found.ess,
         "verdict": found.verdict.value,
@@ -93,7 +135,7 @@ def _same_data(fits: Mapping[str, Fitted]) -> None:
             DataWarning(
                 f"fits {listed} saw different data: their ELBOs are not comparable; fit them on the same data."
             ),
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
+from vipack.diagnostics.importance import importance
 from vipack.types import Estimate
 
 __all__ = ["elbo", "log_evidence"]
@@ -20,12 +20,8 @@ def elbo(log_weights: Tensor) -> Estimate:
 
 
 def log_evidence(log_weights: Tensor) -> Estimate:
-    """Importance-sampling estimate ``log mean exp(log w)`` of log p(x), in nats.
+    """Importance-sampling estimate ``log mean exp(log w)`` of log p(x) from Pareto-smoothed weights, in nats.
 
     Its standard error, by the delta method, is itself unreliable where k-hat is above 0.7.
     """
-    count = len(log_weights)
-    value = torch.logsumexp(log_weights, 0) - math.log(count)
-    weights = (log_weights - value).exp()
-    se = float(weights.std()) / math.sqrt(count) if count > 1 else math.nan
-    return Estimate(float(value), se)
+    return importance(log_weights).evidence

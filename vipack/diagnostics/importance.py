@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vipack.types import Estimate
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,6 +30,8 @@ class Importance:
             it the guide's tails are too thin for them. Constant weights give 0.
         ess: effective sample size ``1 / sum(w**2)`` of the smoothed, normalised weights; at most S.
         log_weights: smoothed and normalised, ``(S,)``; their exponentials sum to one.
+        evidence: log of the smoothed weights' mean, which estimates log p(x), in nats; its standard error by the delta
+            method is itself unreliable where k-hat is above 0.7.
 
     Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), JMLR 25(72); Yao et al. (2018), arXiv:1802.02538.
     """
@@ -35,6 +39,7 @@ class Importance:
     khat: float
     ess: float
     log_weights: Array
+    evidence: Estimate
 
     @property
     def ess_share(self) -> float:
@@ -52,14 +57,23 @@ def importance(log_weights: Tensor | Array) -> Importance:
     count = len(raw)
     usable = np.isfinite(raw)
     if not usable.any():
-        return Importance(float("inf"), 0.0, np.full(count, -np.log(count)))
+        return Importance(float("inf"), 0.0, np.full(count, -np.log(count)), Estimate(-np.inf, np.nan))
     filled = np.where(np.isnan(raw), -np.inf, raw)
     filled = np.maximum(filled, filled[usable].min() - 100.0)  # a weight of zero, which the tail fit could not take
     if np.ptp(filled) < 1e-9:
-        return Importance(0.0, float(count), np.full(count, -np.log(count)))
+        se = 0.0 if count > 1 else np.nan
+        return Importance(0.0, float(count), np.full(count, -np.log(count)), Estimate(float(filled.mean()), se))
     smoothed, khat = _psis(filled)
     smoothed = smoothed - _logsumexp(smoothed)
-    return Importance(float(khat), float(np.exp(-_logsumexp(2 * smoothed))), smoothed)
+    ess = float(np.exp(-_logsumexp(2 * smoothed)))
+    return Importance(float(khat), ess, smoothed, _evidence(filled, smoothed, ess))
+
+
+def _evidence(raw: Array, smoothed: Array, ess: float) -> Estimate:
+    """Smoothing changes the largest weights alone, so that any of the others tells what all were divided by."""
+    count = len(raw)
+    total = float(np.median((raw - smoothed)[raw <= np.median(raw)]))
+    return Estimate(total - np.log(count), float(np.sqrt(max(0.0, 1 / ess - 1 / count) * count / (count - 1))))
 
 
 def _psis(log_weights: Array) -> tuple[Array, float]:

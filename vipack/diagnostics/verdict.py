@@ -2,166 +2,322 @@
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from vipack.diagnostics.evidence import elbo, log_evidence
-from vipack.diagnostics.importance import importance
+from vipack.diagnostics.density import ManyPoints
+from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
+from vipack.diagnostics.evidence import elbo
+from vipack.diagnostics.importance import Importance, importance
+from vipack.diagnostics.modes import ModeSearch, search_modes
+from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, few_enough, shift_by_weights
+from vipack.diagnostics.report import Diagnosis, Verdict
+from vipack.diagnostics.rows import row_figures
+from vipack.errors import UsageError, VipackError
 from vipack.posterior import Draws, Posterior
-from vipack.types import Estimate, Stopped, StopReason
+from vipack.program import LogJoint, seeded
+from vipack.types import Stopped, StopReason
 
-__all__ = ["Diagnosis", "Verdict", "diagnose", "diagnose_draws"]
+__all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
-# From 89 fits of textbook models with known posteriors: what each bound lets pass and refuses is in docs/trust.md.
+# What each bound lets pass and refuses, over fits of models with known posteriors, is in docs/decisions.
 KHAT_LIMIT = 0.7
-ESS_TRUST = 0.9
 ESS_CORRECTED = 0.1
+ESS_WITH_CHAINS = 0.02  # that is enough for weighted draws which chains confirm
 ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
+ESS_ALONE = (
+    0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
+)
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
+SHIFT_LIMIT = 0.15  # of a mean in posterior sds and of a log sd, by the weights
+DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are about .03
+DRIFT_SHARP = 0.06  # standard error that chains need to vouch for draws whose weights are of no use
 
-
-class Verdict(enum.Enum):
-    """What a fit's figures certify.
-
-    TRUST: the guide's own draws. CORRECTED: draws resampled with the importance weights. DISTRUST: neither.
-    """
-
-    TRUST = "TRUST"
-    CORRECTED = "CORRECTED"
-    DISTRUST = "DISTRUST"
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """The verdict with its figures. ELBO, evidence and gap are in nats.
-
-    Attributes:
-        gap: evidence - ELBO, an estimate of KL(q || p) that a missed mode escapes.
-        reasons: in plain words, the deciding one first.
-        advice: what to try next; empty when nothing is wrong.
-    """
-
-    verdict: Verdict
-    elbo: Estimate
-    evidence: Estimate
-    khat: float
-    ess: float
-    num_draws: int
-    reasons: tuple[str, ...]
-    advice: tuple[str, ...]
-
-    @property
-    def gap(self) -> float:
-        """``evidence - elbo``, in nats."""
-        return self.evidence.value - self.elbo.value
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.verdict.value}: {self.reasons[0]}",
-            f"  ELBO {self.elbo}   log evidence {self.evidence}   gap {self.gap:.2f} nats",
-            f"  k-hat {self.khat:.2f}   ESS {self.ess:.0f} of {self.num_draws} draws",
-        ]
-        lines += [f"  {reason}" for reason in self.reasons[1:]]
-        lines += [f"  try: {advice}" for advice in self.advice]
-        return "\n".join(lines)
+_RICHER = (
+    "more steps, if the loss still falls",
+    "a richer guide: AutoMultivariateNormal for correlated latents, a normalizing flow for curved ones",
+    "a non-centred parametrisation of hierarchical scales",
+)
 
 
 def diagnose(
-    posterior: Posterior, *, num_draws: int = 4_000, seed: int = 0, stopped: Stopped | None = None
+    posterior: Posterior,
+    *,
+    num_draws: int = 4_000,
+    seed: int = 0,
+    stopped: Stopped | None = None,
+    repeats: int = 4,
+    chains: bool = True,
+    modes: bool = True,
 ) -> Diagnosis:
-    """Judge a fitted guide by the importance weights of its own draws.
+    """Judge a fitted guide by three witnesses: its importance weights, short chains from its draws, and a mode search.
 
-    Importance weights cannot see a mode that the guide misses altogether.
+    Weights see whether the guide's shape is right where it draws. Chains that leave the posterior as it is must not
+    drift from its draws; they see scales and means that few draws hide. Neither sees a mode that the guide misses
+    altogether, which climbing from many starts may find.
 
     Args:
-        num_draws: S; k-hat scatters by about 0.2 at 1,000.
+        num_draws: S, in each of the sets; k-hat scatters by about 0.2 at 1,000.
         stopped: how training ended, for the reasons.
+        repeats: independent sets of draws, for the range of k-hat.
+        chains, modes: False leaves that witness out.
+
+    Raises:
+        UsageError: `repeats` is no positive integer.
     """
-    return diagnose_draws(posterior.draws(num_draws, seed=seed, keep=False), stopped)
+    options = {"num_draws": num_draws, "seed": seed, "repeats": repeats}
+    return diagnose_and_weigh(posterior, stopped=stopped, chains=chains, modes=modes, **options)[0]
+
+
+def diagnose_and_weigh(
+    posterior: Posterior,
+    *,
+    num_draws: int,
+    seed: int,
+    stopped: Stopped | None,
+    repeats: int,
+    chains: bool,
+    modes: bool,
+) -> tuple[Diagnosis, Array]:
+    """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
+    for name, value in (("num_draws", num_draws), ("repeats", repeats)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
+    keep = few_enough(posterior.table)
+    first = posterior.draws(num_draws, seed=seed, keep=keep)
+    if first.row_log_weights is not None and first.row_log_weights.shape[-1] > 1:
+        return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
+    sets = [first, *(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep) for r in range(1, repeats))]
+    weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
+    return _Case(posterior, sets, stopped, seed).judge(chains, modes), weights
 
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
-    """The verdict on draws already made; see :func:`diagnose`."""
+    """The verdict by the weights of draws already made, without chains or a mode search; see :func:`diagnose`."""
     if draws.row_log_weights is not None and draws.row_log_weights.shape[-1] > 1:
-        found = _judge_rows(np.asarray(draws.row_log_weights))
-    else:
-        weights = importance(draws.log_weights)
-        bound, evidence = elbo(draws.log_weights), log_evidence(draws.log_weights)
-        found = (bound, evidence, weights.khat, weights.ess, *_judge(weights.khat, weights.ess_share))
-    bound, evidence, khat, ess, verdict, reasons, advice = found
-    if draws.points:
-        verdict = Verdict.DISTRUST
-        named = ", ".join(map(repr, draws.points))
-        reasons = [f"the guide is a point at latent site(s) {named}: it has no spread there to trust"]
-        advice = ["a guide with a density, such as AutoNormal or AutoMultivariateNormal"]
-    verdict, reasons = _mind_the_odd(verdict, reasons, np.asarray(draws.log_weights.cpu()))
-    verdict, reasons = _mind_the_end(verdict, reasons, stopped)
-    return Diagnosis(verdict, bound, evidence, khat, ess, len(draws.log_q), tuple(reasons), tuple(advice))
+        return _finished(_judge_rows(draws), [draws], stopped)
+    return _Case(None, [draws], stopped, 0).judge(chains=False, modes=False)
 
 
-def _judge(khat: float, share: float) -> tuple[Verdict, list[str], list[str]]:
-    if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_TRUST):
-        return Verdict.TRUST, [f"the importance weights are nearly even (ESS {share:.0%} of the draws)"], []
-    if khat < KHAT_LIMIT and share > ESS_CORRECTED:
-        reasons = [
-            f"the guide is off, but its weights can mend it (k-hat {khat:.2f} below {KHAT_LIMIT}, ESS {share:.0%}): "
-            "use draws resampled with the weights"
-        ]
-        return Verdict.CORRECTED, reasons, ["a richer guide, or more steps, if raw draws are needed"]
-    why = f"k-hat {khat:.2f} is above {KHAT_LIMIT}" if khat >= KHAT_LIMIT else f"ESS is {share:.1%} of the draws"
-    advice = [
-        "more steps, if the loss still falls",
-        "a richer guide: AutoMultivariateNormal for correlated latents, a normalizing flow for curved ones",
-        "a non-centred parametrisation of hierarchical scales",
-    ]
-    return Verdict.DISTRUST, [f"the guide is far from the posterior: {why}"], advice
+class _Case:
+    """The evidence on one fit, gathered witness by witness."""
+
+    def __init__(self, posterior: Posterior | None, sets: list[Draws], stopped: Stopped | None, seed: int) -> None:
+        self._posterior, self._sets, self._stopped, self._seed = posterior, sets, stopped, seed
+        self._skipped: list[str] = []
+        log_weights = torch.cat([draws.log_weights for draws in sets])
+        each = [importance(draws.log_weights) for draws in sets]
+        self.khats = tuple(weights.khat for weights in each)
+        self.khat = float(np.median(self.khats))
+        self.share = float(np.mean([weights.ess_share for weights in each]))
+        self.weights: Importance = importance(log_weights) if len(sets) > 1 else each[0]
+        self.elbo = elbo(log_weights)
+        # With chains to confirm them, weights that leave few effective draws still have a mean.
+        self.usable = self.share > ESS_FLAT or (self.khat < KHAT_LIMIT and self.share > ESS_WITH_CHAINS)
+        self.enough = self.usable and self.share > ESS_CORRECTED
+        self.even = np.exp(self.weights.log_weights)
+        self.columns = self._columns()
+        self.shift: Shift | None = None
+        if self.usable and self.columns is not None:
+            self.shift = shift_by_weights(self.columns, self.even)
+        self.drift: Drift | None = None
+        self.modes: ModeSearch | None = None
+
+    def judge(self, chains: bool, modes: bool) -> Diagnosis:
+        points = self._sets[0].points
+        finite = np.isfinite(self.elbo.value)
+        if (chains or modes) and not points and finite and self._posterior is not None:
+            self._question(self._posterior, chains, modes)
+        verdict, reasons, advice = self._decide()
+        found = Diagnosis(
+            verdict,
+            self.elbo,
+            self.weights.evidence,
+            self.khat,
+            self.share * len(self._sets[0].log_q),
+            len(self._sets[0].log_q),
+            tuple(reasons),
+            tuple(advice),
+            self.khats,
+            self.shift,
+            self.drift,
+            self.modes,
+            tuple(self._skipped),
+        )
+        return _finished(found, self._sets, self._stopped)
+
+    def _columns(self) -> Columns | None:
+        if not self._sets[0].latents:
+            return None
+        named = [{**draws.latents, **draws.deterministic} for draws in self._sets]
+        return columns_of({name: torch.cat([values[name] for values in named]) for name in named[0]})
+
+    def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
+        """Run the chains and the search, where the model allows them."""
+        if self.columns is None:
+            self._skipped.append("short chains and other modes: the latents are too many to keep their draws")
+            return
+        try:
+            with seeded(self._seed):
+                density, u, kept = self._points_of(posterior)
+        except VipackError as error:
+            self._skipped.append(f"short chains and other modes: {error}")
+            return
+        if density is None:
+            return
+        weights = self.even[kept] / self.even[kept].sum()
+        if chains:
+            columns = Columns(self.columns.names, self.columns.values[kept])
+            self.drift, why = find_drift(density, u, columns, weights if self.usable else None, seed=self._seed)
+            if why:
+                self._skipped.append(f"short chains: {why}")
+        if modes and self._decide()[0] is not Verdict.DISTRUST:
+            share = torch.from_numpy(weights)
+            evidence = self.weights.evidence.value
+            white = whitening(u, share if self.usable else None)
+            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed)
+            if why:
+                self._skipped.append(f"other modes: {why}")
+
+    def _points_of(self, posterior: Posterior) -> tuple[ManyPoints | None, Tensor, np.ndarray]:
+        """The density on R^D, and the draws there that are inside its support."""
+        joint = LogJoint(posterior.program, posterior.arguments)
+        empty = torch.empty(0)
+        if not 0 < joint.dim <= MOST_LATENTS:
+            self._skipped.append(
+                f"short chains and other modes: {joint.dim:,} latent numbers (at most {MOST_LATENTS:,})"
+            )
+            return None, empty, np.empty(0)
+        latents = {name: torch.cat([draws.latents[name] for draws in self._sets]) for name in joint.shapes}
+        u = joint.unconstrain_many(latents)
+        kept = u.isfinite().all(1)
+        if int(kept.sum()) < 100:
+            self._skipped.append("short chains and other modes: fewer than 100 draws lie inside the model's support")
+            return None, empty, np.empty(0)
+        return ManyPoints(joint, u[kept][0]), u[kept], kept.numpy()
+
+    def _decide(self) -> tuple[Verdict, list[str], list[str]]:
+        if self.modes is not None and self.modes.missed:
+            advice = [
+                "several starts (restarts=) or a mixture of guides",
+                "an ordering or a prior that rules the other mode out, if it is a mere relabelling",
+            ]
+            return Verdict.DISTRUST, [f"the draws miss {self.modes.missed[0]}"], advice
+        drift = None if self.drift is None or self.drift.stuck else self.drift
+        against_raw, against_weighted = self._against_raw(drift), self._against_weighted(drift)
+        if against_raw is None:
+            return Verdict.TRUST, [self._for_raw(drift)], []
+        if against_weighted is None:
+            reasons = [
+                f"the guide is off ({against_raw}), but its weights can mend it "
+                f"(k-hat {self.khat:.2f}, ESS {self.share:.0%}): use draws resampled with the weights"
+            ]
+            return Verdict.CORRECTED, reasons, ["a richer guide, or more steps, if raw draws are needed"]
+        return Verdict.DISTRUST, [f"the guide is far from the posterior: {against_weighted}"], list(_RICHER)
+
+    def _against_raw(self, drift: Drift | None) -> str | None:
+        """Why the guide's own draws are not certified; None where they are."""
+        if not self.enough and (drift is None or not drift.draws.sharp(DRIFT_SHARP)):
+            return self._against_weights()
+        if self.shift is None and self.usable and self.share <= ESS_ALONE:
+            return f"ESS is {self.share:.0%} of the draws"
+        found = self.shift.beyond(SHIFT_LIMIT, 0.0) if self.shift is not None and self.enough else None
+        if found is not None:
+            return f"the weights move {found[0]}"
+        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES) if drift is not None else None
+        return None if found is None else f"short chains move {found[0]}"
+
+    def _against_weighted(self, drift: Drift | None) -> str | None:
+        """Why weighted draws are not certified; None where they are."""
+        if not self.usable or (not self.enough and drift is None):
+            return self._against_weights()
+        found = drift.weighted.beyond(DRIFT_LIMIT, DRIFT_SES) if drift is not None and drift.weighted else None
+        return None if found is None else f"short chains from its weighted draws move {found[0]}"
+
+    def _against_weights(self) -> str:
+        if self.khat >= KHAT_LIMIT:
+            return f"k-hat {self.khat:.2f} is above {KHAT_LIMIT}"
+        return f"ESS is {self.share:.1%} of the draws"
+
+    def _for_raw(self, drift: Drift | None) -> str:
+        said = f"the importance weights are nearly even (ESS {self.share:.0%} of the draws)"
+        if not self.enough and drift is not None:
+            return (
+                f"{drift.num_chains} short chains do not drift from the draws, whose importance weights say little "
+                f"({self._against_weights()})"
+            )
+        if self.share <= 0.9 and self.shift is not None:
+            said = f"the importance weights (ESS {self.share:.0%} of the draws) move no mean or sd by much"
+        return said if drift is None else f"{said}, and short chains do not drift"
 
 
-def _judge_rows(rows: np.ndarray) -> tuple[Estimate, Estimate, float, float, Verdict, list[str], list[str]]:
+def _judge_rows(draws: Draws) -> Diagnosis:
     """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
-    step = max(1, rows.shape[1] // 200)  # 200 rows give the share of bad ones to within 3%
-    each = [importance(rows[:, i]) for i in range(0, rows.shape[1], step)]
-    khats = np.array([weights.khat for weights in each])
-    shares = np.array([weights.ess_share for weights in each])
-    bad = float(np.mean((khats >= KHAT_LIMIT) & (shares <= ESS_FLAT)))
-    # An infinite k-hat cannot be interpolated, so the quantile is one of the rows' own values.
-    khat, share = float(np.quantile(khats, 0.95, method="higher")), float(np.quantile(shares, 0.05, method="lower"))
-    verdict, reasons, advice = _judge(khat, share)
-    if verdict is Verdict.DISTRUST and bad <= ROWS_LIMIT and share > ESS_CORRECTED:
-        verdict, advice = Verdict.CORRECTED, []
-    detail = f"judged row by row ({len(each)} rows; 95% are at least as good as the k-hat and ESS given)"
-    reasons = [f"{reasons[0]}; {detail}"]
-    return *_row_estimates(rows), khat, share * len(rows), verdict, reasons, advice
+    found = row_figures(np.asarray(draws.row_log_weights))
+    bad = float(np.mean((found.khats >= KHAT_LIMIT) & (found.ess_shares <= ESS_FLAT)))
+    khat, share = found.khat, found.ess_share
+    detail = f"judged row by row ({len(found.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
+    advice: list[str] = []
+    if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_ALONE):
+        verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
+    elif (khat < KHAT_LIMIT or bad <= ROWS_LIMIT) and share > ESS_CORRECTED:
+        verdict, advice = Verdict.CORRECTED, ["a richer guide, or more steps, if raw draws are needed"]
+        why = f"the guide is off, but its weights can mend it (k-hat {khat:.2f}, ESS {share:.0%}): use draws resampled with the weights"
+    else:
+        verdict, advice = Verdict.DISTRUST, list(_RICHER)
+        said = f"k-hat {khat:.2f} is above {KHAT_LIMIT}" if khat >= KHAT_LIMIT else f"ESS is {share:.1%} of the draws"
+        why = f"the guide is far from the posterior: {said}"
+    count = len(draws.log_q)
+    skipped = ("short chains and other modes: the rows of data have latents of their own, which their weights judge",)
+    return Diagnosis(
+        verdict,
+        found.elbo,
+        found.evidence,
+        khat,
+        share * count,
+        count,
+        (f"{why}; {detail}",),
+        tuple(advice),
+        (khat,),
+        skipped=skipped,
+    )
 
 
-def _row_estimates(rows: np.ndarray) -> tuple[Estimate, Estimate]:
-    """ELBO and log evidence of a product over rows, summed from ``(S, N)`` log weights; in nats."""
-    count = len(rows)
-    bound = Estimate(float(rows.mean(0).sum()), float(rows.sum(1).std(ddof=1)) / count**0.5)
-    top = rows.max(0)
-    weights = np.exp(rows - top)
-    mean = weights.mean(0)
-    se = weights.std(0, ddof=1) / mean / count**0.5
-    return bound, Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))
+def _finished(found: Diagnosis, sets: list[Draws], stopped: Stopped | None) -> Diagnosis:
+    """The verdict lowered by what no weight or chain shows: points, odd densities, and how training ended."""
+    points = sets[0].points
+    if points:
+        named = ", ".join(map(repr, points))
+        found = dataclasses.replace(
+            found,
+            verdict=Verdict.DISTRUST,
+            reasons=(f"the guide is a point at latent site(s) {named}: it has no spread there to trust",),
+            advice=("a guide with a density, such as AutoNormal or AutoMultivariateNormal",),
+        )
+    found = _mind_the_odd(found, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets]))
+    return _mind_the_end(found, stopped)
 
 
-def _mind_the_odd(verdict: Verdict, reasons: list[str], log_weights: np.ndarray) -> tuple[Verdict, list[str]]:
+def _mind_the_odd(found: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
     """Draws without a density: the ELBO that they make is no number, however even the other weights are."""
     count, outside = len(log_weights), int(np.isneginf(log_weights).sum())
     unknown = int((~np.isfinite(log_weights)).sum()) - outside
     if unknown:
-        return Verdict.DISTRUST, [f"log p(x, z) or log q(z) is NaN or infinite at {unknown} of {count} draws", *reasons]
+        why = f"log p(x, z) or log q(z) is NaN or infinite at {unknown} of {count} draws"
+        return dataclasses.replace(found, verdict=Verdict.DISTRUST, reasons=(why, *found.reasons))
     if outside:
-        reasons = [*reasons, f"{outside} of {count} draws lie where the model has no density, so the ELBO is -inf"]
-        verdict = Verdict.CORRECTED if verdict is Verdict.TRUST else verdict
-    return verdict, reasons
+        why = f"{outside} of {count} draws lie where the model has no density, so the ELBO is -inf"
+        verdict = Verdict.CORRECTED if found.verdict is Verdict.TRUST else found.verdict
+        return dataclasses.replace(found, verdict=verdict, reasons=(*found.reasons, why))
+    return found
 
 
-def _mind_the_end(verdict: Verdict, reasons: list[str], stopped: Stopped | None) -> tuple[Verdict, list[str]]:
+def _mind_the_end(found: Diagnosis, stopped: Stopped | None) -> Diagnosis:
     if stopped is None or stopped.reason not in (StopReason.DIVERGED, StopReason.INTERRUPTED):
-        return verdict, reasons
-    if stopped.reason is StopReason.DIVERGED and verdict is Verdict.TRUST:
-        verdict = Verdict.CORRECTED
-    return verdict, [*reasons, f"training ended early ({stopped})"]
+        return found
+    diverged = stopped.reason is StopReason.DIVERGED and found.verdict is Verdict.TRUST
+    verdict = Verdict.CORRECTED if diverged else found.verdict
+    return dataclasses.replace(found, verdict=verdict, reasons=(*found.reasons, f"training ended early ({stopped})"))

@@ -14,7 +14,6 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
 from vipack.errors import ShapeError, VipackError
@@ -25,6 +24,7 @@ from vipack.posterior.ways import Ways, joined, stacked, vmapped
 from vipack.program import Arguments, Program, SiteTable, read_sites, seeded
 from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.runs import check_signature, explained
+from vipack.program.simulation import Unobserved
 
 __all__ = ["Posterior"]
 
@@ -267,7 +267,7 @@ class Posterior:
 
         def one(values: Latents) -> dict[str, Tensor]:
             # Latents are given outside: they keep their values, and what the data fixed is drawn.
-            model = _Given(values)(_Unobserved()(self.program.model))
+            model = _Given(values)(Unobserved()(self.program.model))
             trace = poutine.trace(model).get_trace(*arguments.args, **arguments.kwargs)
             return {n: s["value"] for n, s in trace.nodes.items() if n in wanted and s["type"] == "sample"}
 
@@ -285,18 +285,6 @@ class _Given(Messenger):  # type: ignore[misc]
         if msg["name"] in self._values:
             msg["value"] = self._values[msg["name"]]
             msg["done"] = True
-
-
-class _Unobserved(UnconditionMessenger):  # type: ignore[misc]
-    """Draws what the data fixed, and only that.
-
-    Pyro's messenger also draws deterministic sites anew, from a Delta that the site's plates have expanded: theta of
-    shape ``(8,)`` in a plate of 8 came back ``(8, 8)``, and so did whatever was computed from it.
-    """
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if not is_deterministic(msg):
-            super()._pyro_sample(msg)
 
 
 def _vmap_or_loop(

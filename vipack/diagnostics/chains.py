@@ -1,0 +1,84 @@
+"""Many short Hamiltonian Monte Carlo chains side by side, in coordinates whitened by a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vipack.diagnostics.density import ManyPoints
+
+__all__ = ["Chains", "run_chains"]
+
+_TARGET = 0.8  # acceptance
+_LENGTH = 1.6  # of a trajectory: a quarter of the period of a standard normal, after which a draw is a new one
+_MOST_LEAPS = 6
+
+
+@dataclass(frozen=True)
+class Chains:
+    """What N chains did after warm-up.
+
+    Attributes:
+        states: ``(T, N, D)``.
+        acceptance: mean probability of accepting a trajectory.
+        step_size: in sds of the fit.
+    """
+
+    states: Tensor
+    acceptance: float
+    step_size: float
+
+
+def run_chains(
+    density: ManyPoints,
+    start: Tensor,
+    loc: Tensor,
+    scale_tril: Tensor,
+    *,
+    warm_up: int,
+    transitions: int,
+    generator: torch.Generator,
+) -> Chains:
+    """Move N chains from `start` ``(N, D)``, with momenta that suit a normal of `loc` and `scale_tril`.
+
+    The step size is adapted during warm-up to the acceptance over all chains, and jittered afterwards, so that no
+    trajectory comes back to where it began. Source: Neal (2011), MCMC using Hamiltonian dynamics, section 3.2.
+    """
+
+    def evaluate(z: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = density(loc + z @ scale_tril.T)
+        return value, gradient @ scale_tril
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, dtype=start.dtype, generator=generator)
+
+    z = torch.linalg.solve_triangular(scale_tril, (start - loc).T, upper=False).T
+    log_p, gradient = evaluate(z)
+    log_step = torch.tensor(0.2).log() if density.dim > 200 else torch.tensor(density.dim**-0.25).log()
+    states, accepted = [], []
+    for t in range(warm_up + transitions):
+        step = float(log_step.exp()) * float(0.8 + 0.4 * uniform())
+        leaps = max(1, min(_MOST_LEAPS, round(_LENGTH / step)))
+        momentum = torch.randn(z.shape, dtype=z.dtype, generator=generator)
+        new, new_log_p, new_gradient, p = z, log_p, gradient, momentum
+        for _ in range(leaps):
+            p = p + 0.5 * step * new_gradient
+            new = new + step * p
+            new_log_p, new_gradient = evaluate(new)
+            p = p + 0.5 * step * new_gradient
+        log_ratio = new_log_p - log_p - 0.5 * (p**2).sum(-1) + 0.5 * (momentum**2).sum(-1)
+        log_ratio = torch.where(log_ratio.isnan(), -torch.inf, log_ratio)
+        take = uniform(len(z)).log() < log_ratio
+        z = torch.where(take[:, None], new, z)
+        log_p = torch.where(take, new_log_p, log_p)
+        gradient = torch.where(take[:, None], new_gradient, gradient)
+        rate = float(log_ratio.clamp(max=0).exp().mean())
+        if t < warm_up:
+            log_step = log_step + 2 * (rate - _TARGET) / (t + 1) ** 0.5
+            log_step = log_step.clamp(max=0.6)
+        else:
+            states.append(loc + z @ scale_tril.T)
+            accepted.append(rate)
+    return Chains(torch.stack(states), sum(accepted) / len(accepted), float(log_step.exp()))

@@ -1,0 +1,76 @@
+"""A log joint density and its gradient at many points at once, with what an evaluation costs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vipack.program import LogJoint
+
+__all__ = ["ManyPoints"]
+
+_MOST_CAPTURED = 6_000  # operations of a graph that is quick to capture
+
+
+class ManyPoints:
+    """``log p(x, z(u))`` in nats and its gradient at N points of R^D, replayed as a graph where that is quick to make.
+
+    Attributes:
+        dim: D.
+        operations: tensor operations of one evaluation with its gradient.
+        numbers: that these operations produce for one point; memory and time grow with them.
+    """
+
+    def __init__(self, joint: LogJoint, example: Tensor) -> None:
+        self.joint = joint
+        self.dim = joint.dim
+        self._function = torch.func.grad_and_value(joint)
+        self._graphs: dict[int, fx.GraphModule] = {}
+        counter = _Counter()
+        with counter:
+            self._function(example)
+        self.operations, self.numbers = counter.operations, counter.numbers
+
+    def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Values ``(N,)``, minus infinity where there is no number, and gradients ``(N, D)``, zero there."""
+        gradients, values = self._graph(u)(u)
+        finite = values.isfinite() & gradients.isfinite().all(-1)
+        return torch.where(finite, values, -math.inf), torch.where(finite[:, None], gradients, 0.0)
+
+    def hessian(self, u: Tensor) -> Tensor:
+        """Second derivatives at ``u`` ``(D,)``: ``(D, D)``."""
+        found: Tensor = torch.func.jacrev(torch.func.grad(self.joint))(u)
+        return found
+
+    def _graph(self, u: Tensor) -> Any:
+        many = torch.func.vmap(self._function, randomness="different")
+        if self.operations > _MOST_CAPTURED:
+            return many
+        if len(u) not in self._graphs:
+            # The program is run once; replaying its operations skips Pyro, which takes most of the time.
+            graph = make_fx(many)(u)
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            self._graphs[len(u)] = graph
+        return self._graphs[len(u)]
+
+
+class _Counter(TorchDispatchMode):
+    """Counts operations and the numbers that they produce."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.operations += 1
+        if isinstance(result, Tensor):
+            self.numbers += result.numel()
+        return result

@@ -1,0 +1,189 @@
+"""A search for posterior mass that a fit's draws miss: modes found from many starts, and weighed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vipack.diagnostics.density import ManyPoints
+from vipack.diagnostics.drift import Whitening
+
+__all__ = ["MissedMode", "ModeSearch", "search_modes"]
+
+MOST_LATENTS = 100
+_STARTS = 32
+_MOST_STEPS, _FEWEST_STEPS = 150, 40
+_WORK = 300_000  # operations of the whole climb
+_OVERDISPERSED = 6.0  # sds of the fit, from which half of the starts climb
+_APART = 2.0  # sds of the fit, by which different modes differ
+_MOST_MODES = 6
+_PROPOSALS = 1_000
+_SHARE = 0.02  # of the mass, that a missed region must hold to matter
+_COVERED = 0.2  # of the draws that a region ought to hold, below which it counts as missed
+
+
+@dataclass(frozen=True)
+class MissedMode:
+    """A region around a mode that the draws hardly visit.
+
+    Attributes:
+        at: the mode's constrained latents, by site.
+        share: of the posterior's mass, that the region is estimated to hold at least.
+        drawn: of the draws, that lie in it.
+        log_joint: at the mode, in nats.
+    """
+
+    at: dict[str, Tensor]
+    share: float
+    drawn: float
+    log_joint: float
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{name} = {_short(value)}" for name, value in list(self.at.items())[:4])
+        where += ", ..." if len(self.at) > 4 else ""
+        return f"another mode at {where}, whose surroundings hold about {self.share:.0%} of the mass and {self.drawn:.1%} of the draws"
+
+
+@dataclass(frozen=True)
+class ModeSearch:
+    """What climbing from many starts found.
+
+    Attributes:
+        found: distinct modes.
+        missed: those that the draws hardly visit, the heaviest first.
+    """
+
+    found: int
+    missed: tuple[MissedMode, ...]
+    num_starts: int
+    seconds: float
+
+
+def search_modes(
+    density: ManyPoints, u: Tensor, weights: Tensor, log_evidence: float, white: Whitening, *, seed: int
+) -> tuple[ModeSearch | None, str]:
+    """Climb to modes, and hold the mass around each against the draws there.
+
+    Starts are the model's usual ones, uniform in (-2, 2) on R^D, and points spread around the fit several times as
+    wide as its draws. The mass of a mode's surroundings, the ellipsoid that holds half of its Laplace approximation, is
+    estimated by importance sampling from that approximation.
+
+    Args:
+        u: draws ``(S, D)`` with `weights` ``(S,)`` that add up to one.
+        log_evidence: that the weights estimate, in nats.
+
+    Returns:
+        The search, or None with the reason for which there was none.
+    """
+    started = time.perf_counter()
+    steps = min(_MOST_STEPS, _WORK // max(1, density.operations))
+    if density.dim > MOST_LATENTS:
+        return None, f"{density.dim:,} latent numbers are too many to search for other modes"
+    if steps < _FEWEST_STEPS:
+        return None, f"one evaluation of the model takes {density.operations:,} operations, too many for a search"
+    generator = torch.Generator().manual_seed(seed)
+    half = (_STARTS // 2, density.dim)
+    usual = torch.rand(half, dtype=u.dtype, generator=generator) * 4 - 2
+    radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
+    wide = white.loc + (radii * torch.randn(half, dtype=u.dtype, generator=generator)) @ white.scale_tril.T
+    ends = _climb(density, torch.cat([usual, wide]), white, steps)
+    found, missed = 0, []
+    for mode in _distinct(density, ends, white):
+        polished = _polish(density, mode, white)
+        if polished is None:
+            continue
+        found += 1
+        at, precision = polished
+        judged = _weigh(density, at, precision, u, weights, log_evidence, generator)
+        if judged is not None:
+            missed.append(judged)
+    missed.sort(key=lambda each: -each.share)
+    return ModeSearch(found, tuple(missed), _STARTS, time.perf_counter() - started), ""
+
+
+def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int) -> Tensor:
+    """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
+    z = torch.linalg.solve_triangular(white.scale_tril, (start - white.loc).T, upper=False).T
+    first, second = torch.zeros_like(z), torch.zeros_like(z)
+    for t in range(steps):
+        _, gradient = density(white.loc + z @ white.scale_tril.T)
+        gradient = gradient @ white.scale_tril
+        first = 0.8 * first + 0.2 * gradient
+        second = 0.95 * second + 0.05 * gradient**2
+        rate = 0.5 * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
+        scale = (second / (1 - 0.95 ** (t + 1))).sqrt() + 1e-8
+        z = z + rate * first / (1 - 0.8 ** (t + 1)) / scale
+    ends: Tensor = white.loc + z @ white.scale_tril.T
+    return ends
+
+
+def _distinct(density: ManyPoints, ends: Tensor, white: Whitening) -> Iterator[Tensor]:
+    """The highest end points that are apart from each other."""
+    values = density(ends)[0]
+    z = torch.linalg.solve_triangular(white.scale_tril, (ends - white.loc).T, upper=False).T
+    taken: list[Tensor] = []
+    for place in values.argsort(descending=True):
+        if not values[place].isfinite() or len(taken) == _MOST_MODES:
+            return
+        if all(float((z[place] - other).norm()) > _APART for other in taken):
+            taken.append(z[place])
+            yield ends[place]
+
+
+def _polish(density: ManyPoints, u: Tensor, white: Whitening) -> tuple[Tensor, Tensor] | None:
+    """The mode near `u` by Newton's method, and minus the Hessian there; None where there is no peak."""
+    for _ in range(8):
+        _, gradient = density(u[None])
+        precision = -density.hessian(u)
+        scaled = white.scale_tril.T @ precision @ white.scale_tril
+        tril, failed = torch.linalg.cholesky_ex(0.5 * (scaled + scaled.T))
+        if not scaled.isfinite().all() or int(failed):
+            return None
+        move = torch.cholesky_solve((gradient[0] @ white.scale_tril)[:, None], tril)[:, 0]
+        if float(gradient[0] @ white.scale_tril @ move) < 1e-3:  # nats that are still to be climbed
+            return u, 0.5 * (precision + precision.T)
+        length = float(move.norm())
+        u = u + white.scale_tril @ move * min(1.0, 1.0 / length)
+    return None
+
+
+def _weigh(
+    density: ManyPoints,
+    at: Tensor,
+    precision: Tensor,
+    u: Tensor,
+    weights: Tensor,
+    log_evidence: float,
+    generator: torch.Generator,
+) -> MissedMode | None:
+    tril, failed = torch.linalg.cholesky_ex(precision.double())
+    if int(failed):
+        return None
+    dim = density.dim
+    drawn_z = torch.randn(_PROPOSALS, dim, dtype=torch.float64, generator=generator)
+    squared = (drawn_z**2).sum(-1)
+    radius = squared.median()
+    inside = squared <= radius
+    proposals = at.double() + torch.linalg.solve_triangular(tril.T, drawn_z[inside].T, upper=True).T
+    log_p = torch.vmap(density.joint, randomness="different")(proposals.to(u.dtype)).double()
+    log_p = torch.where(log_p.isfinite(), log_p, -math.inf)
+    log_q = tril.diagonal().log().sum() - 0.5 * squared[inside] - 0.5 * dim * math.log(2 * math.pi)
+    log_mass = float(torch.logsumexp(log_p - log_q, 0)) - math.log(_PROPOSALS)
+    share = 1 / (1 + math.exp(min(700.0, log_evidence - log_mass)))
+    distance = (((u.double() - at.double()) @ tril) ** 2).sum(-1)
+    drawn = float(weights[distance <= radius].sum())
+    if share < _SHARE or drawn >= _COVERED * share:
+        return None
+    named = {name: value for name, value in density.joint.constrain(at).items() if name in density.joint.shapes}
+    return MissedMode(named, share, drawn, float(density.joint(at)))
+
+
+def _short(value: Tensor) -> str:
+    flat = value.detach().reshape(-1)
+    shown = ", ".join(f"{float(v):.3g}" for v in flat[:4])
+    return shown if value.dim() == 0 else f"[{shown}{', ...' if len(flat) > 4 else ''}]"

@@ -1,0 +1,96 @@
+"""What a diagnosis says: the verdict, its figures and reasons, in plain words."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from vipack.diagnostics.drift import Drift
+from vipack.diagnostics.modes import ModeSearch
+from vipack.diagnostics.moments import Shift
+from vipack.types import Estimate
+
+__all__ = ["Diagnosis", "Verdict"]
+
+
+class Verdict(enum.Enum):
+    """What a fit's figures certify.
+
+    TRUST: the guide's own draws. CORRECTED: draws resampled with the importance weights. DISTRUST: neither.
+    """
+
+    TRUST = "TRUST"
+    CORRECTED = "CORRECTED"
+    DISTRUST = "DISTRUST"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdict with its figures. ELBO, evidence and gap are in nats.
+
+    Attributes:
+        evidence: the importance estimate of log p(x), by Pareto-smoothed weights.
+        khat: the median over independent sets of draws; `khats` has each.
+        ess: effective sample size of the weights, of `num_draws`.
+        num_draws: in each set.
+        reasons: in plain words, the deciding one first.
+        advice: what to try next; empty when nothing is wrong.
+        shift: how far the weights move each mean and sd; None where the weights are of no use, or the latents too many.
+        drift: what short chains found; None where there were none.
+        modes: what the search for other modes found; None where there was none.
+        skipped: the checks that were not made, and why.
+    """
+
+    verdict: Verdict
+    elbo: Estimate
+    evidence: Estimate
+    khat: float
+    ess: float
+    num_draws: int
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+    khats: tuple[float, ...] = ()
+    shift: Shift | None = None
+    drift: Drift | None = None
+    modes: ModeSearch | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """``evidence - elbo``, in nats: an estimate of KL(q || p) that a missed mode escapes."""
+        return self.evidence.value - self.elbo.value
+
+    @property
+    def ess_share(self) -> float:
+        """``ess / num_draws``."""
+        return self.ess / self.num_draws
+
+    @property
+    def khat_range(self) -> tuple[float, float]:
+        """The lowest and the highest k-hat of the sets of draws."""
+        return min(self.khats, default=self.khat), max(self.khats, default=self.khat)
+
+    def __str__(self) -> str:
+        low, high = self.khat_range
+        spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
+        lines = [
+            f"{self.verdict.value}: {self.reasons[0]}",
+            f"  ELBO {self.elbo}   log evidence {self.evidence}   gap {self.gap:.2f} nats",
+            f"  k-hat {self.khat:.2f}{spread}   ESS {self.ess:.0f} of {self.num_draws} draws",
+        ]
+        if self.shift is not None:
+            lines.append(f"  the weights move means by up to {_moves(self.shift)}")
+        if self.drift is not None:
+            lines.append(
+                f"  {self.drift.num_chains} short chains from the fit's draws move means by up to {_moves(self.drift.draws)}"
+            )
+        if self.modes is not None and not self.modes.missed:
+            lines.append(f"  {self.modes.num_starts} climbs from elsewhere found no other mode that matters")
+        lines += [f"  {reason}" for reason in self.reasons[1:]]
+        lines += [f"  not checked: {each}" for each in self.skipped]
+        lines += [f"  try: {advice}" for advice in self.advice]
+        return "\n".join(lines)
+
+
+def _moves(shift: Shift) -> str:
+    return f"{shift.worst_mean:.2f} posterior sds, log sds by up to {shift.worst_log_sd:.2f}"
