@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class RestartsEngine:
 
     Args:
         starts: for each start, the unconstrained initial value of every parameter by name.
+        data: leaves of the data (in the order of ``leaves_of``) of which each start has its own: place ->
+            ``(R, *shape)``. Losses then cannot be compared, and the leader means nothing.
 
     Attributes:
         leader: the start with the lowest mean loss lately, or the one that :meth:`publish` was last told.
@@ -54,8 +56,10 @@ class RestartsEngine:
         batches: Batches,
         starts: Sequence[Start],
         tier: Tier,
+        data: Mapping[int, Tensor] | None = None,
     ) -> None:
         self._program = program
+        self._data = data
         self._loss = loss
         self._tier = tier
         self.report = EngineReport("traced", steps={})
@@ -112,7 +116,9 @@ class RestartsEngine:
     def _add(self, batches: Batches, graph: Graph) -> GraphRunner:
         """The step for batches of the size that comes next."""
         try:
-            runner = GraphRunner(graph, self._memory, self._program.parameters, batches.peek(), batches.whole())
+            runner = GraphRunner(
+                graph, self._memory, self._program.parameters, batches.peek(), batches.whole(), own=self._data
+            )
         except Exception as error:  # vmap has no rule for every operation, and refuses draws that depend on parameters
             raise CaptureError(f"the step cannot be vectorized: {str(error)[:150]}") from error
         self.report.capture_seconds += runner.seconds

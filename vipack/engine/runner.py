@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,6 +91,7 @@ class GraphRunner:
 
     Attributes:
         live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`.
+        own: for fits side by side, leaves of which each fit has its own: place -> ``(R, *shape)``.
         native: the compiled loop, once there is one.
         build: its compilation under way.
         note: what is to be known of it.
@@ -105,6 +106,7 @@ class GraphRunner:
         whole: Arguments | None,
         *,
         live: bool = False,
+        own: Mapping[int, Tensor] | None = None,
     ) -> None:
         self._memory = memory
         self._parameters = parameters
@@ -117,8 +119,10 @@ class GraphRunner:
         full = leaves_of(whole)[0] if whole is not None and indexed else None
         gathered = tuple(full is not None and f is not b for f, b in zip(full or data, data, strict=True))
         self._fed = () if full is not None or not indexed else tuple(range(len(data)))
-        held = tuple(full) if full is not None else tuple(data)
-        self._feed = Feed(held, gathered, batch.indices if indexed else None)
+        own = own or {}
+        held = tuple(own.get(i, leaf) for i, leaf in enumerate(full if full is not None else data))
+        separate = tuple(i in own for i in range(len(held)))
+        self._feed = Feed(held, gathered, batch.indices if indexed else None, separate)
         self._live = live
         self._leaves = list(held)
         self._versions = [leaf._version for leaf in held]

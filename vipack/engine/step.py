@@ -53,11 +53,14 @@ class Feed:
         leaves: the program's tensors; whole where `gathered`.
         gathered: for each leaf, whether a batch takes its rows by ``indices``.
         indices: an example of the batch's rows ``(B,)``, or None where a step sees all rows.
+        own: for each leaf, whether every one of R fits side by side has its own, along a leading dimension; none by
+            default.
     """
 
     leaves: tuple[Tensor, ...]
     gathered: tuple[bool, ...]
     indices: Tensor | None
+    own: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def assemble(
     Args:
         units: hold every parameter of the layout once.
         copies: R, for R fits side by side: draws, values, states, buffers and the loss then have a leading dimension R,
-            and all fits see the same batches.
+            and all fits see the same batches but for the leaves of their own.
     """
     main, constants = _constants_as_inputs(lifted.module)
     num_draws, num_units = len(lifted.draws), len(units)
@@ -139,7 +142,10 @@ def assemble(
     examples = [*own, *common]
     whole: Any = step
     if copies is not None:
-        whole = torch.vmap(step, in_dims=(*(0 for _ in own), *(None for _ in common)), randomness="different")
+        shared: list[int | None] = [None] * len(common)
+        for place, separate in enumerate(feed.own):
+            shared[1 + len(constants) + place] = 0 if separate else None
+        whole = torch.vmap(step, in_dims=(*(0 for _ in own), *shared), randomness="different")
     with torch.no_grad():
         traced = make_fx(functionalize(whole, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
         module = traced(*examples)
