@@ -44,13 +44,13 @@ MEAN_LIMIT, SD_LIMIT = 0.05, 0.10  # the errors that long MCMC runs of these pos
 Method = Callable[[Posterior, Path, int, Reference], Result]
 
 
-def guided(name: str, guide: object) -> Method:
+def guided(name: str, guide: object, steps: int | None = None) -> Method:
     """The method that fits `guide` by ``vipack.fit`` with its defaults; None is the ladder."""
 
     def method(posterior: Posterior, root: Path, seed: int, reference: Reference) -> Result:
         data = posterior.data(root)
         start = time.perf_counter()
-        fit = vi.fit(posterior.model, guide, data=data, seed=seed)
+        fit = vi.fit(posterior.model, guide, data=data, seed=seed, steps=steps)
         fitted = time.perf_counter()
         found = fit.diagnose(seed=seed)
         seconds = fitted - start, time.perf_counter() - fitted

@@ -17,7 +17,7 @@ from benchmarks.known_posteriors import Known
 
 __all__ = ["FEW_STEPS", "SABOTAGE", "Given"]
 
-FEW_STEPS = 400  # of the saboteurs that train; an honest fit takes thousands
+FEW_STEPS = 250  # of the saboteurs that train; an honest fit takes thousands
 
 Saboteur = Callable[[Known, vi.Fit, int], vi.Fit]  # the model, the honest full-rank fit, a seed
 

@@ -1,0 +1,94 @@
+"""The benchmark's command, on a folder of the test's own with one conjugate posterior."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from pyro.infer.autoguide import AutoMultivariateNormal
+
+from benchmarks import posteriordb
+from benchmarks.estimates import Reference, errors
+
+MODELS = """
+import pyro
+import pyro.distributions as dist
+from benchmarks.posteriordb_models import Posterior, column
+
+
+def model(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, WIDTH).expand([2]).to_event(1))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0).to_event(1), obs=y)
+
+
+POSTERIORS = [Posterior("toy-normal", model, lambda file: {"y": column(file["y"])})]
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Data, reference draws and a model: mu[k] ~ N(0, 2), five rows of noise 1."""
+    rng = np.random.default_rng(0)
+    y = rng.normal([1.0, -2.0], 1.0, (5, 2))
+    variance = 1 / (1 / 4 + 5)
+    mean, sd = variance * y.sum(0), np.full(2, math.sqrt(variance))
+    for folder in ("data", "reference"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data" / "toy.json").write_text(json.dumps({"y": y.tolist()}))
+    contents = {"names": ["mu[1]", "mu[2]"], "mean": mean, "sd": sd, "draws": rng.normal(mean, sd, (1_000, 2))}
+    np.savez(tmp_path / "reference" / "toy-normal.npz", **contents)
+    np.savez(tmp_path / "reference" / "other-unknown.npz", **contents)
+    (tmp_path / "models.py").write_text(MODELS.replace("WIDTH", "2.0"))
+    (tmp_path / "wrong.py").write_text(MODELS.replace("WIDTH", "0.3"))
+    return tmp_path
+
+
+def test_a_good_fit_of_a_posterior_given_by_a_file(root, monkeypatch, capsys):
+    monkeypatch.setitem(posteriordb.METHODS, "short", posteriordb.guided("short", AutoMultivariateNormal, steps=600))
+    options = [
+        "--models",
+        str(root / "models.py"),
+        "--methods",
+        "short",
+        "--seeds",
+        "1",
+        "--json",
+        str(root / "rows.json"),
+    ]
+    assert posteriordb.main(["--root", str(root), *options]) == 0
+    (row,) = json.loads((root / "rows.json").read_text())
+    assert (row["posterior"], row["method"], row["seed"]) == ("toy-normal", "short", 0)
+    assert row["verdict"] in ("TRUST", "CORRECTED")
+    assert row["mean_error"] < posteriordb.MEAN_LIMIT
+    assert row["sd_error"] < posteriordb.SD_LIMIT
+    assert row["seconds"] > 0
+    printed = capsys.readouterr().out
+    assert "other-unknown: no model is known" in printed
+    assert "good and certified" in printed
+
+
+def test_check_tells_the_right_model_from_a_wrong_one(root):
+    def largest(file):
+        posteriors = posteriordb.runpy.run_path(str(root / file))["POSTERIORS"]
+        found = posteriordb.check(posteriors, root, num_draws=1_000)
+        return found[["score z", "product z"]].to_numpy(dtype=float).max()
+
+    assert largest("models.py") < 4
+    assert largest("wrong.py") > 10
+
+
+def test_nothing_to_fit_is_said_with_exit_code_2(root, capsys):
+    assert posteriordb.main(["--root", str(root), "--only", "absent"]) == 2
+    assert "nothing to fit" in capsys.readouterr().out
+
+
+def test_errors_are_in_units_of_the_references_sd():
+    reference = Reference(("a", "b"), np.array([0.0, 10.0]), np.array([1.0, 2.0]))
+    draws = {"a": torch.tensor([-1.0, 1.0, 5.0]), "b": torch.tensor([9.0, 13.0, 0.0])}
+    mean_error, sd_error = errors(reference, draws, np.array([2.0, 2.0, 0.0]))
+    assert mean_error == pytest.approx(0.5)  # b: 11 against 10
+    assert sd_error == pytest.approx(0.0)
+    with pytest.raises(KeyError, match="lack"):
+        errors(reference, {"a": draws["a"]})
