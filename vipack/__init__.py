@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vipack import datasets, diagnostics, errors, guides, objectives, plots
     from vipack.diagnostics import compare
     from vipack.engine.svi import SVI
-    from vipack.training import Checkpoint, Converged, Every, Fit, TimeLimit, check, fit, load
+    from vipack.training import Checkpoint, Converged, Every, Fit, TimeLimit, check, fit, load, vsbc
 
 __all__ = [
     "SVI",
@@ -31,12 +31,13 @@ __all__ = [
     "load",
     "objectives",
     "plots",
+    "vsbc",
 ]
 
 # Names are looked up on first use: `vipack --help` need not import torch, and the ArviZ adapter runs without it.
 _HOMES = {
     **dict.fromkeys(
-        ["Checkpoint", "Converged", "Every", "Fit", "TimeLimit", "check", "fit", "load"], "vipack.training"
+        ["Checkpoint", "Converged", "Every", "Fit", "TimeLimit", "check", "fit", "load", "vsbc"], "vipack.training"
     ),
     "compare": "vipack.diagnostics",
     "SVI": "vipack.engine.svi",

@@ -1,9 +1,22 @@
 """Training: data in, a Fit out."""
 
 from vipack.training.api import check, fit, load
+from vipack.training.calibration import vsbc
 from vipack.training.callbacks import Every, Progress
 from vipack.training.checkpoint import Checkpoint
 from vipack.training.result import Fit, FittedGuide
 from vipack.training.stopping import Converged, TimeLimit
 
-__all__ = ["Checkpoint", "Converged", "Every", "Fit", "FittedGuide", "Progress", "TimeLimit", "check", "fit", "load"]
+__all__ = [
+    "Checkpoint",
+    "Converged",
+    "Every",
+    "Fit",
+    "FittedGuide",
+    "Progress",
+    "TimeLimit",
+    "check",
+    "fit",
+    "load",
+    "vsbc",
+]
