@@ -33,6 +33,7 @@ _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the r
 _SAFE_SECONDS = 1.0  # between copies of the state to go back to when a loss is not finite
 _TRACED_AT_ONCE = 64
 _APART = 0.2  # of the way of one step, that the graph's step may end elsewhere
+_SHAPES = 8  # of batches that get a graph
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 
 
@@ -122,6 +123,8 @@ class TieredEngine:
         self._next_check = 1_000
         self._begin = "eager"
         self._captures_left = _CAPTURES
+        self._plain_left = 0
+        self._layout: Any = None  # of the memory: parameters, and those that get no gradient
         self.report = EngineReport("eager", steps={})
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
@@ -132,7 +135,7 @@ class TieredEngine:
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
             while len(losses) < num_steps:
                 size, in_a_row = batches.upcoming()
-                shape = self._shapes.setdefault(size, _Shape())
+                shape = self._shape(size)
                 try:
                     self._move_up(shape, batches, remaining - len(losses))
                     losses += self._take(shape, batches, min(num_steps - len(losses), in_a_row))
@@ -149,6 +152,19 @@ class TieredEngine:
         shape = self._shapes.get(key)
         return None if shape is None else shape.runner
 
+    def _shape(self, size: Hashable) -> _Shape:
+        """What is known of batches of one size; of too many sizes, nothing is kept."""
+        shape = self._shapes.get(size)
+        if shape is None and len(self._shapes) < _SHAPES:
+            shape = self._shapes[size] = _Shape()
+        elif shape is None:
+            self.report.reason = (
+                f"eager: batches of more than {_SHAPES} shapes, or with other numbers as arguments, each need a graph; "
+                "the first ones got theirs"
+            )
+            shape = _Shape(captured=True)
+        return shape
+
     def outdated(self) -> str:
         """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
         watches = (shape.watch for shape in self._shapes.values() if shape.runner is not None)
@@ -164,6 +180,7 @@ class TieredEngine:
                 shape.runner.build.stop()
         self._safe = self._older = None
         self._captures_left -= 1
+        self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
         self._shapes = {size: _Shape(captured=self._captures_left <= 0) for size in self._shapes}
         if self._captures_left > 0:
             return
@@ -228,6 +245,9 @@ class TieredEngine:
     def _move_up(self, shape: _Shape, batches: Batches, remaining: int) -> None:
         if self._tier == "eager":
             return
+        if self._plain_left:
+            self._plain_left -= 1
+            return
         if not shape.captured and self._optimizer.has_stepped():
             if self._tier != "auto" or self._begin != "eager" or remaining >= _TRACE_STEPS:
                 shape.captured = True
@@ -245,7 +265,15 @@ class TieredEngine:
         batch = batches.peek()
         try:
             graph = capture(self._program, self._loss, batch)
-            memory = self._memory or Memory(self._program.parameters, graph.layout, self._optimizer, graph.unused)
+            memory, layout = self._memory, (graph.layout.names, graph.unused)
+            if memory is None or layout != self._layout:
+                memory, self._layout = (
+                    Memory(self._program.parameters, graph.layout, self._optimizer, graph.unused),
+                    layout,
+                )
+                for other in self._shapes.values():
+                    other.runner = None  # it works on the old one
+                self._safe = self._older = None
             runner = GraphRunner(graph, memory, self._program.parameters, batch, batches.whole(), live=self._live)
         except CaptureError as error:
             self.report.reason = f"eager: {error}"
@@ -390,7 +418,7 @@ class TieredEngine:
         counted = self._steps, dict(self.report.steps)
         while again > 0:
             size, in_a_row = batches.upcoming()
-            again -= len(self._take(self._shapes[size], batches, min(again, in_a_row)))
+            again -= len(self._take(self._shape(size), batches, min(again, in_a_row)))
         self._steps, self.report.steps = counted
 
     def _recover(self, batches: Batches, finite: list[float]) -> list[float]:
