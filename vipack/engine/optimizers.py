@@ -237,6 +237,8 @@ class TorchOptimizer(FitOptimizer):
                     "torch.optim.Optimizer or a pair (optimizer, schedule); pass for example pyro.optim.Adam({'lr': 0.01}) "
                     "or functools.partial(torch.optim.Adam, lr=0.01)."
                 )
+        elif new and len(self._optimizer.param_groups) == 1:  # a schedule knows the groups that it began with
+            self._optimizer.param_groups[0]["params"].extend(new)
         elif new:
             self._optimizer.add_param_group({"params": new})
         self._held.update(new)
