@@ -22,7 +22,9 @@ from torch.distributions import constraints, transform_to
 
 from vipack.errors import CheckpointError
 
-__all__ = ["Parameters"]
+__all__ = ["BASELINE", "Parameters"]
+
+BASELINE = "__baseline_avg_downstream_cost_"  # how TraceGraph_ELBO names a decaying average of costs
 
 
 class Parameters:
@@ -100,6 +102,15 @@ class Parameters:
                 stack.enter_context(_evaluation_mode(self._modules))
             stack.enter_context(_ParamMessenger(self, answers))
             yield
+            if values is None and training:
+                self._keep_baselines()
+
+    def _keep_baselines(self) -> None:
+        """TraceGraph_ELBO writes its running averages into the store by itself; they are the fit's own."""
+        with torch.no_grad():
+            for name, value in pyro.get_param_store()._params.items():
+                if name.startswith(BASELINE) and name in self.unconstrained:
+                    self.unconstrained[name].copy_(value)
 
     def settle(self) -> None:
         """To be called when the program has been read: buffers start afresh, and no more modules are taken note of."""
