@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from torch.utils import _pytree as pytree
 from vipack.engine.purify import pure_objectives
 from vipack.engine.watch import Watch
 from vipack.program import Arguments, Parameters, Program
+from vipack.program.params import BASELINE
 
 __all__ = ["CaptureError", "Graph", "Layout", "capture", "leaves_of"]
 
@@ -136,11 +138,15 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
         call = rebuild(list(flat[num_parameters + num_buffers :]))
         with program.bound(call, values=layout.values(parts), buffers=own_buffers):
             value = loss.loss_and_grads(program.model, program.guide, *call.args, **call.kwargs)
+            if any(name.startswith(BASELINE) for name in pyro.get_param_store()._params):
+                raise CaptureError(
+                    "the objective keeps a decaying average of costs as a baseline, outside of the graph"
+                )
         unused.update(name for name, p in zip(layout.names, parts, strict=True) if p.grad is None)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
         return [_total(value), *gradients, *own_buffers.values()]
 
-    watch = Watch(program.model, program.guide)
+    watch = Watch(program.model, program.guide, loss)
     if watch.unsteady:
         raise CaptureError(watch.unsteady)
     with _generators_kept() as drawn_outside:
@@ -180,9 +186,10 @@ def _refuse_state(module: fx.GraphModule, watch: Watch, drawn_outside: bool) -> 
     """
     if drawn_outside:
         raise CaptureError("the program draws from Python's or NumPy's generator, which a graph cannot repeat")
-    if any(isinstance(v, torch.Generator) for n in module.graph.nodes for v in (*n.args, *n.kwargs.values())):
+    constants = [operator.attrgetter(str(n.target))(module) for n in module.graph.nodes if n.op == "get_attr"]
+    written = [value for node in module.graph.nodes for value in (*node.args, *node.kwargs.values())]
+    if any(isinstance(value, torch.Generator) for value in (*constants, *written)):
         raise CaptureError("the program draws from a torch.Generator of its own, which a graph cannot repeat")
-    constants = [getattr(module, str(node.target)) for node in module.graph.nodes if node.op == "get_attr"]
     name = watch.changed() or watch.hold(constants)
     if name:
         raise CaptureError(

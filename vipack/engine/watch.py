@@ -25,6 +25,7 @@ from torch import Tensor, nn
 __all__ = ["Watch"]
 
 _MOST_ITEMS = 64  # of a container that are compared one by one; of longer ones the length is
+_MOST_NUMBERS = 100_000  # of a tensor that is copied, to be put back
 _LIBRARIES = ("torch", "pyro", "numpy", "scipy", "vipack", "zuko", "opt_einsum", "pandas", "tqdm")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, dict, set, deque)
@@ -76,7 +77,7 @@ class Watch:
         self.unsteady = ""
         self._slots: list[_Slot] = []
         self._generators: list[tuple[str, Any, Any]] = []
-        self._tensors: list[tuple[Tensor, int]] = []
+        self._tensors: list[tuple[Tensor, int, Tensor | None]] = []  # each with its version and a copy
         self._frozen: list[_Slot] = []
         reader = _Reader()
         for program in programs:
@@ -105,7 +106,7 @@ class Watch:
     def hold(self, constants: Iterable[Tensor]) -> str:
         """Take note of the tensors that a graph holds; the name of one that the program itself replaces or writes to."""
         held = {key for constant in constants for key in _marks(constant)}
-        written = {id(tensor) for tensor, version in self._tensors if tensor._version != version}
+        written = {id(tensor) for tensor, version, _ in self._tensors if tensor._version != version}
         for slot in self._slots:
             if isinstance(slot.value, Tensor) and not held.isdisjoint(_marks(slot.value)):
                 if slot.now() is not slot.value or id(slot.value) in written:
@@ -114,9 +115,14 @@ class Watch:
         return ""
 
     def restore(self) -> None:
-        """Put back what a run has changed: variables, containers and random generators, but not the insides of tensors."""
+        """Put back what a run has changed: variables, containers, tensors that are not large, random generators."""
         for slot in self._slots:
             slot.put_back()
+        for i, (tensor, version, copy) in enumerate(self._tensors):
+            if copy is not None and tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(copy)
+                self._tensors[i] = tensor, tensor._version, copy
         for _, generator, state in self._generators:
             _set_state(generator, state)
 
@@ -125,7 +131,8 @@ class Watch:
             self._generators.append((name, value, _state_of(value)))
             return
         if isinstance(value, Tensor):
-            self._tensors.append((value, value._version))
+            copy = value.detach().clone() if value.numel() <= _MOST_NUMBERS else None
+            self._tensors.append((value, value._version, copy))
         small = isinstance(value, _CONTAINERS) or (isinstance(value, np.ndarray) and value.size <= _MOST_ITEMS)
         contents = value.copy() if small else None
         self._slots.append(_Slot(name, place, key, value, contents))
@@ -172,7 +179,7 @@ class _Reader:
             self.unsteady = self.unsteady or f"the program reads the clock ({name})"
         elif isinstance(value, type):
             if not _of_library(value.__module__):
-                self._objects.append((value, name))
+                self._objects.append((value, value.__name__))
                 for part in vars(value).values():
                     if isinstance(part, types.FunctionType | staticmethod | classmethod | property):
                         self._read(part, name)
