@@ -142,6 +142,8 @@ OPTIONS = [
     # what watches a run
     Case("stop a number", UsageError, ("stop", "found 100", "steps="), fit(stop=100)),
     Case("stop a class", UsageError, ("stop", "Converged", "vipack.Converged()"), fit(stop=vi.Converged)),
+    Case("progress a word", UsageError, ("progress", "True, False or None", "'yes'"), fit(progress="yes")),
+    Case("progress a number", UsageError, ("progress", "True, False or None", "found 1"), fit(progress=1)),
     Case("stop a list with None", UsageError, ("stop", "found None", "vipack.Converged()"), fit(stop=[None])),
     Case("callbacks text", UsageError, ("callbacks", "'print'", "functions of a Progress"), fit(callbacks="print")),
     Case("checkpoint in no folder", UsageError, ("checkpoint", "does not exist", "make it first"),

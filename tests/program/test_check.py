@@ -42,10 +42,23 @@ def test_a_good_check_reads_as_the_shape_table():
     found = vi.check(model, AutoNormal, data=X, batch_size=4)
     lines = str(found).splitlines()
     assert lines[0].startswith("site  kind")
-    assert "plates: data (4)" in lines
+    assert f"plates: data (4 of {len(X)})" in lines
     assert "parameters: AutoNormal.locs.w (), AutoNormal.scales.w ()" in lines
     assert lines[-1] == "ok"
     found.raise_if_bad()
+
+
+@pytest.mark.parametrize("size", [lambda x: {}, lambda x: {"subsample_size": len(x)}], ids=["by length", "by size"])
+def test_the_table_says_how_much_of_the_batch_plate_was_taken(size):
+    def written(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(X) if size(x) else len(x), **size(x)):
+            pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    table = vi.check(written, AutoNormal, data=X, batch_size=4).table
+    assert (table.plates, table.taken) == ({"data": len(X)}, {"data": 4})
+    table = vi.check(written, AutoNormal, data=X).table
+    assert (table.plates, table.taken) == ({"data": len(X)}, {})
 
 
 def test_everything_found_is_told_at_once():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vipack as vi
-from vipack.training.stopping import rules_of
+from vipack.training.stopping import asked, rules_of
 from vipack.types import StopReason
 
 NUM_RUNS = 100
@@ -109,3 +109,13 @@ def test_the_clock():
 def test_what_is_no_rule_is_refused(wrong):
     with pytest.raises(vi.errors.UsageError, match="stop: expected a rule such as"):
         rules_of(wrong)
+
+
+@pytest.mark.parametrize("answer", [True, "enough", StopReason.TIME], ids=repr)
+def test_a_rule_that_gives_no_reason_is_refused(answer):
+    def rule(losses, seconds):
+        return answer
+
+    with pytest.raises(vi.errors.UsageError, match=r"the rule rule returned .*vipack\.types\.Stopped"):
+        asked(rule, [1.0], 0.1)
+    assert asked(lambda losses, seconds: None, [1.0], 0.1) is None

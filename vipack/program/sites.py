@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pyro.poutine.trace_struct import Trace
@@ -55,10 +55,16 @@ class Site:
 
 @dataclass(frozen=True)
 class SiteTable:
-    """The sites of a model in the order in which it runs, and the sizes of its plates."""
+    """The sites of a model in the order in which it runs, and its plates.
+
+    Attributes:
+        plates: name -> size; of the batch plate, the number of all rows.
+        taken: name -> how many of them the run took, for plates of which it took a part.
+    """
 
     sites: tuple[Site, ...]
     plates: dict[str, int]
+    taken: dict[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.sites)
@@ -82,27 +88,42 @@ class SiteTable:
             )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        sizes = ", ".join(f"{name} ({size})" for name, size in self.plates.items()) or "none"
+        sizes = ", ".join(f"{name} ({self._size(name)})" for name in self.plates) or "none"
         return "\n".join([*lines, f"plates: {sizes}"])
 
+    def _size(self, plate: str) -> str:
+        size = str(self.plates[plate])
+        return f"{self.taken[plate]} of {size}" if plate in self.taken else size
 
-def read_sites(model_trace: Trace, guide_trace: Trace | None) -> SiteTable:
-    """The site table of a traced model; `guide_trace` says which sites the guide gives (None: not known).
+
+def read_sites(model_trace: Trace, guide_trace: Trace | None, batch_plate: tuple[str, int] | None = None) -> SiteTable:
+    """The site table of a traced model.
+
+    Args:
+        guide_trace: says which sites the guide gives; None: not known.
+        batch_plate: name and number of all rows of the plate that a minibatch is a part of.
 
     Raises:
         SiteError: the value of a site is no tensor.
     """
-    sites, plates = [], {}
+    sites: list[Site] = []
+    plates: dict[str, int] = {}
+    taken: dict[str, int] = {}
     given = set() if guide_trace is None else {n for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
     for name, node in model_trace.nodes.items():
         if node["type"] != "sample":
             continue
         for frame in node["cond_indep_stack"]:
-            plates[frame.name] = frame.full_size or frame.size
+            whole = frame.full_size or frame.size
+            if batch_plate is not None and frame.name == batch_plate[0]:
+                whole = batch_plate[1]
+            plates[frame.name] = whole
+            if frame.size < whole:
+                taken[frame.name] = frame.size
         if site_is_subsample(node):
             continue
         sites.append(_site(name, node, name in given, unknown=guide_trace is None))
-    return SiteTable(tuple(sites), plates)
+    return SiteTable(tuple(sites), plates, taken)
 
 
 def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Site:

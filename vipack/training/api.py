@@ -15,7 +15,7 @@ from vipack.engine.tiers import TIERS, Tier
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
 from vipack.objectives import StickingTheLanding
 from vipack.program import Check
-from vipack.training.callbacks import Callback, callbacks_of
+from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.ladder.automatic import train_without_guide
@@ -50,6 +50,7 @@ def fit(
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     restarts: int = 1,
+    average: bool = False,
 ) -> Fit:
     """Train a guide for a Pyro model by stochastic variational inference.
 
@@ -79,13 +80,20 @@ def fit(
         progress: True or False; a bar where there is a terminal by default.
         checkpoint: save the run here as it goes, and go on from there if the file exists.
         restarts: train from so many starts at once and keep the highest ELBO; see ``fit.restarts``.
+        average: end with the mean of the later iterates, over the second half of `steps` or while the learning rate falls
+            after convergence: nearer to the optimum than the last iterate. The ladder always does.
 
     Raises:
         VipackError: anything wrong with model, guide, data or options; the message names it and says what to do.
     """
     _check_engine(engine)
     rules, calls, file = rules_of(stop), callbacks_of(callbacks), checkpoint_of(checkpoint)
+    progress = progress_of(progress)
     check_restarts(restarts, checkpoint)
+    if average and restarts > 1:
+        raise UsageError(
+            f"average=True: not with restarts={restarts}, whose starts share one run; leave one of them out."
+        )
     options = (loss, optim, steps, epochs, checkpoint, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
     if climbs and dtype is None:
@@ -108,7 +116,7 @@ def fit(
     for warning in prepared.check.warnings:
         warnings.warn(warning, stacklevel=2)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
-    plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine)
+    plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
     if restarts > 1:
         return Fit(train_restarts(make, prepared, guide, plan, optim, restarts))
     trainer = Trainer(prepared, plan, optim)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from vipack.errors import UsageError
 from vipack.program import Parameters
 
-__all__ = ["Callback", "Every", "Progress", "ProgressBar", "callbacks_of"]
+__all__ = ["Callback", "Every", "Progress", "ProgressBar", "callbacks_of", "progress_of"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ def callbacks_of(callbacks: object) -> tuple[Callback, ...]:
         if not callable(callback):
             raise UsageError(f"callbacks: expected functions of a Progress, found {callback!r}.")
     return chosen
+
+
+def progress_of(progress: object) -> bool | None:
+    """Whether to show a bar; None where there is a terminal.
+
+    Raises:
+        UsageError: something else.
+    """
+    if progress is None or isinstance(progress, bool):
+        return progress
+    raise UsageError(f"progress: expected True, False or None (a bar where there is a terminal), found {progress!r}.")
 
 
 class ProgressBar:

@@ -7,7 +7,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from vipack.engine.tiers import Engine, NonFiniteStep
-from vipack.errors import DivergenceWarning, ModelError, NonFiniteError, VipackError
+from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.program import Parameters, RandomState
 from vipack.training.callbacks import Callback, Every, Progress, ProgressBar
 from vipack.training.checkpoint import Checkpoint, due
-from vipack.training.stopping import StopRule, TimeLimit
+from vipack.training.stopping import StopRule, TimeLimit, asked
 from vipack.training.streams import BatchStream
 from vipack.types import Stopped, StopReason
 
@@ -174,7 +173,7 @@ class Run:
         """At the same steps whatever the machine's speed, but for the clock, which is looked at each time."""
         for rule in self.rules:
             if isinstance(rule, TimeLimit) or _is_look(state.step):
-                stopped = rule(state.losses, state.seconds)
+                stopped = asked(rule, state.losses, state.seconds)
                 if stopped is not None:
                     return stopped
         return None
@@ -195,10 +194,6 @@ class Run:
         detail = f"at step {state.step + 1} {error.cause}; the parameters are those of step {state.best_step}"
         assert state.best is not None
         self.parameters.load_state(state.best)
-        warnings.warn(
-            DivergenceWarning(f"{detail}, the best finite state; lower the learning rate or clip gradients."),
-            stacklevel=5,
-        )
         return Stopped(StopReason.DIVERGED, detail)
 
     def _save(self, state: RunState) -> None:

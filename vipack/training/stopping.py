@@ -12,7 +12,7 @@ import numpy as np
 from vipack.errors import UsageError
 from vipack.types import Stopped, StopReason
 
-__all__ = ["Converged", "StopRule", "TimeLimit", "rules_of"]
+__all__ = ["Converged", "StopRule", "TimeLimit", "asked", "rules_of"]
 
 
 class StopRule(Protocol):
@@ -99,6 +99,21 @@ def rules_of(stop: object) -> tuple[StopRule, ...]:
                 "for a number of steps use steps=."
             )
     return rules
+
+
+def asked(rule: StopRule, losses: Sequence[float], seconds: float) -> Stopped | None:
+    """What `rule` says.
+
+    Raises:
+        UsageError: it says something else than a Stopped or None.
+    """
+    answer = rule(losses, seconds)
+    if answer is None or isinstance(answer, Stopped):
+        return answer
+    name = getattr(rule, "__name__", type(rule).__name__)
+    raise UsageError(
+        f"stop: the rule {name} returned {answer!r}, expected None to go on or a vipack.types.Stopped(reason, detail) to stop."
+    )
 
 
 def _without_spikes(values: np.ndarray) -> np.ndarray:
