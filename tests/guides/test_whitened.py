@@ -65,7 +65,7 @@ def test_its_coordinates_have_unit_scale_where_the_posterior_does_not():
 
     precision = rows.T @ rows
     factor = torch.linalg.cholesky(torch.linalg.inv(precision))
-    fit = vi.fit(regression, Whitened(regression, loc=truth * 0.9, scale_tril=factor), data=(rows, y), steps=600)
+    fit = vi.fit(regression, Whitened(regression, loc=truth * 0.9, scale_tril=factor), data=(rows, y), steps=300)
     draws = fit.sample(2000)["beta"]
     torch.testing.assert_close(draws.mean(0), truth, rtol=0.05, atol=0.1)
     torch.testing.assert_close(draws.std(0), torch.linalg.inv(precision).diagonal().sqrt(), rtol=0.1, atol=0)

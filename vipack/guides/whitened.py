@@ -80,7 +80,12 @@ class Whitened(Continuous):
         self._dense = scale_tril is not None
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.origin.dtype)  # in which flat priors start
+        try:
+            super()._setup_prototype(*args, **kwargs)
+        finally:
+            torch.set_default_dtype(before)
         if self.latent_dim != len(self.origin):
             raise ShapeError(
                 f"guide Whitened: loc has {len(self.origin)} elements, but the model's latents have {self.latent_dim} "

@@ -27,6 +27,7 @@ class Evaluated:
         latents: what the model's latents are made of.
         log_q: ``(S,)`` in nats, without gradient.
         scores: d log q / d drawn by name, with the guide's parameters held fixed; empty where no gradient is wanted.
+        weights: ``(S,)``, of the particles in a mean, with the gradient to the guide's parameters; None for equal ones.
     """
 
     particles: Particles
@@ -34,6 +35,11 @@ class Evaluated:
     latents: Values
     log_q: Tensor
     scores: Values
+    weights: Tensor | None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean ``()`` over particles of `values` ``(S,)``, the weights held fixed."""
+        return values.mean() if self.weights is None else (self.weights.detach() * values).sum()
 
     def along(self, slopes: Values) -> Tensor:
         """``(S,)``: sum of slope times draw, whose gradient is that of a function of the draws with these slopes."""
@@ -81,9 +87,9 @@ class Objective(ELBO):  # type: ignore[misc]
         known = self._known
         if known is None or known.model != model or known.guide != guide:
             known = self._known = particles_of(model, guide, call)
-        drawn, latents = known.draw(self.num_particles, call, antithetic=self.antithetic)
+        drawn, latents, weights = known.draw(self.num_particles, call, antithetic=self.antithetic)
         if not torch.is_grad_enabled():
-            return Evaluated(known, drawn, latents, known.log_q(drawn, latents, call), {})
+            return Evaluated(known, drawn, latents, known.log_q(drawn, latents, call), {}, weights)
         # Leaves in place of the draws: the derivative for them is the score, and the parameters' own part is left out.
         leaves = {name: value.detach().requires_grad_() for name, value in drawn.items()}
         log_q = known.log_q(leaves, latents, call)
@@ -91,7 +97,7 @@ class Objective(ELBO):  # type: ignore[misc]
         if log_q.requires_grad:
             found = torch.autograd.grad(log_q.sum(), list(leaves.values()), allow_unused=True)
             scores |= {name: score for name, score in zip(leaves, found, strict=True) if score is not None}
-        return Evaluated(known, drawn, latents, log_q.detach(), scores)
+        return Evaluated(known, drawn, latents, log_q.detach(), scores, weights)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)

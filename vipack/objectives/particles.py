@@ -51,8 +51,11 @@ class Particles(ABC):
         """Take note of what a first run of guide and model shows."""
 
     @abstractmethod
-    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values]:
-        """What the guide draws by name ``(S, ...)``, and what the model's latents are then made of."""
+    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values, Tensor | None]:
+        """What the guide draws by name ``(S, ...)``, what the model's latents are then made of, and weights ``(S,)``.
+
+        The weights sum to one and are differentiable; None stands for equal ones.
+        """
 
     @abstractmethod
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
@@ -116,13 +119,19 @@ class _VectorParticles(Particles):
     def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
         self._sampled_rows = [name for name, site in model_trace.nodes.items() if _is_subsample(site)]
 
-    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values]:
+    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values, Tensor | None]:
         args, kwargs = call
         # Outside a call of the guide its parameters are no `pyro.param` statements, and an optimizer would not see them.
         with self.guide._pyro_context:
             self._posterior = self.guide.get_posterior(*args, **kwargs)
-        u = mirrored(self._posterior, number) if antithetic else self._posterior.rsample((number,))
-        return {"u": u}, {"u": u, **self._rows(u[0], call)}
+        weights: Tensor | None = None
+        if antithetic:
+            u = mirrored(self._posterior, number)
+        elif hasattr(self._posterior, "stratified"):
+            u, weights = self._posterior.stratified(number)
+        else:
+            u = self._posterior.rsample((number,))
+        return {"u": u}, {"u": u, **self._rows(u[0], call)}, weights
 
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
         density: Tensor = self._posterior.log_prob(drawn["u"])
@@ -177,7 +186,7 @@ class _TraceParticles(Particles):
             name for name, site in guide_trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]
         ]
 
-    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values]:
+    def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values, Tensor | None]:
         args, kwargs = call
         if antithetic:
             raise GuideError(
@@ -190,7 +199,7 @@ class _TraceParticles(Particles):
             return {name: trace.nodes[name]["value"] for name in self._latents}
 
         latents: Values = self._each("guide", one, {"particle": torch.arange(number)})
-        return {name: latents[name] for name in self._drawn}, latents
+        return {name: latents[name] for name in self._drawn}, latents, None
 
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
         args, kwargs = call

@@ -22,7 +22,7 @@ class StickingTheLanding(Objective):
 
     Draws are evaluated side by side by vmap, so that many cost little more than one; neither model nor guide need be
     written for batches. Where vmap refuses the program they are evaluated one by one. Discrete latents marked for
-    enumeration are summed out.
+    enumeration are summed out. A :class:`vipack.guides.Mixture` is drawn from part by part, with its weights exact.
 
     Args:
         num_particles: S, draws for each gradient.
@@ -42,8 +42,11 @@ class StickingTheLanding(Objective):
         """Minus the ELBO ``()`` in nats, whose gradient is the path derivative."""
         found = self._evaluated(model, guide, (args, kwargs))
         log_p = found.particles.log_p(found.latents, (args, kwargs))
-        elbo = (log_p.detach() - found.log_q).mean()
+        values = log_p.detach() - found.log_q
+        elbo = found.mean(values)
         if not found.scores:
             return -elbo
-        surrogate = (log_p - found.along(found.scores)).mean()
+        surrogate = found.mean(log_p - found.along(found.scores))
+        if found.weights is not None:  # of a mixture's parts, known exactly
+            surrogate = surrogate + (found.weights * values).sum()
         return -(elbo + (surrogate - surrogate.detach()))

@@ -1,0 +1,75 @@
+"""A mixture of distributions over one vector, drawn so that its parts keep their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.score_parts import ScoreParts
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["MixtureOf"]
+
+
+class MixtureOf(TorchDistribution):  # type: ignore[misc]
+    """``sum_k weight_k q_k`` of distributions with event ``(D,)`` and no batch.
+
+    A draw comes from one part, along which its gradient goes; the choice of the part enters Pyro's objectives by the
+    score function, which is unbiased but noisy. :meth:`stratified` draws from every part and needs no such term.
+
+    Args:
+        logits: ``(K,)``, unnormalised log weights.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, parts: Sequence[Any], logits: Tensor, batch_shape: tuple[int, ...] = ()) -> None:
+        self.parts = tuple(parts)
+        self.log_weights = logits.log_softmax(-1)
+        self._last: tuple[Tensor | None, Tensor | None] = (None, None)
+        super().__init__(torch.Size(batch_shape), self.parts[0].event_shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureOf:
+        """The same for a larger batch of independent draws."""
+        return MixtureOf(self.parts, self.log_weights, torch.Size(batch_shape))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws ``(*sample_shape, *batch_shape, D)``."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        draws = torch.stack([part.rsample(shape) for part in self.parts], -2)
+        # By inversion, whose uniform noise does not depend on the weights, so that an engine can make it beforehand.
+        uniform = torch.rand(shape, dtype=draws.dtype, device=draws.device)
+        below = uniform[..., None] > self.log_weights.detach().exp().cumsum(-1)[:-1]
+        chosen = below.sum(-1)
+        value = draws.gather(-2, chosen[..., None, None].expand(*shape, 1, draws.shape[-1])).squeeze(-2)
+        self._last = (value, chosen)
+        return value
+
+    def stratified(self, number: int) -> tuple[Tensor, Tensor]:
+        """At least `number` draws ``(S, D)``, the same number from every part, and their weights ``(S,)``.
+
+        The weighted sum of a function is an unbiased estimate of its mean, with a gradient to the mixture's weights.
+        """
+        each = -(-number // len(self.parts))
+        draws = torch.cat([part.rsample((each,)) for part in self.parts])
+        return draws, (self.log_weights.exp() / each).repeat_interleave(each)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log density in nats."""
+        terms = torch.stack([part.log_prob(value) for part in self.parts], -1)
+        return (terms + self.log_weights).logsumexp(-1)
+
+    def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
+        """For Pyro's objectives: the score function of the choice alone, where `x` is the last draw."""
+        log_prob = self.log_prob(x)
+        value, chosen = self._last
+        if chosen is None or x is not value:
+            return ScoreParts(log_prob, 0, log_prob)
+        # One dimension at least: of a single number Pyro asks whether it is zero, which a tracer cannot know.
+        score = self.log_weights[chosen.reshape(chosen.shape or (1,))]
+        return ScoreParts(log_prob, score, log_prob)

@@ -1,0 +1,97 @@
+"""A mixture of guides."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoContinuous, init_to_median, init_to_uniform
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from vipack.errors import GuideError, UsageError
+from vipack.guides.continuous import Continuous
+from vipack.guides.mixing import MixtureOf
+from vipack.program.flat import flat_priors_sampled
+
+__all__ = ["Mixture"]
+
+
+class Mixture(Continuous):
+    """A mixture ``sum_k weight_k q_k`` of guides over one unconstrained vector, for posteriors with several modes.
+
+    With :class:`vipack.objectives.StickingTheLanding` every step draws from every part and weights the parts exactly
+    (Morningstar et al. 2021, arXiv:2003.01687, section 3), which is stable; with Pyro's own objectives the weights are
+    trained by the score function, which is unbiased but noisy.
+
+    Args:
+        parts: AutoContinuous classes, ``functools.partial`` of them, or guides of this model, such as one ``Whitened``
+            for each mode. Classes start at different random points, within (-2, 2) of the unconstrained space.
+        weights: ``(K,)``, where the mixture's weights start; equal ones by default.
+
+    Raises:
+        UsageError: no parts, or weights that do not fit them.
+        GuideError: a part is not a guide over one unconstrained vector; when the mixture first sees its model: a part is
+            a guide of other latents.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        parts: Sequence[Any],
+        *,
+        weights: Tensor | None = None,
+        init_loc_fn: Callable[..., Any] = init_to_median,
+    ) -> None:
+        super().__init__(model, init_loc_fn=init_loc_fn)
+        if not isinstance(parts, list | tuple) or not parts:
+            raise UsageError("guide Mixture: parts must be a list of at least one AutoContinuous class or guide.")
+        weights = torch.ones(len(parts)) if weights is None else weights
+        if tuple(weights.shape) != (len(parts),) or not bool((weights > 0).all()):
+            raise UsageError(f"guide Mixture: weights must be {len(parts)} positive numbers, found {weights.tolist()}.")
+        self._weights = weights / weights.sum()
+        self._names = [f"part_{index}" for index in range(len(parts))]
+        for name, part in zip(self._names, parts, strict=True):
+            setattr(self, name, _made(part, model))
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_prototype(*args, **kwargs)
+        for name in self._names:
+            part = getattr(self, name)
+            if part.prototype_trace is None:
+                with flat_priors_sampled():
+                    part._setup_prototype(*args, **kwargs)
+                    part.get_posterior(*args, **kwargs)  # some families make their parameters here
+            self._check_prototype(part.prototype_trace)
+        like = self._init_loc()
+        self.logits = nn.Parameter(self._weights.to(like).log())
+
+    def _check_prototype(self, part_trace: Trace) -> None:
+        own, theirs = ([n for n, _ in trace.iter_stochastic_nodes()] for trace in (self.prototype_trace, part_trace))
+        if own != theirs:
+            raise GuideError(
+                f"guide Mixture: a part is a guide of the latents {theirs}, the model's are {own}; make every part from "
+                "the same model."
+            )
+
+    def get_posterior(self, *args: Any, **kwargs: Any) -> MixtureOf:
+        """The distribution of the unconstrained vector."""
+        return MixtureOf([getattr(self, name).get_posterior(*args, **kwargs) for name in self._names], self.logits)
+
+
+def _made(part: Any, model: Callable[..., Any]) -> AutoContinuous:
+    guide = part
+    if not isinstance(part, AutoContinuous) and callable(part):
+        options = {}
+        taken = inspect.signature(part).parameters
+        if "init_loc_fn" in taken and taken["init_loc_fn"].default is init_to_median:
+            options["init_loc_fn"] = init_to_uniform  # from one point all parts would take the same way
+        guide = part(model, **options)
+    if not isinstance(guide, AutoContinuous):
+        raise GuideError(
+            f"guide Mixture: every part must be an AutoContinuous class, functools.partial of one, or such a guide; found "
+            f"{part!r}."
+        )
+    return guide

@@ -1,0 +1,170 @@
+"""The ELBO with its divergence from the prior weighted, or free up to a number of nats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
+from pyro.infer import ELBO
+from pyro.infer.enum import get_importance_trace
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from vipack.errors import GuideError, UsageError
+
+__all__ = ["BetaELBO"]
+
+Beta = float | Callable[[int], float]
+
+
+class BetaELBO(ELBO):  # type: ignore[misc]
+    """``E[log p(x | z)] - beta KL(q(z | x) || p(z))`` in nats (Higgins et al. 2017), for VAEs.
+
+    The divergence is exact where torch knows it and a Monte Carlo estimate elsewhere. With free bits no latent dimension
+    gains from a divergence below so many nats, which keeps a strong decoder from ignoring its latents
+    (Kingma et al. 2016, arXiv:1606.04934, appendix C.8). Only with ``beta=1`` and ``free_bits=0`` is this a bound on
+    the evidence: judge a fit by ``fit.elbo()``, which is not affected.
+
+    Args:
+        beta: the weight, or a function from the number of the gradient step (from 0) to it, such as
+            ``lambda step: min(1.0, step / 1_000)``. A function is asked again at every step, which keeps a fit in the
+            eager engine; it starts anew in a fit that was loaded from a file.
+        free_bits: nats for each element of a latent's event, as a mean over the rows of its plates.
+        num_particles: draws for each gradient.
+        vectorize_particles: evaluate them in one pass of a model and guide that are written for batches.
+
+    Raises:
+        UsageError: `beta` or `free_bits` is negative or no number.
+        GuideError: when first used: a draw is not reparametrized, or `free_bits` meets a latent whose elements' divergence is
+            not known.
+    """
+
+    def __init__(
+        self,
+        beta: Beta = 1.0,
+        *,
+        free_bits: float = 0.0,
+        num_particles: int = 1,
+        vectorize_particles: bool = False,
+        max_plate_nesting: float = math.inf,
+    ) -> None:
+        super().__init__(
+            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
+        )
+        if not callable(beta):
+            _check("beta", beta)
+        _check("free_bits", free_bits)
+        self.beta = beta
+        self.free_bits = free_bits
+        self._step = 0
+
+    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+        """The loss in nats, with the weight of the step to come."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+        """The loss in nats; gradients are added to the parameters' ``grad``, and a schedule moves on by one step."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        self._step += 1
+        return loss.item()
+
+    def differentiable_loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The loss ``()`` in nats."""
+        beta = self._weight()
+        traces = list(self._get_traces(model, guide, args, kwargs))
+        terms = [self._term(model_trace, guide_trace, beta) for model_trace, guide_trace in traces]
+        loss: Tensor = torch.stack(terms).sum() / self.num_particles
+        return loss
+
+    def _weight(self) -> float:
+        if not callable(self.beta):
+            return self.beta
+        if get_proxy_mode() is not None:
+            raise RuntimeError("beta follows a schedule, which changes from step to step outside the graph")
+        beta = self.beta(self._step)
+        _check(f"beta at step {self._step}", beta)
+        return beta
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        traces: tuple[Trace, Trace] = get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+        return traces
+
+    def _term(self, model_trace: Trace, guide_trace: Trace, beta: float) -> Tensor:
+        likelihood: Tensor = torch.zeros(())
+        divergence: Tensor = torch.zeros(())
+        for name, site in _sites(model_trace):
+            if site["is_observed"] or name not in guide_trace:
+                likelihood = likelihood + site["log_prob_sum"]
+            else:
+                divergence = divergence + self._divergence(name, site, guide_trace.nodes[name])
+        for name, site in _sites(guide_trace):
+            if not getattr(site["fn"], "has_rsample", False):
+                raise GuideError(
+                    f"guide site {name!r}: {type(site['fn']).__name__} draws without a gradient to its parameters, which "
+                    "BetaELBO needs; relax it, or sum it out."
+                )
+            if name not in model_trace:  # auxiliary
+                if self.free_bits:
+                    raise _no_elements(name)
+                divergence = divergence + site["log_prob_sum"]
+        return beta * divergence - likelihood
+
+    def _divergence(self, name: str, model_site: Any, guide_site: Any) -> Tensor:
+        masked = guide_site["mask"] is not None or model_site["mask"] is not None
+        elements = None if masked else _elements(guide_site["fn"], model_site["fn"])
+        if self.free_bits:
+            if elements is None:
+                raise _no_elements(name)
+            event_dim = guide_site["fn"].event_dim
+            rows = elements.flatten(0, elements.dim() - event_dim - 1) if elements.dim() > event_dim else elements[None]
+            free: Tensor = rows.mean(0).clamp(min=self.free_bits).sum()
+            return torch.as_tensor(guide_site["scale"]) * len(rows) * free
+        if elements is not None:
+            return torch.as_tensor(guide_site["scale"]) * elements.sum()
+        estimate: Tensor = guide_site["log_prob_sum"] - model_site["log_prob_sum"]
+        return estimate
+
+
+def _elements(q: Any, p: Any) -> Tensor | None:
+    """The divergence of each element of batch and event, where torch knows it."""
+    shape = q.batch_shape + q.event_shape
+    q, p = _plain(q), _plain(p)
+    try:
+        found: Tensor = kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+    return None if q.event_shape else found.expand(shape)
+
+
+def _plain(distribution: Any) -> Any:
+    """Without what declares batch or event dimensions."""
+    while isinstance(distribution, Independent | ExpandedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _sites(trace: Trace) -> list[tuple[str, Any]]:
+    return [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)]
+
+
+def _no_elements(name: str) -> GuideError:
+    return GuideError(
+        f"site {name!r}: the divergence of its elements is not known, so free_bits cannot be given to them; draw it from a "
+        "Normal in model and guide, or leave free_bits out."
+    )
+
+
+def _check(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UsageError(f"BetaELBO: {what} must be a number of at least 0, found {value!r}.")
