@@ -46,19 +46,19 @@ class Shift:
     log_sd: Array
     log_sd_se: Array
 
-    def beyond(self, bound: float, num_se: float) -> tuple[str, float] | None:
-        """The element that is furthest beyond `bound` plus `num_se` standard errors, in words, and by how much."""
-        over_mean = np.abs(self.mean) - bound - num_se * self.mean_se
-        over_sd = np.abs(self.log_sd) - bound - num_se * self.log_sd_se
+    def beyond(self, bound: float, num_se: float, most: float = np.inf) -> str | None:
+        """The element that is furthest beyond `bound` plus `num_se` standard errors (or beyond `most`), in words."""
+        over_mean = np.abs(self.mean) - np.minimum(bound + num_se * self.mean_se, most)
+        over_sd = np.abs(self.log_sd) - np.minimum(bound + num_se * self.log_sd_se, most)
         # What is no number is no evidence of anything good.
         over_mean, over_sd = (np.where(np.isnan(over), np.inf, over) for over in (over_mean, over_sd))
         if not len(self.names) or max(over_mean.max(), over_sd.max()) <= 0:
             return None
         if over_mean.max() >= over_sd.max():
             place = int(over_mean.argmax())
-            return f"the mean of {self.names[place]} by {self.mean[place]:+.2f} sd", float(over_mean[place])
+            return f"the mean of {self.names[place]} by {self.mean[place]:+.2f} sd"
         place = int(over_sd.argmax())
-        return f"the sd of {self.names[place]} by a factor of {np.exp(self.log_sd[place]):.2f}", float(over_sd[place])
+        return f"the sd of {self.names[place]} by a factor of {np.exp(self.log_sd[place]):.2f}"
 
     def sharp(self, bound: float) -> bool:
         """Whether every standard error is a number below `bound`."""

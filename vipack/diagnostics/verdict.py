@@ -26,15 +26,18 @@ __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
 # What each bound lets pass and refuses, over fits of models with known posteriors, is in docs/decisions.
 KHAT_LIMIT = 0.7
 ESS_CORRECTED = 0.1
-ESS_WITH_CHAINS = 0.02  # that is enough for weighted draws which chains confirm
+KHAT_WITH_CHAINS, ESS_WITH_CHAINS = 1.0, 0.02  # for weighted draws that chains confirm; above 1 they have no mean
 ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
 ESS_ALONE = (
     0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
 )
+FEW_ROWS = 30  # up to which the joint weights of rows with latents of their own still say something
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
 SHIFT_LIMIT = 0.15  # of a mean in posterior sds and of a log sd, by the weights
 DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are about .03
-DRIFT_SHARP = 0.06  # standard error that chains need to vouch for draws whose weights are of no use
+# What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far,
+# and no shift beyond what counts as bad, whatever its standard error.
+DRIFT_SHARP, DRIFT_STEP, DRIFT_MOST = 0.06, 0.3, 0.2
 
 _RICHER = (
     "more steps, if the loss still falls",
@@ -88,7 +91,7 @@ def diagnose_and_weigh(
             raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
     keep = few_enough(posterior.table)
     first = posterior.draws(num_draws, seed=seed, keep=keep)
-    if first.row_log_weights is not None and first.row_log_weights.shape[-1] > 1:
+    if _by_rows(first):
         return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
     sets = [first, *(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep) for r in range(1, repeats))]
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
@@ -97,9 +100,13 @@ def diagnose_and_weigh(
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
     """The verdict by the weights of draws already made, without chains or a mode search; see :func:`diagnose`."""
-    if draws.row_log_weights is not None and draws.row_log_weights.shape[-1] > 1:
+    if _by_rows(draws):
         return _finished(_judge_rows(draws), [draws], stopped)
     return _Case(None, [draws], stopped, 0).judge(chains=False, modes=False)
+
+
+def _by_rows(draws: Draws) -> bool:
+    return draws.row_log_weights is not None and draws.row_log_weights.shape[-1] > FEW_ROWS
 
 
 class _Case:
@@ -116,12 +123,13 @@ class _Case:
         self.weights: Importance = importance(log_weights) if len(sets) > 1 else each[0]
         self.elbo = elbo(log_weights)
         # With chains to confirm them, weights that leave few effective draws still have a mean.
-        self.usable = self.share > ESS_FLAT or (self.khat < KHAT_LIMIT and self.share > ESS_WITH_CHAINS)
-        self.enough = self.usable and self.share > ESS_CORRECTED
+        flat = self.share > ESS_FLAT
+        self.usable = flat or (self.khat < KHAT_WITH_CHAINS and self.share > ESS_WITH_CHAINS)
+        self.enough = flat or (self.khat < KHAT_LIMIT and self.share > ESS_CORRECTED)
         self.even = np.exp(self.weights.log_weights)
         self.columns = self._columns()
         self.shift: Shift | None = None
-        if self.usable and self.columns is not None:
+        if self.enough and self.columns is not None:
             self.shift = shift_by_weights(self.columns, self.even)
         self.drift: Drift | None = None
         self.modes: ModeSearch | None = None
@@ -220,22 +228,26 @@ class _Case:
 
     def _against_raw(self, drift: Drift | None) -> str | None:
         """Why the guide's own draws are not certified; None where they are."""
-        if not self.enough and (drift is None or not drift.draws.sharp(DRIFT_SHARP)):
+        if not self.enough and (drift is None or not _strong(drift, drift.draws)):
             return self._against_weights()
-        if self.shift is None and self.usable and self.share <= ESS_ALONE:
+        if self.shift is None and self.enough and self.share <= ESS_ALONE:
             return f"ESS is {self.share:.0%} of the draws"
-        found = self.shift.beyond(SHIFT_LIMIT, 0.0) if self.shift is not None and self.enough else None
+        found = self.shift.beyond(SHIFT_LIMIT, 0.0) if self.shift is not None else None
         if found is not None:
-            return f"the weights move {found[0]}"
-        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES) if drift is not None else None
-        return None if found is None else f"short chains move {found[0]}"
+            return f"the weights move {found}"
+        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, self._most()) if drift is not None else None
+        return None if found is None else f"short chains move {found}"
 
     def _against_weighted(self, drift: Drift | None) -> str | None:
         """Why weighted draws are not certified; None where they are."""
-        if not self.usable or (not self.enough and drift is None):
+        weighted = None if drift is None else drift.weighted
+        if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted)):
             return self._against_weights()
-        found = drift.weighted.beyond(DRIFT_LIMIT, DRIFT_SES) if drift is not None and drift.weighted else None
-        return None if found is None else f"short chains from its weighted draws move {found[0]}"
+        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, self._most()) if weighted is not None else None
+        return None if found is None else f"short chains from its weighted draws move {found}"
+
+    def _most(self) -> float:
+        return np.inf if self.enough else DRIFT_MOST
 
     def _against_weights(self) -> str:
         if self.khat >= KHAT_LIMIT:
@@ -252,6 +264,11 @@ class _Case:
         if self.share <= 0.9 and self.shift is not None:
             said = f"the importance weights (ESS {self.share:.0%} of the draws) move no mean or sd by much"
         return said if drift is None else f"{said}, and short chains do not drift"
+
+
+def _strong(drift: Drift, shift: Shift) -> bool:
+    """Whether chains can vouch for draws alone."""
+    return drift.step_size >= DRIFT_STEP and shift.sharp(DRIFT_SHARP)
 
 
 def _judge_rows(draws: Draws) -> Diagnosis:
