@@ -21,13 +21,15 @@ from typing import Any
 
 import torch
 
-from vipack.engine.driver import Driver, DriverSpec, emit
+from vipack.engine.driver import DriverSpec, emit
+from vipack.engine.interpreter.build import KERNELS
+from vipack.engine.interpreter.build import source as interpreter_source
 from vipack.engine.library import SOURCE
 from vipack.engine.lowering import lower, save_artifact
 from vipack.engine.plan import LibraryCall, PlanError, View, read_plan
 from vipack.engine.text import GraphText
 
-__all__ = ["Job", "build", "library_name"]
+__all__ = ["InterpreterJob", "Job", "build", "library_name"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,30 @@ class Job:
     library: Path
 
 
-def build(job: Job, folder: Path) -> None:
-    """Write ``step.so`` and ``manifest.json`` into `folder`; where there is no plan, Inductor's own artifact.
+@dataclass(frozen=True)
+class InterpreterJob:
+    """Compile the interpreter, which serves every step.
+
+    Attributes:
+        library: where the bridge to torch's operators is, or shall be.
+    """
+
+    library: Path
+
+
+def build(job: Job | InterpreterJob, folder: Path) -> None:
+    """Write what a job asks for and ``manifest.json`` into `folder`.
+
+    A step becomes ``step.so``; where there is no plan for it, Inductor's own artifact.
 
     Raises:
         RuntimeError: no compiler, or it failed.
     """
+    if isinstance(job, InterpreterJob):
+        with _trusting_cpu_flags():
+            _compile_all(job.library, [(interpreter_source(), folder / KERNELS, True)])
+        (folder / "manifest.json").write_text(json.dumps({"interpreter": KERNELS}))
+        return
     examples = [
         torch.empty_strided(size, stride, dtype=getattr(torch, dtype)).zero_() for dtype, size, stride in job.inputs
     ]
@@ -64,7 +84,7 @@ def build(job: Job, folder: Path) -> None:
             save_artifact(job.graph.module(), examples, job.num_threads, folder / "artifact")
             (folder / "manifest.json").write_text(json.dumps({"no_loop": str(error)}))
             return
-        _compile_all(job, driver, folder)
+        _compile_all(job.library if driver.library else None, [(driver.source, folder / "step.so", True)])
     manifest = {
         "arena": driver.arena,
         "offsets": list(driver.offsets),
@@ -82,7 +102,8 @@ def library_name() -> str:
     return f"library-{digest}.so"
 
 
-def _compile_all(job: Job, driver: Driver, folder: Path) -> None:
+def _compile_all(library: Path | None, tasks: list[tuple[str, Path, bool]]) -> None:
+    """Compile sources side by side, and the bridge with them where it is wanted and missing."""
     failures: list[BaseException] = []
 
     def attempt(source: str, target: Path, sizes: bool) -> None:
@@ -91,9 +112,8 @@ def _compile_all(job: Job, driver: Driver, folder: Path) -> None:
         except BaseException as error:
             failures.append(error)
 
-    tasks = [(driver.source, folder / "step.so", True)]
-    if driver.library and not job.library.exists():
-        tasks.append((SOURCE, job.library, False))
+    if library is not None and not library.exists():
+        tasks.append((SOURCE, library, False))
     threads = [threading.Thread(target=attempt, args=task) for task in tasks]
     for thread in threads:
         thread.start()
@@ -163,4 +183,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from vipack.engine.build import main as imported  # so that jobs are of the classes that this module defines
+
+    sys.exit(imported(sys.argv[1:]))

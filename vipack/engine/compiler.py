@@ -20,22 +20,37 @@ from pathlib import Path
 
 import torch
 
-from vipack.engine.build import Job, library_name
+from vipack.engine.build import InterpreterJob, Job, library_name
 from vipack.engine.driver import DriverSpec
+from vipack.engine.interpreter.build import source as interpreter_source
 from vipack.engine.step import StepGraph
 from vipack.engine.text import GraphText
 
-__all__ = ["Build", "Request", "cached", "predicted_seconds", "request", "start"]
+__all__ = [
+    "INTERPRETER_SECONDS",
+    "Build",
+    "Request",
+    "bridge",
+    "cached",
+    "forget",
+    "interpreter",
+    "predicted_seconds",
+    "request",
+    "start",
+    "start_interpreter",
+]
+
+INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
 
 _KEPT = 500  # compiled steps in the cache; the oldest go first
-_SOURCES = ("build.py", "driver.py", "library.py", "lowering.py", "native.py", "plan.py")
+_SOURCES = ("build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py")
 
 
 @dataclass(frozen=True)
 class Request:
     """A step to compile, and the name under which the result is kept."""
 
-    job: Job
+    job: Job | InterpreterJob
     key: str
 
     @property
@@ -50,9 +65,23 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
         (str(value.dtype).removeprefix("torch."), tuple(value.shape), tuple(value.stride())) for value in step.examples
     )
     text = GraphText.of(step.module)
-    job = Job(text, inputs, spec, num_threads, cache_folder() / library_name())
-    digest = hashlib.sha256("\n".join([str(text), repr(inputs), repr(spec), str(num_threads), _machine()]).encode())
+    job = Job(text, inputs, spec, num_threads, bridge())
+    digest = hashlib.sha256(
+        "\n".join([str(text), repr(inputs), repr(spec), str(num_threads), _machine(), _generator()]).encode()
+    )
     return Request(job, digest.hexdigest()[:32])
+
+
+@cache
+def interpreter() -> Request:
+    """The interpreter, which is the same for every step."""
+    digest = hashlib.sha256(f"{interpreter_source()}{_machine()}".encode()).hexdigest()[:24]
+    return Request(InterpreterJob(bridge()), f"interpreter-{digest}")
+
+
+def bridge() -> Path:
+    """The compiled bridge to torch's operators."""
+    return cache_folder() / library_name()
 
 
 def cached(wanted: Request) -> Path | None:
@@ -158,6 +187,12 @@ def start(wanted: Request) -> Build:
     return Build(wanted)
 
 
+@cache
+def start_interpreter() -> Build:
+    """Begin to compile the interpreter; all runs of a process wait for the same one."""
+    return Build(interpreter())
+
+
 def predicted_seconds(num_nodes: int) -> float:
     """About how long compiling a graph takes on two ordinary cores, start of the process included."""
     return 6.0 + 0.012 * num_nodes + 1e-6 * num_nodes**2
@@ -197,11 +232,17 @@ def _prune(folder: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """The processor, torch and our own generator: a step compiled for others may not run here."""
+    """The processor and torch: what is compiled for others may not run here."""
+    return f"{platform.machine()} {_processor_flags()} {torch.__version__}"
+
+
+@cache
+def _generator() -> str:
+    """Our own generator of loops: what another version wrote may not be what this one expects."""
     own = hashlib.sha256()
     for name in _SOURCES:
         own.update((Path(__file__).parent / name).read_bytes())
-    return f"{platform.machine()} {_processor_flags()} {torch.__version__} {own.hexdigest()}"
+    return own.hexdigest()
 
 
 def _processor_flags() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vipack.engine.normals import NORMALS
 from vipack.engine.plan import ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
 
 __all__ = ["DriverSpec", "emit"]
@@ -63,6 +64,7 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     feeds = [_feed(plan.inputs[i], i, number) for number, i in enumerate(spec.fed)]
     lines = [
         *_includes(plan.kernels),
+        NORMALS,
         _PRELUDE,
         *(_kernel(i, kernel) for i, kernel in enumerate(plan.kernels)),
         _HEAD,
@@ -263,14 +265,6 @@ _CTYPE_SIZES = {
 }  # fmt: skip
 
 _PRELUDE = r"""
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <mutex>
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/DistributionsHelper.h>
-
 namespace {
 
 struct Context {
@@ -280,50 +274,6 @@ struct Context {
   int (*library)(void*, int64_t);
   void* table;
 };
-
-// Uniform numbers as normals, in the pairing of at::native's normal_fill: in each 16, the first 8 with the last 8.
-template <typename T>
-void box_muller(T* data, int64_t blocks) {
-  using Vec = at::vec::Vectorized<T>;
-  constexpr int64_t together = Vec::size() > 8 ? Vec::size() / 8 : 1;
-  T u1[8 * together], u2[8 * together];
-  for (int64_t first = 0; first < blocks; first += together) {
-    const int64_t here = std::min(together, blocks - first);
-    for (int64_t i = 0; i < 8 * together; ++i) u1[i] = T(0.5), u2[i] = T(0);
-    for (int64_t i = 0; i < 8 * here; ++i) {
-      u1[i] = T(1) - data[(first + i / 8) * 16 + i % 8];
-      u2[i] = data[(first + i / 8) * 16 + 8 + i % 8];
-    }
-    for (int64_t i = 0; i < 8 * together; i += Vec::size()) {
-      const Vec radius = (Vec(T(-2)) * Vec::loadu(u1 + i).log()).sqrt();
-      const Vec theta = Vec(T(2 * 3.14159265358979323846)) * Vec::loadu(u2 + i);
-      (radius * theta.cos()).store(u1 + i);
-      (radius * theta.sin()).store(u2 + i);
-    }
-    for (int64_t i = 0; i < 8 * here; ++i) {
-      data[(first + i / 8) * 16 + i % 8] = u1[i];
-      data[(first + i / 8) * 16 + 8 + i % 8] = u2[i];
-    }
-  }
-}
-
-// What torch.empty(size).normal_() gives, from the same generator.
-template <typename T>
-void normals(T* data, int64_t size, at::CPUGeneratorImpl* generator) {
-  if (size < 16) {
-    at::normal_distribution<double> normal(0.0, 1.0);
-    for (int64_t i = 0; i < size; ++i) data[i] = static_cast<T>(normal(generator));
-    return;
-  }
-  at::uniform_real_distribution<T> uniform(0, 1);
-  for (int64_t i = 0; i < size; ++i) data[i] = uniform(generator);
-  box_muller(data, size / 16);
-  if (size % 16 != 0) {
-    data += size - 16;
-    for (int64_t i = 0; i < 16; ++i) data[i] = uniform(generator);
-    box_muller(data, 1);
-  }
-}
 
 // c = alpha a b + beta p, for B pairs; sizes and strides are known, so that loops are unrolled and vectorized.
 template <typename T, int B, int M, int N, int K, int A0, int A1, int A2, int B0, int B1, int B2, int C0, int C1, int C2,

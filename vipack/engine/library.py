@@ -42,6 +42,7 @@ struct Call {
   std::vector<c10::IValue> arguments;
   std::vector<Operand> operands;
   std::vector<at::Tensor> results;
+  std::vector<std::pair<size_t, at::Tensor>> targets;
 };
 
 struct Table {
@@ -104,7 +105,7 @@ const char* vipack_table_error(Table* t) { return t->error.c_str(); }
 int vipack_call(Table* t, int64_t number, const char* name, const char* overload) {
   return guarded(t, [&] {
     auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, overload);
-    auto call = std::make_unique<Call>(Call{op, {}, {}, {}});
+    auto call = std::make_unique<Call>(Call{op, {}, {}, {}, {}});
     for (const auto& argument : op.schema().arguments())
       call->arguments.push_back(argument.default_value() ? *argument.default_value() : c10::IValue());
     t->by_number[number] = t->calls.size();
@@ -160,6 +161,11 @@ void vipack_layout(Table* t, int64_t call, int64_t item, int64_t dim, const int6
   t->layouts.push_back({call, item, {size, size + dim}, {stride, stride + dim}});
 }
 
+// Memory that one of the results of a call is copied to, for callers of vipack_run_into.
+int vipack_into(Table* t, int64_t item, void* address, int dtype, int64_t dim, const int64_t* size, const int64_t* stride) {
+  return guarded(t, [&] { t->calls.back()->targets.emplace_back(item, over(address, dtype, dim, size, stride)); });
+}
+
 void vipack_wanted(Table* t, int64_t call, int64_t item, void** slot) { t->wanted.push_back({{call, item}, slot}); }
 
 int vipack_run_call(void* table, int64_t index) {
@@ -190,6 +196,23 @@ int vipack_run_call(void* table, int64_t index) {
     }
     for (const auto& want : t->wanted)
       if (want.first.first == number) *want.second = call.results.at(want.first.second).data_ptr();
+  });
+}
+
+// Runs a call all of whose tensors lie in fixed memory.
+int vipack_run_into(void* table, int64_t index) {
+  auto* t = static_cast<Table*>(table);
+  return guarded(t, [&] {
+    c10::InferenceMode no_autograd;
+    auto& call = *t->calls[index];
+    torch::jit::Stack stack(call.arguments);
+    call.op.callBoxed(stack);
+    std::vector<at::Tensor> results;
+    for (auto& value : stack) {
+      if (value.isTensor()) results.push_back(value.toTensor());
+      else if (value.isTensorList()) for (const at::Tensor& item : value.toTensorVector()) results.push_back(item);
+    }
+    for (auto& target : call.targets) target.second.copy_(results.at(target.first));
   });
 }
 

@@ -76,6 +76,9 @@ class Memory:
         self.units, members = grouped(self._tensors, self._handles, [rule or _FROZEN for rule in rules])
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
+        self._held: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
+        self._entries: list[tuple[dict[str, Any], str, Tensor]] = []  # optimizer's state, name, the piece
+        self._uneven = False
         self._all_rates = _distinct_rates(self._handles, members)
         self._members = members
         for unit in self.units:
@@ -117,6 +120,31 @@ class Memory:
             self._optimizer.loss = loss
             self._optimizer.update({tensor for tensor, _ in self._gradients})
 
+    def reclaim(self) -> bool:
+        """Take up what others put in the place of its tensors: another run's memory, a state that was loaded.
+
+        Returns:
+            False where parameters that are updated together have no longer taken the same number of steps.
+        """
+        counts = False
+        with torch.no_grad():
+            for tensor, address, piece in self._held:
+                if tensor.data_ptr() != address:
+                    piece.copy_(tensor.detach())
+                    tensor.data = piece
+            for state, name, piece in self._entries:
+                found = state.get(name)
+                if found is not piece and found is not None:
+                    piece.copy_(torch.as_tensor(found).reshape(piece.shape))
+                    state[name] = piece
+                    counts = counts or name == "step"
+        if counts:
+            held = ([self._handles[place] for place in unit.places] for unit in self.units)
+            self._uneven = any(
+                len({_count(handle) for handle in handles if handle is not None}) > 1 for handles in held
+            )
+        return not self._uneven
+
     def snapshot(self) -> Snapshot:
         """Copies of everything that a step changes, the generator included."""
         return Snapshot(
@@ -156,7 +184,8 @@ class Memory:
         counted = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), Tensor)]
         vector = torch.tensor([float(_state(handle)["step"]) for handle in counted])
         for place, handle in enumerate(counted):
-            _state(handle)["step"] = vector[place]
+            _state(handle)["step"] = piece = vector[place]
+            self._entries.append((_state(handle), "step", piece))
         return vector
 
     def _adopt(self, unit: Unit) -> None:
@@ -166,6 +195,7 @@ class Memory:
         self.values.append(value)
         for tensor, piece in zip(tensors, value.split([t.numel() for t in tensors]), strict=True):
             tensor.data = piece.view(tensor.shape)
+            self._held.append((tensor, tensor.data_ptr(), piece.view(tensor.shape)))
         for name, first in zip(unit.rule.state, unit.rule.first, strict=True):
             vector = torch.full_like(value, first)
             pieces = vector.split([tensor.numel() for tensor in tensors])
@@ -179,7 +209,8 @@ class Memory:
                 state = handle.optimizer.state[tensor]
                 if isinstance(state.get(name), Tensor):
                     piece.copy_(state[name].reshape(-1))
-                state[name] = piece.view(tensor.shape)
+                state[name] = view = piece.view(tensor.shape)
+                self._entries.append((state, name, view))
             self.states.append(vector)
 
 
@@ -196,12 +227,13 @@ def _count(handle: Handle) -> int:
 def grouped(
     tensors: Sequence[Tensor], handles: Sequence[Handle | None], each: Sequence[Rule]
 ) -> tuple[list[Unit], list[Handle | None]]:
-    """Parameters by rule and learning rate, large ones by themselves; and for each unit one of its handles."""
+    """Parameters by rule, learning rate and steps taken, large ones by themselves; and for each unit one of its handles."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     rules: dict[tuple[Any, ...], Rule] = {}
     for place, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
         alone = handle is not None and (tensor.numel() >= _LARGE or handle.clip != (None, None))
-        key = (rule.key, _schedule(handle), place if alone else None)
+        steps = None if handle is None else int(handle.optimizer.state.get(handle.parameter, {}).get("step", 0))
+        key = (rule.key, _schedule(handle), steps, place if alone else None)
         groups.setdefault(key, []).append(place)
         rules[key] = rule
     units, members, row = [], [], 0

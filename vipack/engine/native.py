@@ -13,17 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.engine.bridge import Bridge, NativeError, sizes
+
 __all__ = ["NativeError", "NativeStep", "read_manifest"]
-
-# c10::ScalarType
-_TYPES = {
-    "uint8": 0, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "float16": 5, "float32": 6, "float64": 7, "bool": 11,
-    "bfloat16": 15,
-}  # fmt: skip
-
-
-class NativeError(Exception):
-    """The compiled files cannot be used; the message says why."""
 
 
 class _Context(ctypes.Structure):
@@ -96,85 +88,40 @@ class NativeStep:
             self._bridge.free()  # type: ignore[union-attr]
 
 
-class _Bridge:
+class _Bridge(Bridge):
     """The library calls of a step, described once to the bridge."""
 
     def __init__(
         self, path: Path, manifest: Mapping[str, Any], inputs: Sequence[Tensor], arena: int, results: Any
     ) -> None:
-        try:
-            self._library = library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise NativeError(f"{path.name} does not load: {error}") from error
-        library.vipack_table.restype = ctypes.c_void_p
-        library.vipack_table_error.restype = ctypes.c_char_p
-        self.table = ctypes.c_void_p(library.vipack_table())
-        self.function = ctypes.cast(library.vipack_run_call, ctypes.c_void_p)
+        super().__init__(path)
+        self.function = self.address("vipack_run_call")
         self._inputs, self._arena, self._offsets = inputs, arena, manifest["offsets"]
         for call in manifest["library"]:
-            self._describe(call)
+            self.begin(call["number"], call["operator"], call["overload"])
+            self.arguments(call["arguments"], call["keywords"])
         for layout in manifest["layouts"]:
             base = layout["base"]
-            self._tell("vipack_layout", base["index"], base["item"], len(layout["size"]), *_sizes(layout))
+            self.tell(
+                "vipack_layout",
+                base["index"],
+                base["item"],
+                len(layout["size"]),
+                *sizes(layout["size"], layout["stride"]),
+            )
         for slot, (number, item) in enumerate(manifest["results"]):
-            address = ctypes.addressof(results) + slot * ctypes.sizeof(ctypes.c_void_p)
-            library.vipack_wanted(self.table, ctypes.c_int64(number), ctypes.c_int64(item), ctypes.c_void_p(address))
+            place = ctypes.c_void_p(ctypes.addressof(results) + slot * ctypes.sizeof(ctypes.c_void_p))
+            self.tell("vipack_wanted", number, item, place)
 
-    def error(self) -> str:
-        """What the last failing call said."""
-        text: bytes = self._library.vipack_table_error(self.table)
-        return text.decode(errors="replace")
-
-    def free(self) -> None:
-        """Give the table back."""
-        self._library.vipack_table_free(self.table)
-
-    def _describe(self, call: Mapping[str, Any]) -> None:
-        self._tell("vipack_call", call["number"], call["operator"].encode(), call["overload"].encode())
-        described = [(i, "", value) for i, value in enumerate(call["arguments"])]
-        described += [(0, name, value) for name, value in call["keywords"].items()]
-        for position, name, value in described:
-            self._tell("vipack_argument", position, name.encode())
-            self._value(value)
-
-    def _value(self, value: Any) -> None:
-        if isinstance(value, Mapping):
-            self._tensor(value["view"])
-        elif isinstance(value, list):
-            self._tell("vipack_list_begin")
-            for item in value:
-                self._value(item)
-            self._tell("vipack_list_end")
-        elif value is None:
-            self._tell("vipack_none")
-        elif isinstance(value, bool):
-            self._tell("vipack_bool", int(value))
-        elif isinstance(value, int):
-            self._tell("vipack_int", value)
-        elif isinstance(value, float):
-            self._library.vipack_double(self.table, ctypes.c_double(value))
-        elif value == "device:cpu":
-            self._tell("vipack_cpu")
-        elif value.startswith("torch."):
-            self._torch_name(value.removeprefix("torch."))
-        else:
-            self._tell("vipack_string", value.encode())
-
-    def _torch_name(self, name: str) -> None:
-        if name == "strided":
-            self._tell("vipack_int", 0)
-        elif name in _TYPES:
-            self._tell("vipack_int", _TYPES[name])
-        else:
-            raise NativeError(f"torch.{name} is not understood")
-
-    def _tensor(self, view: Mapping[str, Any]) -> None:
+    def tensor(self, value: Any) -> None:
+        """See :class:`Bridge`."""
+        view = value["view"]
         base = view["base"]
         if base["kind"] == "result":
             whole = view["size"] is None or (view["offset"] == 0 and view.get("whole", False))
-            size, stride = _sizes(view)
+            size, stride = sizes(view["size"] or (), view["stride"] or ())
             number = len(view["size"] or ())
-            self._tell("vipack_returned", base["index"], base["item"], int(whole), view["offset"], number, size, stride)
+            self.tell("vipack_returned", base["index"], base["item"], int(whole), view["offset"], number, size, stride)
             return
         start = (
             self._inputs[base["index"]].data_ptr()
@@ -182,19 +129,7 @@ class _Bridge:
             else self._arena + self._offsets[base["index"]]
         )
         item = torch.empty((), dtype=getattr(torch, view["dtype"])).element_size()
-        address = ctypes.c_void_p(start + view["offset"] * item)
-        self._tell("vipack_fixed", address, _TYPES[view["dtype"]], len(view["size"]), *_sizes(view))
-
-    def _tell(self, function: str, *arguments: Any) -> None:
-        wrapped = [ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments]
-        if getattr(self._library, function)(self.table, *wrapped) and function != "vipack_layout":
-            raise NativeError(self.error())
-
-
-def _sizes(view: Mapping[str, Any]) -> tuple[Any, Any]:
-    size, stride = view["size"] or (), view["stride"] or ()
-    kind = ctypes.c_int64 * max(1, len(size))
-    return kind(*size), kind(*stride)
+        self.fixed(start + view["offset"] * item, view["dtype"], view["size"], view["stride"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

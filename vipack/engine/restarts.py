@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,10 @@ from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor
 from torch.optim import SGD
 
-from vipack.engine import compiler
 from vipack.engine.capture import CaptureError, Graph, Layout, capture
 from vipack.engine.memory import grouped, rules_of
-from vipack.engine.native import NativeError
 from vipack.engine.optimizers import FitOptimizer, Handle
+from vipack.engine.promotion import Again, Promotion
 from vipack.engine.rates import Rates
 from vipack.engine.runner import Batches, GraphRunner
 from vipack.engine.tiers import NonFiniteStep, Tier
@@ -66,7 +65,7 @@ class RestartsEngine:
         graph = self._graph(batches)
         self._memory = _StackedMemory(program, graph, optimizer, starts)
         self._runners: dict[Hashable, GraphRunner] = {}
-        self._tried: set[Hashable] = set()
+        self._promotions: dict[Hashable, Promotion] = {}
         self._history: list[np.ndarray] = []
         self.leader = 0
         self._add(batches, graph)
@@ -84,12 +83,15 @@ class RestartsEngine:
             size, in_a_row = batches.upcoming()
             runner = self._runners.get(size) or self._add(batches, self._graph(batches))
             number = min(left, in_a_row)
-            if size not in self._tried and self._tier != "traced":
-                self._compile(runner, size, remaining - (num_steps - left))
+            promotion = self._promotions[size]
+            if self._tier != "traced":
+                promotion(Again(batches.peek()), remaining - (num_steps - left))
+            tier, started = runner.native_tier, time.perf_counter()
             if runner.native is not None:
-                tier, found = "compiled", runner.compiled(batches, number)
+                found = runner.native_steps(batches, number)
             else:
-                tier, found = "traced", runner.traced(batches, min(number, _TRACED_AT_ONCE))
+                found = runner.traced(batches, min(number, _TRACED_AT_ONCE))
+            promotion.seconds = (time.perf_counter() - started) / len(found)
             self.report.tier = tier
             self.report.steps[tier] = self.report.steps.get(tier, 0) + len(found)
             made.append(found)
@@ -122,34 +124,10 @@ class RestartsEngine:
         except Exception as error:  # vmap has no rule for every operation, and refuses draws that depend on parameters
             raise CaptureError(f"the step cannot be vectorized: {str(error)[:150]}") from error
         self.report.capture_seconds += runner.seconds
-        self._runners[batches.upcoming()[0]] = runner
+        size = batches.upcoming()[0]
+        self._runners[size] = runner
+        self._promotions[size] = Promotion(runner, self._memory, self._tier, self.report)
         return runner
-
-    def _compile(self, runner: GraphRunner, size: Hashable, remaining: int) -> None:
-        folder = runner.prepare(torch.get_num_threads())
-        if folder is None:
-            if runner.build is None:
-                predicted = compiler.predicted_seconds(len(runner.step.module.graph.nodes))
-                if self._tier == "auto" and remaining * 2e-3 < _COMPILE_SHARE * predicted:
-                    return
-                assert runner.request is not None
-                runner.build = compiler.start(runner.request)
-            if not runner.build.done(wait=self._tier == "compiled"):
-                return
-            self.report.compile_seconds += runner.build.seconds
-            folder = runner.build.folder
-        self._tried.add(size)
-        if folder is None:
-            self.report.reason = f"traced: {runner.build.reason if runner.build else ''}"
-        else:
-            self._load(runner, folder)
-
-    def _load(self, runner: GraphRunner, folder: Path) -> None:
-        try:
-            runner.load(folder)
-        except NativeError as error:
-            compiler.forget(folder)
-            self.report.reason = f"traced: {error}"
 
 
 class _StackedMemory:
@@ -204,6 +182,24 @@ class _StackedMemory:
 
     def finish(self, loss: float) -> None:
         """Nothing remains."""
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Copies of everything that a step changes, the generator included."""
+        rates = [None if r is None else r.state() for r in self._rates]
+        return [v.clone() for v in self._changing()], rates, self._done, torch.get_rng_state()
+
+    def restore(self, snapshot: tuple[Any, ...]) -> None:
+        """Go back to a snapshot."""
+        values, rates, self._done, generator = snapshot
+        for own, saved in zip(self._changing(), values, strict=True):
+            own.copy_(saved)
+        for own_rates, state in zip(self._rates, rates, strict=True):
+            if own_rates is not None:
+                own_rates.restore(state)
+        torch.set_rng_state(generator)
+
+    def _changing(self) -> list[Tensor]:
+        return [*self.values, *self.states, *self._buffers]
 
     def publish(self, start: int) -> None:
         """Copy one start into the program's parameters and buffers, and its moments into the optimizer."""

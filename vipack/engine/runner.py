@@ -15,8 +15,11 @@ from torch import Tensor
 from vipack.engine import compiler
 from vipack.engine.called import CalledStep
 from vipack.engine.capture import Graph, leaves_of
-from vipack.engine.compiler import Build, Request
+from vipack.engine.compiler import Request
 from vipack.engine.driver import DriverSpec
+from vipack.engine.interpreter.build import KERNELS
+from vipack.engine.interpreter.step import InterpretedStep
+from vipack.engine.interpreter.translate import translate
 from vipack.engine.native import NativeStep, read_manifest
 from vipack.engine.noise import Draw, lift_draws
 from vipack.engine.step import Feed, StepGraph, Unit, assemble
@@ -92,8 +95,7 @@ class GraphRunner:
     Attributes:
         live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`.
         own: for fits side by side, leaves of which each fit has its own: place -> ``(R, *shape)``.
-        native: the compiled loop, once there is one.
-        build: its compilation under way.
+        native: the step in the interpreter or as a compiled loop, once there is one.
         note: what is to be known of it.
     """
 
@@ -134,11 +136,9 @@ class GraphRunner:
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
-        self.native: NativeStep | CalledStep | None = None
+        self.native: InterpretedStep | NativeStep | CalledStep | None = None
         self.note = ""
-        self.build: Build | None = None
         self.request: Request | None = None
-        self.refused = ""
         self._spec, self._places = self._layout()
 
     # --- traced
@@ -166,7 +166,34 @@ class GraphRunner:
             self._versions[place] = leaf._version
         self._leaves = list(leaves)
 
-    # --- compiled
+    # --- native
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and losses."""
+        return self._dtype
+
+    @property
+    def native_tier(self) -> str:
+        """The tier in which steps are taken now."""
+        if self.native is None:
+            return "traced"
+        return "interpreted" if isinstance(self.native, InterpretedStep) else "compiled"
+
+    def interpret(self, folder: Path) -> None:
+        """Write the step as a program and bind it to memory.
+
+        Args:
+            folder: of the compiled interpreter.
+
+        Raises:
+            NotUnderstood: there is something in the graph that neither a kernel nor torch's library does.
+            NativeError: a file does not load.
+        """
+        program = translate(self.step.module)
+        inputs, leaves = self._native_inputs()
+        self.native = InterpretedStep(program, folder / KERNELS, compiler.bridge(), self._spec, inputs)
+        self._bound = leaves
 
     def prepare(self, num_threads: int) -> Path | None:
         """What there is to compile; the folder of the result if the cache has it."""
@@ -180,22 +207,25 @@ class GraphRunner:
         Raises:
             NativeError: it does not load.
         """
-        assert self.request is not None
-        draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
-        row = torch.zeros(self.step.row_width, dtype=self._dtype)
-        leaves = [v.clone() if self._live or i in self._fed else v.contiguous() for i, v in enumerate(self._leaves)]
-        self._bound = leaves
-        indices = None if self._feed.indices is None else self._feed.indices.clone()
-        inputs = [v.contiguous() for v in self._inputs(draws, row, leaves, indices)]
+        inputs, leaves = self._native_inputs()
         no_loop = read_manifest(folder).get("no_loop", "")
         if no_loop:
             self.native = CalledStep(folder, self._spec, inputs)
             self.note = f"called a step at a time: {no_loop}"
         else:
-            self.native = NativeStep(folder, self.request.job.library, inputs)
+            self.native = NativeStep(folder, compiler.bridge(), inputs)
+        self._bound = leaves
 
-    def compiled(self, batches: Batches, number: int) -> np.ndarray:
-        """Take `number` steps in the loop; their losses. Stops after one that is not finite.
+    def _native_inputs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The step's inputs in memory of their own where they change from step to step; the leaves among them."""
+        draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
+        row = torch.zeros(self.step.row_width, dtype=self._dtype)
+        leaves = [v.clone() if self._live or i in self._fed else v.contiguous() for i, v in enumerate(self._leaves)]
+        indices = None if self._feed.indices is None else self._feed.indices.clone()
+        return [v.contiguous() for v in self._inputs(draws, row, leaves, indices)], leaves
+
+    def native_steps(self, batches: Batches, number: int) -> np.ndarray:
+        """Take `number` steps in C++; their losses. Stops after one that is not finite.
 
         Raises:
             NativeError: an operator of torch's raised.

@@ -141,18 +141,25 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
     def _remember(self, engine: TieredEngine, batches: _Calls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Once compiled, a step on the same tensors needs no more than a call of the loop."""
         runner = engine.runner(batches.key)
-        self._ready = runner if runner is not None and runner.native is not None else None
+        self._ready = (
+            runner if runner is not None and runner.native is not None and engine.settled(batches.key) else None
+        )
         self._last = (*args, *kwargs.values())
 
     def _same_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         given = (*args, *kwargs.values()) if kwargs else args
-        if len(given) != len(self._last) or self._changed() or (self._engine is not None and self._engine.outdated()):
+        if (
+            len(given) != len(self._last)
+            or self._changed()
+            or (self._engine is not None and not self._engine.unchanged())
+        ):
             return False
         return all(one is other for one, other in zip(given, self._last, strict=True))
 
     def _count_once(self) -> None:
         steps = self.engine.steps
-        steps["compiled"] = steps.get("compiled", 0) + 1
+        tier = self.engine.tier
+        steps[tier] = steps.get(tier, 0) + 1
 
 
 class _Calls:

@@ -11,12 +11,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from vipack.engine import compiler
 from vipack.engine.capture import CaptureError, capture
 from vipack.engine.eager import EagerStep
 from vipack.engine.memory import Memory, Snapshot
-from vipack.engine.native import NativeError
 from vipack.engine.optimizers import FitOptimizer
+from vipack.engine.promotion import Again, Promotion, close
 from vipack.engine.runner import Batches, GraphRunner
 from vipack.engine.watch import Watch
 from vipack.errors import EngineWarning, NonFiniteError
@@ -25,11 +24,11 @@ from vipack.types import EngineReport
 
 __all__ = ["TIERS", "Engine", "NonFiniteStep", "Tier", "TieredEngine"]
 
-Tier = Literal["auto", "eager", "traced", "compiled"]
-TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "compiled")
+Tier = Literal["auto", "eager", "traced", "interpreted", "compiled"]
+TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
 
 _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
-_COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
+_FAST_SECONDS = 20e-6  # a call from Python takes as long
 _SAFE_SECONDS = 1.0  # between copies of the state to go back to when a loss is not finite
 _TRACED_AT_ONCE = 64
 _APART = 0.2  # of the way of one step, that the graph's step may end elsewhere
@@ -73,8 +72,8 @@ class _Shape:
 
     runner: GraphRunner | None = None
     watch: Watch | None = None  # on what the graph holds as it was
+    promotion: Promotion | None = None
     captured: bool = False  # tried, with or without success
-    compiled: bool = False  # likewise
     traced_seconds: float = 0.0
 
 
@@ -131,6 +130,9 @@ class TieredEngine:
         """See :class:`Engine`."""
         losses: list[float] = []
         self._look_around()
+        if self._memory is not None and not self._memory.reclaim():
+            self._forget()
+            self._memory = self._layout = None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
             while len(losses) < num_steps:
@@ -170,24 +172,39 @@ class TieredEngine:
         watches = (shape.watch for shape in self._shapes.values() if shape.runner is not None)
         return next((name for watch in watches if watch is not None and (name := watch.outdated())), "")
 
+    def unchanged(self) -> bool:
+        """Whether graphs and memory still are those of the program and its optimizer."""
+        return not self.outdated() and (self._memory is None or self._memory.reclaim())
+
+    def _forget(self) -> None:
+        """Drop all graphs; they may be captured anew, unless that has happened often."""
+        for shape in self._shapes.values():
+            if shape.promotion is not None:
+                shape.promotion.stop()
+        self._safe = self._older = None
+        self._captures_left -= 1
+        self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
+        self._shapes = {size: _Shape(captured=self._captures_left <= 0) for size in self._shapes}
+
     def _look_around(self) -> None:
         """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
         name = self.outdated()
         if not name:
             return
-        for shape in self._shapes.values():
-            if shape.runner is not None and shape.runner.build is not None:
-                shape.runner.build.stop()
-        self._safe = self._older = None
-        self._captures_left -= 1
-        self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
-        self._shapes = {size: _Shape(captured=self._captures_left <= 0) for size in self._shapes}
+        self._forget()
         if self._captures_left > 0:
             return
         self.report.reason = (
             f"eager: {name!r}, which the program reads, was changed from outside {_CAPTURES} times since the run began"
         )
         warnings.warn(EngineWarning(f"{self.report.reason}; pass it in `fixed` or `data`."), stacklevel=2)
+
+    def settled(self, key: Hashable) -> bool:
+        """Whether steps of one shape are as fast as a single call can be, so that nothing need be tried any more."""
+        shape = self._shapes.get(key)
+        if shape is None or shape.promotion is None:
+            return False
+        return shape.promotion.seconds < _FAST_SECONDS or "compiled" in shape.promotion.refused
 
     # --- steps
 
@@ -200,10 +217,10 @@ class TieredEngine:
             losses = self._graph_steps(shape, shape.runner, batches, number)
         except Exception as error:  # an operator refused its input, as Cholesky does: eager says which site gave it
             self._go_back(batches)
-            if shape.runner.native is None:
+            if shape.runner.native is None or shape.promotion is None:
                 return self._eager_steps(batches, min(number, _TRACED_AT_ONCE))
-            shape.runner.native = None
-            self._refuse(shape, f"the compiled step raised {type(error).__name__}: {str(error)[:200]}")
+            tier = shape.runner.native_tier
+            shape.promotion.fail(f"the {tier} step raised {type(error).__name__}: {str(error)[:200]}")
             return []
         if not np.isfinite(losses[-1]):
             return self._recover(batches, losses[:-1])
@@ -213,12 +230,13 @@ class TieredEngine:
         assert self._memory is not None
         assert self._safe is not None
         number = 1 if self._memory.one_by_one else min(number, max(1, self._next_check - self._steps))
+        tier, started = runner.native_tier, time.perf_counter()
         if runner.native is not None:
-            tier, found = "compiled", runner.compiled(batches, number)
+            found = runner.native_steps(batches, number)
         else:
-            started = time.perf_counter()
-            tier, found = "traced", runner.traced(batches, min(number, _TRACED_AT_ONCE))
-            shape.traced_seconds = (time.perf_counter() - started) / len(found)
+            found = runner.traced(batches, min(number, _TRACED_AT_ONCE))
+        if shape.promotion is not None:
+            shape.promotion.seconds = (time.perf_counter() - started) / len(found)
         if self._memory.one_by_one and np.isfinite(found[-1]):
             self._memory.finish(float(found[-1]))
         self._count(tier, len(found))
@@ -255,10 +273,13 @@ class TieredEngine:
         elif shape.runner is not None and self._steps >= self._next_check:
             self._next_check = max(10 * self._next_check, self._steps + 1)
             self._check_again(shape, batches)
-        runner = shape.runner
-        if runner is None or runner.native is not None or shape.compiled or self._tier == "traced":
+        if shape.runner is None or self._tier == "traced":
             return
-        self._compile(shape, runner, batches, remaining)
+        if shape.promotion is None:
+            assert self._memory is not None
+            shape.promotion = Promotion(shape.runner, self._memory, self._tier, self.report)
+            shape.promotion.seconds = shape.traced_seconds
+        shape.promotion(Again(batches.peek()), remaining)
 
     def _capture(self, shape: _Shape, batches: Batches) -> None:
         """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed."""
@@ -301,7 +322,7 @@ class TieredEngine:
         after = memory.snapshot()
         memory.restore(before)
         started = time.perf_counter()
-        found = float(runner.traced(_Again(batch), 1)[0])
+        found = float(runner.traced(Again(batch), 1)[0])
         shape.traced_seconds = time.perf_counter() - started
         if memory.one_by_one and np.isfinite(found):
             memory.finish(found)
@@ -309,7 +330,7 @@ class TieredEngine:
         memory.restore(before)
         if not torch.equal(reached.generator, after.generator):
             return "it draws other random numbers than the program"
-        if not _close(found, expected, self._program.parameters.dtype):
+        if not close(found, expected, self._program.parameters.dtype):
             return f"a loss of {found:.8g} where Pyro gives {expected:.8g}"
         return "it moves the parameters elsewhere" if _apart(before, after, reached) else ""
 
@@ -331,71 +352,6 @@ class TieredEngine:
             ),
             stacklevel=2,
         )
-
-    def _compile(self, shape: _Shape, runner: GraphRunner, batches: Batches, remaining: int) -> None:
-        if runner.build is None:
-            folder = runner.prepare(torch.get_num_threads())
-            if folder is not None:
-                self._load(shape, runner, batches, folder)
-                return
-            predicted = compiler.predicted_seconds(len(runner.step.module.graph.nodes))
-            pays = remaining * shape.traced_seconds > _COMPILE_SHARE * predicted and shape.traced_seconds > 0
-            if self._tier == "auto" and not pays:
-                return
-            assert runner.request is not None
-            runner.build = compiler.start(runner.request)
-        if not runner.build.done(wait=self._tier == "compiled"):
-            return
-        self.report.compile_seconds += runner.build.seconds
-        if runner.build.folder is None:
-            self._refuse(shape, runner.build.reason)
-            return
-        self._load(shape, runner, batches, runner.build.folder)
-
-    def _load(self, shape: _Shape, runner: GraphRunner, batches: Batches, folder: Any) -> None:
-        """Bind the compiled loop and hold its first steps to the graph's."""
-        shape.compiled = True
-        try:
-            runner.load(folder)
-        except NativeError as error:
-            compiler.forget(folder)
-            if runner.build is None:  # a damaged entry of the cache: build it anew
-                shape.compiled = False
-                return
-            self._refuse(shape, str(error))
-            return
-        mismatch = self._try_native(runner, batches)
-        if mismatch:
-            runner.native = None
-            compiler.forget(folder)
-            self._refuse(shape, f"the compiled step gave another loss than the graph ({mismatch})")
-        elif runner.note:
-            self.report.reason = f"compiled: {runner.note}"
-
-    def _try_native(self, runner: GraphRunner, batches: Batches) -> str:
-        """Take up to three steps by the graph and by the loop, go back to before, and say how they differ."""
-        assert self._memory is not None
-        before, again = self._memory.snapshot(), _Again(batches.peek())
-        number = 1 if self._memory.one_by_one else 3
-        expected = runner.traced(again, number)
-        self._memory.restore(before)
-        try:
-            found = runner.compiled(again, number)
-        except NativeError as error:
-            return str(error)
-        finally:
-            self._memory.restore(before)
-        dtype = self._program.parameters.dtype
-        agree = len(found) == len(expected) and all(_close(f, e, dtype) for f, e in zip(found, expected, strict=True))
-        return "" if agree else f"{found.tolist()} where {expected.tolist()} was expected"
-
-    def _refuse(self, shape: _Shape, reason: str) -> None:
-        shape.compiled = True
-        self.report.reason = f"traced: {reason}"
-        if self._tier == "compiled":
-            warnings.warn(
-                EngineWarning(f"engine='compiled': {reason}; the run goes on with the captured graph."), stacklevel=2
-            )
 
     # --- losses that are not finite
 
@@ -440,35 +396,6 @@ class TieredEngine:
             raise NonFiniteStep(kept + error.losses, error.cause) from error.cause
 
 
-class _Again:
-    """One batch, handed out again and again."""
-
-    def __init__(self, batch: Arguments) -> None:
-        self._batch = batch
-
-    def __next__(self) -> Arguments:
-        return self._batch
-
-    def peek(self) -> Arguments:
-        return self._batch
-
-    def upcoming(self) -> tuple[Hashable, int]:
-        indices = self._batch.indices
-        return None if indices is None else len(indices), 1
-
-    def rows(self, number: int) -> torch.Tensor | None:
-        return None if self._batch.indices is None else self._batch.indices.expand(number, -1)
-
-    def whole(self) -> Arguments | None:
-        return None
-
-    def state(self) -> dict[str, object]:
-        return {}
-
-    def load_state(self, state: dict[str, object]) -> None:
-        pass
-
-
 def _apart(before: Snapshot, expected: Snapshot, found: Snapshot) -> bool:
     """Whether one step led to two places.
 
@@ -479,8 +406,3 @@ def _apart(before: Snapshot, expected: Snapshot, found: Snapshot) -> bool:
         way += float((right - start).double().square().sum())
         gap += float((other - right).double().square().sum())
     return gap > (_APART**2) * way + 1e-12
-
-
-def _close(found: float, expected: float, dtype: torch.dtype) -> bool:
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-    return abs(found - expected) <= tolerance * (1 + abs(expected))

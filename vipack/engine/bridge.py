@@ -1,0 +1,124 @@
+"""From Python to the bridge of library.py: operators of torch's, described once and then called by number from C++."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Bridge", "NativeError", "sizes"]
+
+# c10::ScalarType
+_TYPES = {
+    "uint8": 0, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "float16": 5, "float32": 6, "float64": 7, "bool": 11,
+    "bfloat16": 15,
+}  # fmt: skip
+_LAYOUTS = {"strided": 0, "contiguous_format": 0, "preserve_format": 1}
+_WITHOUT_RESULT = ("vipack_layout", "vipack_wanted")
+
+
+class NativeError(Exception):
+    """The compiled files cannot be used; the message says why."""
+
+
+class Bridge:
+    """One table of calls.
+
+    Args:
+        path: the compiled bridge.
+
+    Raises:
+        NativeError: it does not load.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._library = library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise NativeError(f"{path.name} does not load: {error}") from error
+        library.vipack_table.restype = ctypes.c_void_p
+        library.vipack_table_error.restype = ctypes.c_char_p
+        self.table = ctypes.c_void_p(library.vipack_table())
+
+    def address(self, function: str) -> ctypes.c_void_p:
+        """Of one of the bridge's functions."""
+        return ctypes.cast(getattr(self._library, function), ctypes.c_void_p)
+
+    def begin(self, number: int, operator: str, overload: str) -> None:
+        """Describe the next call."""
+        self.tell("vipack_call", number, operator.encode(), overload.encode())
+
+    def arguments(self, positional: Sequence[Any], named: Mapping[str, Any]) -> None:
+        """Of the call begun last."""
+        for position, name, value in [
+            *((i, "", value) for i, value in enumerate(positional)),
+            *((0, name, value) for name, value in named.items()),
+        ]:
+            self.tell("vipack_argument", position, name.encode())
+            self.value(value)
+
+    def value(self, value: Any) -> None:
+        """One argument, or one item of a list."""
+        if isinstance(value, list | tuple):
+            self.tell("vipack_list_begin")
+            for item in value:
+                self.value(item)
+            self.tell("vipack_list_end")
+        elif value is None:
+            self.tell("vipack_none")
+        elif isinstance(value, bool):
+            self.tell("vipack_bool", int(value))
+        elif isinstance(value, int):
+            self.tell("vipack_int", value)
+        elif isinstance(value, float):
+            self.tell("vipack_double", ctypes.c_double(value))
+        elif value == "device:cpu":
+            self.tell("vipack_cpu")
+        elif isinstance(value, str) and value.startswith("torch."):
+            self._torch_name(value.removeprefix("torch."))
+        elif isinstance(value, str):
+            self.tell("vipack_string", value.encode())
+        else:
+            self.tensor(value)
+
+    def tensor(self, value: Any) -> None:
+        """Whatever else an argument may be."""
+        raise NotImplementedError
+
+    def fixed(self, address: int, dtype: str, size: Sequence[int], stride: Sequence[int]) -> None:
+        """A tensor that stays where it is."""
+        self.tell("vipack_fixed", ctypes.c_void_p(address), _TYPES[dtype], len(size), *sizes(size, stride))
+
+    def into(self, item: int, address: int, dtype: str, size: Sequence[int], stride: Sequence[int]) -> None:
+        """Where one result is copied to."""
+        self.tell("vipack_into", item, ctypes.c_void_p(address), _TYPES[dtype], len(size), *sizes(size, stride))
+
+    def tell(self, function: str, *arguments: Any) -> None:
+        """
+        Raises:
+            NativeError: torch has no such operator, or not with these arguments.
+        """
+        wrapped = [ctypes.c_int64(a) if isinstance(a, int) else a for a in arguments]
+        if getattr(self._library, function)(self.table, *wrapped) and function not in _WITHOUT_RESULT:
+            raise NativeError(self.error())
+
+    def error(self) -> str:
+        """What the last failing call said."""
+        text: bytes = self._library.vipack_table_error(self.table)
+        return text.decode(errors="replace")
+
+    def free(self) -> None:
+        """Give the table back."""
+        self._library.vipack_table_free(self.table)
+
+    def _torch_name(self, name: str) -> None:
+        if name not in _TYPES and name not in _LAYOUTS:
+            raise NativeError(f"torch.{name} is not understood")
+        self.tell("vipack_int", _TYPES.get(name, _LAYOUTS.get(name, 0)))
+
+
+def sizes(size: Sequence[int], stride: Sequence[int]) -> tuple[Any, Any]:
+    """Both as arrays of C."""
+    kind = ctypes.c_int64 * max(1, len(size))
+    return kind(*size), kind(*stride)

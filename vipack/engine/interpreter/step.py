@@ -1,0 +1,221 @@
+"""A program bound to memory: thousands of steps in one call, from Python."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vipack.engine.bridge import Bridge, NativeError
+from vipack.engine.driver import DriverSpec
+from vipack.engine.interpreter.layout import Base, Value
+from vipack.engine.interpreter.program import LibraryCall, Operation, Program
+
+__all__ = ["InterpretedStep"]
+
+_ALIGN = 64
+_OP = np.dtype(
+    [
+        ("code", "i8"), ("ndim", "i8"), ("size", "i8", 4), ("out", "u8"), ("in", "u8", 3), ("so", "i8", 4),
+        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("function", "u8"),
+    ]
+)  # fmt: skip
+
+
+class _Setting(ctypes.Structure):
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("num_ops", "num_normals", "num_feeds", "num_losses", "loss_double", "stop_at_nan")),
+        *((n, ctypes.c_void_p) for n in ("ops", "normals", "normal_sizes", "normal_double", "fed", "fed_bytes", "loss")),
+        ("library", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class InterpretedStep:
+    """A program over the tensors that a step works on.
+
+    Args:
+        kernels: the compiled interpreter.
+        bridge: the compiled bridge to torch's operators.
+        inputs: the step's inputs; values, states and buffers among them are updated in place, the others are read.
+
+    Raises:
+        NativeError: a file does not load, or torch refuses a call.
+    """
+
+    def __init__(
+        self, program: Program, kernels: Path, bridge: Path, spec: DriverSpec, inputs: Sequence[Tensor]
+    ) -> None:
+        self._inputs = list(inputs)  # their memory must outlive every call
+        if any(not value.is_contiguous() and value.numel() for value in inputs):
+            raise NativeError("an input is not contiguous")
+        library, codes = _load(kernels)
+        self._constants = [constant.detach() for constant in program.constants]
+        offsets, arena = _places(program)
+        self._arena = torch.zeros(arena + _ALIGN, dtype=torch.uint8)
+        start = -(-self._arena.data_ptr() // _ALIGN) * _ALIGN
+        self._starts = {
+            **{Base("input", i): v.data_ptr() for i, v in enumerate(self._inputs)},
+            **{Base("constant", i): v.data_ptr() for i, v in enumerate(self._constants)},
+            **{Base("buffer", i): start + offset for i, offset in enumerate(offsets)},
+        }
+        self._ops = np.zeros(len(program.operations), dtype=_OP)
+        for row, operation in zip(self._ops, program.operations, strict=True):
+            self._write(row, operation, codes)
+        self._bridge = _Calls(bridge, program.library, self._address) if program.library else None
+        assert program.loss is not None
+        normals, fed = [self._inputs[i] for i in spec.normals], [self._inputs[i] for i in spec.fed]
+        self._kept = [
+            self._ops,
+            np.array([v.data_ptr() for v in normals], dtype=np.uint64),
+            np.array([v.numel() for v in normals], dtype=np.int64),
+            np.array([v.dtype == torch.float64 for v in normals], dtype=np.int64),
+            np.array([v.data_ptr() for v in fed], dtype=np.uint64),
+            np.array([v.nbytes for v in fed], dtype=np.int64),
+        ]
+        self._setting = _Setting(
+            len(self._ops),
+            len(normals),
+            len(fed),
+            spec.copies or 1,
+            int(program.loss.dtype == torch.float64),
+            int(spec.copies is None),
+            *(a.ctypes.data for a in self._kept),
+            self._address(program.loss),
+            self._bridge.function if self._bridge else None,
+            self._bridge.table if self._bridge else None,
+        )
+        library.vipack_resolve(ctypes.byref(self._setting))
+        self._run = library.vipack_interpret
+
+    def __call__(self, feeds: Sequence[np.ndarray], losses: np.ndarray) -> int:
+        """Take a step for each of `losses` ``(K,)`` (float64, filled here).
+
+        Args:
+            feeds: for each input that changes from step to step, its contents ``(K, ...)``, contiguous, in its dtype.
+
+        Returns:
+            Steps taken; the last of them has a loss that is not finite if they are fewer than K.
+
+        Raises:
+            NativeError: one of torch's operators raised.
+        """
+        pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.ctypes.data for feed in feeds])
+        taken = self._run(ctypes.byref(self._setting), len(losses), pointers, losses.ctypes.data)
+        if taken < 0:
+            raise NativeError(self._bridge.error() if self._bridge else "a library call failed")
+        return int(taken)
+
+    def __del__(self) -> None:
+        if getattr(self, "_bridge", None) is not None:
+            self._bridge.free()  # type: ignore[union-attr]
+
+    def _address(self, value: Value) -> int:
+        return int(self._starts[value.base] + value.offset * value.dtype.itemsize)
+
+    def _write(self, row: Any, operation: Operation, codes: dict[str, int]) -> None:
+        if operation.kernel not in codes:
+            raise NativeError(f"there is no kernel {operation.kernel}")
+        row["code"], row["ndim"] = codes[operation.kernel], max(1, len(operation.size))
+        row["size"] = 1
+        row["size"][: len(operation.size)] = operation.size
+        if operation.out is not None:
+            row["out"] = self._address(operation.out)
+        for i, operand in enumerate(operation.operands):
+            row["in"][i] = self._address(operand)
+        for i, strides in enumerate(operation.strides):
+            target = row["so"] if i == 0 else row["si"][i - 1]
+            target[: len(strides)] = strides
+        row["scalar"][: len(operation.scalars)] = operation.scalars
+        row["extra"][: len(operation.extra)] = operation.extra
+
+
+class _Calls(Bridge):
+    """A program's library calls."""
+
+    def __init__(self, path: Path, calls: Sequence[LibraryCall], address: Any) -> None:
+        super().__init__(path)
+        self.function = self.address("vipack_run_into")
+        self._address_of = address
+        for number, call in enumerate(calls):
+            self.begin(number, call.operator, call.overload)
+            self.arguments(call.arguments, call.keywords)
+            for item, result in enumerate(r for r in call.results if r is not None):
+                self.into(item, address(result), _name(result.dtype), result.size, result.stride)
+
+    def tensor(self, value: Any) -> None:
+        """See :class:`Bridge`."""
+        if isinstance(value, Value):
+            self.fixed(self._address_of(value), _name(value.dtype), value.size, value.stride)
+        elif isinstance(value, torch.device):
+            self.value(f"device:{value}")
+        elif isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+            self.value(str(value))
+        else:
+            raise NativeError(f"argument {value!r} of a library call")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _load(path: Path) -> tuple[Any, dict[str, int]]:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeError(f"{path.name} does not load: {error}") from error
+    library.vipack_kernels.restype = ctypes.c_char_p
+    library.vipack_op_bytes.restype = ctypes.c_int64
+    library.vipack_interpret.restype = ctypes.c_int64
+    library.vipack_interpret.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    if library.vipack_op_bytes() != _OP.itemsize:
+        raise NativeError(f"{path.name} was compiled for another layout of operations")
+    names = library.vipack_kernels().decode().split()
+    return library, {name: code for code, name in enumerate(names)}
+
+
+def _places(program: Program) -> tuple[list[int], int]:
+    """Where each buffer lies in an arena: memory that is no longer read is used again, so that it stays in the cache."""
+    last: dict[int, int] = {}
+    first: dict[int, int] = {}
+
+    def seen(value: Any, line: int) -> None:
+        if isinstance(value, list | tuple):
+            for item in value:
+                seen(item, line)
+        elif isinstance(value, Value) and value.base.kind == "buffer":
+            first.setdefault(value.base.index, line)
+            last[value.base.index] = line
+
+    for line, operation in enumerate(program.operations):
+        seen([operation.out, *operation.operands], line)
+        if operation.kernel == "library":
+            call = program.library[operation.extra[0]]
+            seen([call.arguments, list(call.keywords.values()), call.results], line)
+    seen(program.loss, len(program.operations))
+    ends: dict[int, list[int]] = {}
+    for index, line in last.items():
+        ends.setdefault(line, []).append(index)
+    begins: dict[int, list[int]] = {}
+    for index, line in first.items():
+        begins.setdefault(line, []).append(index)
+    offsets, arena = [0] * len(program.buffers), 0
+    free: dict[int, list[int]] = {}
+    for line in range(len(program.operations) + 1):
+        for index in begins.get(line, ()):
+            size = -(-program.buffers[index] // _ALIGN) * _ALIGN
+            if free.get(size):
+                offsets[index] = free[size].pop()
+            else:
+                offsets[index] = arena
+                arena += size
+        for index in ends.get(line, ()):
+            free.setdefault(-(-program.buffers[index] // _ALIGN) * _ALIGN, []).append(offsets[index])
+    return offsets, arena

@@ -1,0 +1,161 @@
+"""From a step's graph to a program: views cost nothing, what depends on no input is worked out beforehand."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from vipack.engine.interpreter.layout import Base, NotUnderstood, Value, contiguous
+from vipack.engine.interpreter.operands import copy_into
+from vipack.engine.interpreter.program import Program, Writer
+from vipack.engine.interpreter.rules import RULES
+from vipack.engine.noise import is_random
+
+__all__ = ["translate"]
+
+aten = torch.ops.aten
+_MOST_FOLDED = 1_000_000  # elements of a constant
+
+
+def translate(module: fx.GraphModule) -> Program:
+    """The program of a step's graph, whose nodes carry examples of their values in ``meta["val"]``.
+
+    Raises:
+        NotUnderstood: the graph holds something that neither a kernel nor torch's library can be called for.
+    """
+    writer = Writer()
+    storages: dict[int, Base] = {}
+    for index, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
+        example = node.meta["val"]
+        base = Base("input", index)
+        writer.values[node] = Value(base, example.dtype, tuple(example.shape), contiguous(example.shape))
+        storages[_storage(example)] = base
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            _translate(writer, node, storages)
+        elif node.op == "output":
+            (loss,) = node.args[0]
+            writer.program.loss = writer.value(loss)
+    return writer.program
+
+
+def _translate(writer: Writer, node: fx.Node, storages: dict[int, Base]) -> None:
+    if _fold(writer, node):
+        return
+    if node.target is operator.getitem:
+        writer.values[node] = writer.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        return
+    if node.target is aten.copy_.default:
+        target, source = (writer.value(a) for a in node.args)
+        copy_into(writer, target, source)
+        writer.values[node] = target
+        return
+    if node.target in _VIEWS and _view(writer, node):
+        return
+    if node.target is aten._linalg_check_errors.default and writer.value(node.args[0]) in writer.unfailing:
+        return
+    rule = RULES.get(node.target)
+    if rule is not None:
+        before = len(writer.program.operations), len(writer.program.buffers)
+        try:
+            writer.values[node] = rule(writer, node)
+            return
+        except NotUnderstood:
+            del writer.program.operations[before[0] :]
+    _library(writer, node)
+
+
+def _fold(writer: Writer, node: fx.Node) -> bool:
+    if node.target in _OF_A_SHAPE:
+        example = node.meta["val"]
+        fill = _OF_A_SHAPE[node.target]
+        number = node.args[fill] if isinstance(fill, int) else fill
+        if example.numel() > _MOST_FOLDED or isinstance(number, fx.Node):
+            return False
+        writer.folded[node] = torch.full(tuple(example.shape), float(number), dtype=example.dtype)  # type: ignore[arg-type]
+        return True
+    if is_random(node) or not all(source in writer.folded for source in node.all_input_nodes):
+        return False
+    if not isinstance(node.target, torch._ops.OpOverload) and node.target is not operator.getitem:
+        return False
+    example = node.meta.get("val")
+    if isinstance(example, Tensor) and example.numel() > _MOST_FOLDED:
+        return False
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: writer.folded[n])
+    function: Any = node.target
+    writer.folded[node] = function(*args, **kwargs)
+    return True
+
+
+# Operators that only ask for their input's shape -> what they fill it with, or the place of that among the arguments.
+_OF_A_SHAPE: dict[Any, float | int] = {
+    aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.empty_like.default: 0.0, aten.full_like.default: 1,
+    aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0, aten.new_empty.default: 0.0, aten.new_full.default: 2,
+}  # fmt: skip
+
+# Operators whose results lie in their input's memory.
+_VIEWS = {
+    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten._reshape_alias.default, aten.expand.default,
+    aten.permute.default, aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor, aten.unsqueeze.default,
+    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.alias.default, aten.detach.default,
+    aten.as_strided.default, aten.diagonal.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int,
+    aten.lift_fresh.default, aten.unfold.default,
+}  # fmt: skip
+
+
+def _view(writer: Writer, node: fx.Node) -> bool:
+    source = writer.value(node.args[0])
+    example = node.args[0].meta.get("val")  # type: ignore[union-attr]
+    result = node.meta["val"]
+    if isinstance(result, list | tuple):
+        made = [_seen(source, example, part) for part in result]
+        if any(part is None for part in made):
+            return False
+        writer.values[node] = tuple(made)
+        return True
+    seen = _seen(source, example, result)
+    if seen is None and source.is_contiguous() and result.numel() == source.numel:
+        size = tuple(result.shape)
+        seen = Value(source.base, source.dtype, size, contiguous(size), source.offset)
+    if seen is None:
+        return False
+    writer.values[node] = seen
+    return True
+
+
+def _seen(source: Value, example: Any, result: Tensor) -> Value | None:
+    """`result` as a view of `source`, if the examples say that it is one and lay `source` out as it lies here."""
+    if not isinstance(example, Tensor) or _storage(example) != _storage(result):
+        return None
+    if tuple(example.stride()) != source.stride and example.numel() > 1:
+        return None
+    offset = source.offset + int(result.storage_offset()) - int(example.storage_offset())
+    return Value(source.base, result.dtype, tuple(result.shape), tuple(result.stride()), offset)
+
+
+def _library(writer: Writer, node: fx.Node) -> None:
+    """Leave a node to torch."""
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+        raise NotUnderstood(f"{node.target}")
+    example = node.meta.get("val", ())
+    examples = list(example) if isinstance(example, list | tuple) else [example]
+    if not all(e is None or isinstance(e, Tensor) for e in examples):
+        raise NotUnderstood(f"{node.target} gives {type(example).__name__}")
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return writer.value(argument)
+        if isinstance(argument, list | tuple):
+            return [resolve(item) for item in argument]
+        return argument
+
+    results = tuple(None if e is None else writer.new(e.shape, e.dtype, e.stride()) for e in examples)
+    writer.call(node, resolve, results)
+    writer.values[node] = results if isinstance(example, list | tuple) else results[0]
+
+
+def _storage(value: Tensor) -> int:
+    return int(value.untyped_storage()._cdata)

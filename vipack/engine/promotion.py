@@ -1,0 +1,235 @@
+"""Moving a captured step up: into the interpreter at once, and into a compiled loop when the rest of the run pays for it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from vipack.engine import compiler
+from vipack.engine.bridge import NativeError
+from vipack.engine.compiler import Build
+from vipack.engine.interpreter.layout import NotUnderstood
+from vipack.engine.runner import Batches, GraphRunner
+from vipack.errors import EngineWarning
+from vipack.program import Arguments
+from vipack.types import EngineReport
+
+__all__ = ["Again", "Promotion", "close"]
+
+_COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
+_TRIED = 3  # steps by which two tiers are compared
+
+
+class Restorable(Protocol):
+    """Memory that trial steps can be taken back from."""
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something must be done in Python after every step."""
+        ...
+
+    def snapshot(self) -> Any:
+        """Copies of everything that a step changes, the generator included."""
+        ...
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot."""
+        ...
+
+
+class Promotion:
+    """What has been tried to make one captured step faster.
+
+    Attributes:
+        seconds: that a step takes as it runs now.
+        refused: tiers that are not to be tried again.
+    """
+
+    def __init__(self, runner: GraphRunner, memory: Restorable, tier: str, report: EngineReport) -> None:
+        self._runner = runner
+        self._memory = memory
+        self._tier = tier
+        self._report = report
+        self._build: Build | None = None
+        self.seconds = 0.0
+        self.refused: set[str] = set()
+
+    def __call__(self, again: Batches, remaining: int) -> None:
+        """Move up as far as can be done now and pays.
+
+        Args:
+            again: one batch, over and over, to compare tiers on.
+            remaining: steps to come.
+        """
+        if any(value.layout != torch.strided for value in self._runner.step.examples):
+            for tier in {"interpreted", "compiled"} - self.refused:
+                self._refuse(tier, "the data are sparse, and native code takes dense tensors only")
+            return
+        if self._tier in ("auto", "interpreted") and "interpreted" not in self.refused:
+            self._interpret(again, remaining)
+        if self._tier in ("auto", "compiled") and "compiled" not in self.refused:
+            self._compile(again, remaining)
+
+    def fail(self, reason: str) -> None:
+        """The tier that runs now has failed: go on with the graph."""
+        tier = self._runner.native_tier
+        self._runner.native = None
+        self._refuse(tier, reason)
+
+    def stop(self) -> None:
+        """Nothing is wanted of it any more."""
+        if self._build is not None:
+            self._build.stop()
+
+    def _pays(self, predicted: float, remaining: int) -> bool:
+        return self._tier != "auto" or remaining * self.seconds > _COMPILE_SHARE * predicted > 0
+
+    # --- the interpreter
+
+    def _interpret(self, again: Batches, remaining: int) -> None:
+        folder = compiler.cached(compiler.interpreter())
+        if folder is None:
+            predicted = compiler.INTERPRETER_SECONDS
+            first = predicted < compiler.predicted_seconds(len(self._runner.step.module.graph.nodes))
+            if self._tier == "auto" and not (first and self._pays(predicted, remaining)):
+                return
+            build = compiler.start_interpreter()
+            if not build.done(wait=self._tier == "interpreted"):
+                return
+            self._report.compile_seconds += build.seconds
+            folder = build.folder
+            if folder is None:
+                self._refuse("interpreted", build.reason)
+                return
+        self.refused.add("interpreted")  # once is enough
+        try:
+            self._runner.interpret(folder)
+        except (NativeError, NotUnderstood) as error:
+            self._runner.native = None
+            self._refuse("interpreted", f"the interpreter cannot run it: {error}")
+            return
+        self._hold("interpreted", again, None)
+
+    # --- the compiled loop
+
+    def _compile(self, again: Batches, remaining: int) -> None:
+        runner = self._runner
+        if self._build is None:
+            folder = runner.prepare(torch.get_num_threads())
+            if folder is not None:
+                self._load(again, folder)
+                return
+            if not self._pays(compiler.predicted_seconds(len(runner.step.module.graph.nodes)), remaining):
+                return
+            assert runner.request is not None
+            self._build = compiler.start(runner.request)
+        if not self._build.done(wait=self._tier == "compiled"):
+            return
+        self._report.compile_seconds += self._build.seconds
+        if self._build.folder is None:
+            self._refuse("compiled", self._build.reason)
+            return
+        self._load(again, self._build.folder)
+
+    def _load(self, again: Batches, folder: Path) -> None:
+        """Bind the compiled loop and hold its first steps to the graph's."""
+        runner, before = self._runner, self._runner.native
+        try:
+            runner.load(folder)
+        except NativeError as error:
+            compiler.forget(folder)
+            if self._build is not None:  # else a damaged entry of the cache, to be built anew
+                self._refuse("compiled", str(error))
+            return
+        self.refused.add("compiled")  # once is enough
+        if not self._hold("compiled", again, before):
+            compiler.forget(folder)
+        elif runner.note:
+            self._report.reason = f"compiled: {runner.note}"
+
+    # --- both
+
+    def _hold(self, tier: str, again: Batches, before: object) -> bool:
+        """Take up to three steps by the graph and natively, go back to before, and keep what agrees and is faster."""
+        memory, runner = self._memory, self._runner
+        saved = memory.snapshot()
+        number = 1 if memory.one_by_one else _TRIED
+        started = time.perf_counter()
+        expected = runner.traced(again, number)
+        traced = time.perf_counter() - started
+        memory.restore(saved)
+        try:
+            started = time.perf_counter()
+            found = runner.native_steps(again, number)
+            taken = time.perf_counter() - started
+        except NativeError as error:
+            runner.native = None
+            self._refuse(tier, f"the {tier} step raised {error}")
+            return False
+        finally:
+            memory.restore(saved)
+        dtype = runner.dtype
+        if len(found) != len(expected) or not all(close(f, e, dtype) for f, e in zip(found, expected, strict=True)):
+            runner.native = None
+            there = f"{found.tolist()} where {expected.tolist()} was expected"
+            self._refuse(tier, f"the {tier} step gave another loss than the graph ({there})")
+            return False
+        if tier == "interpreted" and self._tier == "auto" and taken > traced:
+            runner.native = None
+            return False
+        self.seconds = taken / number
+        return True
+
+    def _refuse(self, tier: str, reason: str) -> None:
+        self.refused.add(tier)
+        self._report.reason = f"{self._runner.native_tier}: {reason}"
+        if self._tier == tier:
+            warnings.warn(
+                EngineWarning(f"engine={tier!r}: {reason}; the run goes on with the captured graph."), stacklevel=2
+            )
+
+
+def close(found: Any, expected: Any, dtype: torch.dtype) -> bool:
+    """Whether losses agree as tiers must."""
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-9
+    return bool(np.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+class Again:
+    """One batch, handed out again and again."""
+
+    def __init__(self, batch: Arguments) -> None:
+        self._batch = batch
+
+    def __next__(self) -> Arguments:
+        return self._batch
+
+    def peek(self) -> Arguments:
+        """It."""
+        return self._batch
+
+    def upcoming(self) -> tuple[Hashable, int]:
+        """Its shape."""
+        indices = self._batch.indices
+        return None if indices is None else len(indices), 1
+
+    def rows(self, number: int) -> torch.Tensor | None:
+        """Its rows, again and again."""
+        return None if self._batch.indices is None else self._batch.indices.expand(number, -1)
+
+    def whole(self) -> Arguments | None:
+        """Nothing is known of it."""
+        return None
+
+    def state(self) -> dict[str, object]:
+        """Nothing changes."""
+        return {}
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Nothing changes."""
