@@ -7,6 +7,7 @@ Errors are those of the estimate that the verdict certifies, the guide's own dra
     python -m benchmarks.posteriordb --root DIR --methods ladder --seeds 3 --json ladder.json
     python -m benchmarks.posteriordb --root DIR --check                       # are the models the references'?
     python -m benchmarks.posteriordb --root DIR --models my_models.py         # a file with POSTERIORS = [...]
+    python -m benchmarks.posteriordb --root DIR --methods ladder "NumPyro NUTS" "NumPyro AutoNormal"
 
 The first run of a posterior compiles; what it made stays in $VIPACK_CACHE. `compile` is the part of `seconds` that went
 into capturing and compiling.
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import math
 import os
 import runpy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,15 @@ METHODS: dict[str, Method] = {
 }
 
 
+def with_peers() -> dict[str, Method]:
+    """All methods; those of NumPyro where it is installed (``pip install vipack[bench]``)."""
+    if importlib.util.find_spec("numpyro") is None:
+        return METHODS
+    from benchmarks import numpyro_methods
+
+    return METHODS | numpyro_methods.METHODS
+
+
 def read_reference(root: Path, name: str) -> Reference:
     """The reference of the posterior `name`."""
     with np.load(root / "reference" / f"{name}.npz") as file:
@@ -76,7 +87,11 @@ def read_reference(root: Path, name: str) -> Reference:
 
 
 def run(
-    posteriors: Iterable[Posterior], methods: Iterable[str], seeds: Iterable[int], root: Path, keep: Callable[..., None]
+    posteriors: Iterable[Posterior],
+    methods: Mapping[str, Method],
+    seeds: Iterable[int],
+    root: Path,
+    keep: Callable[[list[Result]], None],
 ) -> list[Result]:
     """Every method on every posterior with every seed; what cannot be fitted becomes a row that says why.
 
@@ -89,7 +104,7 @@ def run(
     for posterior, method, seed in bar:
         bar.set_postfix_str(f"{posterior.name} {method} {seed}")
         try:
-            row = METHODS[method](posterior, root, seed, read_reference(root, posterior.name))
+            row = methods[method](posterior, root, seed, read_reference(root, posterior.name))
         except VipackError as error:
             row = _failed(posterior.name, method, seed, error)
         rows.append(row)
@@ -163,7 +178,8 @@ def check(posteriors: Iterable[Posterior], root: Path, num_draws: int = 200) -> 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
-    options = _parser().parse_args(argv)
+    methods = with_peers()
+    options = _parser(list(methods)).parse_args(argv)
     known = dict(POSTERIORS)
     for file in options.models:
         known |= {posterior.name: posterior for posterior in runpy.run_path(str(file))["POSTERIORS"]}
@@ -180,17 +196,18 @@ def main(argv: list[str] | None = None) -> int:
             print(check(chosen, options.root).to_string())
             return 0
         print(f"{os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s)")
-        rows = run(chosen, options.methods, range(options.seeds), options.root, _keeper(options.json))
+        wanted_methods = {name: methods[name] for name in options.methods}
+        rows = run(chosen, wanted_methods, range(options.seeds), options.root, _keeper(options.json))
         print(table(rows).to_string(), summary(rows).to_string(), sep="\n\n")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(methods: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder with data/ and reference/")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="Python files with POSTERIORS = [...]")
     parser.add_argument("--only", nargs="*", default=[""], help="posteriors whose names contain one of these")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=methods)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all rows here, after each fit")
     parser.add_argument("--check", action="store_true", help="hold the models to the references' draws, fit nothing")
