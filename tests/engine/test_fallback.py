@@ -139,6 +139,7 @@ def test_a_parameter_that_is_created_later_is_trained():
     assert float(eager.params["shift"]) != pytest.approx(0.1)
     np.testing.assert_allclose(fit.losses, eager.losses, rtol=1e-5)
     torch.testing.assert_close(fit.params, eager.params, rtol=1e-4, atol=1e-5)
+    assert fit.engine.tier == "traced"
 
 
 def ragged(make, engine=None):

@@ -180,8 +180,10 @@ class _Reader:
         elif isinstance(value, type):
             if not _of_library(value.__module__):
                 self._objects.append((value, value.__name__))
-                for part in vars(value).values():
-                    if isinstance(part, types.FunctionType | staticmethod | classmethod | property):
+                for name_of_part, part in vars(value).items():
+                    if name_of_part != "__init__" and isinstance(
+                        part, types.FunctionType | staticmethod | classmethod | property
+                    ):
                         self._read(part, name)
                 for base in value.__bases__:
                     self._read(base, base.__name__)
@@ -229,7 +231,8 @@ class _Reader:
         library = _of_library(type(owner).__module__) and not isinstance(owner, type | types.ModuleType)
         place = vars(owner)
         for name, value in list(place.items()):
-            if isinstance(owner, nn.Module) and name in ("_parameters", "_buffers"):
+            # What is only set up once is not read again; parameters and buffers are the graph's own inputs.
+            if name == "__init__" or (isinstance(owner, nn.Module) and name in ("_parameters", "_buffers")):
                 continue
             if name == "training" or (name in self._names and not library):
                 self._take(f"{label}.{name}", owner if isinstance(owner, type) else place, name, value)

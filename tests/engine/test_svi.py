@@ -1,0 +1,244 @@
+"""``vipack.SVI`` in place of ``pyro.infer.SVI``: same numbers, and Pyro's store and optimizer current after every call."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
+from torch.distributions import constraints
+
+import vipack as vi
+from vipack.errors import UsageError
+
+X = torch.linspace(-1, 1, 20)
+Y = 2 * X + 0.3
+STEPS = 25
+
+
+def model(x, y=None):
+    w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("rows", len(x)):
+        return pyro.sample("y", dist.Normal(w[0] * x + w[1], 0.5), obs=y)
+
+
+def guide(x, y=None):
+    loc = pyro.param("loc", torch.tensor([0.5, -0.5]))
+    scale = pyro.param("scale", torch.ones(2), constraint=constraints.positive)
+    pyro.sample("w", dist.Normal(loc, scale).to_event(1))
+
+
+def adam():
+    return pyro.optim.Adam({"lr": 0.05})
+
+
+def made(make, optim=None, loss=None, **options):
+    pyro.clear_param_store()
+    pyro.set_rng_seed(4)
+    return make(model, guide, optim or adam(), loss or Trace_ELBO(), **options)
+
+
+def values():
+    return {name: value.detach().clone() for name, value in pyro.get_param_store().items()}
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Losses, parameters after every step, optimizer state and generator of ``pyro.infer.SVI``."""
+    optim = adam()
+    svi = made(SVI, optim)
+    losses, seen = [], []
+    for _ in range(STEPS):
+        losses.append(svi.step(X, Y))
+        seen.append(values())
+    return losses, seen, optim.get_state(), torch.get_rng_state()
+
+
+def test_every_step_leaves_the_store_as_pyro_does(plain):
+    losses, seen, state, generator = plain
+    optim = adam()
+    svi = made(vi.SVI, optim, engine="traced")
+    for loss, expected in zip(losses, seen, strict=True):
+        assert svi.step(X, Y) == pytest.approx(loss, rel=1e-4)
+        assert_close(values(), expected)
+    assert svi.engine.steps["traced"] >= STEPS - 3
+    assert torch.equal(torch.get_rng_state(), generator)
+    found = optim.get_state()
+    assert found.keys() == state.keys()
+    for name, held in state.items():
+        for key, value in held["state"][0].items():
+            torch.testing.assert_close(torch.as_tensor(found[name]["state"][0][key]), torch.as_tensor(value), msg=key)
+
+
+def test_run_takes_the_same_steps(plain):
+    losses, seen, _, generator = plain
+    svi = made(vi.SVI, engine="traced")
+    found = svi.run(STEPS, X, Y)
+    assert found.shape == (STEPS,)
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert_close(values(), seen[-1])
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_steps_and_runs_mix(plain):
+    losses, seen, _, _ = plain
+    svi = made(vi.SVI, engine="traced")
+    found = [svi.step(X, Y), *svi.run(10, X, Y), svi.step(X, Y), *svi.run(STEPS - 12, X, Y)]
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert_close(values(), seen[-1])
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, True])
+def test_run_wants_a_positive_number_of_steps(number):
+    with pytest.raises(UsageError, match="num_steps"):
+        made(vi.SVI).run(number, X, Y)
+
+
+def test_evaluate_loss_is_pyros_and_changes_nothing():
+    plain = made(SVI)
+    plain.step(X, Y)
+    pyro.set_rng_seed(9)
+    expected = plain.evaluate_loss(X, Y)
+    svi = made(vi.SVI, engine="traced")
+    svi.step(X, Y)
+    svi.run(5, X, Y)
+    store = values()
+    svi.evaluate_loss(X, Y)
+    assert_close(values(), store)
+    svi = made(vi.SVI, engine="traced")
+    svi.step(X, Y)
+    pyro.set_rng_seed(9)
+    assert svi.evaluate_loss(X, Y) == pytest.approx(expected)
+
+
+def test_data_of_other_lengths_and_values_are_seen():
+    def run(make, **options):
+        svi = made(make, **options)
+        calls = [X, X, X, X[:7], X[:7], X, 2 * X, X[:7]]
+        return svi, [svi.step(x, x) for x in calls]
+
+    _, losses = run(SVI)
+    svi, found = run(vi.SVI, engine="traced")
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert svi.engine.tier == "traced"
+
+
+def test_data_written_in_place_between_steps_are_seen():
+    def run(make, **options):
+        svi, y, losses = made(make, **options), Y.clone(), []
+        for _ in range(8):
+            losses.append(svi.step(X, y))
+            y += 0.1
+        return losses
+
+    np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
+
+
+def test_a_value_set_in_the_store_between_steps_is_taken_up():
+    def run(make, **options):
+        svi = made(make, **options)
+        losses = [svi.step(X, Y) for _ in range(4)]
+        pyro.get_param_store()["loc"] = torch.tensor([3.0, 3.0])
+        return losses + [svi.step(X, Y) for _ in range(4)]
+
+    np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
+
+
+def test_a_learning_rate_set_between_steps_is_taken_up():
+    def run(make, **options):
+        optim = adam()
+        svi = made(make, optim, **options)
+        losses = [svi.step(X, Y) for _ in range(4)]
+        for one in optim.optim_objs.values():
+            one.param_groups[0]["lr"] = 0.5
+        return losses + [svi.step(X, Y) for _ in range(4)]
+
+    np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
+
+
+def test_a_store_that_is_saved_cleared_and_loaded_goes_on(tmp_path, plain):
+    losses, _, _, _ = plain
+    optim = adam()
+    svi = made(vi.SVI, optim, engine="traced")
+    found = list(svi.run(10, X, Y))
+    pyro.get_param_store().save(tmp_path / "store")
+    optim.save(str(tmp_path / "optim"))
+    generator = torch.get_rng_state()
+    svi.run(3, X, Y)
+    pyro.clear_param_store()
+    pyro.get_param_store().load(tmp_path / "store")
+    again = adam()
+    again.load(str(tmp_path / "optim"))
+    torch.set_rng_state(generator)
+    found += list(vi.SVI(model, guide, again, Trace_ELBO(), engine="traced").run(STEPS - 10, X, Y))
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+
+
+def test_a_cleared_store_starts_anew(plain):
+    losses, _, _, _ = plain
+    svi = made(vi.SVI, engine="traced")
+    svi.run(5, X, Y)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(4)
+    # As in plain Pyro, the optimizer keeps its moments of parameters that are gone, and makes new ones for the new.
+    np.testing.assert_allclose(svi.run(10, X, Y), losses[:10], rtol=1e-4)
+
+
+def test_several_objects_share_the_store_as_in_pyro():
+    def run(make, **options):
+        first = made(make, **options)
+        second = make(model, guide, adam(), TraceMeanField_ELBO(), **options)
+        return [one.step(X, Y) for _ in range(6) for one in (first, second)]
+
+    np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
+
+
+def test_an_automatic_guide_is_trained_where_it_stands():
+    def run(make, **options):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(4)
+        automatic = AutoNormal(model)
+        svi = make(model, automatic, adam(), Trace_ELBO(), **options)
+        losses = [svi.step(X, Y) for _ in range(12)]
+        draws = Predictive(model, guide=automatic, num_samples=3)(X)
+        return losses, automatic.median()["w"].detach(), draws["y"]
+
+    for found, expected in zip(run(vi.SVI, engine="traced"), run(SVI), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_that_is_a_function_runs_as_in_pyro():
+    elbo = Trace_ELBO()
+
+    def loss(model, guide, *args):
+        return elbo.differentiable_loss(model, guide, *args)
+
+    def run(make):
+        svi = made(make, loss=loss)
+        return svi, [svi.step(X, Y) for _ in range(4)]
+
+    svi, found = run(vi.SVI)
+    assert found == run(SVI)[1]
+    assert "not a pyro.infer ELBO" in svi.engine.reason
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_a_loss_that_is_not_finite_is_returned_as_pyro_returns_it():
+    bad = Y.clone()
+    bad[3] = float("nan")
+
+    def run(make, **options):
+        with pyro.validation_enabled(False):
+            svi = made(make, **options)
+            return [svi.step(X, Y), svi.step(X, Y), svi.step(X, Y), svi.step(X, bad)]
+
+    np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
