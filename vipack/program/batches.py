@@ -195,7 +195,7 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
         PlateError: the guide is automatic, and would use one row's parameters for another.
     """
     plate, guide = program.batch_plate, program.guide
-    if plate is None or not isinstance(guide, AutoGuide):
+    if plate is None or not isinstance(guide, AutoGuide) or getattr(guide, "amortized", False):
         return
     for name in names:
         if not indexed:
