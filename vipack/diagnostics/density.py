@@ -38,26 +38,38 @@ class ManyPoints:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``(N,)``, minus infinity where there is no number, and gradients ``(N, D)``, zero there."""
-        gradients, values = self._graph(u)(u)
+        gradients, values = self._evaluated(u)
         finite = values.isfinite() & gradients.isfinite().all(-1)
         return torch.where(finite, values, -math.inf), torch.where(finite[:, None], gradients, 0.0)
 
-    def hessian(self, u: Tensor) -> Tensor:
-        """Second derivatives at ``u`` ``(D,)``: ``(D, D)``."""
-        found: Tensor = torch.func.jacrev(torch.func.grad(self.joint))(u)
-        return found
+    def hessian(self, u: Tensor, scale_tril: Tensor) -> Tensor:
+        """Second derivatives ``(D, D)`` at ``u`` ``(D,)`` in the coordinates ``scale_tril^-1 u``, by central differences.
 
-    def _graph(self, u: Tensor) -> Any:
+        Not every operation has a second derivative, or a finite one: that of ``logaddexp`` is NaN where its arguments
+        are far apart.
+        """
+        step = 1e-3 if u.dtype == torch.float64 else 1e-2
+        points = torch.cat([u + step * scale_tril.T, u - step * scale_tril.T])
+        gradient = self(points)[1] @ scale_tril
+        found = (gradient[: self.dim] - gradient[self.dim :]) / (2 * step)
+        return 0.5 * (found + found.T)
+
+    def _evaluated(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients and values, by the smallest graph that takes so many points, or a new one."""
         many = torch.func.vmap(self._function, randomness="different")
         if self.operations > _MOST_CAPTURED:
-            return many
-        if len(u) not in self._graphs:
+            gradients, values = many(u)
+            return gradients, values
+        size = min((n for n in self._graphs if n >= len(u)), default=len(u))
+        padded = torch.cat([u, u[-1:].expand(size - len(u), -1)]) if size > len(u) else u
+        if size not in self._graphs:
             # The program is run once; replaying its operations skips Pyro, which takes most of the time.
-            graph = make_fx(many)(u)
+            graph = make_fx(many)(padded)
             graph.graph.eliminate_dead_code()
             graph.recompile()
-            self._graphs[len(u)] = graph
-        return self._graphs[len(u)]
+            self._graphs[size] = graph
+        gradients, values = self._graphs[size](padded)
+        return gradients[: len(u)], values[: len(u)]
 
 
 class _Counter(TorchDispatchMode):

@@ -22,6 +22,7 @@ _WORK = 300_000  # operations of the whole climb
 _OVERDISPERSED = 6.0  # sds of the fit, from which half of the starts climb
 _APART = 2.0  # sds of the fit, by which different modes differ
 _MOST_MODES = 6
+_LEFT = 1e-3  # nats to be climbed yet, below which a point is a mode
 _PROPOSALS = 1_000
 _SHARE = 0.02  # of the mass, that a missed region must hold to matter
 _COVERED = 0.2  # of the draws that a region ought to hold, below which it counts as missed
@@ -98,8 +99,8 @@ def search_modes(
         if polished is None:
             continue
         found += 1
-        at, precision = polished
-        judged = _weigh(density, at, precision, u, weights, log_evidence, generator)
+        at, tril = polished
+        judged = _weigh(density, at, tril, u, weights, log_evidence, generator)
         if judged is not None:
             missed.append(judged)
     missed.sort(key=lambda each: -each.share)
@@ -136,43 +137,38 @@ def _distinct(density: ManyPoints, ends: Tensor, white: Whitening) -> Iterator[T
 
 
 def _polish(density: ManyPoints, u: Tensor, white: Whitening) -> tuple[Tensor, Tensor] | None:
-    """The mode near `u` by Newton's method, and minus the Hessian there; None where there is no peak."""
+    """The mode near `u` by Newton's method, and the Cholesky factor of its precision; None where there is no peak."""
     for _ in range(8):
-        _, gradient = density(u[None])
-        precision = -density.hessian(u)
-        scaled = white.scale_tril.T @ precision @ white.scale_tril
-        tril, failed = torch.linalg.cholesky_ex(0.5 * (scaled + scaled.T))
-        if not scaled.isfinite().all() or int(failed):
+        gradient = density(u[None])[1][0] @ white.scale_tril
+        tril, failed = torch.linalg.cholesky_ex(-density.hessian(u, white.scale_tril))
+        if int(failed) or not tril.isfinite().all():
             return None
-        move = torch.cholesky_solve((gradient[0] @ white.scale_tril)[:, None], tril)[:, 0]
-        if float(gradient[0] @ white.scale_tril @ move) < 1e-3:  # nats that are still to be climbed
-            return u, 0.5 * (precision + precision.T)
-        length = float(move.norm())
-        u = u + white.scale_tril @ move * min(1.0, 1.0 / length)
+        move = torch.cholesky_solve(gradient[:, None], tril)[:, 0]
+        if float(gradient @ move) < _LEFT:
+            return u, torch.linalg.solve_triangular(white.scale_tril.T, tril, upper=True)
+        u = u + white.scale_tril @ move * min(1.0, 1.0 / float(move.norm()))
     return None
 
 
 def _weigh(
     density: ManyPoints,
     at: Tensor,
-    precision: Tensor,
+    tril: Tensor,
     u: Tensor,
     weights: Tensor,
     log_evidence: float,
     generator: torch.Generator,
 ) -> MissedMode | None:
-    tril, failed = torch.linalg.cholesky_ex(precision.double())
-    if int(failed):
-        return None
-    dim = density.dim
+    """The mode as a missed one, or None; `tril` times its transpose is the precision there, but need not be triangular."""
+    dim, tril = density.dim, tril.double()
     drawn_z = torch.randn(_PROPOSALS, dim, dtype=torch.float64, generator=generator)
     squared = (drawn_z**2).sum(-1)
     radius = squared.median()
     inside = squared <= radius
-    proposals = at.double() + torch.linalg.solve_triangular(tril.T, drawn_z[inside].T, upper=True).T
+    proposals = at.double() + torch.linalg.solve(tril.T, drawn_z[inside].T).T
     log_p = torch.vmap(density.joint, randomness="different")(proposals.to(u.dtype)).double()
     log_p = torch.where(log_p.isfinite(), log_p, -math.inf)
-    log_q = tril.diagonal().log().sum() - 0.5 * squared[inside] - 0.5 * dim * math.log(2 * math.pi)
+    log_q = torch.linalg.slogdet(tril)[1] - 0.5 * squared[inside] - 0.5 * dim * math.log(2 * math.pi)
     log_mass = float(torch.logsumexp(log_p - log_q, 0)) - math.log(_PROPOSALS)
     share = 1 / (1 + math.exp(min(700.0, log_evidence - log_mass)))
     distance = (((u.double() - at.double()) @ tril) ** 2).sum(-1)
