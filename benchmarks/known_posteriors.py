@@ -56,6 +56,13 @@ def _truth(**moments: tuple[Any, Any]) -> Reference:
     return Reference(tuple(names), np.array(means), np.array(sds))
 
 
+def _drawn_from(name: str, distribution: Any) -> Tensor:
+    """A latent with this density over the reals, written as a factor: a model without one has nothing to learn from."""
+    value: Tensor = pyro.sample(name, dist.ImproperUniform(constraints.real, (), distribution.event_shape))
+    pyro.factor(f"{name}_density", distribution.log_prob(value))
+    return value
+
+
 # --- closed forms
 
 
@@ -120,7 +127,7 @@ def _correlated() -> Known:
     cov = 0.95 ** np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
 
     def model(cov: Tensor) -> None:
-        pyro.sample("z", dist.MultivariateNormal(torch.zeros(6), cov))
+        _drawn_from("z", dist.MultivariateNormal(torch.zeros(6), cov))
 
     return Known("correlated", model, {"cov": _f64(cov)}, _truth(z__6=(0.0, 1.0)))
 
@@ -131,8 +138,7 @@ def _funnel() -> Known:
 
     def model() -> None:
         v = pyro.sample("v", dist.Normal(0.0, width))
-        with pyro.plate("element", 3):
-            pyro.sample("x", dist.Normal(0.0, (v / 2).exp()))
+        _drawn_from("x", dist.Normal(0.0, (v / 2).exp()).expand([3]).to_event(1))
 
     return Known("funnel", model, {}, _truth(v=(0.0, width), x__3=(0.0, math.exp(width**2 / 4))))
 
@@ -140,15 +146,14 @@ def _funnel() -> Known:
 def _banana() -> Known:
     def model() -> None:
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
-        pyro.sample("b", dist.Normal(a**2, 0.5))
+        _drawn_from("b", dist.Normal(a**2, 0.5))
 
     return Known("banana", model, {}, _truth(a=(0.0, 1.0), b=(1.0, math.sqrt(2.25))))
 
 
 def _heavy_tails() -> Known:
     def model() -> None:
-        with pyro.plate("element", 3):
-            pyro.sample("z", dist.StudentT(5.0, 0.0, 1.0))
+        _drawn_from("z", dist.StudentT(5.0, 0.0, 1.0).expand([3]).to_event(1))
 
     return Known("heavy tails", model, {}, _truth(z__3=(0.0, math.sqrt(5 / 3))))
 
@@ -160,10 +165,9 @@ def _two_modes(name: str, place: float, share: float) -> Known:
     """Normals of sd 1 at -place and place; the second one has `share` of the mass."""
 
     def model() -> None:
-        z = pyro.sample("z", dist.ImproperUniform(constraints.real, (), ()))
         pyro.sample("steady", dist.Normal(0.0, 1.0))
-        parts = dist.Normal(torch.tensor([-place, place]), 1.0).log_prob(z)
-        pyro.factor("modes", (parts + torch.tensor([1 - share, share]).log()).logsumexp(-1))
+        parts = dist.Normal(torch.tensor([-place, place]), 1.0)
+        _drawn_from("z", dist.MixtureSameFamily(dist.Categorical(torch.tensor([1 - share, share])), parts))
 
     mean, second = place * (2 * share - 1), 1 + place**2
     modes = tuple({"z": _f64(at), "steady": _f64(0.0)} for at in (-place, place))

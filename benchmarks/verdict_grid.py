@@ -17,7 +17,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ __all__ = ["LIMIT", "main", "tally"]
 LIMIT = 0.2  # of an error: mean in posterior sds, sd in its logarithm
 TOLERANCE = 0.1  # nats by which the first of a comparison may fall short of the best
 NUM_DRAWS = 20_000
-STEPS = 4_000
+STEPS = 3_000
+
+Keep = Callable[[list[Result], list[dict[str, Any]]], None]
 
 GUIDES: dict[str, Any] = {
     "AutoNormal": AutoNormal,
@@ -51,12 +53,11 @@ GUIDES: dict[str, Any] = {
 }
 
 
-def honest(known: Known, guide: str, seed: int) -> vi.Fit:
+def honest(known: Known, guide: str, seed: int, engine: Any) -> vi.Fit:
     """A fit with nothing wrong but, perhaps, the guide's family."""
     if guide == "ladder":
         return vi.fit(known.model, data=known.data, seed=seed, dtype=torch.float64)
-    # Compiled at once: the seeds of a model share what was built, and a second run of the grid finds it on disk.
-    options = {"steps": STEPS, "engine": "compiled", "dtype": torch.float64}
+    options = {"steps": STEPS, "engine": engine, "dtype": torch.float64}
     return vi.fit(known.model, GUIDES[guide], data=known.data, seed=seed, **options)
 
 
@@ -73,27 +74,24 @@ def row(known: Known, fit: vi.Fit, method: str, seed: int, note: str, seconds: f
 
 
 def run(
-    models: Iterable[Known], guides: list[str], seeds: range, keep: Any
+    models: Iterable[Known], guides: list[str], seeds: Iterable[int], engine: str, keep: Keep
 ) -> tuple[list[Result], list[dict[str, Any]]]:
-    """All fits, and all comparisons of the honest ones."""
+    """All fits, and all comparisons of the honest ones; `keep` gets both after every fit."""
     rows: list[Result] = []
     comparisons: list[dict[str, Any]] = []
-    bar = tqdm(list(models), unit="model")
-    for known in bar:
-        for seed in seeds:
-            fits: dict[str, vi.Fit] = {}
-            for guide in guides:
-                bar.set_postfix_str(f"{known.name}, {guide}, seed {seed}")
-                fits |= _add(rows, known, guide, seed, "honest", functools.partial(honest, known, guide, seed))
-            full_rank = fits.get("AutoMultivariateNormal")
-            for name, saboteur in SABOTAGE.items() if full_rank is not None else ():
-                if name == "dropped mode" and not known.modes:
-                    continue
-                bar.set_postfix_str(f"{known.name}, {name}, seed {seed}")
+    for known, seed in tqdm([(known, seed) for known in models for seed in seeds], unit="model"):
+        fits: dict[str, vi.Fit] = {}
+        for guide in guides:
+            fits |= _add(rows, known, guide, seed, "honest", functools.partial(honest, known, guide, seed, engine))
+            keep(rows, comparisons)
+        full_rank = fits.get("AutoMultivariateNormal")
+        for name, saboteur in SABOTAGE.items() if full_rank is not None else ():
+            if name != "dropped mode" or known.modes:
                 wrong = functools.partial(saboteur, known, full_rank, seed)
                 _add(rows, known, "AutoMultivariateNormal", seed, name, wrong)
-            if len(fits) > 1:
-                comparisons += compare(known.name, seed, fits)
+                keep(rows, comparisons)
+        if len(fits) > 1:
+            comparisons += compare(known.name, seed, fits)
             keep(rows, comparisons)
     return rows, comparisons
 
@@ -134,9 +132,10 @@ def is_bad_and_certified(result: Result) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(argv)
+    if options.report:
+        return _finish(*_read(options.report), options.markdown)
     models = [*KNOWN, *(_from_posteriordb(options.root) if options.root else [])]
     models = [known for known in models if any(part in known.name for part in options.only)]
-    start = time.perf_counter()
 
     def keep(rows: list[Result], comparisons: list[dict[str, Any]]) -> None:
         if options.json is not None:
@@ -146,15 +145,27 @@ def main(argv: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VipackWarning)  # sabotage is full of them
         warnings.simplefilter("ignore", RuntimeWarning)
-        rows, comparisons = run(models, options.guides, range(options.seeds), keep)
-    text = report(rows, comparisons, time.perf_counter() - start)
+        rows, comparisons = run(models, options.guides, options.seeds, options.engine, keep)
+    return _finish(rows, comparisons, options.markdown)
+
+
+def _read(files: list[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
+    contents = [json.loads(file.read_text()) for file in files]
+    rows = [
+        Result(**{**r, "raw": tuple(r["raw"]), "corrected": tuple(r["corrected"])}) for c in contents for r in c["rows"]
+    ]
+    return rows, [comparison for c in contents for comparison in c["comparisons"]]
+
+
+def _finish(rows: list[Result], comparisons: list[dict[str, Any]], page: Path | None) -> int:
+    text = report(rows, comparisons)
     print(text)
-    if options.markdown is not None:
-        options.markdown.write_text(text)
+    if page is not None:
+        page.write_text(text)
     return 0
 
 
-def report(rows: list[Result], comparisons: list[dict[str, Any]], seconds: float) -> str:
+def report(rows: list[Result], comparisons: list[dict[str, Any]]) -> str:
     """The tables, as a page."""
     made = [r for r in rows if r.verdict != "ERROR"]
     parts = [_PAGE.format(models=len({r.posterior for r in rows}), seeds=len({r.seed for r in rows}), fits=len(made))]
@@ -168,8 +179,7 @@ def report(rows: list[Result], comparisons: list[dict[str, Any]], seconds: float
         parts += ["## Not fitted", *(f"- {r.posterior}, {r.method}, {r.note}" for r in rows if r.verdict == "ERROR")]
     if comparisons:
         parts += ["## Comparisons", _compared(comparisons)]
-    cores = f"{os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s)"
-    parts += [f"Made in {seconds / 60:.0f} minutes ({cores}), of which {_spent(rows)}."]
+    parts += [f"{_spent(rows)} (in sum, {os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s))."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -209,7 +219,7 @@ def _compared(comparisons: list[dict[str, Any]]) -> str:
 
 def _spent(rows: list[Result]) -> str:
     fitting, judging = sum(r.seconds for r in rows if r.seconds > 0), sum(r.diagnose_seconds for r in rows)
-    return f"{fitting / 60:.0f} went into fitting, compiling included, and {judging / 60:.0f} into verdicts"
+    return f"{fitting / 60:.0f} minutes went into fitting, compiling included, and {judging / 60:.0f} into verdicts"
 
 
 def _block(frame: pd.DataFrame) -> str:
@@ -294,7 +304,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, help="also fit the posteriors of posteriordb in this folder")
     parser.add_argument("--only", nargs="*", default=[""], help="models whose names contain one of these")
     parser.add_argument("--guides", nargs="*", default=list(GUIDES), choices=list(GUIDES))
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--engine", default="compiled", help="of the honest fits; what it builds serves every seed")
+    parser.add_argument(
+        "--report", type=Path, nargs="*", help="make the tables of these earlier --json files, fit nothing"
+    )
     parser.add_argument("--json", type=Path, help="write all rows here, after each model")
     parser.add_argument("--markdown", type=Path, help="write the tables here")
     return parser
