@@ -1,10 +1,21 @@
 """What every test starts from, and what none may change."""
 
+import os
 import signal
+from pathlib import Path
 
 import pyro
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_cache_of_compiled_steps(tmp_path_factory):
+    """Shared by the workers of a run; a folder named in the environment is kept from run to run."""
+    if "VIPACK_CACHE" not in os.environ:
+        base = tmp_path_factory.getbasetemp()
+        root: Path = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        os.environ["VIPACK_CACHE"] = str(root / "vipack-cache")
 
 
 @pytest.fixture(autouse=True, scope="session")

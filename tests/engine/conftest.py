@@ -1,0 +1,21 @@
+"""What tests of the engine share."""
+
+import pytest
+
+from vipack.engine import compiler
+
+_REMEMBERED = (compiler.cache_folder, compiler.interpreter, compiler.start_interpreter)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of the test's own."""
+    monkeypatch.setenv("VIPACK_CACHE", str(tmp_path / "cache"))
+    _forget()
+    yield tmp_path / "cache" / "engine"
+    _forget()
+
+
+def _forget():
+    for function in _REMEMBERED:
+        function.cache_clear()

@@ -1,0 +1,37 @@
+"""A captured step of a small program, for tests that look inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vipack.engine.capture import Graph, capture
+from vipack.program import Arguments, Program
+from vipack.training.prepare import prepare
+
+__all__ = ["Captured", "captured"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    program: Program
+    loss: Any
+    batch: Arguments
+    graph: Graph
+
+
+def captured(model, guide, data=(), *, loss=None, seed=0, batch_size=None, dtype=None):
+    prepared = prepare(
+        model,
+        guide,
+        data=data,
+        fixed=None,
+        loss=loss,
+        batch_size=batch_size,
+        batch_plate=None,
+        seed=seed,
+        device=None,
+        dtype=dtype,
+    )
+    graph = capture(prepared.program, prepared.loss, prepared.first)
+    return Captured(prepared.program, prepared.loss, prepared.first, graph)

@@ -1,0 +1,92 @@
+"""Draws are lifted in the order of the program, and whatever cannot be lifted stays where it is."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer.autoguide import AutoNormal
+from torch.distributions import constraints
+
+from tests.engine.steps import captured
+from vipack.engine.capture import leaves_of
+from vipack.engine.noise import lift_draws
+
+Y = torch.tensor([0.3, -0.8, 1.9, 0.4])
+
+
+def normal(y):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(a + b.sum(), 1.0), obs=y)
+
+
+def rated(y):
+    rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(rate, 1.0), obs=y)
+
+
+def rated_guide(y):
+    shape = pyro.param("shape", torch.tensor(2.0), constraint=constraints.positive)
+    pyro.sample("rate", dist.Gamma(shape, 1.0))
+
+
+def mixed_guide(y):
+    """A normal, a Gamma that depends on a parameter, and a normal again."""
+    pyro.sample("before", dist.Normal(pyro.param("at", torch.tensor(0.0)), 1.0), infer={"is_auxiliary": True})
+    rated_guide(y)
+    pyro.sample("after", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+
+
+def subsampled(y):
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(y), subsample_size=2) as rows:
+        pyro.sample("y", dist.Normal(a, 1.0), obs=y[rows])
+
+
+def lifted_and_whole(model, guide, seed=7):
+    """One step by the lifted graph on its own draws, and by the captured graph, from the same generator."""
+    found = captured(model, guide, Y)
+    lifted = lift_draws(found.graph)
+    inputs = [found.program.parameters.unconstrained[n].detach() for n in found.graph.layout.names]
+    inputs += leaves_of(found.batch)[0]
+    torch.manual_seed(seed)
+    whole, end = found.graph.module(*inputs), torch.get_rng_state()
+    torch.manual_seed(seed)
+    draws = [draw() for draw in lifted.draws]
+    parts = lifted.module(*draws, *inputs)
+    assert torch.equal(torch.get_rng_state(), end)
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.equal(one, other)
+    return lifted, draws
+
+
+def test_normals_are_lifted():
+    lifted, draws = lifted_and_whole(normal, AutoNormal)
+    assert [draw.shape for draw in lifted.draws] == [(), (3,)]
+    assert all(draw.standard_normal for draw in lifted.draws)
+    assert lifted.random_inside == ()
+    assert [tuple(value.shape) for value in draws] == [(), (3,)]
+
+
+def test_a_draw_that_depends_on_a_parameter_stays():
+    lifted, _ = lifted_and_whole(rated, rated_guide)
+    assert lifted.draws == ()
+    assert len(lifted.random_inside) == 1
+
+
+def test_what_comes_after_a_draw_that_stays_stays_too():
+    """Else the numbers would be drawn in another order."""
+    lifted, _ = lifted_and_whole(rated, mixed_guide)
+    assert len(lifted.draws) == 1
+    assert len(lifted.random_inside) == 2
+
+
+def test_the_rows_of_a_plate_are_lifted():
+    lifted, draws = lifted_and_whole(subsampled, AutoNormal)
+    assert lifted.random_inside == ()
+    kinds = {draw.dtype for draw in lifted.draws}
+    assert kinds == {torch.float32, torch.int64}
+    assert any(sorted(value.tolist()) == [0, 1, 2, 3] for value in draws if value.dtype == torch.int64)
