@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ class Bridge:
         try:
             self._library = library = ctypes.CDLL(str(path))
         except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink()  # to be compiled anew with the next step
             raise NativeError(f"{path.name} does not load: {error}") from error
         library.vipack_table.restype = ctypes.c_void_p
         library.vipack_table_error.restype = ctypes.c_char_p
