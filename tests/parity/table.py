@@ -51,7 +51,7 @@ class Case:
 
     Attributes:
         compiled: in the default run; the others are compiled in the slow one.
-        loop: whether the C++ loop takes the step, rather than Inductor's own artifact.
+        without: tiers that cannot run it, so that the run stays below.
         single: whether the program itself holds tensors of single precision, so that it cannot run in double.
     """
 
@@ -61,7 +61,7 @@ class Case:
     loss: Any = None
     options: dict[str, Any] = field(default_factory=dict)
     compiled: bool = False
-    loop: bool = True
+    without: tuple[str, ...] = ()
     single: bool = False
 
     def arguments(self) -> dict[str, Any]:

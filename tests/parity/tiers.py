@@ -29,28 +29,39 @@ class Step:
 
 
 @functools.cache
-def fitted(name, engine, *, double=False):
-    case = CASES[name]
-    data = as_double(case.data) if double else case.data
-    arguments = {**case.arguments(), "data": data}
-    return vi.fit(**arguments, steps=STEPS, seed=1, engine=engine, progress=False)
+def fitted(name, engine):
+    """In the "traced" tier and above, by the graphs that :func:`captured` made."""
+    if engine == "traced":
+        return captured(name)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        if engine != "eager":
+            graphs = iter([graph for graph, _, _ in captured(name)[1]])
+            patch.setattr(tiers, "capture", lambda *arguments: next(graphs))
+        return fit(name, engine)
 
 
 @functools.cache
-def traced_with_gradients(name):
-    """The traced fit; and for every graph that it captured, its step and the step that ``pyro.infer.SVI`` takes there."""
-    pairs = []
+def captured(name):
+    """The traced fit; and of every graph that it captured, the graph, its step, and the step that Pyro takes there."""
+    found = []
     capture = tiers.capture
 
     def recording(program, loss, arguments):
         graph = capture(program, loss, arguments)
-        pairs.append((graph_step(graph, program, arguments), pyro_step(graph.layout.names, program, loss, arguments)))
+        theirs = pyro_step(graph.layout.names, program, loss, arguments)
+        found.append((graph, graph_step(graph, program, arguments), theirs))
         return graph
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiers, "capture", recording)
-        fit = fitted(name, "traced")
-    return fit, pairs
+        return fit(name, "traced"), found
+
+
+def fit(name, engine, *, double=False):
+    case = CASES[name]
+    data = as_double(case.data) if double else case.data
+    arguments = {**case.arguments(), "data": data}
+    return vi.fit(**arguments, steps=STEPS, seed=1, engine=engine, progress=False)
 
 
 def graph_step(graph, program, arguments):
