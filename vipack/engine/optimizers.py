@@ -245,19 +245,22 @@ class TorchOptimizer(FitOptimizer):
         return self._optimizer
 
 
-def make_optimizer(optim: Any, parameters: Parameters, num_steps: int | None) -> FitOptimizer:
+def make_optimizer(
+    optim: Any, parameters: Parameters, num_steps: int | None, rate: float | None = None
+) -> FitOptimizer:
     """The optimizer of one fit.
 
     Args:
         optim: None for the default, a ``pyro.optim`` optimizer or schedule, a ``torch.optim`` class, or a callable that
             makes a ``torch.optim`` optimizer (or a pair of one and its schedule) from a list of parameters.
         num_steps: how long the run will be, for the default's schedule; None if not known.
+        rate: the default's learning rate where it is not to be 0.02.
 
     Raises:
         OptimizerError: anything else.
     """
     if optim is None:
-        return TorchOptimizer(default_optimizer(num_steps), parameters)
+        return TorchOptimizer(default_optimizer(num_steps, rate or LEARNING_RATE), parameters)
     if isinstance(optim, PyroOptim):
         return PyroOptimizer(optim, parameters)
     if isinstance(optim, Optimizer):
@@ -295,14 +298,14 @@ class CosineRate:
         return np.asarray(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
-def default_optimizer(num_steps: int | None) -> Factory:
-    """Adam at rate 0.02, decaying along a half cosine to a hundredth of it at the last of `num_steps`.
+def default_optimizer(num_steps: int | None, rate: float = LEARNING_RATE) -> Factory:
+    """Adam at rate 0.02, or another, decaying along a half cosine to a hundredth of it at the last of `num_steps`.
 
     With no known end the rate stays constant until :meth:`FitOptimizer.cool` is called.
     """
 
     def make(params: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler]:
-        optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99))
         return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
 
     return make

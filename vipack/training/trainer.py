@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import warnings
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ import torch
 
 from vipack.engine.optimizers import make_optimizer
 from vipack.engine.tiers import Engine, Tier, TieredEngine
-from vipack.errors import CheckpointError, GuideError
+from vipack.errors import CheckpointError, DivergenceWarning, GuideError
 from vipack.program import RandomState, seeded
-from vipack.training.callbacks import Callback
+from vipack.training.averaging import Average
+from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
 from vipack.training.ladder.report import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.prepare import Prepared
+from vipack.training.recovery import ATTEMPTS, Exploding, slower
 from vipack.training.stopping import Converged, StopRule
 from vipack.types import Stopped, StopReason
 
@@ -39,6 +42,8 @@ class Plan:
     Attributes:
         steps: total; None trains until converged.
         label: of the progress bar.
+        average: end with the mean of the later iterates.
+        rate: the default optimizer's learning rate where it is not its own.
     """
 
     steps: int | None
@@ -49,6 +54,8 @@ class Plan:
     checkpoint: Checkpoint | None
     tier: Tier = "auto"
     label: str = ""
+    average: bool = False
+    rate: float | None = None
 
 
 class Trainer:
@@ -61,7 +68,7 @@ class Trainer:
         self.rows = prepared.rows
         self.loss = _own_loss(prepared.loss, plan.seed)
         self._optim_name = describe_optimizer(optim)
-        self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps)
+        self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
         self._tier = _settled_tier(plan)
         self.engine: Engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
         self.state = RunState(
@@ -72,6 +79,8 @@ class Trainer:
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
         self.stages = Stages()  # of the ladder, where there was no guide, and
         self.family: dict[str, Any] | None = None  # what makes the guide that it found
+        self._average: Average | None = None
+        self._slowed = 0  # times that the learning rate was lowered after a divergence
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
 
@@ -94,6 +103,7 @@ class Trainer:
             return
         look_first = again or self.stopped.reason is StopReason.INTERRUPTED
         if self.plan.steps is not None:
+            self._average_from(self.plan.steps // 2)
             self.train_until(self.plan.steps, self.plan.rules, look_first=look_first)
             return
         others = tuple(rule for rule in self.plan.rules if not isinstance(rule, Converged))
@@ -106,6 +116,7 @@ class Trainer:
             if not self.optimizer.cool(self.state.step, length):
                 return
             self._settled, self._cooling_end = self.stopped, self.state.step + length
+            self._average_from(self.state.step)
             look_first = False
         self.train_until(self._cooling_end, others, look_first=look_first)
         settled = self._settled
@@ -117,27 +128,77 @@ class Trainer:
         end = self._cooling_end if self.plan.steps is None else self.plan.steps
         if end is not None and self.state.step >= end:
             self.optimizer.cool(self.state.step, num_steps)
+            self._average = None
+            self._average_from(self.state.step + num_steps // 2)
         self.train_until(self.state.step + num_steps, self.plan.rules)
 
     def train_until(self, last_step: int, rules: tuple[StopRule, ...], *, look_first: bool = False) -> None:
-        """Train until `last_step` steps are done in all, or something ends the run before."""
+        """Train until `last_step` steps are done in all, or something ends the run before.
+
+        After a divergence the default optimizer goes on from the best state with a smaller learning rate.
+
+        Warns:
+            DivergenceWarning: the run diverged for good.
+        """
         if last_step > self.state.step and not self.program.parameters.unconstrained:
             raise GuideError(
                 "the guide and the model have no parameters, so there is nothing to train; declare some with pyro.param, "
                 "or pass steps=0 to evaluate the guide as it is."
             )
+        self._run(last_step, rules, look_first=look_first)
+        while self.stopped.reason is StopReason.DIVERGED and self._slow_down(last_step):
+            self._run(last_step, rules)
+        if self.stopped.reason is StopReason.DIVERGED:
+            self._go_to_best()
+            warnings.warn(
+                DivergenceWarning(
+                    f"{self.stopped.detail}, the best finite state; lower the learning rate or clip gradients."
+                ),
+                stacklevel=4,
+            )
+        elif self.stopped.reason is StopReason.STEPS and self._average is not None:
+            self._average.install(self.program.parameters)
+
+    def _run(self, last_step: int, rules: tuple[StopRule, ...], *, look_first: bool = False) -> None:
+        callbacks = self.plan.callbacks
+        if self._average is not None:
+            callbacks = (*callbacks, Every(self._average.period, self._average))
+        if self._optim_name == "default":
+            rules = (*rules, Exploding())
         run = Run(
             engine=self.engine,
             expected_steps=self.plan.steps or _LIKELY_STEPS,
             parameters=self.program.parameters,
             rules=rules,
-            callbacks=self.plan.callbacks,
+            callbacks=callbacks,
             progress=self.plan.progress,
             checkpoint=self.plan.checkpoint,
             save=self._save_checkpoint,
             label=self.plan.label,
         )
         run(self.state, last_step, look_first=look_first)
+
+    def _average_from(self, step: int) -> None:
+        if self.plan.average and self._average is None:
+            self._average = Average(step)
+
+    def _go_to_best(self) -> None:
+        assert self.state.best is not None
+        self.program.parameters.load_state(self.state.best)
+
+    def _slow_down(self, last_step: int) -> bool:
+        """Go back to the best state with a smaller learning rate; False where that has been tried enough, or is the user's."""
+        if self._optim_name != "default" or self._slowed == ATTEMPTS or self.state.step >= last_step:
+            return False
+        self._slowed += 1
+        self._go_to_best()
+        self.optimizer = slower(self.optimizer, self.program.parameters)
+        report = self.engine.report
+        self.engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
+        self.engine.report.steps.update(report.steps)
+        if self._average is not None:
+            self._average = Average(max(self._average.start, (self.state.step + last_step) // 2))
+        return True
 
     def content(self) -> dict[str, Any]:
         """Everything but the data that a file needs to go on bit for bit."""
@@ -159,6 +220,8 @@ class Trainer:
             "batch_plate": self.program.batch_plate.name if self.program.batch_plate else None,
             "stopped": [self.stopped.reason.name, self.stopped.detail],
             "engine_steps": dict(self.engine.report.steps),
+            "average": None if self._average is None else self._average.state(),
+            "slowed": self._slowed,
             "family": self.family,
             "stages": self.stages.plain(),
         }
@@ -175,6 +238,9 @@ class Trainer:
         self.state.best = content["best"]
         self.state.best_loss, self.state.best_step = content["best_loss"], content["best_step"]
         self._cooling_end = content["cooling_end"]
+        average = content.get("average")
+        self._average = None if average is None else Average.from_state(average)
+        self._slowed = content.get("slowed", 0)
         self.family, self.stages = content.get("family"), Stages.from_plain(content.get("stages", []))
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])

@@ -58,7 +58,7 @@ def best_on_paths(surface: Surface, paths: Sequence[Path], *, memory: int, dense
     eps = torch.randn(_FIRST_DRAWS, surface.dim, dtype=paths[0].points[0].dtype)
     offers = [(p, k, g) for p in paths for k in _chosen(p) for g in _learned(p, k, memory, dense)]
     for (path, k, gaussian), value in zip(offers, _bounds(surface, [g for *_, g in offers], eps), strict=True):
-        found.append((float(value.mean()), path, k, gaussian))
+        found.append((_surely(value), path, k, gaussian))
     found.sort(key=lambda item: item[0], reverse=True)
     finalists = [gaussian for *_, gaussian in found[:_FINALISTS]]
     if dense:
@@ -66,9 +66,16 @@ def best_on_paths(surface: Surface, paths: Sequence[Path], *, memory: int, dense
             finalists += _exact(surface, *place)
     eps = torch.randn(_LAST_DRAWS // 2, surface.dim, dtype=eps.dtype)
     values = _bounds(surface, finalists, torch.cat([eps, -eps]))
-    best = int(values.mean(1).argmax())
-    folded = 0.5 * (values[best, : len(eps)] + values[best, len(eps) :])
-    return finalists[best], Estimate(float(folded.mean()), float(folded.std()) / math.sqrt(len(eps)))
+    folded = 0.5 * (values[:, : len(eps)] + values[:, len(eps) :])
+    best = max(range(len(finalists)), key=lambda place: _surely(folded[place]))
+    mean = float(folded[best].mean())
+    return finalists[best], Estimate(mean, float(folded[best].std()) / math.sqrt(len(eps)))
+
+
+def _surely(values: Tensor) -> float:
+    """A mean less its standard error: of many noisy bounds the highest would be the luckiest."""
+    lower = float(values.mean() - values.std() / math.sqrt(len(values)))
+    return lower if math.isfinite(lower) else -math.inf
 
 
 def _bounds(surface: Surface, gaussians: Sequence[Gaussian], eps: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ class Effort:
     Attributes:
         num_starts, path_steps: of the ascent.
         gaussian_steps, gaussian_draws, flow_steps, flow_draws: gradient steps, and draws for each.
+        gaussian_rate, flow_rate: learning rates at the start. At 0.02 a flow of the centred eight schools came to an ESS
+            of 74% of the draws, at 0.01 to 95%, at 0.005 to 99%.
         judged_by: draws that judge a stage.
         dense: full covariances, and a flow.
         rank: of the covariance's part beside its diagonal where it is not dense; 0 for a diagonal.
@@ -34,6 +36,8 @@ class Effort:
     gaussian_draws: int = 16
     flow_steps: int = 4_000
     flow_draws: int = 64
+    gaussian_rate: float = 0.02
+    flow_rate: float = 0.005
     judged_by: int = 4_000
     dense: bool = True
     rank: int = 0

@@ -16,6 +16,7 @@ from vipack.training.callbacks import ProgressBar
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
 from vipack.training.ladder.paths import climb
+from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Family, Make, Rung, estimate, train_rung
 from vipack.training.ladder.surface import Surface
@@ -56,20 +57,21 @@ class _Ladder:
 
     def climbed(self) -> Trainer:
         effort = self._effort
-        first = self._first_rung(*self._candidate())
-        best = first
+        candidate, bound, num_steps = self._candidate()
+        check_proper(self._surface, candidate)
+        best = self._first_rung(candidate, bound, num_steps)
         dim = self._surface.dim
         if effort.dense:
             family = Family("gaussian", dim)
         else:
             family = Family("low-rank", dim, effort.rank) if effort.rank else Family("diagonal", dim)
-        best = self._try("gaussian", family, best, effort.gaussian_steps, effort.gaussian_draws)
+        best = self._try("gaussian", family, best, effort.gaussian_steps, effort.gaussian_draws, effort.gaussian_rate)
         if not effort.dense:
             self._skip("flow", f"{dim} unconstrained dimensions are too many for one")
-        elif best.excellent():
+        elif self._ended is None and best.excellent():
             self._skip("flow", "the Gaussian's weights are even: nothing left to gain")
         else:
-            best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws)
+            best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
         trainer = best.trainer
         trainer.stages = Stages.of(self._stages)
         trainer.family = asdict(best.family)
@@ -109,13 +111,13 @@ class _Ladder:
 
     # --- the stages after it
 
-    def _try(self, name: str, family: Family, best: Rung, steps: int, draws: int) -> Rung:
+    def _try(self, name: str, family: Family, best: Rung, steps: int, draws: int, rate: float) -> Rung:
         if self._ended is not None:
             self._skip(name, f"the run had ended ({self._ended.reason.value})")
             return best
         started = time.perf_counter()
         try:
-            new = self._rung(family, best.gaussian(), name, steps, draws)
+            new = self._rung(family, best.gaussian(), name, steps, draws, rate)
         except NonFiniteError as error:
             self._note(name, None, None, 0, started, False, f"could not start: {error}")
             return best
@@ -127,8 +129,8 @@ class _Ladder:
         self._note(name, estimate(new.log_weights), gain, new.trainer.state.step, started, kept, why)
         return new if kept else best
 
-    def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int) -> Rung:
-        plan = replace(self._plan, rules=self._rules(), label=name)
+    def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int, rate: float | None = None) -> Rung:
+        plan = replace(self._plan, rules=self._rules(), label=name, rate=rate)
         return train_rung(
             self._make, plan, family, at, self._surface, steps=steps, draws=draws, judged_by=self._effort.judged_by
         )

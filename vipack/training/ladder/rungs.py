@@ -17,8 +17,6 @@ from vipack.diagnostics import importance
 from vipack.guides import Flow, Whitened
 from vipack.objectives import StickingTheLanding
 from vipack.program import seeded
-from vipack.training.averaging import Average
-from vipack.training.callbacks import Every
 from vipack.training.ladder.candidates import Gaussian
 from vipack.training.ladder.surface import Surface
 from vipack.training.prepare import Prepared
@@ -28,7 +26,7 @@ from vipack.types import Estimate
 __all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "train_rung"]
 
 _BLOCKS = 4  # of draws, each with a k-hat of its own
-_KHAT, _SHARE, _GAP = 0.6, 0.98, 0.01  # of weights that leave nothing to gain; the gap in nats
+_KHAT, _SHARE, _FLAT, _GAP = 0.6, 0.98, 0.99, 0.01  # of weights that leave nothing to gain; the gap in nats
 _SHIFT, _STRETCH = 0.02, 0.03  # likewise, what the weights may change of a mean (in sd) and of a log sd
 
 
@@ -69,7 +67,8 @@ class Rung:
     def excellent(self) -> bool:
         """Whether a better guide would change no answer: the weights are even, and change no mean and no sd."""
         blocks = [importance(part) for part in self.log_weights.chunk(_BLOCKS)]
-        if max(block.khat for block in blocks) > _KHAT or min(block.ess_share for block in blocks) < _SHARE:
+        share, khat = min(block.ess_share for block in blocks), max(block.khat for block in blocks)
+        if share < _SHARE or (share < _FLAT and khat > _KHAT):  # of weights nearly even a k-hat says nothing
             return False
         weights = torch.from_numpy(np.exp(importance(self.log_weights).log_weights))[:, None]
         gap = float(torch.logsumexp(self.log_weights, 0)) - math.log(len(self.u)) - float(self.log_weights.mean())
@@ -116,13 +115,9 @@ def train_rung(
     """
     prepared = make(guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
     prepared.check.raise_if_bad()
-    average = Average(steps // 2)
-    own = replace(plan, steps=steps, callbacks=(*plan.callbacks, Every(average.period, average)))
-    trainer = Trainer(prepared, own, None)
+    trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
     if steps:
         trainer.train()
-        average.install(trainer.program.parameters)
-    trainer.plan = replace(own, callbacks=plan.callbacks)
     return Rung(trainer, family, *_judged(trainer, surface, judged_by))
 
 
