@@ -51,6 +51,7 @@ def test_kinds_of_fit_are_counted_apart():
 
 def test_the_page_is_made_again_from_the_file(tmp_path, capsys):
     comparisons = [{"posterior": "toy", "seed": 0, "first": "Flow", "short": 0.05, "z": [0.5, -1.5, 2.5, float("nan")]}]
+    comparisons[0]["heavy"] = [False, False, True, False]
     content = {"rows": [dataclasses.asdict(row) for row in ROWS], "comparisons": comparisons}
     (tmp_path / "grid.json").write_text(json.dumps(content))
     page = tmp_path / "grid.md"
@@ -61,6 +62,7 @@ def test_the_page_is_made_again_from_the_file(tmp_path, capsys):
     assert "in 100.0% of 1 comparisons" in text
     assert "Of 3 paired differences" in text
     assert "33.3% were within one standard error" in text
+    assert "of the other 2, 50.0% and 100.0%." in text
 
 
 @pytest.fixture(scope="module")
