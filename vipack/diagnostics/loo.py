@@ -1,0 +1,123 @@
+"""Leave-one-out predictive accuracy from an approximate posterior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vipack.diagnostics.importance import importance
+from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.errors import UsageError
+from vipack.posterior import Posterior
+from vipack.types import Estimate
+
+__all__ = ["Loo", "loo"]
+
+Array = npt.NDArray[np.float64]
+
+KHAT_LIMIT = 0.7
+
+
+@dataclass(frozen=True)
+class Loo:
+    """Expected log predictive density of N observations, each predicted from the others; in nats.
+
+    Attributes:
+        elpd: their sum, with the standard error that the scatter between observations gives.
+        effective_parameters: ``p_loo``, by how much the same data are predicted better when they are not left out.
+        names: of the observations, as ``y[3]``.
+        elpds, khats: of each observation, ``(N,)``; above 0.7 the observation is so influential that its estimate is
+            unreliable.
+        khat: of the weights that correct for the guide being an approximation.
+    """
+
+    elpd: Estimate
+    effective_parameters: float
+    names: tuple[str, ...]
+    elpds: Array
+    khats: Array
+    khat: float
+
+    @property
+    def influential(self) -> tuple[str, ...]:
+        """Observations whose k-hat is above 0.7, the highest first."""
+        order = np.argsort(-self.khats)
+        return tuple(self.names[i] for i in order if self.khats[i] > KHAT_LIMIT)
+
+    def __str__(self) -> str:
+        lines = [
+            f"elpd {self.elpd} nats over {len(self.names)} observations, about {self.effective_parameters:.1f} parameters"
+        ]
+        if self.khat > KHAT_LIMIT:
+            lines.append(f"  not to be believed: the guide's own k-hat is {self.khat:.2f}; fit a better guide")
+        elif self.influential:
+            shown = ", ".join(self.influential[:5]) + (", ..." if len(self.influential) > 5 else "")
+            lines.append(
+                f"  {len(self.influential)} observations have k-hat above {KHAT_LIMIT} ({shown}): fit without them to be sure"
+            )
+        return "\n".join(lines)
+
+
+def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int = 0) -> Loo:
+    """Pareto-smoothed leave-one-out cross-validation with draws from a guide instead of the posterior.
+
+    The weights of observation i are ``p(z, y) / q(z) / p(y_i | z)``: the guide is corrected for together with leaving the
+    observation out. Plain PSIS-LOO takes q for the posterior.
+
+    Args:
+        num_draws: S.
+
+    Raises:
+        UsageError: the model observes nothing, an observation has no density given the latents (discrete latents are
+            summed out), or every latent belongs to one row, which is then left to its prior.
+
+    Source: Magnusson, Andersen, Jonasson, Vehtari (2019), arXiv:1904.10679, equation 9; Vehtari, Gelman, Gabry (2017).
+    """
+    posterior = posterior_of(source)
+    positive("num_draws", num_draws, 100)
+    draws = posterior.draws(num_draws, seed=seed)
+    if draws.row_log_weights is not None:
+        raise UsageError(
+            "every latent belongs to one row of the data, so that leaving the row out leaves its latent to the prior; "
+            "hold rows out and compare their evidence instead."
+        )
+    likelihood = posterior.log_likelihood(draws.latents)
+    if not likelihood:
+        raise UsageError(
+            "no observation has a density of its own: the model observes nothing, or sums out discrete latents; "
+            "leave-one-out needs independent observations given the latents."
+        )
+    names, table = _observations(posterior, {name: value.cpu().double().numpy() for name, value in likelihood.items()})
+    log_weights = draws.log_weights.cpu().numpy()
+    own = importance(log_weights)
+    each = [importance(log_weights - column) for column in table.T]
+    elpds = np.array([_log_mean(w.log_weights, column) for w, column in zip(each, table.T, strict=True)])
+    fitted = np.array([_log_mean(own.log_weights, column) for column in table.T])
+    count = len(elpds)
+    se = float(elpds.std(ddof=1)) * math.sqrt(count) if count > 1 else math.nan
+    khats = np.array([w.khat for w in each])
+    return Loo(Estimate(float(elpds.sum()), se), float((fitted - elpds).sum()), names, elpds, khats, own.khat)
+
+
+def _observations(posterior: Posterior, likelihood: dict[str, Array]) -> tuple[tuple[str, ...], Array]:
+    """Names and log densities ``(S, N)`` of the observations that are not masked."""
+    names: list[str] = []
+    columns: list[Array] = []
+    for site, value in likelihood.items():
+        shape = value.shape[1:]
+        mask = posterior.observed_masks.get(site)
+        kept = np.ones(shape, dtype=bool) if mask is None else np.broadcast_to(mask.cpu().numpy(), shape)
+        for index in np.ndindex(*shape):
+            if kept[index]:
+                names.append(site + (f"[{', '.join(map(str, index))}]" if index else ""))
+        columns.append(value[:, kept] if shape else value[:, None])
+    return tuple(names), np.concatenate(columns, axis=1)
+
+
+def _log_mean(log_weights: Array, values: Array) -> float:
+    total = log_weights + values
+    top = total.max()
+    return float(top + np.log(np.exp(total - top).sum()))
