@@ -19,6 +19,7 @@ from vipack.engine.promotion import Again, Promotion
 from vipack.engine.rates import Rates
 from vipack.engine.runner import Batches, GraphRunner
 from vipack.engine.tiers import NonFiniteStep, Tier
+from vipack.engine.watch import Watch
 from vipack.errors import NonFiniteError
 from vipack.program import Program
 from vipack.types import EngineReport
@@ -66,6 +67,7 @@ class RestartsEngine:
         self._memory = _StackedMemory(program, graph, optimizer, starts)
         self._runners: dict[Hashable, GraphRunner] = {}
         self._promotions: dict[Hashable, Promotion] = {}
+        self._watches: list[Watch] = []
         self._history: list[np.ndarray] = []
         self.leader = 0
         self._add(batches, graph)
@@ -77,6 +79,7 @@ class RestartsEngine:
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """Take `num_steps` steps with every start; the losses are the leader's (nats)."""
+        self._look_around()
         made: list[np.ndarray] = []
         left = num_steps
         while left > 0:
@@ -112,6 +115,13 @@ class RestartsEngine:
         self.leader = start
         self._memory.publish(start)
 
+    def _look_around(self) -> None:
+        """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
+        if any(watch.outdated() for watch in self._watches):
+            for promotion in self._promotions.values():
+                promotion.stop()
+            self._runners, self._promotions, self._watches = {}, {}, []
+
     def _graph(self, batches: Batches) -> Graph:
         return capture(self._program, self._loss, batches.peek())
 
@@ -126,6 +136,7 @@ class RestartsEngine:
         self.report.capture_seconds += runner.seconds
         size = batches.upcoming()[0]
         self._runners[size] = runner
+        self._watches.append(graph.watch)
         self._promotions[size] = Promotion(runner, self._memory, self._tier, self.report)
         return runner
 

@@ -103,7 +103,7 @@ def assemble(
     slots = [len(unit.rule.state) for unit in units]
     num_parameters = sum(len(unit.places) for unit in units)
 
-    def step(*flat: Tensor) -> list[Tensor]:
+    def around(flat: Sequence[Tensor], program: Callable[..., Sequence[Tensor]]) -> list[Tensor]:
         take = _Taker(flat)
         draws, values = take(num_draws), take(num_units)
         states = [take(number) for number in slots]
@@ -116,7 +116,7 @@ def assemble(
         )
         parts = _split(units, values, num_parameters)
         batch = [v.index_select(0, rows[0]) if g else v for v, g in zip(data, feed.gathered, strict=True)]
-        loss, *outputs = main(*fixed, *draws, *parts, *held, *batch, *rows)
+        loss, *outputs = program(*fixed, *draws, *parts, *held, *batch, *rows)
         gradients, new_buffers = outputs[:num_parameters], outputs[num_parameters:]
         new_values, new_states = [], []
         for unit, value, state in zip(units, values, states, strict=True):
@@ -140,20 +140,108 @@ def assemble(
         *(() if feed.indices is None else (feed.indices,)),
     ]
     examples = [*own, *common]
-    whole: Any = step
-    if copies is not None:
-        shared: list[int | None] = [None] * len(common)
-        for place, separate in enumerate(feed.own):
-            shared[1 + len(constants) + place] = 0 if separate else None
-        whole = torch.vmap(step, in_dims=(*(0 for _ in own), *shared), randomness="different")
-    with torch.no_grad():
-        traced = make_fx(functionalize(whole, remove="mutations"), tracing_mode="fake", _allow_non_fake_inputs=True)
-        module = traced(*examples)
+    if copies is None and _is_pure(main):
+        module = _enclosed(around, main, examples)
+    else:
+        whole: Any = lambda *flat: around(flat, main)  # noqa: E731
+        if copies is not None:
+            shared: list[int | None] = [None] * len(common)
+            for place, separate in enumerate(feed.own):
+                shared[1 + len(constants) + place] = 0 if separate else None
+            whole = torch.vmap(whole, in_dims=(*(0 for _ in own), *shared), randomness="different")
+        module = _traced(whole, examples)
     module.graph.set_codegen(fx.graph.CodeGen())
     changed = num_units + sum(slots) + len(buffers)
     module = _simplified(module)
     _write_back(module, range(num_draws, num_draws + changed))
     return StepGraph(module, tuple(units), tuple(constants), tuple(examples), num_draws, width)
+
+
+def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.GraphModule:
+    with torch.no_grad():
+        pure = functionalize(function, remove="mutations")
+        module: fx.GraphModule = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+    return module
+
+
+def _is_pure(module: fx.GraphModule) -> bool:
+    """Let nothing in a graph be written in place, if that takes no more than another name of the operator."""
+    place = {node: i for i, node in enumerate(module.graph.nodes)}
+    for node in module.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+            continue
+        written, pure = node.args[0], _without_writing(node.target)
+        owned = written.op == "call_function" and not _may_alias(written.target)
+        if pure is None or not owned or any(_may_alias(user.target) for user in written.users if user is not node):
+            return False
+        for user in [user for user in written.users if place[user] > place[node]]:
+            user.replace_input_with(written, node)
+        node.target = pure
+    return True
+
+
+def _without_writing(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    name = target._schema.name.split("::")[1]
+    packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(packet, target._overloadname, None)
+
+
+def _may_alias(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload):
+        return True
+    return any(result.alias_info is not None for result in target._schema.returns)
+
+
+def _enclosed(
+    around: Callable[[Sequence[Tensor], Callable[..., Sequence[Tensor]]], list[Tensor]],
+    main: fx.GraphModule,
+    examples: Sequence[Tensor],
+) -> fx.GraphModule:
+    """What `around` does, with the nodes of `main` put where it calls its program: they need not be traced again."""
+    results = [node.meta["val"] for node in _output(main).args[0]]
+    results = [torch.zeros(tuple(value.shape), dtype=value.dtype) for value in results]
+
+    def apart(*flat: Tensor) -> list[Tensor]:
+        given: list[Tensor] = []
+
+        def program(*inputs: Tensor) -> Sequence[Tensor]:
+            given.extend(inputs)
+            return flat[len(examples) :]
+
+        outputs = around(flat[: len(examples)], program)
+        return [*given, *outputs]
+
+    shell = _traced(apart, [*examples, *results])
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    nodes = list(shell.graph.nodes)
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    late = set(placeholders[len(examples) :])
+    for node in nodes:
+        if node in late or late.intersection(node.all_input_nodes):
+            late.add(node)
+        else:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    num_given = sum(node.op == "placeholder" for node in main.graph.nodes)
+    ends = list(_output(shell).args[0])
+    inner: dict[fx.Node, fx.Node] = {}
+    given = iter(ends[:num_given])
+    for node in main.graph.nodes:
+        if node.op == "placeholder":
+            inner[node] = copies[next(given)]
+        elif node.op != "output":
+            inner[node] = graph.node_copy(node, lambda n: inner[n])
+    for placeholder, node in zip(placeholders[len(examples) :], _output(main).args[0], strict=True):
+        copies[placeholder] = inner[node]
+    for node in nodes:
+        if node in late and node.op not in ("placeholder", "output"):
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    graph.output([copies[end] for end in ends[num_given:]])
+    return fx.GraphModule(shell, graph)
+
+
+def _output(module: fx.GraphModule) -> Any:
+    return next(iter(reversed(module.graph.nodes)))
 
 
 class _Taker:

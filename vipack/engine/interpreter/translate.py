@@ -27,22 +27,20 @@ def translate(module: fx.GraphModule) -> Program:
         NotUnderstood: the graph holds something that neither a kernel nor torch's library can be called for.
     """
     writer = Writer()
-    storages: dict[int, Base] = {}
     for index, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
         example = node.meta["val"]
         base = Base("input", index)
         writer.values[node] = Value(base, example.dtype, tuple(example.shape), contiguous(example.shape))
-        storages[_storage(example)] = base
     for node in module.graph.nodes:
         if node.op == "call_function":
-            _translate(writer, node, storages)
+            _translate(writer, node)
         elif node.op == "output":
             (loss,) = node.args[0]
             writer.program.loss = writer.value(loss)
     return writer.program
 
 
-def _translate(writer: Writer, node: fx.Node, storages: dict[int, Base]) -> None:
+def _translate(writer: Writer, node: fx.Node) -> None:
     if _fold(writer, node):
         return
     if node.target is operator.getitem:
@@ -101,39 +99,29 @@ _VIEWS = {
     aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten._reshape_alias.default, aten.expand.default,
     aten.permute.default, aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor, aten.unsqueeze.default,
     aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.alias.default, aten.detach.default,
-    aten.as_strided.default, aten.diagonal.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int,
+    aten.diagonal.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int,
     aten.lift_fresh.default, aten.unfold.default,
 }  # fmt: skip
 
 
 def _view(writer: Writer, node: fx.Node) -> bool:
     source = writer.value(node.args[0])
-    example = node.args[0].meta.get("val")  # type: ignore[union-attr]
-    result = node.meta["val"]
-    if isinstance(result, list | tuple):
-        made = [_seen(source, example, part) for part in result]
-        if any(part is None for part in made):
-            return False
-        writer.values[node] = tuple(made)
-        return True
-    seen = _seen(source, example, result)
-    if seen is None and source.is_contiguous() and result.numel() == source.numel:
-        size = tuple(result.shape)
-        seen = Value(source.base, source.dtype, size, contiguous(size), source.offset)
-    if seen is None:
+    # What the operator makes of a tensor that is laid out like this and has no memory.
+    there = torch.empty_strided(source.size, source.stride, dtype=source.dtype, device="meta")
+    function: Any = node.target
+    try:
+        result = function(there, *node.args[1:], **node.kwargs)
+    except RuntimeError:  # strides that no view has: torch copies there
         return False
-    writer.values[node] = seen
+    parts = result if isinstance(result, list | tuple) else (result,)
+    if any(part.untyped_storage()._cdata != there.untyped_storage()._cdata for part in parts):
+        return False
+    made = tuple(
+        Value(source.base, source.dtype, tuple(part.shape), part.stride(), source.offset + int(part.storage_offset()))
+        for part in parts
+    )
+    writer.values[node] = made if isinstance(result, list | tuple) else made[0]
     return True
-
-
-def _seen(source: Value, example: Any, result: Tensor) -> Value | None:
-    """`result` as a view of `source`, if the examples say that it is one and lay `source` out as it lies here."""
-    if not isinstance(example, Tensor) or _storage(example) != _storage(result):
-        return None
-    if tuple(example.stride()) != source.stride and example.numel() > 1:
-        return None
-    offset = source.offset + int(result.storage_offset()) - int(example.storage_offset())
-    return Value(source.base, result.dtype, tuple(result.shape), tuple(result.stride()), offset)
 
 
 def _library(writer: Writer, node: fx.Node) -> None:
@@ -155,7 +143,3 @@ def _library(writer: Writer, node: fx.Node) -> None:
     results = tuple(None if e is None else writer.new(e.shape, e.dtype, e.stride()) for e in examples)
     writer.call(node, resolve, results)
     writer.values[node] = results if isinstance(example, list | tuple) else results[0]
-
-
-def _storage(value: Tensor) -> int:
-    return int(value.untyped_storage()._cdata)
