@@ -81,3 +81,25 @@ def test_starts_that_cannot_run_side_by_side_run_one_by_one_and_say_so():
 def test_starts_see_different_noise():
     fit = fitted(partial(AutoNormal, init_loc_fn=lambda site: torch.zeros(2)), restarts=3)
     assert len(set(fit.restarts)) == 3
+
+
+def test_what_a_callback_sets_is_seen_by_all_starts():
+    def run(restarts, engine):
+        state = {"noise": 0.3}
+
+        def program(x, y):
+            w = pyro.sample("w", dist.Normal(torch.zeros(2), 3.0).to_event(1))
+            with pyro.plate("rows", len(x)):
+                pyro.sample("y", dist.Normal(w[0] * x + w[1], state["noise"]), obs=y)
+
+        def louder(progress):
+            state["noise"] = 1.0
+
+        options = {"steps": STEPS, "engine": engine, "callbacks": vi.Every(20, louder), "progress": False}
+        return vi.fit(program, AutoDelta, data=(X, Y), restarts=restarts, **options)
+
+    alone, together = run(1, "eager"), run(2, "traced")
+    assert together.engine.tier == "traced"
+    if int(np.argmax(together.restarts)) == 0:
+        np.testing.assert_allclose(together.losses, alone.losses, rtol=1e-4)
+    assert together.restarts[0] == pytest.approx(alone.elbo(10).value, rel=1e-3)
