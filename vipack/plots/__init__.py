@@ -5,7 +5,9 @@ stays open. ``losses(fit).figure.savefig("loss.png")`` writes it, a notebook sho
 ``losses(fit, ax=plt.gca())`` draws with pyplot. What has several panels takes and returns ``axes``, an array of Axes.
 """
 
+from vipack.plots.calibration import calibration
 from vipack.plots.comparison import compare
+from vipack.plots.disagreement import disagreement
 from vipack.plots.image_sheet import images
 from vipack.plots.importance_tail import khat
 from vipack.plots.loss_curve import losses
@@ -13,4 +15,4 @@ from vipack.plots.marginals import posterior
 from vipack.plots.predictive_check import predictive
 from vipack.plots.topic_bars import topics
 
-__all__ = ["compare", "images", "khat", "losses", "posterior", "predictive", "topics"]
+__all__ = ["calibration", "compare", "disagreement", "images", "khat", "losses", "posterior", "predictive", "topics"]

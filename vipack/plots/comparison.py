@@ -68,6 +68,8 @@ def _caption(row: pd.Series) -> str:
     parts = [f"{number(row['elbo'], ',.2f')} ± {row['elbo_se']:.2f}"]
     if "khat" in row:
         parts.append(f"k-hat {number(row['khat'], '.2f')}")
+    if "seconds" in row and np.isfinite(row["seconds"]):
+        parts.append(f"{row['seconds']:.0f} s")
     return "   ".join(parts)
 
 

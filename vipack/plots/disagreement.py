@@ -1,0 +1,55 @@
+"""Where fits disagree: the gap between their means in posterior sds, element by element."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from vipack.errors import UsageError
+from vipack.plots.canvas import BLUE, INK, LABEL, QUIET, axis_for, tidy
+
+__all__ = ["disagreement"]
+
+_BAD = 0.2  # sds, beyond which a verdict counts an error as bad
+
+
+def disagreement(table: pd.DataFrame, ax: Axes | None = None, *, most: int = 15) -> Axes:
+    """The elements on whose means fits are furthest apart, in posterior sds, with two standard errors.
+
+    Args:
+        table: what ``vipack.diagnostics.disagreement`` returns.
+        most: elements shown, the furthest first.
+
+    Raises:
+        UsageError: `table` is another one.
+    """
+    needed = ["mean_gap", "gap_se", "lowest", "highest"]
+    missing = [name for name in needed if name not in getattr(table, "columns", [])]
+    if missing:
+        raise UsageError(
+            f"table: expected the DataFrame of vipack.diagnostics.disagreement, found {type(table).__name__} without "
+            f"{', '.join(map(repr, missing))}."
+        )
+    shown = table.head(most)
+    ax = axis_for(ax, 6.4, 1.0 + 0.3 * len(shown))
+    places = np.arange(len(shown))
+    gaps = shown["mean_gap"].to_numpy(float)
+    ax.barh(places, gaps, xerr=2 * shown["gap_se"].to_numpy(float), height=0.6, color=BLUE, ecolor=INK)
+    ax.axvline(_BAD, color=QUIET, linewidth=1, linestyle=":")
+    for place, (_, row) in zip(places, shown.iterrows(), strict=True):
+        ax.annotate(
+            f"{row['lowest']} < {row['highest']}",
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=LABEL,
+            color=INK,
+            annotation_clip=False,
+        )
+    ax.set_yticks(places, [str(name) for name in shown.index])
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("gap between means ± 2 se (posterior sds)")
+    tidy(ax, grid="x")
+    return ax
