@@ -43,6 +43,11 @@ $(VENV)/.ready-arviz1: tests/export/arviz1_environment.sh | $(VENV)/bin/python
 	sh tests/export/arviz1_environment.sh .venv-arviz1
 	touch $@
 
+# The pictures anew, and every block of code on every page.
+docs: $(VENV)/.ready-test
+	$(BIN)/python docs/images/make.py
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_docs.py
+
 clean:
 	rm -rf $(VENV) .venv-arviz1 demo-output build dist .mypy_cache .ruff_cache .pytest_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
