@@ -9,6 +9,7 @@ import os
 import pickle
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ __all__ = [
     "Build",
     "Request",
     "bridge",
+    "busy",
     "cached",
     "forget",
     "interpreter",
@@ -42,6 +44,7 @@ __all__ = [
 
 INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
 
+_POLITE = 10  # niceness of a compilation: training comes first
 _KEPT = 500  # compiled steps in the cache; the oldest go first
 _SOURCES = ("build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py")
 
@@ -128,8 +131,11 @@ class Build:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the run
             )
             _RUNNING.add(self)
+            with contextlib.suppress(OSError, AttributeError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, _POLITE)
         except OSError as error:
             self.reason = f"the compiler could not be started: {error}"
 
@@ -150,10 +156,13 @@ class Build:
 
     def stop(self) -> None:
         """End it, and leave nothing behind."""
+        _RUNNING.discard(self)
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with the compilers that it started
             self._process.wait()
             self._process = None
+            self.reason = "the compilation was stopped"
             shutil.rmtree(self._work, ignore_errors=True)
 
     def _collect(self, code: int) -> None:
@@ -180,6 +189,11 @@ class Build:
             shutil.rmtree(self._work, ignore_errors=True)
         _prune(target.parent)
         return target
+
+
+def busy() -> bool:
+    """Whether this process has something else compiled already: one at a time is enough for a machine."""
+    return any(not build.done() for build in list(_RUNNING))
 
 
 def start(wanted: Request) -> Build:

@@ -83,9 +83,10 @@ class Promotion:
         self._refuse(tier, reason)
 
     def stop(self) -> None:
-        """Nothing is wanted of it any more."""
-        if self._build is not None:
+        """Compile nothing more for now."""
+        if self._build is not None and self._build.folder is None and not self._build.reason:
             self._build.stop()
+            self._build = None
 
     def _pays(self, predicted: float, remaining: int) -> bool:
         return self._tier != "auto" or remaining * self.seconds > _COMPILE_SHARE * predicted > 0
@@ -126,6 +127,8 @@ class Promotion:
                 self._load(again, folder)
                 return
             if not self._pays(compiler.predicted_seconds(len(runner.step.module.graph.nodes)), remaining):
+                return
+            if self._tier == "auto" and compiler.busy():
                 return
             assert runner.request is not None
             self._build = compiler.start(runner.request)

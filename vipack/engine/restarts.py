@@ -107,6 +107,11 @@ class RestartsEngine:
         self.publish(int(np.nanargmin(np.where(np.isfinite(recent), recent, np.nan))))
         return list(map(float, losses[:, self.leader]))
 
+    def rest(self) -> None:
+        """See :class:`~vipack.engine.tiers.Engine`."""
+        for promotion in self._promotions.values():
+            promotion.stop()
+
     def go_on(self, tier: Tier, running: str) -> None:
         """Saved runs go on with one start."""
 

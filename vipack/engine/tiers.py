@@ -61,6 +61,10 @@ class Engine(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """There are no steps to take for now: stop what goes on in the background."""
+        ...
+
     def go_on(self, tier: Tier, running: str) -> None:
         """Go on as a saved run: its `tier`, and with "auto" the one it was `running` in, if that can be had at once."""
         ...
@@ -144,6 +148,12 @@ class TieredEngine:
                 except NonFiniteStep as error:
                     raise NonFiniteStep(losses + error.losses, error.cause) from error.cause
         return losses
+
+    def rest(self) -> None:
+        """See :class:`Engine`."""
+        for shape in self._shapes.values():
+            if shape.promotion is not None:
+                shape.promotion.stop()
 
     def go_on(self, tier: Tier, running: str) -> None:
         """See :class:`Engine`."""

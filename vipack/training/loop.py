@@ -118,6 +118,7 @@ class Run:
                         return state.stopped
         finally:
             bar.close()
+            self.engine.rest()
         return Stopped(StopReason.STEPS, f"{state.step} steps")
 
     def _advance(self, state: RunState, number: int) -> list[float]:
