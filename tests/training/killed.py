@@ -32,8 +32,12 @@ def train(checkpoint: vi.Checkpoint | None, started: Path | None = None) -> vi.F
     return vi.fit(**recipe, steps=STEPS, seed=3, checkpoint=checkpoint, callbacks=vi.Every(1, note), engine="eager")
 
 
-def life(folder: Path, seconds: float | None) -> tuple[bool, list[str]]:
-    """One worker, killed after so many seconds; whether it was, and the temporary files it found when it had started."""
+def life(folder: Path, seconds: float | None, *, stepping: bool = False) -> tuple[bool, list[str]]:
+    """One worker, killed after so many seconds; whether it was, and the temporary files it found when it had started.
+
+    Args:
+        stepping: count the seconds from its first step, which a busy machine may take long to reach.
+    """
     started = folder / "started"
     started.unlink(missing_ok=True)
     worker = os.fork()
@@ -41,6 +45,8 @@ def life(folder: Path, seconds: float | None) -> tuple[bool, list[str]]:
         train(vi.Checkpoint(folder / "fit", every_steps=1), started)
         os._exit(0)
     if seconds is not None:
+        while stepping and not started.exists():
+            time.sleep(0.001)
         time.sleep(seconds)
         os.kill(worker, signal.SIGKILL)
     _, status = os.waitpid(worker, 0)
@@ -63,8 +69,8 @@ def main(folder: Path, num_kills: int, seed: int) -> dict[str, object]:
     longest = seconds_for(folder / "warm", STEPS_A_LIFE)
     moments = random.Random(seed)
     kills, unreadable, stale, steps_at_death, temporaries_left = 0, 0, 0, [], 0
-    for _ in range(num_kills):
-        killed, found = life(folder, moments.uniform(0.0, longest))
+    for i in range(num_kills):
+        killed, found = life(folder, moments.uniform(0.0, longest), stepping=i % 3 > 0)
         kills += killed
         stale += len(found)
         temporaries_left += len(list(folder.glob(".fit.*.tmp")))

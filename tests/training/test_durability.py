@@ -51,7 +51,7 @@ def load_again(path, name, **others):
 
 def test_thirty_kills_leave_no_trace(tmp_path):
     command = [sys.executable, "-m", "tests.training.killed", str(tmp_path), "30", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1_200, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] == 30
@@ -141,7 +141,7 @@ fit.save({str(tmp_path / "fit")!r})
 print(fit.stopped.reason.name, fit.steps)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     reason, steps = done.stdout.split()
