@@ -12,6 +12,7 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 
 import vipack as vi
+from tests.diagnostics import gaussian
 
 X = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.9], [0.0, 0.5]])
 Y = X @ torch.tensor([1.0, -1.0]) + 0.5 * torch.randn(40, generator=torch.Generator().manual_seed(1))
@@ -123,3 +124,35 @@ def test_the_same_data_in_batches_or_from_numpy_are_the_same(fits):
 def test_what_cannot_be_compared_is_named(fits, words):
     with pytest.raises(vi.errors.UsageError, match=words):
         vi.compare(fits)
+
+
+# --- paired standard errors, on guides whose distance is known
+
+
+def test_the_evidence_of_each_fit_is_the_models(table):
+    assert np.ptp(table["evidence"]) < 5 * table["evidence_se"].max() + 0.01
+
+
+def test_pairing_takes_out_the_noise_that_guides_share():
+    fits = {"exact": gaussian.fit_of(factor=1.2), "moved": gaussian.fit_of(shift=0.2, factor=1.2)}
+    row = vi.compare(fits, chains=False, modes=False).iloc[1]
+    unpaired = math.hypot(row["elbo_se"], row["elbo_se"])
+    assert row["diff_se"] < 0.8 * unpaired
+    expected = gaussian.divergence(0.2, 1.2) - gaussian.divergence(0.0, 1.2)
+    assert row["elbo_diff"] == pytest.approx(expected, abs=4 * row["diff_se"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("one", "other"), [((0.0, 1.1), (0.3, 1.1)), ((0.0, 1.3), (0.0, 0.8)), ((0.4, 0.9), (-0.4, 1.1))]
+)
+def test_paired_errors_cover_the_true_difference_at_their_rate(one, other):
+    fits = {"one": gaussian.fit_of(*one), "other": gaussian.fit_of(*other)}
+    expected = gaussian.divergence(*other) - gaussian.divergence(*one)  # nats, of ELBO
+    covered = []
+    for seed in range(300):
+        table = vi.compare(fits, num_draws=500, repeats=1, seed=seed, chains=False, modes=False)
+        row = table.iloc[1]
+        found = row["elbo_diff"] if table.index[1] == "other" else -row["elbo_diff"]
+        covered.append(abs(found - expected) < 1.96 * row["diff_se"])
+    assert np.mean(covered) == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 300))
