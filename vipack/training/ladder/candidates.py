@@ -13,7 +13,7 @@ from vipack.training.ladder.paths import Path, inverse_hessian_times
 from vipack.training.ladder.surface import Surface
 from vipack.types import Estimate
 
-__all__ = ["Gaussian", "best_on_paths"]
+__all__ = ["Gaussian", "best_on_paths", "scaled_cholesky"]
 
 _PER_PATH = 12  # points of each path that are looked at
 _FINALISTS = 4  # that get an exact Hessian
@@ -97,7 +97,7 @@ def _learned(path: Path, at: int, memory: int, dense: bool) -> list[Gaussian]:
     x, gradient = path.points[at], path.gradients[at]
     if dense:
         covariance = inverse_hessian_times(path, at, torch.eye(len(x), dtype=x.dtype), memory)
-        factor = _factor(covariance)
+        factor = scaled_cholesky(covariance)
     else:
         factor = path.diagonals[path.num_pairs[at]].sqrt()
         covariance = factor**2
@@ -120,7 +120,7 @@ def _exact(surface: Surface, path: Path, at: int) -> list[Gaussian]:
     # A direction in which the surface bends upwards gets the width that its bend would have, downwards.
     size = values.abs().clamp(min=_RANGE * float(values.abs().max()))
     covariance = scale[:, None] * ((vectors / size) @ vectors.T) * scale
-    factor = _factor(covariance)
+    factor = scaled_cholesky(covariance)
     return [] if factor is None else _centred(x, covariance, path.gradients[at], factor)
 
 
@@ -129,8 +129,8 @@ def _centred(x: Tensor, covariance: Tensor, gradient: Tensor, factor: Tensor) ->
     return [Gaussian(loc, factor) for loc in (x, x + shift) if torch.isfinite(loc).all()]
 
 
-def _factor(covariance: Tensor) -> Tensor | None:
-    """Its Cholesky factor, taken after scaling to unit variances; None where there is none."""
+def scaled_cholesky(covariance: Tensor) -> Tensor | None:
+    """The Cholesky factor of a covariance, taken after scaling to unit variances; None where there is none."""
     scale = covariance.diagonal().clamp(min=1e-300).sqrt()
     factor, failed = torch.linalg.cholesky_ex(covariance / scale[:, None] / scale)
     factor = scale[:, None] * factor

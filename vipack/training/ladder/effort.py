@@ -14,6 +14,7 @@ __all__ = ["Effort", "effort_for"]
 
 DENSE_UP_TO = 300  # unconstrained dimensions with a full covariance, and with a flow
 _LONG_PROGRAM = 1_500  # operations of one gradient of log p, as a Python loop over some fifty time steps makes
+_ENDLESS_PROGRAM = 15_000  # whose graph takes longer to capture than the fit may last
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Effort:
             of 74% of the draws, at 0.01 to 95%, at 0.005 to 99%.
         judged_by: draws that judge a stage.
         dense: full covariances, and a flow.
+        by_draws: the flow is fitted to weighted draws, without gradients of log p, and the Gaussian by its moments alone.
         rank: of the covariance's part beside its diagonal where it is not dense; 0 for a diagonal.
     """
 
@@ -41,6 +43,7 @@ class Effort:
     judged_by: int = 4_000
     dense: bool = True
     rank: int = 0
+    by_draws: bool = False
 
 
 def effort_for(joint: LogJoint) -> Effort:
@@ -52,8 +55,17 @@ def effort_for(joint: LogJoint) -> Effort:
     if joint.dim > DENSE_UP_TO:
         rank = 20 if joint.dim <= 2_000 else 0
         return Effort(gaussian_steps=2_000, gaussian_draws=8, judged_by=1_000, dense=False, rank=rank)
-    if _operations(joint) > _LONG_PROGRAM:
-        return Effort(path_steps=80, gaussian_steps=250, gaussian_draws=64, flow_steps=500, flow_draws=256)
+    operations = _operations(joint)
+    if operations > _LONG_PROGRAM:
+        endless = operations > _ENDLESS_PROGRAM
+        return Effort(
+            path_steps=80,
+            gaussian_steps=250,
+            gaussian_draws=64,
+            flow_steps=1_200 if endless else 500,
+            flow_draws=256,
+            by_draws=endless,
+        )
     return Effort()
 
 

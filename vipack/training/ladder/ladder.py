@@ -15,6 +15,7 @@ from vipack.program.logjoint import LogJoint
 from vipack.training.callbacks import ProgressBar
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
+from vipack.training.ladder.moments import match_moments
 from vipack.training.ladder.paths import climb
 from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.report import Stage, Stages
@@ -29,6 +30,7 @@ __all__ = ["train_ladder"]
 
 _MEMORY = 30  # pairs of L-BFGS
 _RADII = (2.0, 2.0, 0.5, 0.05)  # of the cubes in which starts are looked for, one after the other
+_NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
 
@@ -65,13 +67,25 @@ class _Ladder:
             family = Family("gaussian", dim)
         else:
             family = Family("low-rank", dim, effort.rank) if effort.rank else Family("diagonal", dim)
-        best = self._try("gaussian", family, best, effort.gaussian_steps, effort.gaussian_draws, effort.gaussian_rate)
-        if not effort.dense:
-            self._skip("flow", f"{dim} unconstrained dimensions are too many for one")
-        elif self._ended is None and best.excellent():
-            self._skip("flow", "the Gaussian's weights are even: nothing left to gain")
+        stages = ("gaussian", "flow")
+        if self._ended is None and best.excellent():
+            return self._finished(best, stages, _NOTHING_LEFT)
+        if effort.by_draws:
+            self._skip("gaussian", "a gradient of this model's long program is dear")
         else:
-            best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
+            best = self._try(
+                "gaussian", family, best, effort.gaussian_steps, effort.gaussian_draws, effort.gaussian_rate
+            )
+        if not effort.dense:
+            return self._finished(best, stages[1:], f"{dim} unconstrained dimensions are too many for one")
+        if self._ended is None and best.excellent():
+            return self._finished(best, stages[1:], _NOTHING_LEFT)
+        best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
+        return self._finished(best)
+
+    def _finished(self, best: Rung, left_out: tuple[str, ...] = (), reason: str = "") -> Trainer:
+        for name in left_out:
+            self._skip(name, reason)
         trainer = best.trainer
         trainer.stages = Stages.of(self._stages)
         trainer.family = asdict(best.family)
@@ -96,6 +110,8 @@ class _Ladder:
                 starts = _starts(self._surface, effort.num_starts)
                 paths = climb(self._surface, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
                 candidate, bound = best_on_paths(self._surface, paths, memory=_MEMORY, dense=effort.dense)
+                if effort.dense:
+                    candidate, bound = match_moments(self._surface, candidate, bound)
                 if interrupted:
                     self._ended = Stopped(StopReason.INTERRUPTED, "Ctrl-C on the paths of ascent")
         finally:
@@ -126,13 +142,21 @@ class _Ladder:
         gain = estimate(new.log_weights - best.log_weights)
         kept = gain.value > gain.se
         why = "the ELBO rose by more than its standard error" if kept else "no gain beyond its standard error"
-        self._note(name, estimate(new.log_weights), gain, new.trainer.state.step, started, kept, why)
+        self._note(name, estimate(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
 
     def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int, rate: float | None = None) -> Rung:
         plan = replace(self._plan, rules=self._rules(), label=name, rate=rate)
         return train_rung(
-            self._make, plan, family, at, self._surface, steps=steps, draws=draws, judged_by=self._effort.judged_by
+            self._make,
+            plan,
+            family,
+            at,
+            self._surface,
+            steps=steps,
+            draws=draws,
+            judged_by=self._effort.judged_by,
+            by_draws=self._effort.by_draws and steps > 0,
         )
 
     def _rules(self) -> tuple[Any, ...]:

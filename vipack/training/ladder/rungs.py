@@ -17,6 +17,7 @@ from vipack.diagnostics import importance
 from vipack.guides import Flow, Whitened
 from vipack.objectives import StickingTheLanding
 from vipack.program import seeded
+from vipack.training.ladder.by_draws import train_by_draws
 from vipack.training.ladder.candidates import Gaussian
 from vipack.training.ladder.surface import Surface
 from vipack.training.prepare import Prepared
@@ -57,12 +58,14 @@ class Rung:
     Attributes:
         u: ``(S, D)``.
         log_weights: log p(x, u) - log q(u) there, ``(S,)`` in nats.
+        steps: taken by gradients.
     """
 
     trainer: Trainer
     family: Family
     u: Tensor
     log_weights: Tensor
+    steps: int
 
     def excellent(self) -> bool:
         """Whether a better guide would change no answer: the weights are even, and change no mean and no sd."""
@@ -106,7 +109,16 @@ def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
 
 
 def train_rung(
-    make: Make, plan: Plan, family: Family, at: Gaussian, surface: Surface, *, steps: int, draws: int, judged_by: int
+    make: Make,
+    plan: Plan,
+    family: Family,
+    at: Gaussian,
+    surface: Surface,
+    *,
+    steps: int,
+    draws: int,
+    judged_by: int,
+    by_draws: bool = False,
 ) -> Rung:
     """Train a guide from the Gaussian on, and judge it by draws of its own.
 
@@ -116,9 +128,13 @@ def train_rung(
     prepared = make(guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
-    if steps:
+    taken = steps
+    if by_draws:
+        taken = train_by_draws(trainer, surface, steps)
+    elif steps:
         trainer.train()
-    return Rung(trainer, family, *_judged(trainer, surface, judged_by))
+        taken = trainer.state.step
+    return Rung(trainer, family, *_judged(trainer, surface, judged_by), taken)
 
 
 def estimate(values: Tensor) -> Estimate:
