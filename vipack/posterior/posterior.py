@@ -25,6 +25,7 @@ from vipack.program import Arguments, Program, SiteTable, read_sites, seeded
 from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.runs import check_signature, explained
 from vipack.program.simulation import Unobserved
+from vipack.program.vmappable import vmappable_densities
 
 __all__ = ["Posterior"]
 
@@ -180,7 +181,7 @@ class Posterior:
     def _running(self, arguments: Arguments) -> Iterator[None]:
         values = self.program.parameters.detached()
         bound = self.program.bound(arguments, values=values, training=False)
-        with bound, pyro.validation_enabled(False), torch.no_grad():
+        with bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad():
             yield
 
     def _chunks(self, num_draws: int) -> list[int]:

@@ -12,7 +12,7 @@ from pyro.ops.einsum import torch_log
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
-__all__ = ["Enumerate", "vmappable_sums"]
+__all__ = ["Enumerate", "safe_log", "vmappable_sums"]
 
 
 class Enumerate(EnumMessenger):  # type: ignore[misc]
@@ -31,16 +31,20 @@ class Enumerate(EnumMessenger):  # type: ignore[misc]
 def vmappable_sums() -> Iterator[None]:
     """Let Pyro's sum-product contractions run under vmap inside the block."""
     original = torch_log.safe_log
-    torch_log.safe_log = _SafeLog.apply
+    torch_log.safe_log = safe_log
     try:
         yield
     finally:
         torch_log.safe_log = original
 
 
-class _SafeLog(torch.autograd.Function):
+def safe_log(x: Tensor) -> Tensor:
     """``pyro.ops.special.safe_log``: a logarithm whose gradient is finite at zero, in the form that vmap takes."""
+    value: Tensor = _SafeLog.apply(x)  # type: ignore[no-untyped-call]
+    return value
 
+
+class _SafeLog(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod

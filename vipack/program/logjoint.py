@@ -22,6 +22,7 @@ from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.program import Program
 from vipack.program.runs import Arguments, explained, trace_model
+from vipack.program.vmappable import vmappable_densities
 
 __all__ = ["LogJoint"]
 
@@ -117,7 +118,8 @@ class LogJoint:
     @contextlib.contextmanager
     def _bound(self) -> Iterator[None]:
         # Validation asks for the values of tensors, which vmap and tracers refuse.
-        with self._program.bound(self._arguments, values=self._values, training=False), pyro.validation_enabled(False):
+        bound = self._program.bound(self._arguments, values=self._values, training=False)
+        with bound, pyro.validation_enabled(False), vmappable_densities():
             yield
 
     def _read(self, trace: Trace) -> None:
