@@ -15,6 +15,7 @@ from pyro.distributions import Delta
 from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.infer.autoguide import AutoContinuous
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
@@ -67,8 +68,17 @@ class Particles(ABC):
 
     def _traces(self, call: tuple[Any, Any]) -> tuple[Trace, Trace]:
         args, kwargs = call
-        guide_trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+        guide_trace = self._guide_trace(call)
         return guide_trace, poutine.trace(poutine.replay(self.model, trace=guide_trace)).get_trace(*args, **kwargs)
+
+    def _guide_trace(self, call: tuple[Any, Any]) -> Trace:
+        args, kwargs = call
+        messenger = poutine.unwrap(self.guide)
+        if isinstance(messenger, GuideMessenger):  # runs the model itself, and has its likelihood in the trace
+            self.guide(*args, **kwargs)
+            return messenger.get_traces()[1]
+        trace: Trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+        return trace
 
     def _sum_out(self, model_trace: Trace, guide_trace: Trace, call: tuple[Any, Any]) -> None:
         """Prepare for discrete latents that the guide does not draw and that are marked for enumeration."""
@@ -187,7 +197,6 @@ class _TraceParticles(Particles):
         ]
 
     def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values, Tensor | None]:
-        args, kwargs = call
         if antithetic:
             raise GuideError(
                 "antithetic=True needs a guide that draws one vector from a distribution symmetric in its noise, such as "
@@ -195,18 +204,16 @@ class _TraceParticles(Particles):
             )
 
         def one(_: Values) -> Values:
-            trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+            trace = self._guide_trace(call)
             return {name: trace.nodes[name]["value"] for name in self._latents}
 
         latents: Values = self._each("guide", one, {"particle": torch.arange(number)})
         return {name: latents[name] for name in self._drawn}, latents, None
 
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
-        args, kwargs = call
-
         def one(values: Values) -> Tensor:
             with _Given(values):
-                trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
+                trace = self._guide_trace(call)
             return torch.as_tensor(trace.log_prob_sum())
 
         result: Tensor = self._each("density", one, {**drawn, **{name: latents[name] for name in self._rows}})

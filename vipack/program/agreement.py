@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from pyro.distributions import ImproperUniform
 from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide.effect import AutoHierarchicalNormalMessenger, AutoRegressiveMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from pyro.util import check_site_shape
@@ -51,10 +53,15 @@ def check_discreteness(prior: Trace, guide_trace: Trace) -> None:
 def check_prototype(guide: Any, prior: Trace) -> None:
     """
     Raises:
-        GuideError: an automatic guide was set up on data of another size, for which it keeps parameters.
+        GuideError: an automatic guide was set up on data of another size, for which it keeps parameters; or it needs the
+            mean, or draws, of a prior that has none.
     """
+    if isinstance(guide, AutoHierarchicalNormalMessenger):
+        _check_means(guide, prior)
+    if isinstance(guide, AutoRegressiveMessenger):
+        _check_proper(guide, prior)
     prototype = getattr(guide, "prototype_trace", None)
-    if prototype is None:
+    if prototype is None or getattr(guide, "amortized", False):
         return
     for name, node in prior.nodes.items():
         if node["type"] != "sample" or node["is_observed"] or site_is_subsample(node) or name not in prototype.nodes:
@@ -69,6 +76,45 @@ def check_prototype(guide: Any, prior: Trace) -> None:
                     f"of site {name!r}, and has parameters for these; the data have {size}. Pass the class {kind}, or a new "
                     f"{kind}(model)."
                 )
+
+
+def _check_means(guide: AutoHierarchicalNormalMessenger, prior: Trace) -> None:
+    """This guide moves every draw by the mean of the prior, which a Cauchy or a flat one does not have."""
+    latents = _latents(prior)
+    without = [name for name, node in latents if not _has_mean(node["fn"])]
+    chosen = guide._hierarchical_sites
+    for name in without:
+        if chosen is None or name in chosen:
+            raise GuideError(
+                f"site {name!r}: {type(guide).__name__} moves draws by the mean of the prior, and the prior "
+                f"{type(base_distribution(dict(latents)[name]['fn'])).__name__} has none; leave the site out of the "
+                f"hierarchical ones, as in hierarchical_sites={[n for n, _ in latents if n not in without]}."
+            )
+
+
+def _check_proper(guide: AutoRegressiveMessenger, prior: Trace) -> None:
+    """This guide is a transformed prior, which must be one that can be drawn from."""
+    for name, node in _latents(prior):
+        if isinstance(base_distribution(node["fn"]), ImproperUniform):
+            raise GuideError(
+                f"site {name!r}: {type(guide).__name__} draws from the prior and transforms what it drew, and a flat prior "
+                "cannot be drawn from; give the site a proper prior, or use another guide, such as AutoMultivariateNormal."
+            )
+
+
+def _latents(prior: Trace) -> list[tuple[str, Any]]:
+    return [
+        (name, node)
+        for name, node in prior.nodes.items()
+        if node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
+    ]
+
+
+def _has_mean(fn: Any) -> bool:
+    try:
+        return bool(torch.isfinite(fn.mean).all())
+    except NotImplementedError:
+        return False
 
 
 def compare_sites(table: SiteTable, guide: Any, guide_trace: Trace, *, enumerates: bool) -> Iterator[VipackError]:
