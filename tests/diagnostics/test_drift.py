@@ -109,3 +109,30 @@ def test_a_discrete_latent_in_the_guide_leaves_the_verdict_to_the_weights():
     assert found.drift is None
     assert "site 'k' is a discrete latent" in found.skipped[0]
     assert found.verdict is Verdict.TRUST
+
+
+def test_a_model_whose_control_flow_goes_by_values_is_judged_by_its_weights():
+    def branching(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0 if float(z) > -50 else 2.0), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(x / 2, math.sqrt(0.5)))
+
+    found = vi.fit(branching, guide, data=torch.tensor(1.0), steps=0).diagnose(500)
+    assert found.drift is None
+    assert "cannot be run for many points at once" in found.skipped[0]
+    assert found.verdict is Verdict.TRUST
+
+
+def test_five_thousand_latents_are_judged_by_their_weights():
+    def wide():
+        pyro.sample("z", dist.Normal(torch.zeros(5_000), 1.0).to_event(1))
+        pyro.factor("nothing", torch.zeros(()))
+
+    def guide():
+        pyro.sample("z", dist.Normal(torch.zeros(5_000), 1.0).to_event(1))
+
+    found = vi.fit(wide, guide, data=(), steps=0).diagnose(500)
+    assert found.verdict is Verdict.TRUST
+    assert "too many to keep their draws" in found.skipped[0]

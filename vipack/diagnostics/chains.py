@@ -52,7 +52,7 @@ def run_chains(
         return value, gradient @ scale_tril
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, dtype=start.dtype, generator=generator)
+        return torch.rand(shape, dtype=start.dtype, generator=generator).to(start.device)
 
     z = torch.linalg.solve_triangular(scale_tril, (start - loc).T, upper=False).T
     log_p, gradient = evaluate(z)
@@ -61,7 +61,7 @@ def run_chains(
     for t in range(warm_up + transitions):
         step = float(log_step.exp()) * float(0.8 + 0.4 * uniform())
         leaps = max(1, min(_MOST_LEAPS, round(_LENGTH / step)))
-        momentum = torch.randn(z.shape, dtype=z.dtype, generator=generator)
+        momentum = torch.randn(z.shape, dtype=z.dtype, generator=generator).to(z.device)
         new, new_log_p, new_gradient, p = z, log_p, gradient, momentum
         for _ in range(leaps):
             p = p + 0.5 * step * new_gradient

@@ -60,7 +60,7 @@ class Whitening:
 
 def whitening(u: Tensor, weights: Tensor | None = None) -> Whitening:
     """Of draws ``(S, D)``, weighted if `weights` ``(S,)`` add up to one; shrunk towards the diagonal where S is small."""
-    share = torch.full((len(u),), 1 / len(u), dtype=torch.float64) if weights is None else weights
+    share = torch.full((len(u),), 1 / len(u), dtype=torch.float64, device=u.device) if weights is None else weights
     x = u.double()
     loc = share @ x
     centred = x - loc
@@ -70,7 +70,7 @@ def whitening(u: Tensor, weights: Tensor | None = None) -> Whitening:
     diagonal = cov.diagonal().clamp(min=1e-20)
     cov = keep * cov + (1 - keep) * torch.diag(diagonal)
     scale = diagonal.sqrt()
-    correlation = cov / scale[:, None] / scale + 1e-6 * torch.eye(len(cov), dtype=cov.dtype)
+    correlation = cov / scale[:, None] / scale + 1e-6 * torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
     tril = scale[:, None] * torch.linalg.cholesky(correlation)
     return Whitening(loc.to(u.dtype), tril.to(u.dtype))
 
@@ -100,7 +100,7 @@ def find_drift(
             "too many for chains of seconds"
         )
     generator = torch.Generator().manual_seed(seed)
-    share = None if weights is None else torch.from_numpy(weights)
+    share = None if weights is None else torch.from_numpy(weights).to(u.device)
     chosen = _starts(share, len(u), num_chains, generator)
     white = whitening(u, share)
     warm_up = max(3, transitions // 3)
@@ -132,6 +132,7 @@ def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.
     if share is None:
         return torch.randperm(count, generator=generator)[:num_chains]
     # Systematic resampling: fewer copies of one draw than independent ones would make.
+    share = share.cpu()
     ladder = (torch.arange(num_chains, dtype=torch.float64) + torch.rand((), generator=generator)) / num_chains
     order = torch.randperm(count, generator=generator)
     places = torch.searchsorted(share[order].cumsum(0), ladder.double()).clamp(max=count - 1)

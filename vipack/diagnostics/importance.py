@@ -81,7 +81,8 @@ def _psis(log_weights: Array) -> tuple[Array, float]:
         from arviz import psislw
     except ImportError:
         return _psis_of_1x(log_weights)
-    smoothed, khat = psislw(log_weights.copy())
+    with np.errstate(over="ignore"):  # of weights too heavy for a tail, whose k-hat is large all the same
+        smoothed, khat = psislw(log_weights.copy())
     return np.asarray(smoothed, dtype=np.float64), float(np.asarray(khat))
 
 

@@ -89,9 +89,10 @@ def search_modes(
         return None, f"one evaluation of the model takes {density.operations:,} operations, too many for a search"
     generator = torch.Generator().manual_seed(seed)
     half = (_STARTS // 2, density.dim)
-    usual = torch.rand(half, dtype=u.dtype, generator=generator) * 4 - 2
+    usual = (torch.rand(half, dtype=u.dtype, generator=generator) * 4 - 2).to(u.device)
     radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
-    wide = white.loc + (radii * torch.randn(half, dtype=u.dtype, generator=generator)) @ white.scale_tril.T
+    away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
+    wide = white.loc + away @ white.scale_tril.T
     ends = _climb(density, torch.cat([usual, wide]), white, steps)
     found, missed = 0, []
     for mode in _distinct(density, ends, white):
@@ -161,7 +162,7 @@ def _weigh(
 ) -> MissedMode | None:
     """The mode as a missed one, or None; `tril` times its transpose is the precision there, but need not be triangular."""
     dim, tril = density.dim, tril.double()
-    drawn_z = torch.randn(_PROPOSALS, dim, dtype=torch.float64, generator=generator)
+    drawn_z = torch.randn(_PROPOSALS, dim, dtype=torch.float64, generator=generator).to(u.device)
     squared = (drawn_z**2).sum(-1)
     radius = squared.median()
     inside = squared <= radius

@@ -15,7 +15,8 @@ __all__ = ["Columns", "Shift", "columns_of", "few_enough", "shift_by_weights"]
 
 Array = npt.NDArray[np.float64]
 
-MOST_ELEMENTS = 2_000  # of latent and deterministic sites, whose draws are kept at once
+_MOST_ELEMENTS = 2_000  # of latent and deterministic sites, whose draws are kept at once
+_MOST_NUMBERS = 20_000_000  # in all these draws: 160 MB, of which a few copies are made
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ class Shift:
         return float(np.abs(self.log_sd).max(initial=0.0))
 
 
-def few_enough(table: SiteTable) -> bool:
-    """Whether the draws of all latent and deterministic elements can be kept and compared."""
+def few_enough(table: SiteTable, num_draws: int) -> bool:
+    """Whether so many draws of all latent and deterministic elements can be kept and compared."""
     sites = table.of_kind("latent", "deterministic")
-    return sum(int(np.prod(site.batch_shape + site.event_shape)) for site in sites) <= MOST_ELEMENTS
+    elements = sum(int(np.prod(site.batch_shape + site.event_shape)) for site in sites)
+    return elements <= _MOST_ELEMENTS and elements * num_draws <= _MOST_NUMBERS
 
 
 def columns_of(values: Mapping[str, Tensor]) -> Columns:

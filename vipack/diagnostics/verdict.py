@@ -89,7 +89,7 @@ def diagnose_and_weigh(
     for name, value in (("num_draws", num_draws), ("repeats", repeats)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
-    keep = few_enough(posterior.table)
+    keep = few_enough(posterior.table, num_draws * repeats)
     first = posterior.draws(num_draws, seed=seed, keep=keep)
     if _by_rows(first):
         return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
@@ -171,11 +171,18 @@ class _Case:
         try:
             with seeded(self._seed):
                 density, u, kept = self._points_of(posterior)
+                if density is not None:
+                    self._run(density, u, kept, chains, modes)
         except VipackError as error:
             self._skipped.append(f"short chains and other modes: {error}")
-            return
-        if density is None:
-            return
+        except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+            # vmap and grad refuse programs in many ways, such as control flow by values. The weights need neither.
+            said = " ".join(str(error).split())[:120]
+            self._skipped.append(
+                f"short chains and other modes: the model cannot be run for many points at once ({said})"
+            )
+
+    def _run(self, density: ManyPoints, u: Tensor, kept: np.ndarray, chains: bool, modes: bool) -> None:
         weights = self.even[kept] / self.even[kept].sum()
         if chains:
             columns = Columns(self.columns.names, self.columns.values[kept])
@@ -183,7 +190,7 @@ class _Case:
             if why:
                 self._skipped.append(f"short chains: {why}")
         if modes and self._decide()[0] is not Verdict.DISTRUST:
-            share = torch.from_numpy(weights)
+            share = torch.from_numpy(weights).to(u.device)
             evidence = self.weights.evidence.value
             white = whitening(u, share if self.usable else None)
             self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed)
@@ -205,7 +212,7 @@ class _Case:
         if int(kept.sum()) < 100:
             self._skipped.append("short chains and other modes: fewer than 100 draws lie inside the model's support")
             return None, empty, np.empty(0)
-        return ManyPoints(joint, u[kept][0]), u[kept], kept.numpy()
+        return ManyPoints(joint, u[kept][0]), u[kept], kept.cpu().numpy()
 
     def _decide(self) -> tuple[Verdict, list[str], list[str]]:
         if self.modes is not None and self.modes.missed:
