@@ -34,6 +34,12 @@ def funnel():
     pyro.sample("z", dist.Normal(0.0, log_scale.exp()).expand([4]).to_event(1))
 
 
+def skewed(x):
+    """Two gammas, far from normal on the log scale too, and a sum that is hardly seen."""
+    z = pyro.sample("z", dist.Gamma(torch.tensor([0.3, 3.0]), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z.sum(), 10.0), obs=x)
+
+
 def two_shapes(x):
     """Flat priors on the line, the half line and ordered pairs."""
     b, s = flat("b"), flat("s", constraints.positive)

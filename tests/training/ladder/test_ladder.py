@@ -17,6 +17,8 @@ from tests.training.ladder.programs import (
     conjugate,
     constant,
     nowhere,
+    skewed,
+    surface,
     toss,
     two_shapes,
     unidentified,
@@ -33,14 +35,14 @@ from vipack.types import Estimate, StopReason
 def _short(monkeypatch):
     """Few steps, and a flow only where a test asks for it: capturing one takes most of a climb's time."""
     short = Effort(gaussian_steps=200, flow_steps=300, flow_draws=16, judged_by=1_000)
-    monkeypatch.setattr(ladder, "effort_for", lambda joint: short)
+    monkeypatch.setattr(ladder, "effort_for", lambda surface: short)
     monkeypatch.setattr(Rung, "excellent", lambda rung: rung.trainer.state.step > 0)
 
 
 @pytest.fixture(scope="module")
 def exact():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ladder, "effort_for", lambda joint: Effort(gaussian_steps=200, judged_by=1_000))
+        patch.setattr(ladder, "effort_for", lambda surface: Effort(gaussian_steps=200, judged_by=1_000))
         return vi.fit(conjugate, data=X)
 
 
@@ -83,10 +85,6 @@ def test_a_file_needs_no_guide_either(exact, tmp_path):
 
 def test_a_flow_is_loaded_and_trained_further(tmp_path, monkeypatch):
     monkeypatch.setattr(Rung, "excellent", lambda rung: False)
-
-    def skewed(x):
-        z = pyro.sample("z", dist.Gamma(torch.tensor([0.3, 3.0]), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z.sum(), 10.0), obs=x)
 
     fit = vi.fit(skewed, data=X[0])
     assert fit.stages[2].kept, str(fit.stages)
@@ -212,15 +210,47 @@ def test_options_of_a_single_run_train_one_gaussian():
 
 
 def test_effort_depends_on_the_program_not_on_the_machine():
-    from tests.training.ladder.programs import surface
-
     def long(x):
         value = pyro.sample("mu", dist.Normal(0.0, 1.0))
         for _ in range(400):
             value = (value * 0.9).sin()
         pyro.sample("x", dist.Normal(value, 1.0), obs=x[0])
 
-    assert effort_for(surface(long, X).joint).flow_draws > effort_for(surface(conjugate, X).joint).flow_draws
+    assert effort_for(surface(long, X)).flow_draws > effort_for(surface(conjugate, X)).flow_draws
+
+
+def test_a_model_that_vmap_refuses_is_climbed_draw_by_draw():
+    def branching(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        spread = 1.0 if float(mu.detach()) > -50 else 2.0
+        with pyro.plate("row", len(x)):
+            pyro.sample("x", dist.Normal(mu, spread), obs=x)
+
+    where = surface(branching, X)
+    assert torch.allclose(
+        where.values(torch.zeros(3, 1).double()), surface(conjugate, X).values(torch.zeros(3, 1).double())
+    )
+    assert not where.vectorized
+    assert effort_for(where).flow_draws < Effort().flow_draws
+
+
+def test_a_flow_can_be_fitted_to_weighted_draws(monkeypatch):
+    effort = Effort(flow_steps=400, by_draws=True, judged_by=2_000)
+    monkeypatch.setattr(ladder, "effort_for", lambda surface: effort)
+    monkeypatch.setattr(Rung, "excellent", lambda rung: False)
+    monkeypatch.setattr("vipack.training.ladder.by_draws._DRAWS", 2_000)
+    fit = vi.fit(skewed, data=X[0])
+    paths, gaussian, flow = fit.stages
+    assert "dear" in gaussian.reason
+    assert flow.kept
+    assert flow.steps == 400
+    assert fit.elbo(2_000).value - paths.elbo.value > 3 * fit.elbo(2_000).se
+
+
+def test_one_latent_gets_no_flow(monkeypatch):
+    monkeypatch.setattr(Rung, "excellent", lambda rung: False)
+    fit = vi.fit(conjugate, data=X)
+    assert "coupling needs two" in fit.stages[2].reason
 
 
 def test_the_average_of_late_iterates_is_nearer_to_the_optimum():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vipack.program.logjoint import LogJoint
+from vipack.training.ladder.surface import Surface
 
 __all__ = ["Effort", "effort_for"]
 
@@ -46,12 +47,18 @@ class Effort:
     by_draws: bool = False
 
 
-def effort_for(joint: LogJoint) -> Effort:
+def effort_for(surface: Surface) -> Effort:
     """The effort for one model.
 
     Many draws cost a long program hardly more than one, since what takes the time is to call its many operations: fewer
     and better steps then.
     """
+    joint = surface.joint
+    surface.gradients(torch.stack([joint.initial(), joint.initial()]))
+    if not surface.vectorized:
+        # Every draw is a run of the model by itself.
+        few = Effort(num_starts=2, path_steps=60, gaussian_steps=500, gaussian_draws=4, flow_steps=1_000, flow_draws=4)
+        return replace(few, judged_by=1_000, dense=joint.dim <= DENSE_UP_TO)
     if joint.dim > DENSE_UP_TO:
         rank = 20 if joint.dim <= 2_000 else 0
         return Effort(gaussian_steps=2_000, gaussian_draws=8, judged_by=1_000, dense=False, rank=rank)

@@ -55,12 +55,11 @@ class _Ladder:
         self._stages: list[Stage] = []
         self._ended: Stopped | None = None
         with seeded(plan.seed):
-            self._effort = effort_for(joint)
+            self._effort = effort_for(self._surface)
 
     def climbed(self) -> Trainer:
         effort = self._effort
         candidate, bound, num_steps = self._candidate()
-        check_proper(self._surface, candidate)
         best = self._first_rung(candidate, bound, num_steps)
         dim = self._surface.dim
         if effort.dense:
@@ -80,6 +79,8 @@ class _Ladder:
             return self._finished(best, stages[1:], f"{dim} unconstrained dimensions are too many for one")
         if self._ended is None and best.excellent():
             return self._finished(best, stages[1:], _NOTHING_LEFT)
+        if dim == 1:
+            return self._finished(best, stages[1:], "coupling needs two dimensions")
         best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
         return self._finished(best)
 
@@ -110,6 +111,7 @@ class _Ladder:
                 starts = _starts(self._surface, effort.num_starts)
                 paths = climb(self._surface, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
                 candidate, bound = best_on_paths(self._surface, paths, memory=_MEMORY, dense=effort.dense)
+                check_proper(self._surface, candidate)
                 if effort.dense:
                     candidate, bound = match_moments(self._surface, candidate, bound)
                 if interrupted:

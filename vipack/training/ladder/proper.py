@@ -39,11 +39,14 @@ def check_proper(surface: Surface, gaussian: Gaussian) -> None:
 
 
 def _axes(gaussian: Gaussian) -> Tensor:
-    """Directions ``(K, D)`` of one standard deviation."""
+    """Directions ``(K, D)`` of one standard deviation: principal axes after scaling, widest first, and columns of the factor."""
     factor = gaussian.factor
     if factor.dim() == 1:
         return torch.diag(factor)[:_DIRECTIONS]
-    return factor.T[:_DIRECTIONS]
+    scale = factor.norm(dim=1)
+    values, vectors = torch.linalg.eigh(factor @ factor.T / scale[:, None] / scale)
+    principal = (scale[:, None] * vectors * values.clamp(min=0).sqrt()).T
+    return torch.cat([principal.flip(0), factor.T])[:_DIRECTIONS]
 
 
 def _message(surface: Surface, axis: Tensor, sign: str, distance: float, change: float) -> str:

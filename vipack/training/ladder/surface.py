@@ -68,7 +68,7 @@ class Surface:
         if self.vectorized:
             try:
                 return vmap(function)(u)
-            except RuntimeError:  # vmap refuses programs in many ways; if it is the model that fails, it fails again
+            except Exception:  # vmap refuses programs in many ways; if it is the model that fails, it fails again
                 found = _one_by_one(function, u)
                 self.vectorized = False
                 return found
