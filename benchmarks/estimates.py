@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from vipack import Fit
 from vipack.diagnostics import Diagnosis, Verdict, importance
 
-__all__ = ["Reference", "Result", "errors", "judge"]
+__all__ = ["Reference", "Result", "cpu_clock", "errors", "judge"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Result:
         certified: "raw", "corrected" or "none": the estimate that the verdict vouches for, and whose errors
             ``mean_error`` and ``sd_error`` are. Where it vouches for none they are the better ones of the two.
         seconds: wall time of the fit, compiling included; ``diagnose_seconds`` come on top.
+        cpu_seconds: processor time of the fit and of the compilers that it started; on a busy machine the fairer one.
+        note: the ladder's stages that were kept, or what went wrong.
         figures: further numbers of the diagnosis.
     """
 
@@ -52,6 +55,7 @@ class Result:
     evidence_se: float
     seconds: float
     diagnose_seconds: float = 0.0
+    cpu_seconds: float = math.nan
     compile_seconds: float = 0.0
     note: str = ""
     figures: dict[str, float] = field(default_factory=dict)
@@ -92,6 +96,7 @@ def judge(
     log_weights: Tensor,
     reference: Reference,
     seconds: tuple[float, float],
+    cpu_seconds: float = math.nan,
 ) -> Result:
     """The row of one fit.
 
@@ -99,6 +104,7 @@ def judge(
         name: of posterior, method and seed.
         flat: draws of the guide by flat name, ``(S,)``, whose log importance ratios are `log_weights` ``(S,)``.
         seconds: of the fit and of the diagnosis.
+        cpu_seconds: of the fit.
     """
     raw = errors(reference, flat)
     corrected = errors(reference, flat, np.exp(importance(log_weights).log_weights))
@@ -120,8 +126,16 @@ def judge(
         evidence_se=found.evidence.se,
         seconds=seconds[0],
         diagnose_seconds=seconds[1],
+        cpu_seconds=cpu_seconds,
         compile_seconds=fit.engine.capture_seconds + fit.engine.compile_seconds,
+        note="+".join(stage.name for stage in fit.stages if stage.kept),
     )
+
+
+def cpu_clock() -> float:
+    """Seconds of processor time that this process and its finished children have had."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def _larger(pair: tuple[float, float]) -> float:

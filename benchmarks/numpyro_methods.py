@@ -14,7 +14,7 @@ import torch
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
-from benchmarks.estimates import Reference, Result, errors
+from benchmarks.estimates import Reference, Result, cpu_clock, errors
 from benchmarks.posteriordb_models import Posterior, flat_names
 from benchmarks.posteriordb_models.for_numpyro import MODELS
 from vipack.errors import UsageError
@@ -29,12 +29,12 @@ def advi(name: str, guide_class: Any) -> Any:
 
     def method(posterior: Posterior, root: Path, seed: int, reference: Reference) -> Result:
         model, data = _model(posterior), _arrays(posterior, root)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), cpu_clock()
         guide = guide_class(model, init_loc_fn=numpyro.infer.init_to_uniform)
         svi = SVI(model, guide, numpyro.optim.Adam(0.01), Trace_ELBO(num_particles=PARTICLES))
         found = svi.run(jax.random.key(seed), STEPS, progress_bar=False, **data)
         jax.block_until_ready(found.params)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start, cpu_clock() - cpu_start
         key = jax.random.key(seed + 1)
         latents = guide.sample_posterior(key, found.params, sample_shape=(NUM_DRAWS,), **data)
         draws = {**latents, **_deterministic(model, latents, data)}
@@ -47,7 +47,7 @@ def advi(name: str, guide_class: Any) -> Any:
 def nuts(posterior: Posterior, root: Path, seed: int, reference: Reference) -> Result:
     """Four chains of 1,000 draws after 1,000 of warm-up, one after the other."""
     data = _arrays(posterior, root)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), cpu_clock()
     mcmc = MCMC(
         NUTS(_model(posterior)),
         num_warmup=1_000,
@@ -58,7 +58,7 @@ def nuts(posterior: Posterior, root: Path, seed: int, reference: Reference) -> R
     )
     mcmc.run(jax.random.key(seed), extra_fields=("diverging",), **data)
     draws = {site: np.asarray(values) for site, values in mcmc.get_samples().items()}
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start, cpu_clock() - cpu_start
     divergent = int(np.sum(mcmc.get_extra_fields()["diverging"]))
     note = f"{divergent} divergences" if divergent else ""
     return _row(posterior.name, "NumPyro NUTS", seed, draws, reference, seconds, math.nan, note)
@@ -95,7 +95,7 @@ def _row(
     seed: int,
     draws: dict[str, Any],
     reference: Reference,
-    seconds: float,
+    seconds: tuple[float, float],
     elbo: float,
     note: str = "",
 ) -> Result:
@@ -103,5 +103,12 @@ def _row(
     found = errors(reference, flat)
     figures = [math.nan, math.nan, elbo, math.nan, math.nan, math.nan]
     return Result(
-        posterior, method, seed, "-", "none", *found, found, (math.nan, math.nan), *figures, seconds, note=note
+        *(posterior, method, seed, "-", "none"),
+        *found,
+        found,
+        (math.nan, math.nan),
+        *figures,
+        seconds=seconds[0],
+        cpu_seconds=seconds[1],
+        note=note,
     )
