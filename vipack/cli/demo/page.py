@@ -21,8 +21,9 @@ p.lead { color: #6b6b6b; margin-top: 0; }
 p strong { color: #0072B2; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .84rem; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
+th, td { text-align: right; padding: .3rem .45rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
 .text { text-align: left; }
+.text:first-child { white-space: nowrap; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
 .trust { color: #00785a; font-weight: 600; }
 .corrected { color: #8f6200; font-weight: 600; }
