@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vipack import datasets, diagnostics, errors, guides, objectives, plots
     from vipack.diagnostics import compare
     from vipack.engine.svi import SVI
+    from vipack.program import scan
     from vipack.training import Checkpoint, Converged, Every, Fit, TimeLimit, check, fit, load, vsbc
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "objectives",
     "plots",
+    "scan",
     "vsbc",
 ]
 
@@ -41,6 +43,7 @@ _HOMES = {
     ),
     "compare": "vipack.diagnostics",
     "SVI": "vipack.engine.svi",
+    "scan": "vipack.program",
 }
 _ROOMS = ("datasets", "diagnostics", "errors", "guides", "objectives", "plots")
 

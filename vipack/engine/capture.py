@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from vipack.engine.purify import pure_objectives
 from vipack.engine.watch import Watch
-from vipack.program import Arguments, Parameters, Program
+from vipack.program import Arguments, Parameters, Program, captured_scans
 from vipack.program.params import BASELINE
 
 __all__ = ["CaptureError", "Graph", "Layout", "capture", "leaves_of"]
@@ -198,7 +198,7 @@ def _refuse_state(module: fx.GraphModule, watch: Watch, drawn_outside: bool) -> 
 
 
 def _trace(step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
-    with pyro.validation_enabled(False), pure_objectives():
+    with pyro.validation_enabled(False), pure_objectives(), captured_scans():
         try:
             # Tensors without values: whatever would read one is refused, rather than frozen into the graph.
             return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)

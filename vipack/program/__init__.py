@@ -7,11 +7,13 @@ from vipack.program.plates import BatchPlate
 from vipack.program.program import Program, make_guide
 from vipack.program.randomness import RandomState, seeded
 from vipack.program.runs import Arguments
+from vipack.program.scans import Body, body_of, captured_scans, scan
 from vipack.program.sites import Site, SiteTable, read_sites
 
 __all__ = [
     "Arguments",
     "BatchPlate",
+    "Body",
     "Check",
     "LogJoint",
     "Parameters",
@@ -19,8 +21,11 @@ __all__ = [
     "RandomState",
     "Site",
     "SiteTable",
+    "body_of",
+    "captured_scans",
     "check_program",
     "make_guide",
     "read_sites",
+    "scan",
     "seeded",
 ]

@@ -100,6 +100,14 @@ def _bits(kernel: str) -> Rule:
     return rule
 
 
+def _flipped(writer: Writer, node: fx.Node) -> Value:
+    out = writer.like(node)
+    if out.dtype != torch.bool:
+        raise NotUnderstood("bitwise_not")
+    elementwise(writer, "logical_not_bool", out, [writer.value(node.args[0])])
+    return out
+
+
 def _power(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     if not out.dtype.is_floating_point:
@@ -234,6 +242,10 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.mul.Scalar: _binary("mul"),
     aten.div.Tensor: _binary("div", integers=False),
     aten.div.Scalar: _binary("div", integers=False),
+    aten.xlogy.Tensor: _binary("xlogy", integers=False),
+    aten.xlogy.Scalar_Other: _binary("xlogy", integers=False),
+    aten.xlogy.Scalar_Self: _binary("xlogy", integers=False),
+    aten.bitwise_not.default: _flipped,
     aten.atan2.default: _binary("atan2", integers=False),
     aten.maximum.default: _binary("maximum"),
     aten.minimum.default: _binary("minimum"),

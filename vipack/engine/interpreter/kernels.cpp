@@ -17,12 +17,14 @@ struct Op {
   int64_t si[3][4];
   double scalar[2];
   int64_t extra[4];
+  int64_t skip;  // to the next operation of this level
   int (*function)(const Op&);
 };
 
 struct Runtime {
   int (*library)(void*, int64_t);
   void* table;
+  int64_t turn;  // of the innermost loop
 };
 
 thread_local Runtime runtime;
@@ -236,6 +238,7 @@ PAIR(Pow, T, std::pow(x, y))
 PAIR(Maximum, T, (x != x || x > y ? x : y))
 PAIR(Minimum, T, (x != x || x < y ? x : y))
 PAIR(Atan2, T, std::atan2(x, y))
+PAIR(Xlogy, T, (x == 0 && y == y ? T(0) : x * std::log(y)))
 PAIR(Eq, bool, x == y)
 PAIR(Ne, bool, x != y)
 PAIR(Lt, bool, x < y)
@@ -461,6 +464,15 @@ int softmax_backward(const Op& op) {
 }
 
 template <typename T>
+int cumprod(const Op& op) {
+  kept<T>(op, [&](const T* x, int64_t o) {
+    T total = 1;
+    reduced(x, op, [&](T v, int64_t place) { as<T>(op.out)[o + place] = total *= v; });
+  });
+  return 0;
+}
+
+template <typename T>
 int cumsum(const Op& op) {
   kept<T>(op, [&](const T* x, int64_t o) {
     T total = 0;
@@ -631,6 +643,35 @@ int scatter_add(const Op& op) {
 
 int library(const Op& op) { return runtime.library(runtime.table, op.extra[0]); }
 
+// --- loops over time: extra is how many operations, how many turns, and whether the last comes first
+
+inline int run(const Op* first, const Op* end) {
+  for (const Op* op = first; op < end; op += op->skip)
+    if (op->function(*op)) return 1;
+  return 0;
+}
+
+int repeat(const Op& op) {
+  const int64_t outer = runtime.turn;
+  for (int64_t t = 0; t < op.extra[1]; ++t) {
+    runtime.turn = op.extra[2] ? op.extra[1] - 1 - t : t;
+    if (run(&op + 1, &op + 1 + op.extra[0])) return 1;
+  }
+  runtime.turn = outer;
+  return 0;
+}
+
+// extra is how many bytes, and how far apart they are from turn to turn
+int load(const Op& op) {
+  std::memcpy(op.out, op.in[0] + runtime.turn * op.extra[1], op.extra[0]);
+  return 0;
+}
+
+int store(const Op& op) {
+  std::memcpy(op.out + runtime.turn * op.extra[1], op.in[0], op.extra[0]);
+  return 0;
+}
+
 // --- names
 
 using Function = int (*)(const Op&);
@@ -650,14 +691,14 @@ void floating(std::vector<Entry>& all, const std::string& t) {
 #define PREDICATED(NAME, F) all.emplace_back(NAME "_" + t, unary<bool, T, F<T>>);
   PREDICATED("isnan", IsNan) PREDICATED("isinf", IsInf)
 #define BINARY(NAME, F) all.emplace_back(NAME "_" + t, binary<T, T, F<T>>);
-  BINARY("div", Div) BINARY("pow", Pow) BINARY("atan2", Atan2) BINARY("threshold_backward", ThresholdBackward)
+  BINARY("div", Div) BINARY("pow", Pow) BINARY("atan2", Atan2) BINARY("xlogy", Xlogy) BINARY("threshold_backward", ThresholdBackward)
   BINARY("tanh_backward", TanhBackward) BINARY("sigmoid_backward", SigmoidBackward) BINARY("softplus_backward", SoftplusBackward)
   BINARY("leaky_relu_backward", LeakyReluBackward) BINARY("log_sigmoid_backward", LogSigmoidBackward)
 #define TERNARY(NAME, F) all.emplace_back(NAME "_" + t, ternary<T, F<T>>);
   TERNARY("addcmul", Addcmul) TERNARY("addcdiv", Addcdiv) TERNARY("lerp", Lerp)
 #define OTHER(NAME, F) all.emplace_back(NAME "_" + t, F);
   OTHER("sum", sum<T>) OTHER("prod", prod<T>) OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("logsumexp", logsumexp<T>)
-  OTHER("log_softmax", log_softmax<T>) OTHER("softmax", softmax<T>) OTHER("cumsum", cumsum<T>)
+  OTHER("log_softmax", log_softmax<T>) OTHER("softmax", softmax<T>) OTHER("cumsum", cumsum<T>) OTHER("cumprod", cumprod<T>)
   OTHER("softmax_backward", (softmax_backward<T, false>)) OTHER("log_softmax_backward", (softmax_backward<T, true>))
   OTHER("matmul", matmul<T>) OTHER("solve_triangular", solve_triangular<T>) OTHER("cholesky", cholesky<T>)
   OTHER("triangle", triangle<T>)
@@ -699,6 +740,9 @@ const std::vector<Entry>& kernels() {
     all.emplace_back("all_bool", all_of);
     all.emplace_back("any_bool", any_of);
     all.emplace_back("library", library);
+    all.emplace_back("repeat", repeat);
+    all.emplace_back("load", load);
+    all.emplace_back("store", store);
     return all;
   }();
   return found;
@@ -750,8 +794,7 @@ int64_t vipack_interpret(const Setting* s, int64_t n, const char* const* feeds, 
         else normals(as<float>(s->normals[i]), s->normal_sizes[i], generator);
       }
     }
-    for (const Op *op = s->ops, *end = op + s->num_ops; op != end; ++op)
-      if (op->function(*op)) return -(k + 1);
+    if (run(s->ops, s->ops + s->num_ops)) return -(k + 1);
     bool finite = true;
     for (int64_t r = 0; r < s->num_losses; ++r) {
       const double loss = s->loss_double ? reinterpret_cast<const double*>(s->loss)[r] : reinterpret_cast<const float*>(s->loss)[r];

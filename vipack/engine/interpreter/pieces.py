@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from vipack.engine.interpreter.layout import NotUnderstood, Value
+from vipack.engine.interpreter.layout import Value
 from vipack.engine.interpreter.operands import Rule, argument, copy_into, fill
 from vipack.engine.interpreter.program import Writer
 
@@ -123,9 +123,9 @@ def _pad(writer: Writer, node: fx.Node) -> Value:
     for i in range(len(widths) // 2):
         before, after = widths[2 * i], widths[2 * i + 1]
         dim = len(out.size) - 1 - i
-        if before < 0 or after < 0:
-            raise NotUnderstood("a negative pad")
-        inside = inside.slice(dim, before, value.size[dim])
+        length = value.size[dim] + min(before, 0) + min(after, 0)  # negative widths cut off
+        value = value.slice(dim, max(-before, 0), length)
+        inside = inside.slice(dim, max(before, 0), length)
     copy_into(writer, inside, value)
     return out
 

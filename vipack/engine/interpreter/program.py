@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,9 +67,11 @@ class Writer:
         values: of every node so far; a tuple for operators with several results.
         folded: what nodes are that depend on no input.
         unfailing: error codes of kernels that give NaN instead.
+        inline: writes a graph on given values and returns its results.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inline: Callable[[Writer, fx.GraphModule, Sequence[Value]], list[Value]]) -> None:
+        self.inline = functools.partial(inline, self)
         self.program = Program()
         self.values: dict[fx.Node, Any] = {}
         self.folded: dict[fx.Node, Any] = {}

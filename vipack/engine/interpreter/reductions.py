@@ -147,6 +147,7 @@ REDUCTIONS: dict[Any, Rule] = {
     aten.all.dim: _truth("all", dims=True),
     aten.any.dim: _truth("any", dims=True),
     aten.cumsum.default: _along("cumsum"),
+    aten.cumprod.default: _along("cumprod"),
     aten._softmax.default: _along("softmax"),
     aten._log_softmax.default: _along("log_softmax"),
     aten._softmax_backward_data.default: _softmax_backward("softmax_backward"),

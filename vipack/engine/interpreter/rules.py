@@ -10,7 +10,8 @@ from vipack.engine.interpreter.matrices import MATRICES
 from vipack.engine.interpreter.operands import Rule
 from vipack.engine.interpreter.pieces import PIECES
 from vipack.engine.interpreter.reductions import REDUCTIONS
+from vipack.engine.interpreter.scans import SCANS
 
 __all__ = ["RULES"]
 
-RULES: dict[Any, Rule] = {**ELEMENTWISE, **PIECES, **REDUCTIONS, **MATRICES, **INDICES}
+RULES: dict[Any, Rule] = {**ELEMENTWISE, **PIECES, **REDUCTIONS, **MATRICES, **INDICES, **SCANS}

@@ -23,7 +23,7 @@ _ALIGN = 64
 _OP = np.dtype(
     [
         ("code", "i8"), ("ndim", "i8"), ("size", "i8", 4), ("out", "u8"), ("in", "u8", 3), ("so", "i8", 4),
-        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("function", "u8"),
+        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("skip", "i8"), ("function", "u8"),
     ]
 )  # fmt: skip
 
@@ -34,6 +34,7 @@ class _Setting(ctypes.Structure):
         *((n, ctypes.c_void_p) for n in ("ops", "normals", "normal_sizes", "normal_double", "fed", "fed_bytes", "loss")),
         ("library", ctypes.c_void_p),
         ("table", ctypes.c_void_p),
+        ("turn", ctypes.c_int64),
     ]  # fmt: skip
 
 
@@ -134,6 +135,7 @@ class InterpretedStep:
             target[: len(strides)] = strides
         row["scalar"][: len(operation.scalars)] = operation.scalars
         row["extra"][: len(operation.extra)] = operation.extra
+        row["skip"] = 1 + (operation.extra[0] if operation.kernel == "repeat" else 0)
 
 
 class _Calls(Bridge):
@@ -199,6 +201,12 @@ def _places(program: Program) -> tuple[list[int], int]:
         if operation.kernel == "library":
             call = program.library[operation.extra[0]]
             seen([call.arguments, list(call.keywords.values()), call.results], line)
+    for line, operation in reversed(list(enumerate(program.operations))):
+        if operation.kernel == "repeat":  # what comes from before the loop is read again in its next turn
+            end = line + operation.extra[0]
+            for index, read in last.items():
+                if first[index] < line < read < end:
+                    last[index] = end
     seen(program.loss, len(program.operations))
     ends: dict[int, list[int]] = {}
     for index, line in last.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def translate(module: fx.GraphModule) -> Program:
     Raises:
         NotUnderstood: the graph holds something that neither a kernel nor torch's library can be called for.
     """
-    writer = Writer()
+    writer = Writer(_inline)
     for index, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
         example = node.meta["val"]
         base = Base("input", index)
@@ -38,6 +39,20 @@ def translate(module: fx.GraphModule) -> Program:
             (loss,) = node.args[0]
             writer.program.loss = writer.value(loss)
     return writer.program
+
+
+def _inline(writer: Writer, module: fx.GraphModule, inputs: Sequence[Value]) -> list[Value]:
+    """Write the graph on these values; its results."""
+    given = iter(inputs)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            writer.values[node] = next(given)
+        elif node.op == "get_attr":
+            writer.folded[node] = getattr(module, str(node.target))
+        elif node.op == "call_function":
+            _translate(writer, node)
+    output: Any = next(iter(reversed(module.graph.nodes)))
+    return [writer.value(result) for result in output.args[0]]
 
 
 def _translate(writer: Writer, node: fx.Node) -> None:

@@ -1,0 +1,78 @@
+"""A recursion written as a scan trains in every tier as its Python loop does, from one small graph."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoNormal
+
+import vipack as vi
+from vipack.objectives import StickingTheLanding
+
+Y = torch.randn(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def priors():
+    mu = pyro.sample("mu", dist.Normal(torch.zeros((), dtype=Y.dtype), 1.0))
+    a0 = pyro.sample("a0", dist.LogNormal(torch.zeros((), dtype=Y.dtype), 1.0))
+    a1 = pyro.sample("a1", dist.Beta(torch.ones((), dtype=Y.dtype), 3.0))
+    return mu, a0, a1
+
+
+def loop(y):
+    mu, a0, a1 = priors()
+    v, vs = torch.ones((), dtype=y.dtype), []
+    for t in range(len(y)):
+        vs.append(v)
+        v = a0 + a1 * (y[t] - mu) ** 2 + 0.3 * v
+    pyro.sample("y", dist.Normal(mu, torch.stack(vs).sqrt()).to_event(1), obs=y)
+
+
+def scanned(y):
+    mu, a0, a1 = priors()
+
+    def step(v, y, mu, a0, a1):
+        return a0 + a1 * (y - mu) ** 2 + 0.3 * v, v
+
+    _, vs = vi.scan(step, torch.ones((), dtype=y.dtype), y, constants=(mu, a0, a1))
+    pyro.sample("y", dist.Normal(mu, vs.sqrt()).to_event(1), obs=y)
+
+
+def fitted(model, tier, steps=30, **options):
+    return vi.fit(model, AutoNormal, data=Y, steps=steps, engine=tier, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def eager():
+    return fitted(loop, "eager")
+
+
+@pytest.mark.parametrize("tier", ["eager", "traced", "interpreted"])
+def test_losses_are_those_of_the_python_loop(eager, tier):
+    fit = fitted(scanned, tier)
+    assert fit.engine.tier == tier
+    np.testing.assert_allclose(fit.losses, eager.losses, rtol=1e-9)
+
+
+def test_particles_side_by_side():
+    plain, quick = (
+        fitted(scanned, tier, loss=StickingTheLanding(num_particles=4)) for tier in ("eager", "interpreted")
+    )
+    assert quick.engine.tier == "interpreted"
+    np.testing.assert_allclose(quick.losses, plain.losses, rtol=1e-9)
+
+
+def test_starts_side_by_side():
+    fit = fitted(scanned, "interpreted", steps=20, restarts=3)
+    assert fit.engine.tier == "interpreted"
+    assert np.isfinite(fit.restarts).all()
+
+
+def test_its_graph_does_not_grow_with_the_number_of_steps():
+    def nodes(rows):
+        fit = vi.fit(scanned, AutoNormal, data=Y[:rows], steps=3, engine="traced", progress=False)
+        (shape,) = fit._trainer.engine._shapes.values()
+        return len(shape.runner.step.module.graph.nodes)
+
+    assert nodes(10) == nodes(40) < 400
