@@ -26,6 +26,9 @@ format: $(VENV)/.ready-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/.ready-bench
+	$(BIN)/python -m benchmarks.engine steps auto cold growth memory restarts loops
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "vipack needs Python 3.11 or newer; try make PYTHON=python3.11"'
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +39,10 @@ $(VENV)/.ready-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[topics,data,flows,test]"
+	touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready-test
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
 	touch $@
 
 # ArviZ 1.x lives in an environment of its own, without torch; the tests of the export run there too.

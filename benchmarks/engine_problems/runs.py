@@ -1,0 +1,122 @@
+"""Whole runs rather than single steps: ``python -m benchmarks.engine_problems.runs PART`` prints JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["PARTS"]
+
+PARTS = ("auto", "cold", "growth", "memory", "restarts", "loops")
+_LENGTHS = (100, 1_000, 10_000, 100_000)
+_TIERS = ("auto", "eager", "traced", "interpreted", "compiled")
+_EAGER_LIMIT = 10_000  # steps; a longer eager run is reckoned from this one
+_CORPUS = {"eight schools": "eight_schools", "logistic 2000x50": "logistic"}
+
+
+def auto() -> Mapping[str, Any]:
+    """Seconds of a fit in each tier, in processes of their own, with a cold and a warm cache."""
+    found: dict[str, Any] = {}
+    for title, model in _CORPUS.items():
+        for steps in _LENGTHS:
+            for state in ("cold", "warm"):
+                rounds: dict[str, list[float]] = {tier: [] for tier in _TIERS}
+                for _ in range(3):
+                    for tier in _TIERS:
+                        rounds[tier].append(_timed(model, tier, steps, warm=state == "warm"))
+                found[f"{title}, {steps} steps, {state}"] = {t: statistics.median(v) for t, v in rounds.items()}
+    return found
+
+
+def cold() -> Mapping[str, Any]:
+    """Seconds from the call to 100 compiled steps of eight schools: an empty cache, and then a second process."""
+    first, second = [], []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            first.append(_fit_seconds("eight_schools", "compiled", 100, folder))
+            second.append(_fit_seconds("eight_schools", "compiled", 100, folder))
+    return {"eight schools": {"cold": statistics.median(first), "second process": statistics.median(second)}}
+
+
+def growth() -> Mapping[str, Any]:
+    """Microseconds a step as rows grow at a fixed batch, and as latents grow."""
+    found: dict[str, Any] = {}
+    for rows in (1_000, 10_000, 100_000, 1_000_000):
+        found[f"rows {rows}, batch 100"] = {"us": 1e6 * _step_seconds(f"rows={rows}")}
+    for latents in (10, 100, 1_000, 10_000, 100_000):
+        seconds = _step_seconds(f"latents={latents}")
+        found[f"latents {latents}"] = {"us": 1e6 * seconds, "ns a latent": 1e9 * seconds / latents}
+    return found
+
+
+def memory() -> Mapping[str, Any]:
+    """Megabytes resident after 10,000 steps and after 200,000 more."""
+    return {tier: _child("memory", tier) for tier in ("traced", "compiled")}
+
+
+def restarts() -> Mapping[str, Any]:
+    """Seconds of a fit from 8 starts over those of one."""
+    found: dict[str, Any] = {}
+    for tier, steps in (("traced", 2_000), ("compiled", 20_000), ("compiled", 200_000)):
+        one = _child("restarts", tier, steps, 1)
+        many = _child("restarts", tier, steps, 8)
+        found[f"{tier}, {steps} steps"] = {
+            "1": one["seconds"],
+            "8": many["seconds"],
+            "ratio": many["seconds"] / one["seconds"],
+        }
+    return found
+
+
+def loops() -> Mapping[str, Any]:
+    """Models with a loop over time: seconds of 1,000 steps by `auto`, and what it chose; plain loops and scans."""
+    return {name: _child("loop", *name.split()) for name in (
+        "python 50", "python 200", "python 1000", "scan 50", "scan 200", "scan 1000", "scan 2000")}  # fmt: skip
+
+
+def _timed(model: str, tier: str, steps: int, *, warm: bool) -> float:
+    taken = min(steps, _EAGER_LIMIT) if tier == "eager" else steps
+    with tempfile.TemporaryDirectory() as folder:
+        if warm:
+            _fit_seconds(model, "compiled", 100, folder)
+        seconds = _fit_seconds(model, tier, taken, folder)
+    return seconds * steps / taken
+
+
+def _fit_seconds(model: str, tier: str, steps: int, folder: str) -> float:
+    return float(_child("fit", model, tier, steps, cache=folder)["seconds"])
+
+
+def _step_seconds(what: str) -> float:
+    return float(_child("step", what)["seconds"])
+
+
+def _child(*arguments: object, cache: str | None = None) -> Any:
+    environment = os.environ | ({"VIPACK_CACHE": cache} if cache else {})
+    command = [sys.executable, "-m", "benchmarks.engine_problems.one_run", *map(str, arguments)]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    print(" ".join(map(str, arguments)), finished.stdout.strip(), file=sys.stderr)
+    return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
+def main() -> int:
+    """Run one part."""
+    part = {"auto": auto, "cold": cold, "growth": growth, "memory": memory, "restarts": restarts, "loops": loops}[
+        sys.argv[1]
+    ]
+    started = time.perf_counter()
+    found = dict(part())
+    print(f"{sys.argv[1]}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
