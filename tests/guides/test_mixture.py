@@ -54,7 +54,16 @@ def test_density_is_that_of_the_draws():
 def test_it_finds_two_modes_and_their_weights():
     guide = Mixture(two_modes, [part(-2.5), part(2.5)])
     adam = pyro.optim.Adam({"lr": 0.05})
-    fit = vi.fit(two_modes, guide, data=(), loss=StickingTheLanding(8), optim=adam, steps=400, dtype=torch.float64)
+    fit = vi.fit(
+        two_modes,
+        guide,
+        data=(),
+        loss=StickingTheLanding(8),
+        optim=adam,
+        steps=400,
+        dtype=torch.float64,
+        engine="traced",
+    )
     weights = fit.params["Mixture.logits"].softmax(-1)
     torch.testing.assert_close(weights, SHARES, rtol=0, atol=0.01)
     draws = fit.sample(4000)["z"]
