@@ -20,6 +20,7 @@ import vipack as vi
 from vipack.engine import compiler
 from vipack.engine.bridge import Bridge, NativeError
 from vipack.engine.compiler import Build, Request
+from vipack.engine.runner import GraphRunner
 from vipack.errors import EngineWarning
 
 Y = torch.tensor([0.3, -0.8, 1.9])
@@ -44,18 +45,17 @@ def eager():
 @pytest.fixture(scope="module")
 def entry():
     """The cache's folder of the compiled step, and the fit that used it."""
-    before = entries(compiler.cache_folder())
-    fit = fitted()
-    (folder,) = entries(compiler.cache_folder()) - before or {newest(compiler.cache_folder())}
-    return folder, fit
+    loaded = []
+    load = GraphRunner.load
 
+    def recording(self, folder):
+        loaded.append(folder)
+        load(self, folder)
 
-def entries(folder):
-    return {path.parent for path in folder.glob("*/manifest.json") if not path.parent.name.startswith("interpreter")}
-
-
-def newest(folder):
-    return max(entries(folder), key=lambda path: path.stat().st_mtime)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GraphRunner, "load", recording)
+        fit = fitted()
+    return loaded[-1], fit
 
 
 def assert_right(fit, eager, tier):
