@@ -31,9 +31,9 @@ ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
 ESS_ALONE = (
     0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
 )
-FEW_ROWS = 30  # up to which the joint weights of rows with latents of their own still say something
+FEW_ROWS = 30  # up to which rows with continuous latents of their own are judged together, by chains too
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
-SHIFT_LIMIT = 0.15  # of a mean in posterior sds and of a log sd, by the weights
+SHIFT_LIMIT = 0.10  # of a mean in posterior sds and of a log sd, by the weights
 DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are about .03
 # What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far,
 # and no shift near what counts as bad, 0.2, whatever its standard error.
@@ -106,7 +106,9 @@ def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
 
 
 def _by_rows(draws: Draws) -> bool:
-    return draws.row_log_weights is not None and draws.row_log_weights.shape[-1] > FEW_ROWS
+    rows = 1 if draws.row_log_weights is None else draws.row_log_weights.shape[-1]
+    continuous = all(value.is_floating_point() for value in draws.latents.values())
+    return rows > (FEW_ROWS if continuous and draws.latents else 1)
 
 
 class _Case:
@@ -161,11 +163,12 @@ class _Case:
         if not self._sets[0].latents:
             return None
         named = [{**draws.latents, **draws.deterministic} for draws in self._sets]
-        return columns_of({name: torch.cat([values[name] for values in named]) for name in named[0]})
+        found = columns_of({name: torch.cat([values[name] for values in named]) for name in named[0]})
+        return found if found.names else None
 
     def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
         """Run the chains and the search, where the model allows them."""
-        if self.columns is None:
+        if not self._sets[0].latents:
             self._skipped.append("short chains and other modes: the latents are too many to keep their draws")
             return
         try:
@@ -185,6 +188,7 @@ class _Case:
     def _run(self, density: ManyPoints, u: Tensor, kept: np.ndarray, chains: bool, modes: bool) -> None:
         weights = self.even[kept] / self.even[kept].sum()
         if chains:
+            assert self.columns is not None  # as each latent on R^D is a column
             columns = Columns(self.columns.names, self.columns.values[kept])
             self.drift, why = find_drift(density, u, columns, weights if self.usable else None, seed=self._seed)
             if why:
