@@ -2,6 +2,8 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import torch
 
 from tests.training.ladder.programs import X, badly_scaled, conjugate, funnel, surface
@@ -69,3 +71,17 @@ def test_bad_points_are_minus_infinity_and_have_no_gradient():
     assert values[0] == -math.inf
     assert (gradients[0] == 0).all()
     assert torch.isfinite(values[1])
+
+
+def test_a_point_whose_covariance_has_no_factor_does_not_spoil_its_neighbours():
+    def correlated(x):
+        share = pyro.sample("share", dist.Normal(0.0, 0.1))
+        covariance = torch.eye(2) + share * (1 - torch.eye(2))
+        pyro.sample("x", dist.MultivariateNormal(torch.zeros(2), covariance), obs=x[:2])
+
+    where = surface(correlated, X)
+    values = where.values(torch.tensor([[0.0], [2.0], [0.5]], dtype=torch.float64))
+    assert torch.isfinite(values).tolist() == [True, False, True]
+    values, gradients = where.gradients(torch.tensor([[0.0], [2.0]], dtype=torch.float64))
+    assert (values[1], gradients[1]) == (-math.inf, 0.0)
+    assert where.vectorized

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from vipack.program.logjoint import LogJoint
 
 __all__ = ["Surface"]
+
+Function = Callable[[Tensor], tuple[Tensor, ...]]
 
 _AT_ONCE = 4_000_000  # numbers in a batch of points, which a model repeats many times over
 
@@ -37,25 +39,28 @@ class Surface:
 
     def values(self, u: Tensor) -> Tensor:
         """log p at ``(B, D)``: ``(B,)`` in nats; minus infinity where it is no number."""
-        value = self._in_parts(self.joint, u)
+        value = torch.cat([part for (part,) in self._in_parts(self._value, u)])
         return torch.where(torch.isfinite(value), value, -torch.inf)
 
     def gradients(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """log p and its gradient at ``(B, D)``: ``(B,)`` in nats and ``(B, D)``; minus infinity and zero where either is no number."""
-        gradient, value = self._in_parts(grad_and_value(self.joint), u)
+        values, gradients = zip(*self._in_parts(self._gradient, u), strict=True)
+        value, gradient = torch.cat(values), torch.cat(gradients)
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(-1)
         return torch.where(fine, value, -torch.inf), torch.where(fine[:, None], gradient, 0.0)
 
-    def _in_parts(self, function: Callable[[Tensor], Any], u: Tensor) -> Any:
-        size = max(16, min(512, _AT_ONCE // max(1, self.dim)))
-        parts = [self._run(function, part) for part in u.split(size)]
-        if len(parts) == 1:
-            return parts[0]
-        if isinstance(parts[0], tuple):
-            return tuple(torch.cat([part[i] for part in parts]) for i in range(len(parts[0])))
-        return torch.cat(parts)
+    def _value(self, u: Tensor) -> tuple[Tensor, ...]:
+        return (self.joint(u),)
 
-    def _run(self, function: Callable[[Tensor], Any], u: Tensor) -> Any:
+    def _gradient(self, u: Tensor) -> tuple[Tensor, ...]:
+        gradient, value = grad_and_value(self.joint)(u)
+        return value, gradient
+
+    def _in_parts(self, function: Function, u: Tensor) -> list[tuple[Tensor, ...]]:
+        size = max(16, min(512, _AT_ONCE // max(1, self.dim)))
+        return [self._run(function, part) for part in u.split(size)]
+
+    def _run(self, function: Function, u: Tensor) -> tuple[Tensor, ...]:
         started = time.perf_counter()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
@@ -64,19 +69,25 @@ class Surface:
         self.seconds += time.perf_counter() - started
         return found
 
-    def _evaluate(self, function: Callable[[Tensor], Any], u: Tensor) -> Any:
-        if self.vectorized:
-            try:
-                return vmap(function)(u)
-            except Exception:  # vmap refuses programs in many ways; if it is the model that fails, it fails again
-                found = _one_by_one(function, u)
-                self.vectorized = False
-                return found
-        return _one_by_one(function, u)
+    def _evaluate(self, function: Function, u: Tensor) -> tuple[Tensor, ...]:
+        if not self.vectorized:
+            return _one_by_one(function, u)
+        try:
+            found: tuple[Tensor, ...] = vmap(function)(u)
+        except LinAlgError:  # of one point: a covariance that is not positive definite there
+            return _one_by_one(function, u)
+        except Exception:  # vmap refuses programs in many ways; if it is the model that fails, it fails again
+            found = _one_by_one(function, u)
+            self.vectorized = False
+        return found
 
 
-def _one_by_one(function: Callable[[Tensor], Any], u: Tensor) -> Any:
-    results = [function(point) for point in u]
-    if isinstance(results[0], tuple):
-        return tuple(torch.stack([result[i] for result in results]) for i in range(len(results[0])))
-    return torch.stack(results)
+def _one_by_one(function: Function, u: Tensor) -> tuple[Tensor, ...]:
+    """As under vmap; NaN at points where a matrix of the model has no factor."""
+    results = []
+    for point in u:
+        try:
+            results.append(function(point))
+        except LinAlgError:
+            results.append((point.new_tensor(torch.nan), torch.full_like(point, torch.nan)))
+    return tuple(torch.stack(parts) for parts in zip(*results, strict=False))
