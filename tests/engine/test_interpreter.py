@@ -195,7 +195,7 @@ def test_along_a_dimension(folder):
     agree(
         folder,
         lambda x, g: [
-            x.cumsum(1), x.softmax(-1), x.log_softmax(1), aten._softmax_backward_data.default(g, x.softmax(1), 1, torch.float64),
+            x.cumsum(1), x.cumprod(2), *x.max(1), *x.max(2, keepdim=True), x.softmax(-1), x.log_softmax(1), aten._softmax_backward_data.default(g, x.softmax(1), 1, torch.float64),
             aten._log_softmax_backward_data.default(g, x.log_softmax(0), 0, torch.float64), x.flip(0), x.flip([1, 2]),
         ],
         x, g,

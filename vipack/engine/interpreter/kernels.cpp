@@ -368,6 +368,20 @@ int amax(const Op& op) {
 }
 
 template <typename T>
+int argmax(const Op& op) {
+  kept<T>(op, [&](const T* x, int64_t o) {
+    T most = x[0];
+    int64_t place = 0, found = 0;
+    reduced(x, op, [&](T v, int64_t) {
+      if (v > most || (v != v && most == most)) most = v, found = place;
+      ++place;
+    });
+    as<int64_t>(op.out)[o] = found;
+  });
+  return 0;
+}
+
+template <typename T>
 int amin(const Op& op) {
   kept<T>(op, [&](const T* x, int64_t o) {
     T least = x[0];
@@ -697,7 +711,7 @@ void floating(std::vector<Entry>& all, const std::string& t) {
 #define TERNARY(NAME, F) all.emplace_back(NAME "_" + t, ternary<T, F<T>>);
   TERNARY("addcmul", Addcmul) TERNARY("addcdiv", Addcdiv) TERNARY("lerp", Lerp)
 #define OTHER(NAME, F) all.emplace_back(NAME "_" + t, F);
-  OTHER("sum", sum<T>) OTHER("prod", prod<T>) OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("logsumexp", logsumexp<T>)
+  OTHER("sum", sum<T>) OTHER("prod", prod<T>) OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("argmax", argmax<T>) OTHER("logsumexp", logsumexp<T>)
   OTHER("log_softmax", log_softmax<T>) OTHER("softmax", softmax<T>) OTHER("cumsum", cumsum<T>) OTHER("cumprod", cumprod<T>)
   OTHER("softmax_backward", (softmax_backward<T, false>)) OTHER("log_softmax_backward", (softmax_backward<T, true>))
   OTHER("matmul", matmul<T>) OTHER("solve_triangular", solve_triangular<T>) OTHER("cholesky", cholesky<T>)

@@ -93,6 +93,17 @@ def _reduction(kernel: str, *, dims: bool = True) -> Rule:
     return rule
 
 
+def _max_along(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
+    examples, value = node.meta["val"], writer.value(node.args[0])
+    most, places = (writer.new(e.shape, e.dtype, e.stride()) for e in examples)
+    if not value.dtype.is_floating_point:
+        raise NotUnderstood("max")
+    dims = _dims(value, node.args[1])
+    _reduce(writer, f"amax_{tag(value.dtype)}", most, value, dims)
+    _reduce(writer, f"argmax_{tag(value.dtype)}", places, value, dims)
+    return most, places
+
+
 def _truth(kernel: str, *, dims: bool) -> Rule:
     def rule(writer: Writer, node: fx.Node) -> Value:
         out, value = writer.like(node), cast(writer, writer.value(node.args[0]), torch.bool)
@@ -139,6 +150,7 @@ REDUCTIONS: dict[Any, Rule] = {
     aten.amin.default: _reduction("amin"),
     aten.max.default: _reduction("amax", dims=False),
     aten.min.default: _reduction("amin", dims=False),
+    aten.max.dim: _max_along,
     aten.prod.default: _reduction("prod", dims=False),
     aten.prod.dim_int: _reduction("prod"),
     aten.logsumexp.default: _reduction("logsumexp"),
