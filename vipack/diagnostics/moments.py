@@ -47,10 +47,16 @@ class Shift:
     log_sd: Array
     log_sd_se: Array
 
-    def beyond(self, bound: float, num_se: float, most: float = np.inf) -> str | None:
-        """The element that is furthest beyond `bound` plus `num_se` standard errors (or beyond `most`), in words."""
+    def beyond(self, bound: float, num_se: float, most: float = np.inf, *, sd_bound: float | None = None) -> str | None:
+        """The element that is furthest beyond `bound` plus `num_se` standard errors (or beyond `most`), in words.
+
+        Args:
+            sd_bound: in place of `bound` for log sds.
+        """
         over_mean = np.abs(self.mean) - np.minimum(bound + num_se * self.mean_se, most)
-        over_sd = np.abs(self.log_sd) - np.minimum(bound + num_se * self.log_sd_se, most)
+        over_sd = np.abs(self.log_sd) - np.minimum(
+            (bound if sd_bound is None else sd_bound) + num_se * self.log_sd_se, most
+        )
         # What is no number is no evidence of anything good.
         over_mean, over_sd = (np.where(np.isnan(over), np.inf, over) for over in (over_mean, over_sd))
         if not len(self.names) or max(over_mean.max(), over_sd.max()) <= 0:

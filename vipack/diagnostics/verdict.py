@@ -33,7 +33,8 @@ ESS_ALONE = (
 )
 FEW_ROWS = 30  # up to which rows with continuous latents of their own are judged together, by chains too
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
-SHIFT_LIMIT = 0.10  # of a mean in posterior sds and of a log sd, by the weights
+SHIFT_LIMIT = 0.15  # of a mean in posterior sds, by the weights
+SHIFT_SD_LIMIT = 0.10  # of a log sd; the weights of a narrow guide have not seen all of the tail
 DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are about .03
 # What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far,
 # and no shift near what counts as bad, 0.2, whatever its standard error.
@@ -243,10 +244,11 @@ class _Case:
             return self._against_weights()
         if self.shift is None and self.enough and self.share <= ESS_ALONE:
             return f"ESS is {self.share:.0%} of the draws"
-        found = self.shift.beyond(SHIFT_LIMIT, 0.0) if self.shift is not None else None
+        found = self.shift.beyond(SHIFT_LIMIT, 0.0, sd_bound=SHIFT_SD_LIMIT) if self.shift is not None else None
         if found is not None:
             return f"the weights move {found}"
-        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, self._most()) if drift is not None else None
+        # Nothing is lost by strictness here: where raw draws are doubtful, weighted ones may still be certified.
+        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if drift is not None else None
         return None if found is None else f"short chains move {found}"
 
     def _against_weighted(self, drift: Drift | None) -> str | None:
@@ -254,11 +256,9 @@ class _Case:
         weighted = None if drift is None else drift.weighted
         if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted)):
             return self._against_weights()
-        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, self._most()) if weighted is not None else None
+        most = np.inf if self.enough else DRIFT_MOST
+        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, most) if weighted is not None else None
         return None if found is None else f"short chains from its weighted draws move {found}"
-
-    def _most(self) -> float:
-        return np.inf if self.enough else DRIFT_MOST
 
     def _against_weights(self) -> str:
         if self.khat >= KHAT_LIMIT:
