@@ -186,7 +186,7 @@ def report(rows: list[Result], comparisons: list[dict[str, Any]]) -> str:
         parts += ["## Not fitted", *(f"- {r.posterior}, {r.method}, {r.note}" for r in rows if r.verdict == "ERROR")]
     if comparisons:
         parts += ["## Comparisons", _compared(comparisons)]
-    parts += [f"{_spent(rows)} (in sum, {os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s))."]
+    parts += [f"{_spent(rows)}, by the clock of a machine with {os.cpu_count()} cores."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,9 +196,11 @@ _PAGE = """# How often is the verdict wrong?
 guides that were sabotaged. A fit is **bad** where the estimate that its verdict certifies has a mean off by more than 0.2
 posterior sds or an sd by more than 0.2 in its logarithm. It is **good** where its draws, raw or weighted, are within both.
 
-```text
-python -m benchmarks.verdict_grid --json grid.json --markdown docs/verdict_grid.md
-```"""
+```sh
+python -m benchmarks.verdict_grid --engine traced --json grid.json --markdown docs/verdict_grid.md
+```
+
+Parts of it can run side by side with `--only`, `--seeds` and `--guides`; `--report` puts their files together."""
 
 
 def _listed(rows: list[Result]) -> pd.DataFrame:
