@@ -34,9 +34,10 @@ from vipack.types import Estimate, StopReason
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     """Few steps, and a flow only where a test asks for it: capturing one takes most of a climb's time."""
-    short = Effort(gaussian_steps=200, flow_steps=300, flow_draws=16, judged_by=1_000)
+    short = Effort(gaussian_steps=200, flow_steps=300, flow_draws=16, polish_steps=20, judged_by=1_000)
     monkeypatch.setattr(ladder, "effort_for", lambda surface: short)
     monkeypatch.setattr(Rung, "excellent", lambda rung: rung.trainer.state.step > 0)
+    monkeypatch.setattr("vipack.training.ladder.by_draws._DRAWS", 2_000)
 
 
 @pytest.fixture(scope="module")
@@ -238,9 +239,8 @@ def test_a_flow_can_be_fitted_to_weighted_draws(monkeypatch):
     effort = Effort(flow_steps=400, by_draws=True, judged_by=2_000)
     monkeypatch.setattr(ladder, "effort_for", lambda surface: effort)
     monkeypatch.setattr(Rung, "excellent", lambda rung: False)
-    monkeypatch.setattr("vipack.training.ladder.by_draws._DRAWS", 2_000)
     fit = vi.fit(skewed, data=X[0])
-    paths, gaussian, flow = fit.stages
+    paths, gaussian, flow, *_ = fit.stages
     assert "dear" in gaussian.reason
     assert flow.kept
     assert flow.steps == 400

@@ -19,14 +19,16 @@ __all__ = ["train_by_draws"]
 _ROUNDS = 4
 _DRAWS = 16_000  # a round
 _BATCH = 512
-_RATE = 0.005
 
 
-def train_by_draws(trainer: Trainer, surface: Surface, num_steps: int) -> int:
+def train_by_draws(trainer: Trainer, surface: Surface, num_steps: int, rate: float) -> int:
     """Maximise the weighted likelihood of the guide's own draws, drawn anew for each quarter of the steps.
 
     This is descent of KL(p || q), estimated with Pareto-smoothed weights. It asks for densities of the model alone, a few
     thousand at a time, where the ELBO asks for a gradient at every step. The mean of the second half of the iterates stays.
+
+    Args:
+        rate: Adam's learning rate at the start; it falls along a half cosine.
 
     Returns:
         Steps taken; fewer after Ctrl-C.
@@ -35,8 +37,8 @@ def train_by_draws(trainer: Trainer, surface: Surface, num_steps: int) -> int:
     """
     program = trainer.program
     tensors = program.parameters.tensors()
-    optimizer = torch.optim.Adam(tensors, lr=_RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps, 0.01 * _RATE)
+    optimizer = torch.optim.Adam(tensors, lr=rate, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps, 0.01 * rate)
     mean = [torch.zeros_like(value) for value in tensors]
     taken = 0
     with interrupts() as interrupted, trainer.state.random.active():

@@ -27,6 +27,7 @@ class Effort:
         gaussian_steps, gaussian_draws, flow_steps, flow_draws: gradient steps, and draws for each.
         gaussian_rate, flow_rate: learning rates at the start. At 0.02 a flow of the centred eight schools came to an ESS
             of 74% of the draws, at 0.01 to 95%, at 0.005 to 99%.
+        polish_steps: of weighted likelihood, where the flow's tails are still too thin.
         judged_by: draws that judge a stage.
         dense: full covariances, and a flow.
         by_draws: the flow is fitted to weighted draws, without gradients of log p, and the Gaussian by its moments alone.
@@ -41,6 +42,7 @@ class Effort:
     flow_draws: int = 64
     gaussian_rate: float = 0.02
     flow_rate: float = 0.005
+    polish_steps: int = 400
     judged_by: int = 4_000
     dense: bool = True
     rank: int = 0

@@ -19,7 +19,7 @@ from vipack.training.ladder.moments import match_moments
 from vipack.training.ladder.paths import climb
 from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.report import Stage, Stages
-from vipack.training.ladder.rungs import Family, Make, Rung, estimate, train_rung
+from vipack.training.ladder.rungs import Family, Make, Rung, estimate, polish, train_rung
 from vipack.training.ladder.surface import Surface
 from vipack.training.loop import interrupts
 from vipack.training.stopping import TimeLimit
@@ -30,6 +30,7 @@ __all__ = ["train_ladder"]
 
 _MEMORY = 30  # pairs of L-BFGS
 _RADII = (2.0, 2.0, 0.5, 0.05)  # of the cubes in which starts are looked for, one after the other
+_KHAT, _SHARE = 0.5, 0.96  # of the worst of four blocks, beyond which tails are mended
 _NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
@@ -82,7 +83,7 @@ class _Ladder:
         if dim == 1:
             return self._finished(best, stages[1:], "coupling needs two dimensions")
         best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
-        return self._finished(best)
+        return self._finished(self._polished(best))
 
     def _finished(self, best: Rung, left_out: tuple[str, ...] = (), reason: str = "") -> Trainer:
         for name in left_out:
@@ -145,6 +146,23 @@ class _Ladder:
         kept = gain.value > gain.se
         why = "the ELBO rose by more than its standard error" if kept else "no gain beyond its standard error"
         self._note(name, estimate(new.log_weights), gain, new.steps, started, kept, why)
+        return new if kept else best
+
+    def _polished(self, best: Rung) -> Rung:
+        """Mend thin tails, which the ELBO hardly sees and importance weights suffer from."""
+        khat, share = best.tail()
+        if self._ended is not None or best.family.name != "flow" or (khat < _KHAT and share > _SHARE):
+            return best
+        started = time.perf_counter()
+        before = best.trainer.program.parameters.state()
+        new = polish(best, self._surface, self._effort.polish_steps)
+        new_khat, new_share = new.tail()
+        kept = new_share > share and new_khat < max(khat, _KHAT)
+        if not kept:
+            best.trainer.program.parameters.load_state(before)
+        gain = estimate(new.log_weights - best.log_weights)
+        why = f"k-hat {khat:.2f} -> {new_khat:.2f}, ESS {share:.1%} -> {new_share:.1%} (the worst of four blocks)"
+        self._note("polish", estimate(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
 
     def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int, rate: float | None = None) -> Rung:

@@ -16,7 +16,7 @@ class Stage:
     """One rung.
 
     Attributes:
-        name: "paths", "gaussian" or "flow".
+        name: "paths", "gaussian", "flow" or "polish".
         elbo: of what the stage found, nats; None where it was skipped.
         gain: over the stage kept before it, nats, by common draws; None for the first.
         steps: gradient steps taken.

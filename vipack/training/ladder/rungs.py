@@ -24,10 +24,11 @@ from vipack.training.prepare import Prepared
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import Estimate
 
-__all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "train_rung"]
+__all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "polish", "train_rung"]
 
+_RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
-_KHAT, _SHARE, _FLAT, _GAP = 0.6, 0.98, 0.99, 0.01  # of weights that leave nothing to gain; the gap in nats
+_KHAT, _SHARE, _FLAT, _GAP = 0.6, 0.985, 0.99, 0.007  # of weights that leave nothing to gain; the gap in nats
 _SHIFT, _STRETCH = 0.02, 0.03  # likewise, what the weights may change of a mean (in sd) and of a log sd
 
 
@@ -69,8 +70,7 @@ class Rung:
 
     def excellent(self) -> bool:
         """Whether a better guide would change no answer: the weights are even, and change no mean and no sd."""
-        blocks = [importance(part) for part in self.log_weights.chunk(_BLOCKS)]
-        share, khat = min(block.ess_share for block in blocks), max(block.khat for block in blocks)
+        khat, share = self.tail()
         if share < _SHARE or (share < _FLAT and khat > _KHAT):  # of weights nearly even a k-hat says nothing
             return False
         weights = torch.from_numpy(np.exp(importance(self.log_weights).log_weights))[:, None]
@@ -81,6 +81,11 @@ class Rung:
         shift = float(((mean - self.u.mean(0)) / sd).abs().max())
         stretch = float((spread / sd).log().abs().max())
         return gap < _GAP and shift < _SHIFT and stretch < _STRETCH
+
+    def tail(self) -> tuple[float, float]:
+        """The largest k-hat and the least ESS share of four blocks of draws."""
+        blocks = [importance(part) for part in self.log_weights.chunk(_BLOCKS)]
+        return max(block.khat for block in blocks), min(block.ess_share for block in blocks)
 
     def gaussian(self) -> Gaussian:
         """The normal distribution that this rung, which is one, has for ``u``."""
@@ -130,11 +135,20 @@ def train_rung(
     trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
     taken = steps
     if by_draws:
-        taken = train_by_draws(trainer, surface, steps)
+        taken = train_by_draws(trainer, surface, steps, plan.rate or _RATE)
     elif steps:
         trainer.train()
         taken = trainer.state.step
     return Rung(trainer, family, *_judged(trainer, surface, judged_by), taken)
+
+
+def polish(rung: Rung, surface: Surface, steps: int) -> Rung:
+    """The same guide after a few steps of weighted likelihood, which widens tails that the ELBO leaves too thin.
+
+    The rung's own parameters move; what is returned shares them.
+    """
+    taken = train_by_draws(rung.trainer, surface, steps, _POLISH_RATE)
+    return Rung(rung.trainer, rung.family, *_judged(rung.trainer, surface, len(rung.u)), taken)
 
 
 def estimate(values: Tensor) -> Estimate:
