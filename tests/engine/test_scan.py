@@ -55,6 +55,12 @@ def test_losses_are_those_of_the_python_loop(eager, tier):
     np.testing.assert_allclose(fit.losses, eager.losses, rtol=1e-9)
 
 
+def test_the_compiled_tier_leaves_it_to_the_interpreter():
+    fit = fitted(scanned, "compiled")
+    assert fit.engine.tier == "interpreted"
+    assert "scan over time" in fit.engine.reason
+
+
 def test_particles_side_by_side():
     plain, quick = (
         fitted(scanned, tier, loss=StickingTheLanding(num_particles=4)) for tier in ("eager", "interpreted")

@@ -57,6 +57,8 @@ class Promotion:
         self._tier = tier
         self._report = report
         self._build: Build | None = None
+        nodes = runner.step.module.graph.nodes
+        self._scans = any(str(node.target).startswith("vipack.") for node in nodes)
         self.seconds = 0.0
         self.refused: set[str] = set()
 
@@ -71,7 +73,12 @@ class Promotion:
             for tier in {"interpreted", "compiled"} - self.refused:
                 self._refuse(tier, "the data are sparse, and native code takes dense tensors only")
             return
-        if self._tier in ("auto", "interpreted") and "interpreted" not in self.refused:
+        if self._scans and "compiled" not in self.refused:
+            self.refused.add("compiled")
+            if self._tier == "compiled":
+                self._report.reason = "interpreted: a scan over time runs in the interpreter"
+        interpreted = self._tier in ("auto", "interpreted") or self._scans
+        if interpreted and "interpreted" not in self.refused:
             self._interpret(again, remaining)
         if self._tier in ("auto", "compiled") and "compiled" not in self.refused:
             self._compile(again, remaining)
@@ -101,7 +108,7 @@ class Promotion:
             if self._tier == "auto" and not (first and self._pays(predicted, remaining)):
                 return
             build = compiler.start_interpreter()
-            if not build.done(wait=self._tier == "interpreted"):
+            if not build.done(wait=self._tier != "auto"):
                 return
             self._report.compile_seconds += build.seconds
             folder = build.folder
