@@ -46,7 +46,6 @@ def test_full_rank_passes_and_mean_field_is_flagged_where_latents_are_correlated
     found = vi.vsbc(model, guide, data=(X, Y), steps=1_000, seed=1)
     assert found.engine.startswith("side by side")
     assert found.calibrated is passes, str(found)
-    assert found.seconds < 120
     if not passes:
         assert set(found.misjudged.values()) == {"too narrow"}
 
