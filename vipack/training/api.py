@@ -13,13 +13,12 @@ import torch
 
 from vipack.engine.tiers import TIERS, Tier
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
-from vipack.objectives import StickingTheLanding
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.ladder.automatic import train_without_guide
-from vipack.training.ladder.rungs import Family, guide_of
+from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
 from vipack.training.prepare import prepare, try_prepare
 from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
@@ -190,7 +189,8 @@ def load(
         dtype = getattr(torch, saved["dtype"].removeprefix("torch."))
         num_steps = content["planned_steps"]
         if guide is None and content.get("family") is not None:
-            guide, loss = guide_of(Family(**content["family"])), loss or StickingTheLanding(16, antithetic=True)
+            family = Family(**content["family"])
+            guide, loss = guide_of(family), loss_of_family(family, saved["loss"]) if loss is None else loss
     prepared = prepare(
         model,
         guide,

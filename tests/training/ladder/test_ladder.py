@@ -123,11 +123,13 @@ def test_discrete_latents_that_are_marked_are_summed_out():
     assert abs(float(draws.mean() - mean)) < 4 * sd / math.sqrt(4_000) + 0.03 * sd
 
 
-def test_minibatches_leave_out_the_stages_that_need_all_data():
+def test_minibatches_leave_out_the_stages_that_need_all_data(tmp_path):
     fit = vi.fit(conjugate, data=X.repeat(4), batch_size=5, stop=lambda losses, seconds: stop_at(losses, 20))
     assert [stage.kept for stage in fit.stages] == [False, True, False]
     assert "minibatches" in fit.stages[0].reason
     assert "AutoMultivariateNormal" in fit.stages[1].reason
+    fit.save(tmp_path / "fit")
+    assert torch.equal(vi.load(tmp_path / "fit", conjugate).sample(3)["mu"], fit.sample(3)["mu"])
 
 
 def test_parameters_of_the_model_are_trained_with_the_guide():

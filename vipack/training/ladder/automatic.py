@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import time
 import warnings
+from dataclasses import asdict
 from typing import Any
 
 import pyro.infer.autoguide as autoguide
@@ -24,7 +24,7 @@ from vipack.program.values import unvalidated
 from vipack.training.ladder.effort import DENSE_UP_TO
 from vipack.training.ladder.ladder import train_ladder
 from vipack.training.ladder.report import Stage, Stages
-from vipack.training.ladder.rungs import Make
+from vipack.training.ladder.rungs import Family, Make, guide_of
 from vipack.training.prepare import Prepared, no_guide
 from vipack.training.trainer import Plan, Trainer
 
@@ -80,23 +80,23 @@ def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str) -> Trainer:
     size = sum(torch.Size([*site.batch_shape, *site.event_shape]).numel() for site in latents)
     local = first.batch_size is not None and any(site.plates for site in latents)
     if local or size > _LOW_RANK_UP_TO:
-        guide: Any = autoguide.AutoNormal
+        family = Family("AutoNormal", size)
     elif size > DENSE_UP_TO:
-        guide = functools.partial(autoguide.AutoLowRankMultivariateNormal, rank=20)
+        family = Family("AutoLowRankMultivariateNormal", size, rank=20)
     else:
-        guide = autoguide.AutoMultivariateNormal
+        family = Family("AutoMultivariateNormal", size)
     loss: Any = TraceEnum_ELBO() if table.of_kind("enumerated") else Trace_ELBO()
-    prepared = make(guide, seed=plan.seed, loss=loss)
+    prepared = make(guide_of(family), seed=plan.seed, loss=loss)
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, plan, None)
     trainer.train()
     found = elbo(Posterior(trainer.program, trainer.rows.full()).draws(1_000, seed=plan.seed, keep=False).log_weights)
     spent = time.perf_counter() - started
-    name = getattr(guide, "func", guide).__name__
+    trainer.family = asdict(family)
     trainer.stages = Stages.of(
         [
             Stage("paths", None, None, 0, 0.0, False, f"skipped: {reason}"),
-            Stage("gaussian", found, None, trainer.state.step, spent, True, f"{name}, by stochastic gradients"),
+            Stage("gaussian", found, None, trainer.state.step, spent, True, f"{family.name}, by stochastic gradients"),
             Stage("flow", None, None, 0, 0.0, False, f"skipped: {reason}"),
         ]
     )

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from pyro.infer import TraceEnum_ELBO, autoguide
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from vipack.training.prepare import Prepared
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import Estimate
 
-__all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "polish", "train_rung"]
+__all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "loss_of_family", "polish", "train_rung"]
 
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
@@ -44,7 +45,7 @@ class Family:
     """A guide of the ladder's by name, with the size that it takes to make it again from a file.
 
     Attributes:
-        name: "gaussian", "low-rank", "diagonal" or "flow".
+        name: "gaussian", "low-rank", "diagonal" or "flow"; or an automatic guide of Pyro's, trained without a ladder.
     """
 
     name: str
@@ -100,6 +101,9 @@ class Rung:
 
 def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
     """What makes a guide of the family, whitened by a Gaussian; by the standard normal where its numbers are to be read."""
+    if family.name.startswith("Auto"):
+        builder: Callable[..., Any] = getattr(autoguide, family.name)
+        return functools.partial(builder, rank=family.rank) if family.rank else builder
     like = torch.zeros(family.dim, dtype=torch.float64)
     loc = like if at is None else at.loc
     if family.name in ("gaussian", "flow"):
@@ -111,6 +115,13 @@ def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
     if family.name == "low-rank":
         base = functools.partial(AutoLowRankMultivariateNormal, rank=family.rank)
     return functools.partial(Whitened, base=base, loc=loc, scale=scale)
+
+
+def loss_of_family(family: Family, saved: str) -> Any:
+    """The objective that such a guide was trained by; `saved` is its name in a file."""
+    if family.name.startswith("Auto"):
+        return TraceEnum_ELBO() if saved == "TraceEnum_ELBO" else None
+    return StickingTheLanding(16, antithetic=True)
 
 
 def train_rung(
