@@ -80,7 +80,7 @@ class _Ladder:
             return self._finished(best, stages[1:], f"{dim} unconstrained dimensions are too many for one")
         if self._ended is None and best.excellent():
             return self._finished(best, stages[1:], _NOTHING_LEFT)
-        if dim == 1:
+        if dim == 1 and self._ended is None:
             return self._finished(best, stages[1:], "coupling needs two dimensions")
         best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
         return self._finished(self._polished(best))
