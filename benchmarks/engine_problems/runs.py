@@ -17,7 +17,8 @@ __all__ = ["PARTS"]
 PARTS = ("auto", "cold", "growth", "memory", "restarts", "loops")
 _LENGTHS = (100, 1_000, 10_000, 100_000)
 _TIERS = ("auto", "eager", "traced", "interpreted", "compiled")
-_EAGER_LIMIT = 10_000  # steps; a longer eager run is reckoned from this one
+_LIMITS = {"eager": 1_000, "traced": 10_000}  # steps; a longer run of these is reckoned from one of so many
+_ROUNDS = 3
 _CORPUS = {"eight schools": "eight_schools", "logistic 2000x50": "logistic"}
 
 
@@ -28,7 +29,7 @@ def auto() -> Mapping[str, Any]:
         for steps in _LENGTHS:
             for state in ("cold", "warm"):
                 rounds: dict[str, list[float]] = {tier: [] for tier in _TIERS}
-                for _ in range(3):
+                for _ in range(_ROUNDS):
                     for tier in _TIERS:
                         rounds[tier].append(_timed(model, tier, steps, warm=state == "warm"))
                 found[f"{title}, {steps} steps, {state}"] = {t: statistics.median(v) for t, v in rounds.items()}
@@ -82,7 +83,7 @@ def loops() -> Mapping[str, Any]:
 
 
 def _timed(model: str, tier: str, steps: int, *, warm: bool) -> float:
-    taken = min(steps, _EAGER_LIMIT) if tier == "eager" else steps
+    taken = min(steps, _LIMITS.get(tier, steps))
     with tempfile.TemporaryDirectory() as folder:
         if warm:
             _fit_seconds(model, "compiled", 100, folder)

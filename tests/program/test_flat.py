@@ -12,7 +12,7 @@ from pyro.infer.autoguide import initialization
 from pyro.optim import Adam
 
 import vipack as vi
-from vipack.errors import ModelError
+from vipack.errors import GuideError
 from vipack.program.flat import flat_priors_sampled
 
 X = torch.randn(12, generator=torch.Generator().manual_seed(0)) + 1.0
@@ -100,7 +100,7 @@ def test_the_posterior_of_a_flat_prior_is_the_likelihood():
 
 
 def test_the_guide_that_needs_the_mean_of_the_prior_says_so():
-    with pytest.raises(ModelError, match=r"guide raised NotImplementedError .*dist.ImproperUniform.*: in mean of"):
+    with pytest.raises(GuideError, match=r"'mu'.*mean of the prior, and the prior ImproperUniform has none"):
         vi.fit(flat, autoguide.AutoHierarchicalNormalMessenger, data=X, steps=1)
 
 

@@ -235,9 +235,9 @@ def test_parameters_are_copies_in_their_own_space(fitted):
 def test_the_check_and_the_engine_are_reported(fitted):
     assert fitted.check.ok
     assert "AutoMultivariateNormal.loc" in fitted.check.parameters
-    assert fitted.engine.tier in ("traced", "compiled")
+    assert fitted.engine.tier in ("traced", "interpreted", "compiled")
     assert sum(fitted.engine.steps.values()) == 600
-    assert str(fitted.engine).startswith(f"{fitted.engine.tier} (1 eager, 599 {fitted.engine.tier})")
+    assert str(fitted.engine).startswith(f"{fitted.engine.tier} (1 eager, ")
 
 
 # --- the guide in plain Pyro

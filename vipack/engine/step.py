@@ -140,7 +140,8 @@ def assemble(
         *(() if feed.indices is None else (feed.indices,)),
     ]
     examples = [*own, *common]
-    if copies is None and _is_pure(main):
+    known = all(isinstance(node, fx.Node) and "val" in node.meta for node in _output(main).args[0])
+    if copies is None and known and _is_pure(main):
         module = _enclosed(around, main, examples)
     else:
         whole: Any = lambda *flat: around(flat, main)  # noqa: E731
