@@ -160,6 +160,7 @@ class Build:
         if self._process is not None:
             with contextlib.suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # with the compilers that it started
+            self._process.kill()
             self._process.wait()
             self._process = None
             self.reason = "the compilation was stopped"
