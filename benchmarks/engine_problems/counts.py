@@ -32,9 +32,9 @@ def mixture(y: torch.Tensor) -> None:
 def lda(counts: torch.Tensor) -> None:
     documents, words = counts.shape
     with plate("topics", _TOPICS):
-        topics = sample("topic", dist.Dirichlet(torch.full((words,), 0.1)))
+        topics = sample("topic", dist.Dirichlet(torch.full((words,), 0.1), validate_args=False))
     with plate("documents", documents):
-        shares = sample("share", dist.Dirichlet(torch.full((_TOPICS,), 0.5)))
+        shares = sample("share", dist.Dirichlet(torch.full((_TOPICS,), 0.5), validate_args=False))
         sample("words", dist.Multinomial(probs=shares @ topics, validate_args=False), obs=counts)
 
 

@@ -24,6 +24,7 @@ import torch
 from vipack.engine.build import InterpreterJob, Job, library_name
 from vipack.engine.driver import DriverSpec
 from vipack.engine.interpreter.build import source as interpreter_source
+from vipack.engine.interpreter.layout import contiguous
 from vipack.engine.step import StepGraph
 from vipack.engine.text import GraphText
 
@@ -64,8 +65,9 @@ class Request:
 
 def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
     """What to compile for a step; the key holds all that the result depends on, and no data."""
+    # A loop works on contiguous memory, whatever layout a user's tensor has.
     inputs = tuple(
-        (str(value.dtype).removeprefix("torch."), tuple(value.shape), tuple(value.stride())) for value in step.examples
+        (str(value.dtype).removeprefix("torch."), tuple(value.shape), contiguous(value.shape)) for value in step.examples
     )
     text = GraphText.of(step.module)
     job = Job(text, inputs, spec, num_threads, bridge())
