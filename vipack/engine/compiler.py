@@ -67,7 +67,8 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
     """What to compile for a step; the key holds all that the result depends on, and no data."""
     # A loop works on contiguous memory, whatever layout a user's tensor has.
     inputs = tuple(
-        (str(value.dtype).removeprefix("torch."), tuple(value.shape), contiguous(value.shape)) for value in step.examples
+        (str(value.dtype).removeprefix("torch."), tuple(value.shape), contiguous(value.shape))
+        for value in step.examples
     )
     text = GraphText.of(step.module)
     job = Job(text, inputs, spec, num_threads, bridge())
