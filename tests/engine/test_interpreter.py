@@ -202,6 +202,13 @@ def test_along_a_dimension(folder):
     )  # fmt: skip
 
 
+def test_whole_numbers_along_a_dimension(folder):
+    x = torch.tensor([[3, -1, 2], [0, 5, 5]])
+    agree(
+        folder, lambda x: [x.cumsum(1), x.cumprod(0), *x.max(1), (x > 0).cumsum(0), x.relu(), x.amax(0), x.amin(1)], x
+    )
+
+
 def test_pieces(folder):
     x, y = NORMAL(4, 5), NORMAL(4, 2)
     agree(
@@ -231,6 +238,27 @@ def test_matrices(folder, dtype):
     )  # fmt: skip
 
 
+def test_large_products(folder):
+    rows, columns = (
+        [0.1 * NORMAL(160, 96).float(), NORMAL(3, 40, 160).float()],
+        [NORMAL(96, 100).float(), NORMAL(96).float()],
+    )
+
+    def products(a, many, b, c):
+        return [
+            a @ b,
+            torch.addmm(c[:1], a, b),
+            torch.addmm(b[0], a, b, beta=2),
+            b.t() @ a.t(),
+            torch.bmm(many, a.expand(3, 160, 96)),
+        ]
+
+    found, calls = run(folder, products, [*rows, *columns])
+    for got, wanted in zip(found, products(*[v.double() for v in (*rows, *columns)]), strict=True):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-4)
+    assert calls == 5
+
+
 def test_factors_and_triangular_systems(folder):
     x = NORMAL(3, 5, 5)
 
@@ -238,9 +266,16 @@ def test_factors_and_triangular_systems(folder):
         whole = x @ x.mT + torch.eye(5, dtype=x.dtype)
         factor = torch.linalg.cholesky(whole)
         lower = torch.linalg.solve_triangular(factor, x, upper=False)
-        return [factor, lower, torch.linalg.solve_triangular(factor.mT, x, upper=True)]
+        right = torch.linalg.solve_triangular(factor, x, upper=False, left=False)
+        upper = torch.linalg.solve_triangular(factor.mT, x[:, :2], upper=True, left=False)
+        return [factor, lower, torch.linalg.solve_triangular(factor.mT, x, upper=True), right, upper]
 
     agree(folder, factors, x)
+
+
+def test_filling_memory_that_was_asked_for(folder):
+    x = NORMAL(3, 1)
+    agree(folder, lambda x: [aten.copy.default(x.new_empty_strided([3, 4], [1, 3]), x), aten.copy.default(x, x[:1])], x)
 
 
 def test_a_matrix_that_has_no_factor_gives_nan(folder):

@@ -47,7 +47,9 @@ INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordina
 
 _POLITE = 10  # niceness of a compilation: training comes first
 _KEPT = 500  # compiled steps in the cache; the oldest go first
-_SOURCES = ("build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py")
+_SOURCES = (
+    "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "small.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

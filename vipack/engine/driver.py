@@ -11,10 +11,10 @@ from typing import Any
 
 from vipack.engine.normals import NORMALS
 from vipack.engine.plan import ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
+from vipack.engine.small import SMALL, write_out
 
 __all__ = ["DriverSpec", "emit"]
 
-_SMALL = 8192  # multiplications up to which a product is written out here; a library call costs about a microsecond
 _ALIGN = 64
 
 
@@ -65,7 +65,7 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     lines = [
         *_includes(plan.kernels),
         NORMALS,
-        _PRELUDE,
+        _PRELUDE + SMALL + _PRELUDE_END,
         *(_kernel(i, kernel) for i, kernel in enumerate(plan.kernels)),
         _HEAD,
         *(f"    {line}" for line in feeds),
@@ -88,7 +88,7 @@ class _Writer:
             self._reserve(size)
         self.library: list[LibraryCall] = []
         self.results: list[tuple[int, int]] = []
-        self._inlined: dict[int, View] = {}  # number of a library call written out here -> where its result is
+        self._written: dict[tuple[int, int], View] = {}  # result of a library call written out -> where it is
 
     def call(self, call: KernelCall | LibraryCall) -> str:
         """One statement of the loop's body."""
@@ -99,10 +99,11 @@ class _Writer:
                 for a, t in zip(call.arguments, types, strict=True)
             ]
             return f"k{call.kernel}::kernel({', '.join(arguments)});"
-        written = self._product(call) or self._solve(call)
+        call = self._resolved(call)
+        written = write_out(call, self)
         if written:
             return written
-        self.library.append(self._resolved(call))
+        self.library.append(call)
         return f"if (c->library(c->table, {len(self.library) - 1})) return -(k + 1);"
 
     def _reserve(self, size: int) -> Base:
@@ -117,17 +118,40 @@ class _Writer:
         def resolve(value: Any) -> Any:
             if isinstance(value, list | tuple):
                 return [resolve(item) for item in value]
-            if isinstance(value, View) and value.base.kind == "result" and value.base.index in self._inlined:
-                whole = self._inlined[value.base.index]
-                size, stride = (whole.size, whole.stride) if value.size is None else (value.size, value.stride)
-                return View(whole.base, whole.dtype, size, stride, value.offset)
-            return value
+            return self._moved(value) if isinstance(value, View) else value
 
         keywords = {name: resolve(value) for name, value in call.keywords.items()}
         return replace(call, arguments=tuple(resolve(a) for a in call.arguments), keywords=keywords)
 
+    def _moved(self, view: View) -> View:
+        """A view of a result that was written out, as a view of its buffer."""
+        whole = self._written.get((view.base.index, view.base.item)) if view.base.kind == "result" else None
+        if whole is None:
+            return view
+        size, stride = (whole.size, whole.stride) if view.size is None else (view.size, view.stride)
+        return View(whole.base, whole.dtype, size, stride, view.offset)
+
+    def laid_out(self, call: LibraryCall, item: int = 0) -> bool:
+        """See :class:`Memory`."""
+        return self._layout(call, item) is not None
+
+    def result(self, call: LibraryCall, dtype: str, item: int = 0, *, always: bool = False) -> View | None:
+        """See :class:`Memory`."""
+        layout = self._layout(call, item)
+        if layout is None and not always:
+            return None
+        size, stride = ((), ()) if layout is None else (layout.size or (), layout.stride or ())
+        extent = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+        made = View(self._reserve(max(1, extent) * ITEM_SIZES[dtype]), dtype, size, stride)
+        self._written[call.number, item] = made
+        return made
+
+    def _layout(self, call: LibraryCall, item: int) -> View | None:
+        return next((v for v in self._plan.layouts if (v.base.index, v.base.item) == (call.number, item)), None)
+
     def pointer(self, view: View, ctype: str) -> str:
         """The address of a view's first element."""
+        view = self._moved(view)
         base, plain = view.base, ctype.removeprefix("const ").strip()
         size = ITEM_SIZES[view.dtype] if view.dtype in ITEM_SIZES else _CTYPE_SIZES[plain]
         offset = view.offset * size
@@ -135,98 +159,12 @@ class _Writer:
             place = f"static_cast<char*>(in[{base.index}])"
         elif base.kind == "buffer":
             place, offset = "arena", offset + self.offsets[base.index]
-        elif base.index in self._inlined:
-            place, offset = "arena", offset + self.offsets[self._inlined[base.index].base.index]
         else:
             key = (base.index, base.item)
             if key not in self.results:
                 self.results.append(key)
             place = f"static_cast<char*>(c->results[{self.results.index(key)}])"
         return f"reinterpret_cast<{ctype}*>({place} + {offset})"
-
-    def _product(self, call: LibraryCall) -> str | None:
-        """Small matrix products, written out."""
-        if call.operator not in ("aten::mm", "aten::bmm", "aten::addmm") or call.overload != "out":
-            return None
-        *added, a, b = call.arguments
-        out = call.keywords["out"]
-        views = [*added, a, b, out]
-        if not all(isinstance(v, View) and v.size is not None and v.dtype == out.dtype for v in views):
-            return None
-        if out.dtype not in ("float32", "float64"):
-            return None
-        batch = a.size[0] if len(a.size) == 3 else 1
-        m, k = a.size[-2:]
-        n = b.size[-1]
-        if batch * m * n * k > _SMALL:
-            return None
-        alpha = float(call.keywords.get("alpha", 1))
-        plus = _broadcast(added[0], out) if added else replace(out, stride=(0, 0, 0))
-        beta = float(call.keywords.get("beta", 1)) if added else 0.0
-        shape = ", ".join(map(str, [batch, m, n, k, *_strides(a), *_strides(b), *_strides(out), *_strides(plus)]))
-        operands = ", ".join(self.pointer(v, _ctype(out.dtype)) for v in (a, b, out, plus))
-        return f"product<{_ctype(out.dtype)}, {shape}>({operands}, {beta!r}, {alpha!r});"
-
-    def _solve(self, call: LibraryCall) -> str | None:
-        """Small triangular systems, written out."""
-        if call.operator != "aten::linalg_solve_triangular" or call.overload or len(call.arguments) != 2:
-            return None
-        a, b = call.arguments
-        options = call.keywords
-        known = isinstance(a, View) and isinstance(b, View) and a.size is not None and b.size is not None
-        if not known or options.get("unitriangular", False) or not options.get("left", True):
-            return None
-        if a.dtype != b.dtype or a.dtype not in ("float32", "float64") or a.size[:-2] != b.size[:-2]:
-            return None
-        batch, n, width = math.prod(a.size[:-2]), a.size[-1], b.size[-1]
-        if batch * n * n * width > _SMALL:
-            return None
-        layout = next((v for v in self._plan.layouts if v.base.index == call.number), None)
-        if layout is None or layout.stride is None or layout.size != b.size:
-            return None  # what layout the kernels around were written for is not known
-        flat = [_one_batch(v) for v in (a, b, layout)]
-        if any(view is None for view in flat):
-            return None
-        out = View(self._reserve(batch * n * width * ITEM_SIZES[a.dtype]), a.dtype, layout.size, layout.stride)
-        self._inlined[call.number] = out
-        strides = [s for view in flat if view is not None for s in _strides(view)]
-        shape = ", ".join([str(batch), str(n), str(width), str(bool(options["upper"])).lower(), *map(str, strides)])
-        operands = ", ".join(self.pointer(v, _ctype(a.dtype)) for v in (a, b, out))
-        return f"solve<{_ctype(a.dtype)}, {shape}>({operands});"
-
-
-def _one_batch(view: View) -> View | None:
-    """A stack of stacks of matrices as one stack, where its strides allow that."""
-    assert view.size is not None
-    assert view.stride is not None
-    lead = [(n, s) for n, s in zip(view.size[:-2], view.stride[:-2], strict=True) if n != 1]
-    while len(lead) > 1:
-        (outer, far), (inner, near) = lead[-2:]
-        if far != inner * near:
-            return None
-        lead[-2:] = [(outer * inner, near)]
-    return replace(
-        view,
-        size=(*(n for n, _ in lead), *view.size[-2:]),
-        stride=(*(s for _, s in lead), *view.stride[-2:]),
-    )
-
-
-def _strides(view: View) -> tuple[int, ...]:
-    """Of a stack of matrices; one matrix is a stack that does not move on."""
-    assert view.stride is not None
-    return (0,) * (3 - len(view.stride)) + view.stride[-3:]
-
-
-def _broadcast(view: View, like: View) -> View:
-    """A vector added to each row of a matrix."""
-    assert view.size is not None
-    assert view.stride is not None
-    assert like.size is not None
-    missing = len(like.size) - len(view.size)
-    size, stride = (1,) * missing + view.size, (0,) * missing + view.stride
-    stride = tuple(0 if n == 1 and m != 1 else s for n, m, s in zip(size, like.size, stride, strict=True))
-    return View(view.base, view.dtype, like.size, stride, view.offset)
 
 
 def _draw(view: View, index: int) -> str:
@@ -274,52 +212,9 @@ struct Context {
   int (*library)(void*, int64_t);
   void* table;
 };
+"""
 
-// c = alpha a b + beta p, for B pairs; sizes and strides are known, so that loops are unrolled and vectorized.
-template <typename T, int B, int M, int N, int K, int A0, int A1, int A2, int B0, int B1, int B2, int C0, int C1, int C2,
-          int P0, int P1, int P2>
-inline void product(const T* a, const T* b, T* c, const T* p, double beta, double alpha) {
-  for (int g = 0; g < B; ++g, a += A0, b += B0, c += C0, p += P0) {
-    if constexpr (N == 1 && A1 == 1 && M > 1) {  // a stands in columns: add them up
-      T sum[M] = {};
-      for (int l = 0; l < K; ++l)
-        for (int i = 0; i < M; ++i) sum[i] += a[i + l * A2] * b[l * B1];
-      for (int i = 0; i < M; ++i) c[i * C1] = T(alpha) * sum[i] + (beta != 0 ? T(beta) * p[i * P1] : T(0));
-    } else if constexpr (N > 1 && B2 == 1) {  // rows of b
-      for (int i = 0; i < M; ++i) {
-        T sum[N] = {};
-        for (int l = 0; l < K; ++l)
-          for (int j = 0; j < N; ++j) sum[j] += a[i * A1 + l * A2] * b[l * B1 + j];
-        for (int j = 0; j < N; ++j)
-          c[i * C1 + j * C2] = T(alpha) * sum[j] + (beta != 0 ? T(beta) * p[i * P1 + j * P2] : T(0));
-      }
-    } else {
-      for (int i = 0; i < M; ++i)
-        for (int j = 0; j < N; ++j) {
-          T sum = 0;
-#pragma omp simd reduction(+ : sum)
-          for (int l = 0; l < K; ++l) sum += a[i * A1 + l * A2] * b[l * B1 + j * B2];
-          c[i * C1 + j * C2] = T(alpha) * sum + (beta != 0 ? T(beta) * p[i * P1 + j * P2] : T(0));
-        }
-    }
-  }
-}
-
-// a x = b for triangular a, for B pairs.
-template <typename T, int B, int N, int W, bool Upper, int A0, int A1, int A2, int B0, int B1, int B2, int X0, int X1,
-          int X2>
-inline void solve(const T* a, const T* b, T* x) {
-  for (int g = 0; g < B; ++g, a += A0, b += B0, x += X0)
-    for (int w = 0; w < W; ++w)
-      for (int step = 0; step < N; ++step) {
-        const int i = Upper ? N - 1 - step : step;
-        T rest = b[i * B1 + w * B2];
-#pragma omp simd reduction(- : rest)
-        for (int j = Upper ? i + 1 : 0; j < (Upper ? N : i); ++j) rest -= a[i * A1 + j * A2] * x[j * X1 + w * X2];
-        x[i * X1 + w * X2] = rest / a[i * A1 + i * A2];
-      }
-}
-
+_PRELUDE_END = r"""
 }  // namespace
 """
 

@@ -6,9 +6,11 @@ call once (operator looked up, constant arguments boxed, tensors over fixed memo
 
 from __future__ import annotations
 
+from vipack.engine.products import PRODUCTS
+
 __all__ = ["SOURCE"]
 
-SOURCE = r"""
+_BRIDGE = r"""
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 #include <ATen/ops/as_strided.h>
@@ -43,6 +45,8 @@ struct Call {
   std::vector<Operand> operands;
   std::vector<at::Tensor> results;
   std::vector<std::pair<size_t, at::Tensor>> targets;
+
+  const std::string& name() const { return op.schema().name(); }
 };
 
 struct Table {
@@ -178,8 +182,9 @@ int vipack_run_call(void* table, int64_t index) {
       const at::Tensor& from = t->calls[t->by_number.at(o.call)]->results.at(o.item);
       stack[o.position] = o.whole ? from : at::as_strided(from, o.size, o.stride, from.storage_offset() + o.offset);
     }
-    call.op.callBoxed(stack);
     call.results.clear();
+    if (call.op.schema().overload_name() == "out" && product_into(call.name(), stack, stack.back().toTensor())) return;
+    call.op.callBoxed(stack);
     for (auto& value : stack) {
       if (value.isTensor()) call.results.push_back(value.toTensor());
       else if (value.isTensorList()) for (const at::Tensor& item : value.toTensorVector()) call.results.push_back(item);
@@ -206,6 +211,7 @@ int vipack_run_into(void* table, int64_t index) {
     c10::InferenceMode no_autograd;
     auto& call = *t->calls[index];
     torch::jit::Stack stack(call.arguments);
+    if (call.targets.size() == 1 && product_into(call.name(), stack, call.targets[0].second)) return;
     call.op.callBoxed(stack);
     std::vector<at::Tensor> results;
     for (auto& value : stack) {
@@ -218,3 +224,5 @@ int vipack_run_into(void* table, int64_t index) {
 
 }  // extern "C"
 """
+
+SOURCE = PRODUCTS + _BRIDGE

@@ -63,7 +63,7 @@ def _adam(group: dict[str, Any], *, decoupled: bool = False) -> Rule | None:
 
     def rows(done: int, rates: np.ndarray) -> np.ndarray:
         count = done + 1 + np.arange(len(rates))
-        return np.stack([rates / (1 - beta1**count), np.sqrt(1 - beta2**count), 1 - rates * decay], axis=1)
+        return np.stack([rates / (1 - beta1**count), 1 / np.sqrt(1 - beta2**count), 1 - rates * decay], axis=1)
 
     def update(p: Tensor, g: Tensor, state: Sequence[Tensor], row: Row) -> tuple[Tensor, list[Tensor]]:
         step_size, correction, shrink = row
@@ -74,7 +74,7 @@ def _adam(group: dict[str, Any], *, decoupled: bool = False) -> Rule | None:
         mean = state[0] + (g - state[0]) * (1 - beta1)
         square = state[1] * beta2 + (1 - beta2) * (g * g)
         largest = torch.maximum(state[2], square) if amsgrad else square
-        new = p - step_size * (mean / (largest.sqrt() / correction + eps))
+        new = p - step_size * (mean / (largest.sqrt() * correction + eps))  # a product costs less than a quotient
         return new, [mean, square, *([largest] if amsgrad else [])]
 
     names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from vipack.engine.interpreter.layout import NotUnderstood, Value
+from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast
 from vipack.engine.interpreter.operands import Rule, argument, copy_into, elementwise, operand, tag
 from vipack.engine.interpreter.program import Writer
 
@@ -27,10 +27,10 @@ def _common(writer: Writer, arguments: Sequence[Any]) -> torch.dtype:
     return torch.float32 if floats and not common.is_floating_point else common
 
 
-def _unary(kernel: str) -> Rule:
+def _unary(kernel: str, *, integers: bool = False) -> Rule:
     def rule(writer: Writer, node: fx.Node) -> Value:
         out = writer.like(node)
-        if not out.dtype.is_floating_point:
+        if not out.dtype.is_floating_point and (out.dtype != torch.int64 or not integers):
             raise NotUnderstood(kernel)
         elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)])
         return out
@@ -181,6 +181,12 @@ def _copied(writer: Writer, node: fx.Node) -> Value:
     return out
 
 
+def _filled(writer: Writer, node: fx.Node) -> Value:
+    out = writer.like(node)
+    copy_into(writer, out, broadcast(writer.value(node.args[1]), out.size))
+    return out
+
+
 def _log_sigmoid(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
     example, buffer = node.meta["val"]
     out = writer.new(example.shape, example.dtype)
@@ -219,10 +225,11 @@ ELEMENTWISE: dict[Any, Rule] = {
     **{getattr(aten, name).default: _unary(name) for name in (
         "neg", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "sin", "cos", "erf",
         "lgamma", "abs", "sign", "tan", "atan", "asin", "acos", "sinh", "cosh", "erfc", "log2", "log10", "exp2",
-        "digamma", "floor", "ceil", "trunc", "round", "relu", "silu")},
+        "digamma", "floor", "ceil", "trunc", "round", "silu")},
     **{getattr(getattr(aten, name), overload): _compare(name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
        for overload in ("Tensor", "Scalar")},
     aten.sgn.default: _unary("sign"),
+    aten.relu.default: _unary("relu", integers=True),
     aten.logical_and.default: _compare("and"),
     aten.logical_or.default: _compare("or"),
     aten.logical_xor.default: _compare("xor"),
@@ -274,6 +281,7 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.log_sigmoid_forward.default: _log_sigmoid,
     aten.log_sigmoid_backward.default: _log_sigmoid_backward,
     aten.clone.default: _copied,
+    aten.copy.default: _filled,
     aten._to_copy.default: _copied,
     aten.contiguous.default: _copied,
     aten.lift_fresh_copy.default: _copied,

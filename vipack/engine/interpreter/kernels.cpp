@@ -699,7 +699,7 @@ void floating(std::vector<Entry>& all, const std::string& t) {
   UNARY("cos", Cos) UNARY("erf", Erf) UNARY("lgamma", Lgamma) UNARY("abs", Abs) UNARY("sign", Sign) UNARY("tan", Tan)
   UNARY("atan", Atan) UNARY("asin", Asin) UNARY("acos", Acos) UNARY("sinh", Sinh) UNARY("cosh", Cosh) UNARY("erfc", Erfc)
   UNARY("log2", Log2) UNARY("log10", Log10) UNARY("exp2", Exp2) UNARY("digamma", Digamma) UNARY("floor", Floor)
-  UNARY("ceil", Ceil) UNARY("trunc", Trunc) UNARY("round", Round) UNARY("relu", Relu) UNARY("silu", Silu)
+  UNARY("ceil", Ceil) UNARY("trunc", Trunc) UNARY("round", Round) UNARY("silu", Silu)
   UNARY("softplus", Softplus) UNARY("clamp_min", ClampMin) UNARY("clamp_max", ClampMax) UNARY("clamp", Clamp)
   UNARY("leaky_relu", LeakyRelu) UNARY("log_sigmoid", LogSigmoid)
 #define PREDICATED(NAME, F) all.emplace_back(NAME "_" + t, unary<bool, T, F<T>>);
@@ -711,8 +711,8 @@ void floating(std::vector<Entry>& all, const std::string& t) {
 #define TERNARY(NAME, F) all.emplace_back(NAME "_" + t, ternary<T, F<T>>);
   TERNARY("addcmul", Addcmul) TERNARY("addcdiv", Addcdiv) TERNARY("lerp", Lerp)
 #define OTHER(NAME, F) all.emplace_back(NAME "_" + t, F);
-  OTHER("sum", sum<T>) OTHER("prod", prod<T>) OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("argmax", argmax<T>) OTHER("logsumexp", logsumexp<T>)
-  OTHER("log_softmax", log_softmax<T>) OTHER("softmax", softmax<T>) OTHER("cumsum", cumsum<T>) OTHER("cumprod", cumprod<T>)
+  OTHER("sum", sum<T>) OTHER("prod", prod<T>) OTHER("logsumexp", logsumexp<T>)
+  OTHER("log_softmax", log_softmax<T>) OTHER("softmax", softmax<T>)
   OTHER("softmax_backward", (softmax_backward<T, false>)) OTHER("log_softmax_backward", (softmax_backward<T, true>))
   OTHER("matmul", matmul<T>) OTHER("solve_triangular", solve_triangular<T>) OTHER("cholesky", cholesky<T>)
   OTHER("triangle", triangle<T>)
@@ -721,7 +721,8 @@ void floating(std::vector<Entry>& all, const std::string& t) {
 template <typename T>
 void arithmetic(std::vector<Entry>& all, const std::string& t) {
   BINARY("add", Add) BINARY("plus", Plus) BINARY("sub", Sub) BINARY("rsub", Rsub) BINARY("mul", Mul) BINARY("maximum", Maximum)
-  BINARY("minimum", Minimum) OTHER("scatter_add", scatter_add<T>)
+  BINARY("minimum", Minimum) OTHER("scatter_add", scatter_add<T>) OTHER("cumsum", cumsum<T>) OTHER("cumprod", cumprod<T>)
+  OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("argmax", argmax<T>) UNARY("relu", Relu)
 }
 
 template <typename T>

@@ -78,12 +78,16 @@ def _solve(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     a, b = (writer.value(v) for v in node.args[:2])
     options = node.kwargs
-    if not options.get("left", True) or a.size[:-2] != b.size[:-2] or a.numel * b.size[-1] > _LARGE:
+    left, upper = bool(options.get("left", True)), bool(options["upper"])
+    if a.size[:-2] != b.size[:-2] or a.numel * b.size[-1 if left else -2] > _LARGE:
         raise NotUnderstood("solve")
     (batch, sa), (_, sb), (_, sx) = _batched(a), _batched(b), _batched(out)
-    extra = [int(bool(options["upper"])), int(bool(options.get("unitriangular", False)))]
-    size = [batch, b.size[-2], b.size[-1]]
-    writer.add(f"solve_triangular_{tag(out.dtype)}", out, [a, b], size, [sx, sa, sb], extra=extra)
+    rows, columns = b.size[-2:]
+    if not left:  # x a = b is a' x' = b'
+        sa, sb, sx = ((lead, column, row) for lead, row, column in (sa, sb, sx))
+        rows, columns, upper = columns, rows, not upper
+    extra = [int(upper), int(bool(options.get("unitriangular", False)))]
+    writer.add(f"solve_triangular_{tag(out.dtype)}", out, [a, b], [batch, rows, columns], [sx, sa, sb], extra=extra)
     return out
 
 

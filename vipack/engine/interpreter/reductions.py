@@ -16,6 +16,8 @@ from vipack.engine.interpreter.program import Writer
 __all__ = ["REDUCTIONS"]
 
 aten = torch.ops.aten
+_FLOATING = (torch.float32, torch.float64)
+_COUNTABLE = (*_FLOATING, torch.int64)
 
 
 def _dims(value: Value, dims: Any) -> list[int]:
@@ -96,7 +98,7 @@ def _reduction(kernel: str, *, dims: bool = True) -> Rule:
 def _max_along(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
     examples, value = node.meta["val"], writer.value(node.args[0])
     most, places = (writer.new(e.shape, e.dtype, e.stride()) for e in examples)
-    if not value.dtype.is_floating_point:
+    if value.dtype not in _COUNTABLE:
         raise NotUnderstood("max")
     dims = _dims(value, node.args[1])
     _reduce(writer, f"amax_{tag(value.dtype)}", most, value, dims)
@@ -118,9 +120,10 @@ def _along(kernel: str) -> Rule:
     """Kernels whose output is as large as their input."""
 
     def rule(writer: Writer, node: fx.Node) -> Value:
-        out, value = writer.like(node), writer.value(node.args[0])
-        if out.dtype != value.dtype or not out.dtype.is_floating_point:
+        out = writer.like(node)
+        if out.dtype not in (_COUNTABLE if kernel.startswith("cum") else _FLOATING):
             raise NotUnderstood(kernel)
+        value = cast(writer, writer.value(node.args[0]), out.dtype)
         _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, value, _dims(value, node.args[1]), whole=True)
         return out
 

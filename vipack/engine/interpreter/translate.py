@@ -107,6 +107,7 @@ def _fold(writer: Writer, node: fx.Node) -> bool:
 _OF_A_SHAPE: dict[Any, float | int] = {
     aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.empty_like.default: 0.0, aten.full_like.default: 1,
     aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0, aten.new_empty.default: 0.0, aten.new_full.default: 2,
+    aten.new_empty_strided.default: 0.0,
 }  # fmt: skip
 
 # Operators whose results lie in their input's memory.

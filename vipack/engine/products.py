@@ -1,0 +1,61 @@
+"""Large matrix products of the C++ loops: by oneDNN, which torch also holds, where MKL does not use the processor."""
+
+from __future__ import annotations
+
+__all__ = ["PRODUCTS"]
+
+# MKL keeps its AVX-512 kernels for Intel's processors: on others a product in float32 takes twice as long as oneDNN's.
+# The choice depends on the processor and on the sizes alone, never on a clock, so that runs repeat bit for bit.
+PRODUCTS = r"""
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/mm.h>
+
+#include <string>
+#include <vector>
+
+namespace at::native {  // null where this torch does not export it
+__attribute__((weak)) void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& out, float beta, float alpha);
+}
+
+namespace {
+
+constexpr int64_t WORTHWHILE = 1 << 20;  // multiplications; a call of oneDNN costs about ten microseconds
+
+bool held_back() {  // MKL on this processor
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+  return !__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
+bool matrices(const at::Tensor& t) {
+  return t.defined() && t.scalar_type() == at::kFloat && t.is_cpu() && (t.dim() == 2 || t.dim() == 3) &&
+         (t.stride(-1) == 1 || t.stride(-2) == 1);
+}
+
+bool is_one(const c10::IValue& v) { return v.isNone() || (v.isScalar() && v.toScalar().toDouble() == 1.0); }
+
+// Computes a product into `out` by oneDNN; false, with nothing done, where torch's own operator shall.
+// `arguments`: of aten::mm, bmm or addmm, without the output.
+bool product_into(const std::string& name, const std::vector<c10::IValue>& arguments, const at::Tensor& out) {
+  const bool added = name == "aten::addmm";
+  if (!added && name != "aten::mm" && name != "aten::bmm") return false;
+  static const bool wanted = held_back() && &at::native::mkldnn_matmul != nullptr;
+  if (!wanted || !arguments[added].isTensor() || !arguments[added + 1].isTensor()) return false;
+  const at::Tensor &a = arguments[added].toTensor(), &b = arguments[added + 1].toTensor();
+  if (!matrices(a) || !matrices(b) || !matrices(out) || !out.is_contiguous()) return false;
+  if (a.numel() * b.size(-1) < WORTHWHILE) return false;
+  if (added) {
+    if (!is_one(arguments[3]) || !is_one(arguments[4])) return false;
+    const_cast<at::Tensor&>(out).copy_(arguments[0].toTensor().expand_as(out));
+  }
+  at::native::mkldnn_matmul(a, b, out, added ? 1.f : 0.f, 1.f);
+  return true;
+}
+
+}  // namespace
+"""

@@ -1,0 +1,256 @@
+"""Library calls on small matrices, written out: a call through torch costs a microsecond, the arithmetic a few nanoseconds.
+
+Each function gives a statement of C++, or None where the call is left to the library: it is large, of another type, or
+does not say how its operands lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from vipack.engine.plan import LibraryCall, View
+
+__all__ = ["SMALL", "Memory", "write_out"]
+
+_MOST = 8192  # multiplications that are written out
+_FLOATING = {"float32": "float", "float64": "double"}
+
+
+class Memory(Protocol):
+    """Where values lie."""
+
+    def pointer(self, view: View, ctype: str) -> str:
+        """The address of a view's first element."""
+
+    def result(self, call: LibraryCall, dtype: str, item: int = 0, *, always: bool = False) -> View | None:
+        """Memory for a result of a call, laid out as its readers expect; None where that is not known.
+
+        With `always`, a result whose layout nobody asks for is a number.
+        """
+
+    def laid_out(self, call: LibraryCall, item: int = 0) -> bool:
+        """Whether the layout of a result is known."""
+
+
+def write_out(call: LibraryCall, memory: Memory) -> str | None:
+    """A statement that does the call, or None."""
+    writer = _WRITERS.get((call.operator, call.overload))
+    return None if writer is None else writer(call, memory)
+
+
+def _product(call: LibraryCall, memory: Memory) -> str | None:
+    *added, a, b = call.arguments
+    out = call.keywords["out"]
+    views = [*added, a, b, out]
+    if not all(_known(v) and v.dtype == out.dtype for v in views) or out.dtype not in _FLOATING:
+        return None
+    batch = a.size[0] if len(a.size) == 3 else 1
+    m, k = a.size[-2:]
+    n = b.size[-1]
+    if batch * m * n * k > _MOST:
+        return None
+    alpha = float(call.keywords.get("alpha", 1))
+    plus = _broadcast(added[0], out) if added else replace(out, stride=(0, 0, 0))
+    beta = float(call.keywords.get("beta", 1)) if added else 0.0
+    shape = _listed([batch, m, n, k, *_strides(a), *_strides(b), *_strides(out), *_strides(plus)])
+    ctype = _FLOATING[out.dtype]
+    operands = _listed(memory.pointer(v, ctype) for v in (a, b, out, plus))
+    return f"product<{ctype}, {shape}>({operands}, {beta!r}, {alpha!r});"
+
+
+def _solve(call: LibraryCall, memory: Memory) -> str | None:
+    a, b = call.arguments
+    options = call.keywords
+    if not _known(a) or not _known(b) or options.get("unitriangular", False) or not memory.laid_out(call):
+        return None
+    left, upper = bool(options.get("left", True)), bool(options["upper"])
+    if a.dtype != b.dtype or a.dtype not in _FLOATING or a.size[:-2] != b.size[:-2]:
+        return None
+    batch, n = math.prod(a.size[:-2]), a.size[-1]
+    width = b.size[-1 if left else -2]
+    flat = [_one_batch(v) for v in (a, b)]
+    if batch * n * n * width > _MOST or any(view is None for view in flat):
+        return None
+    out = memory.result(call, a.dtype)
+    whole = None if out is None or out.size != b.size else _one_batch(out)
+    if whole is None:
+        return None
+    steps = [_strides(view) for view in (*flat, whole) if view is not None]
+    if not left:  # x a = b is a' x' = b'
+        steps, upper = [(batch_step, column, row) for batch_step, row, column in steps], not upper
+    ctype = _FLOATING[a.dtype]
+    shape = _listed([batch, n, width, str(upper).lower(), *(s for step in steps for s in step)])
+    return f"solve<{ctype}, {shape}>({_listed(memory.pointer(v, ctype) for v in (a, b, whole))});"
+
+
+def _cholesky(call: LibraryCall, memory: Memory) -> str | None:
+    (a,) = call.arguments
+    if not _known(a) or a.dtype not in _FLOATING or call.keywords.get("upper", False) or not memory.laid_out(call):
+        return None
+    batch, n = math.prod(a.size[:-2]), a.size[-1]
+    flat = _one_batch(a)
+    if flat is None or batch * n**3 > _MOST:
+        return None
+    out = memory.result(call, a.dtype)
+    whole = None if out is None else _one_batch(out)
+    memory.result(call, "int32", 1, always=True)  # no error: memory is zero at first, and nothing writes here
+    if whole is None:
+        return None
+    ctype = _FLOATING[a.dtype]
+    shape = _listed([batch, n, *_strides(flat), *_strides(whole)])
+    return f"cholesky<{ctype}, {shape}>({memory.pointer(flat, ctype)}, {memory.pointer(whole, ctype)});"
+
+
+def _check(call: LibraryCall, memory: Memory) -> str | None:
+    errors = call.arguments[0]
+    return ";" if isinstance(errors, View) and errors.base.kind == "buffer" else None  # a factor written out has none
+
+
+def _cumulative(call: LibraryCall, memory: Memory) -> str | None:
+    value, wanted = call.arguments[0], call.keywords.get("dtype")
+    if not _known(value) or len(value.size) > 1 or not memory.laid_out(call) or math.prod(value.size) > _MOST:
+        return None
+    default = value.dtype if value.dtype in _FLOATING else "int64"
+    dtype = default if wanted is None else str(wanted).removeprefix("torch.")
+    if value.dtype not in _TYPES or dtype not in _TYPES:
+        return None
+    out = memory.result(call, dtype)
+    if out is None or out.stride is None or out.size != value.size:
+        return None
+    types = f"{_TYPES[value.dtype]}, {_TYPES[dtype]}"
+    shape = _listed([math.prod(value.size), *(value.stride or (0,)), *(out.stride or (0,))])
+    operands = f"{memory.pointer(value, _TYPES[value.dtype])}, {memory.pointer(out, _TYPES[dtype])}"
+    return f"cumulative<{str(call.operator.endswith('prod')).lower()}, {types}, {shape}>({operands});"
+
+
+_TYPES = {**_FLOATING, "int64": "int64_t", "bool": "bool"}
+_WRITERS: dict[tuple[str, str], Any] = {
+    ("aten::mm", "out"): _product,
+    ("aten::bmm", "out"): _product,
+    ("aten::addmm", "out"): _product,
+    ("aten::linalg_solve_triangular", ""): _solve,
+    ("aten::linalg_cholesky_ex", ""): _cholesky,
+    ("aten::_linalg_check_errors", ""): _check,
+    ("aten::cumsum", ""): _cumulative,
+    ("aten::cumprod", ""): _cumulative,
+}
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, View) and value.size is not None and value.stride is not None
+
+
+def _listed(items: Any) -> str:
+    return ", ".join(map(str, items))
+
+
+def _one_batch(view: View) -> View | None:
+    """A stack of stacks of matrices as one stack, where its strides allow that."""
+    assert view.size is not None
+    assert view.stride is not None
+    lead = [(n, s) for n, s in zip(view.size[:-2], view.stride[:-2], strict=True) if n != 1]
+    while len(lead) > 1:
+        (outer, far), (inner, near) = lead[-2:]
+        if far != inner * near:
+            return None
+        lead[-2:] = [(outer * inner, near)]
+    return replace(
+        view,
+        size=(*(n for n, _ in lead), *view.size[-2:]),
+        stride=(*(s for _, s in lead), *view.stride[-2:]),
+    )
+
+
+def _strides(view: View) -> tuple[int, ...]:
+    """Of a stack of matrices; one matrix is a stack that does not move on."""
+    assert view.stride is not None
+    return (0,) * (3 - len(view.stride)) + view.stride[-3:]
+
+
+def _broadcast(view: View, like: View) -> View:
+    """A vector added to each row of a matrix."""
+    assert view.size is not None
+    assert view.stride is not None
+    assert like.size is not None
+    missing = len(like.size) - len(view.size)
+    size: Sequence[int] = (1,) * missing + view.size
+    stride = (0,) * missing + view.stride
+    stride = tuple(0 if n == 1 and m != 1 else s for n, m, s in zip(size, like.size, stride, strict=True))
+    return View(view.base, view.dtype, like.size, stride, view.offset)
+
+
+SMALL = r"""
+// c = alpha a b + beta p, for B pairs; sizes and strides are known, so that loops are unrolled and vectorized.
+template <typename T, int B, int M, int N, int K, int A0, int A1, int A2, int B0, int B1, int B2, int C0, int C1, int C2,
+          int P0, int P1, int P2>
+inline void product(const T* a, const T* b, T* c, const T* p, double beta, double alpha) {
+  for (int g = 0; g < B; ++g, a += A0, b += B0, c += C0, p += P0) {
+    if constexpr (N == 1 && A1 == 1 && M > 1) {  // a stands in columns: add them up
+      T sum[M] = {};
+      for (int l = 0; l < K; ++l)
+        for (int i = 0; i < M; ++i) sum[i] += a[i + l * A2] * b[l * B1];
+      for (int i = 0; i < M; ++i) c[i * C1] = T(alpha) * sum[i] + (beta != 0 ? T(beta) * p[i * P1] : T(0));
+    } else if constexpr (N > 1 && B2 == 1) {  // rows of b
+      for (int i = 0; i < M; ++i) {
+        T sum[N] = {};
+        for (int l = 0; l < K; ++l)
+          for (int j = 0; j < N; ++j) sum[j] += a[i * A1 + l * A2] * b[l * B1 + j];
+        for (int j = 0; j < N; ++j)
+          c[i * C1 + j * C2] = T(alpha) * sum[j] + (beta != 0 ? T(beta) * p[i * P1 + j * P2] : T(0));
+      }
+    } else {
+      for (int i = 0; i < M; ++i)
+        for (int j = 0; j < N; ++j) {
+          T sum = 0;
+#pragma omp simd reduction(+ : sum)
+          for (int l = 0; l < K; ++l) sum += a[i * A1 + l * A2] * b[l * B1 + j * B2];
+          c[i * C1 + j * C2] = T(alpha) * sum + (beta != 0 ? T(beta) * p[i * P1 + j * P2] : T(0));
+        }
+    }
+  }
+}
+
+// a x = b for triangular a, for B pairs.
+template <typename T, int B, int N, int W, bool Upper, int A0, int A1, int A2, int B0, int B1, int B2, int X0, int X1,
+          int X2>
+inline void solve(const T* a, const T* b, T* x) {
+  for (int g = 0; g < B; ++g, a += A0, b += B0, x += X0)
+    for (int w = 0; w < W; ++w)
+      for (int step = 0; step < N; ++step) {
+        const int i = Upper ? N - 1 - step : step;
+        T rest = b[i * B1 + w * B2];
+#pragma omp simd reduction(- : rest)
+        for (int j = Upper ? i + 1 : 0; j < (Upper ? N : i); ++j) rest -= a[i * A1 + j * A2] * x[j * X1 + w * X2];
+        x[i * X1 + w * X2] = rest / a[i * A1 + i * A2];
+      }
+}
+
+// The lower factor l of a = l l', for B matrices; NaN where a is not positive definite.
+template <typename T, int B, int N, int A0, int A1, int A2, int L0, int L1, int L2>
+inline void cholesky(const T* a, T* l) {
+  for (int g = 0; g < B; ++g, a += A0, l += L0)
+    for (int i = 0; i < N; ++i)
+      for (int j = 0; j < N; ++j) {
+        if (j > i) {
+          l[i * L1 + j * L2] = 0;
+          continue;
+        }
+        T rest = a[i * A1 + j * A2];
+        for (int q = 0; q < j; ++q) rest -= l[i * L1 + q * L2] * l[j * L1 + q * L2];
+        l[i * L1 + j * L2] = i == j ? std::sqrt(rest) : rest / l[j * L1 + j * L2];
+      }
+}
+
+// Sums or products of the first i of N numbers.
+template <bool Product, typename T, typename R, int N, int A, int C>
+inline void cumulative(const T* a, R* c) {
+  R held = Product ? 1 : 0;
+  for (int i = 0; i < N; ++i) {
+    held = Product ? held * R(a[i * A]) : held + R(a[i * A]);
+    c[i * C] = held;
+  }
+}
+"""
