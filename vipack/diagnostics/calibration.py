@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 __all__ = ["Calibration", "calibration"]
 
@@ -86,6 +85,8 @@ class Calibration:
 
 def calibration(names: tuple[str, ...], probabilities: Array, *, seconds: float = 0.0, engine: str = "") -> Calibration:
     """The tests on ``(M, P)`` probabilities."""
+    from scipy import stats  # takes a second, which every run would spend
+
     columns = probabilities.T
     bias = np.array([_asymmetry(p) for p in columns])
     spread = np.array([stats.kstest(2 * np.abs(p - 0.5), "uniform").pvalue for p in columns])

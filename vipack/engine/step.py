@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._functorch.compile_utils import fx_graph_cse
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.capture import CaptureError
 from vipack.engine.noise import LiftedGraph
+from vipack.engine.repeats import without_repeats
 from vipack.engine.rules import Rule
 
 __all__ = ["Feed", "StepGraph", "Unit", "assemble"]
@@ -323,9 +323,9 @@ def _simplified(module: fx.GraphModule) -> fx.GraphModule:
                 number = _number(module.graph, value)
             node.replace_all_uses_with(number)
             module.graph.erase_node(node)
-    graph = fx_graph_cse(module.graph)
-    graph.eliminate_dead_code()
-    return fx.GraphModule({}, graph)
+    without_repeats(module.graph)
+    module.graph.eliminate_dead_code()
+    return fx.GraphModule({}, module.graph)
 
 
 # Nothing is written in place any more, and nothing is differentiated.
