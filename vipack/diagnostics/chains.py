@@ -13,7 +13,7 @@ __all__ = ["Chains", "run_chains"]
 
 _TARGET = 0.8  # acceptance
 _LENGTH = 1.6  # of a trajectory: a quarter of the period of a standard normal, after which a draw is a new one
-_MOST_LEAPS = 6
+_MOST_LEAPS = 10
 
 
 @dataclass(frozen=True)

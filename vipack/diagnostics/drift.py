@@ -16,12 +16,12 @@ from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
 __all__ = ["Drift", "Whitening", "find_drift", "whitening"]
 
 MOST_LATENTS = 1_000
-_CHAINS = 400
+_CHAINS = 1_600
 _FEWEST_CHAINS = 50
 _MOST_NUMBERS = 300_000_000  # produced by a whole check: some seconds' worth, as are
 _MOST_OPERATIONS = 200_000
-_EVALUATIONS = 60  # of log p(x, z), of a whole check of twenty transitions
-_MOST_TRANSITIONS, _FEWEST_TRANSITIONS = 20, 6
+_EVALUATIONS = 3  # of log p(x, z), of a transition
+_MOST_TRANSITIONS, _TRANSITIONS, _FEWEST_TRANSITIONS = 40, 20, 6
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,13 @@ def find_drift(
     here the chains are HMC preconditioned by the fit, and the estimates averages over their second half.
     """
     started = time.perf_counter()
-    num_chains = min(_CHAINS, _MOST_NUMBERS // max(1, _EVALUATIONS * density.numbers))
-    transitions = min(_MOST_TRANSITIONS, _MOST_OPERATIONS // max(1, 3 * density.operations))
+    affordable = _MOST_NUMBERS // max(1, _EVALUATIONS * density.numbers)  # transitions of all chains together
+    num_chains = min(_CHAINS, affordable // _TRANSITIONS)
+    transitions = min(
+        _MOST_TRANSITIONS,
+        affordable // max(1, num_chains),
+        _MOST_OPERATIONS // max(1, _EVALUATIONS * density.operations),
+    )
     if num_chains < _FEWEST_CHAINS or transitions < _FEWEST_TRANSITIONS:
         return None, (
             f"one evaluation of the model takes {density.operations:,} operations on {density.numbers:,} numbers, "

@@ -16,7 +16,9 @@ from vipack.types import Estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Importance", "importance"]
+__all__ = ["KHAT_LIMIT", "Importance", "importance"]
+
+KHAT_LIMIT = 0.7
 
 Array = npt.NDArray[np.float64]
 
@@ -29,11 +31,13 @@ class Importance:
         khat: shape of the generalised Pareto fitted to the largest weights. Below 0.7 the weights' mean settles; above
             it the guide's tails are too thin for them. Constant weights give 0.
         ess: effective sample size ``1 / sum(w**2)`` of the smoothed, normalised weights; at most S.
-        log_weights: smoothed and normalised, ``(S,)``; their exponentials sum to one.
+        log_weights: smoothed and normalised, ``(S,)``; their exponentials sum to one. Where k-hat is 0.7 or more, which
+            smoothing does not tame, those above ``S**0.5`` times their mean are cut there (Ionides 2008).
         evidence: log of the smoothed weights' mean, which estimates log p(x), in nats; its standard error by the delta
             method is itself unreliable where k-hat is above 0.7.
 
-    Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), JMLR 25(72); Yao et al. (2018), arXiv:1802.02538.
+    Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), JMLR 25(72); Yao et al. (2018), arXiv:1802.02538; Ionides (2008),
+    Truncated importance sampling, Journal of Computational and Graphical Statistics 17(2).
     """
 
     khat: float
@@ -65,6 +69,9 @@ def importance(log_weights: Tensor | Array) -> Importance:
         return Importance(0.0, float(count), np.full(count, -np.log(count)), Estimate(float(filled.mean()), se))
     smoothed, khat = _psis(filled)
     smoothed = smoothed - _logsumexp(smoothed)
+    if khat >= KHAT_LIMIT:
+        smoothed = np.minimum(smoothed, -0.5 * np.log(count))
+        smoothed = smoothed - _logsumexp(smoothed)
     ess = float(np.exp(-_logsumexp(2 * smoothed)))
     return Importance(float(khat), ess, smoothed, _evidence(filled, smoothed, ess))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vipack.diagnostics.importance import importance
+from vipack.diagnostics.importance import KHAT_LIMIT, importance
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
 from vipack.posterior import Posterior
@@ -17,8 +17,6 @@ from vipack.types import Estimate
 __all__ = ["Loo", "loo"]
 
 Array = npt.NDArray[np.float64]
-
-KHAT_LIMIT = 0.7
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ class Shift:
         """Whether every standard error is a number below `bound`."""
         return bool(np.all(self.mean_se < bound) and np.all(self.log_sd_se < bound))
 
+    def within(self, bound: float, num_se: float) -> bool:
+        """Whether every shift is inside `bound` even `num_se` standard errors further out: a test of equivalence."""
+        furthest = [np.abs(self.mean) + num_se * self.mean_se, np.abs(self.log_sd) + num_se * self.log_sd_se]
+        return bool(np.all(np.stack(furthest) < bound))
+
     @property
     def worst_mean(self) -> float:
         """Largest ``|mean|``, in posterior sds; 0 without elements."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
 from vipack.diagnostics.evidence import elbo
-from vipack.diagnostics.importance import Importance, importance
+from vipack.diagnostics.importance import KHAT_LIMIT, Importance, importance
 from vipack.diagnostics.modes import ModeSearch, search_modes
 from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, few_enough, shift_by_weights
 from vipack.diagnostics.report import Diagnosis, Verdict
@@ -24,9 +24,8 @@ from vipack.types import Stopped, StopReason
 __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
 # What each bound lets pass and refuses, over fits of models with known posteriors, is in docs/decisions.
-KHAT_LIMIT = 0.7
 ESS_CORRECTED = 0.1
-KHAT_WITH_CHAINS, ESS_WITH_CHAINS = 1.0, 0.02  # for weighted draws that chains confirm; above 1 they have no mean
+KHAT_WITH_CHAINS, ESS_WITH_CHAINS = 1.5, 0.02  # for weighted draws that chains confirm
 ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
 ESS_ALONE = (
     0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
@@ -36,9 +35,11 @@ ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
 SHIFT_LIMIT = 0.15  # of a mean in posterior sds, by the weights
 SHIFT_SD_LIMIT = 0.10  # of a log sd; the weights of a narrow guide have not seen all of the tail
 DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are about .03
-# What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far,
-# and no shift near what counts as bad, 0.2, whatever its standard error.
-DRIFT_SHARP, DRIFT_STEP, DRIFT_MOST = 0.06, 0.3, 0.17
+DRIFT_MOST = 0.17  # whatever the standard error
+# What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far, and
+# every shift shown to be less than what counts as bad, by a test of equivalence at 1% (Schuirmann 1987).
+DRIFT_SHARP, DRIFT_STEP = 0.06, 0.12
+BAD, CONFIDENT = 0.2, 2.33
 
 _RICHER = (
     "more steps, if the loss still falls",
@@ -279,7 +280,7 @@ class _Case:
 
 def _strong(drift: Drift, shift: Shift) -> bool:
     """Whether chains can vouch for draws alone."""
-    return drift.step_size >= DRIFT_STEP and shift.sharp(DRIFT_SHARP)
+    return drift.step_size >= DRIFT_STEP and shift.sharp(DRIFT_SHARP) and shift.within(BAD, CONFIDENT)
 
 
 def _judge_rows(draws: Draws) -> Diagnosis:

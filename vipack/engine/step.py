@@ -144,7 +144,8 @@ def assemble(
     if copies is None and known and _is_pure(main):
         module = _enclosed(around, main, examples)
     else:
-        whole: Any = lambda *flat: around(flat, main)  # noqa: E731
+        once = _simplified(main) if _is_pure(main) else main  # what is traced again is traced faster
+        whole: Any = lambda *flat: around(flat, once)  # noqa: E731
         if copies is not None:
             shared: list[int | None] = [None] * len(common)
             for place, separate in enumerate(feed.own):
