@@ -17,6 +17,7 @@ from vipack.engine.memory import Memory, Snapshot
 from vipack.engine.optimizers import FitOptimizer
 from vipack.engine.promotion import Again, Promotion, close
 from vipack.engine.runner import Batches, GraphRunner
+from vipack.engine.safe import SafeStates
 from vipack.engine.watch import Watch
 from vipack.errors import EngineWarning, NonFiniteError
 from vipack.program import Arguments, Program
@@ -29,7 +30,6 @@ TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
 
 _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
-_SAFE_SECONDS = 1.0  # between copies of the state to go back to when a loss is not finite
 _TRACED_AT_ONCE = 64
 _APART = 0.2  # of the way of one step, that the graph's step may end elsewhere
 _SHAPES = 8  # of batches that get a graph
@@ -81,16 +81,6 @@ class _Shape:
     traced_seconds: float = 0.0
 
 
-@dataclass
-class _Safe:
-    """A state to go back to, and the steps taken since."""
-
-    memory: Snapshot
-    batches: dict[str, object]
-    steps: int = 0
-    taken_at: float = 0.0
-
-
 class TieredEngine:
     """Eager, traced and compiled steps over one memory, all drawing the same numbers.
 
@@ -120,8 +110,7 @@ class TieredEngine:
         self._eager = eager or EagerStep(program, loss, optimizer)
         self._shapes: dict[Hashable, _Shape] = {}
         self._memory: Memory | None = None
-        self._safe: _Safe | None = None
-        self._older: _Safe | None = None  # the one before, for what shows only a step later
+        self._safe = SafeStates()
         self._steps = 0
         self._next_check = 1_000
         self._begin = "eager"
@@ -191,7 +180,7 @@ class TieredEngine:
         for shape in self._shapes.values():
             if shape.promotion is not None:
                 shape.promotion.stop()
-        self._safe = self._older = None
+        self._safe.forget()
         self._captures_left -= 1
         self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
         self._shapes = {size: _Shape(captured=self._captures_left <= 0) for size in self._shapes}
@@ -222,7 +211,8 @@ class TieredEngine:
         """Up to `number` steps on batches of one shape, in the best tier there is."""
         if shape.runner is None:
             return self._eager_steps(batches, 1)
-        self._keep_safe(batches)
+        assert self._memory is not None
+        self._safe.keep(self._memory, batches)
         try:
             losses = self._graph_steps(shape, shape.runner, batches, number)
         except Exception as error:  # an operator refused its input, as Cholesky does: eager says which site gave it
@@ -238,7 +228,6 @@ class TieredEngine:
 
     def _graph_steps(self, shape: _Shape, runner: GraphRunner, batches: Batches, number: int) -> list[float]:
         assert self._memory is not None
-        assert self._safe is not None
         number = 1 if self._memory.one_by_one else min(number, max(1, self._next_check - self._steps))
         tier, started = runner.native_tier, time.perf_counter()
         if runner.native is not None:
@@ -250,7 +239,7 @@ class TieredEngine:
         if self._memory.one_by_one and np.isfinite(found[-1]):
             self._memory.finish(float(found[-1]))
         self._count(tier, len(found))
-        self._safe.steps += len(found)
+        self._safe.count(len(found))
         return list(map(float, found))
 
     def _eager_steps(self, batches: Batches, number: int) -> list[float]:
@@ -304,7 +293,7 @@ class TieredEngine:
                 )
                 for other in self._shapes.values():
                     other.runner = None  # it works on the old one
-                self._safe = self._older = None
+                self._safe.forget()
             runner = GraphRunner(graph, memory, self._program.parameters, batch, batches.whole(), live=self._live)
         except CaptureError as error:
             self.report.reason = f"eager: {error}"
@@ -365,22 +354,10 @@ class TieredEngine:
 
     # --- losses that are not finite
 
-    def _keep_safe(self, batches: Batches) -> None:
-        assert self._memory is not None
-        now = time.perf_counter()
-        if self._safe is None or now - self._safe.taken_at > _SAFE_SECONDS:
-            self._older, self._safe = self._safe, _Safe(self._memory.snapshot(), batches.state(), 0, now)
-
     def _go_back(self, batches: Batches, but: int = 0) -> None:
-        """To the safe state, and forward again to `but` steps before where the run stood."""
-        assert self._safe is not None
+        """To a safe state, and forward again to `but` steps before where the run stood."""
         assert self._memory is not None
-        safe, again = self._safe, self._safe.steps - but
-        if again < 0 and self._older is not None:
-            safe, again = self._older, again + self._older.steps
-        self._safe = self._older = None
-        self._memory.restore(safe.memory)
-        batches.load_state(safe.batches)
+        again = self._safe.go_back(self._memory, batches, but)
         counted = self._steps, dict(self.report.steps)
         while again > 0:
             size, in_a_row = batches.upcoming()
@@ -395,8 +372,7 @@ class TieredEngine:
         Raises:
             NonFiniteStep: as eager found it.
         """
-        assert self._safe is not None
-        behind = 1 if self._safe.steps > 1 or self._older is not None else 0
+        behind = 1 if self._safe.reaches(2) else 0
         self._go_back(batches, but=1 + behind)
         kept = finite[: max(0, len(finite) - behind)]
         try:
