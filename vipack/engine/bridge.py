@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class NativeError(Exception):
     """The compiled files cannot be used; the message says why."""
 
 
-class Bridge:
+class Bridge(ABC):
     """One table of calls.
 
     Args:
@@ -85,9 +86,9 @@ class Bridge:
         else:
             self.tensor(value)
 
+    @abstractmethod
     def tensor(self, value: Any) -> None:
         """Whatever else an argument may be."""
-        raise NotImplementedError
 
     def fixed(self, address: int, dtype: str, size: Sequence[int], stride: Sequence[int]) -> None:
         """A tensor that stays where it is."""

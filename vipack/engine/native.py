@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.engine.bound import BoundLoop
 from vipack.engine.bridge import Bridge, NativeError, sizes
 
 __all__ = ["NativeError", "NativeStep", "read_manifest"]
@@ -28,7 +28,7 @@ class _Context(ctypes.Structure):
     ]
 
 
-class NativeStep:
+class NativeStep(BoundLoop):
     """``step.so`` over the tensors that a step works on.
 
     Args:
@@ -47,45 +47,24 @@ class NativeStep:
             if not value.is_contiguous() and value.numel():
                 raise NativeError("an input is not contiguous")
         try:
-            self._run = ctypes.CDLL(str(folder / "step.so")).vipack_run
+            run = ctypes.CDLL(str(folder / "step.so")).vipack_run
         except OSError as error:
             raise NativeError(f"step.so does not load: {error}") from error
-        self._run.restype = ctypes.c_int64
-        self._run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        run.restype = ctypes.c_int64
+        run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
         self._arena = torch.zeros(manifest["arena"] + 64, dtype=torch.uint8)
         start = -(-self._arena.data_ptr() // 64) * 64
         self._pointers = (ctypes.c_void_p * max(1, len(inputs)))(*[value.data_ptr() for value in inputs])
         self._results = (ctypes.c_void_p * max(1, len(manifest["results"])))()
-        self._bridge = _Bridge(library, manifest, self._inputs, start, self._results) if manifest["library"] else None
-        self._context = _Context(
+        bridge = _Bridge(library, manifest, self._inputs, start, self._results) if manifest["library"] else None
+        context = _Context(
             start,
             ctypes.addressof(self._pointers),
             ctypes.addressof(self._results),
-            self._bridge.function if self._bridge else None,
-            self._bridge.table if self._bridge else None,
+            bridge.function if bridge else None,
+            bridge.table if bridge else None,
         )
-
-    def __call__(self, feeds: Sequence[np.ndarray], losses: np.ndarray) -> int:
-        """Take a step for each of `losses` ``(K,)`` (float64, filled here).
-
-        Args:
-            feeds: for each input that changes from step to step, its contents ``(K, ...)``, contiguous, in its dtype.
-
-        Returns:
-            Steps taken; the last of them has a loss that is not finite if they are fewer than K.
-
-        Raises:
-            NativeError: one of torch's operators raised.
-        """
-        pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.ctypes.data for feed in feeds])
-        taken = self._run(ctypes.byref(self._context), len(losses), pointers, losses.ctypes.data)
-        if taken < 0:
-            raise NativeError(self._bridge.error() if self._bridge else "a library call failed")
-        return int(taken)
-
-    def __del__(self) -> None:
-        if getattr(self, "_bridge", None) is not None:
-            self._bridge.free()  # type: ignore[union-attr]
+        super().__init__(run, context, bridge)
 
 
 class _Bridge(Bridge):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.engine.bound import BoundLoop
 from vipack.engine.bridge import Bridge, NativeError
 from vipack.engine.driver import DriverSpec
 from vipack.engine.interpreter.layout import Base, Value
@@ -38,7 +39,7 @@ class _Setting(ctypes.Structure):
     ]  # fmt: skip
 
 
-class InterpretedStep:
+class InterpretedStep(BoundLoop):
     """A program over the tensors that a step works on.
 
     Args:
@@ -69,7 +70,7 @@ class InterpretedStep:
         self._ops = np.zeros(len(program.operations), dtype=_OP)
         for row, operation in zip(self._ops, program.operations, strict=True):
             self._write(row, operation, codes)
-        self._bridge = _Calls(bridge, program.library, self._address) if program.library else None
+        calls = _Calls(bridge, program.library, self._address) if program.library else None
         assert program.loss is not None
         normals, fed = [self._inputs[i] for i in spec.normals], [self._inputs[i] for i in spec.fed]
         self._kept = [
@@ -80,7 +81,7 @@ class InterpretedStep:
             np.array([v.data_ptr() for v in fed], dtype=np.uint64),
             np.array([v.nbytes for v in fed], dtype=np.int64),
         ]
-        self._setting = _Setting(
+        setting = _Setting(
             len(self._ops),
             len(normals),
             len(fed),
@@ -89,33 +90,11 @@ class InterpretedStep:
             int(spec.copies is None),
             *(a.ctypes.data for a in self._kept),
             self._address(program.loss),
-            self._bridge.function if self._bridge else None,
-            self._bridge.table if self._bridge else None,
+            calls.function if calls else None,
+            calls.table if calls else None,
         )
-        library.vipack_resolve(ctypes.byref(self._setting))
-        self._run = library.vipack_interpret
-
-    def __call__(self, feeds: Sequence[np.ndarray], losses: np.ndarray) -> int:
-        """Take a step for each of `losses` ``(K,)`` (float64, filled here).
-
-        Args:
-            feeds: for each input that changes from step to step, its contents ``(K, ...)``, contiguous, in its dtype.
-
-        Returns:
-            Steps taken; the last of them has a loss that is not finite if they are fewer than K.
-
-        Raises:
-            NativeError: one of torch's operators raised.
-        """
-        pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.ctypes.data for feed in feeds])
-        taken = self._run(ctypes.byref(self._setting), len(losses), pointers, losses.ctypes.data)
-        if taken < 0:
-            raise NativeError(self._bridge.error() if self._bridge else "a library call failed")
-        return int(taken)
-
-    def __del__(self) -> None:
-        if getattr(self, "_bridge", None) is not None:
-            self._bridge.free()  # type: ignore[union-attr]
+        library.vipack_resolve(ctypes.byref(setting))
+        super().__init__(library.vipack_interpret, setting, calls)
 
     def _address(self, value: Value) -> int:
         return int(self._starts[value.base] + value.offset * value.dtype.itemsize)
