@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -17,7 +18,7 @@ __all__ = ["PARTS"]
 PARTS = ("auto", "cold", "growth", "memory", "restarts", "loops")
 _LENGTHS = (100, 1_000, 10_000, 100_000)
 _TIERS = ("auto", "eager", "traced", "interpreted", "compiled")
-_LIMITS = {"eager": 1_000, "traced": 10_000}  # steps; a longer run of these is reckoned from one of so many
+_LIMITS = {"eager": 1_000, "traced": 10_000}  # steps; in longer runs these are far behind the others
 _ROUNDS = 3
 _CORPUS = {"eight schools": "eight_schools", "logistic 2000x50": "logistic"}
 
@@ -26,12 +27,16 @@ def auto() -> Mapping[str, Any]:
     """Seconds of a fit in each tier, in processes of their own, with a cold and a warm cache."""
     found: dict[str, Any] = {}
     for title, model in _CORPUS.items():
-        for steps in _LENGTHS:
-            for state in ("cold", "warm"):
-                rounds: dict[str, list[float]] = {tier: [] for tier in _TIERS}
+        with tempfile.TemporaryDirectory() as warm:
+            _fit_seconds(model, "interpreted", 100, warm)
+            _fit_seconds(model, "compiled", 100, warm)
+            for steps, cache in itertools.product(_LENGTHS, (None, warm)):
+                tiers = [tier for tier in _TIERS if steps <= _LIMITS.get(tier, steps)]
+                rounds: dict[str, list[float]] = {tier: [] for tier in tiers}
                 for _ in range(_ROUNDS):
-                    for tier in _TIERS:
-                        rounds[tier].append(_timed(model, tier, steps, warm=state == "warm"))
+                    for tier in tiers:
+                        rounds[tier].append(_timed(model, tier, steps, cache))
+                state = "cold" if cache is None else "warm"
                 found[f"{title}, {steps} steps, {state}"] = {t: statistics.median(v) for t, v in rounds.items()}
     return found
 
@@ -82,13 +87,12 @@ def loops() -> Mapping[str, Any]:
         "python 50", "python 200", "python 1000", "scan 50", "scan 200", "scan 1000", "scan 2000")}  # fmt: skip
 
 
-def _timed(model: str, tier: str, steps: int, *, warm: bool) -> float:
-    taken = min(steps, _LIMITS.get(tier, steps))
-    with tempfile.TemporaryDirectory() as folder:
-        if warm:
-            _fit_seconds(model, "compiled", 100, folder)
-        seconds = _fit_seconds(model, tier, taken, folder)
-    return seconds * steps / taken
+def _timed(model: str, tier: str, steps: int, cache: str | None) -> float:
+    """With that cache, or an empty one."""
+    if cache is not None:
+        return _fit_seconds(model, tier, steps, cache)
+    with tempfile.TemporaryDirectory() as empty:
+        return _fit_seconds(model, tier, steps, empty)
 
 
 def _fit_seconds(model: str, tier: str, steps: int, folder: str) -> float:

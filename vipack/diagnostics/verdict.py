@@ -257,8 +257,7 @@ class _Case:
         weighted = None if drift is None else drift.weighted
         if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted)):
             return self._against_weights()
-        most = np.inf if self.enough else DRIFT_MOST
-        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, most) if weighted is not None else None
+        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if weighted is not None else None
         return None if found is None else f"short chains from its weighted draws move {found}"
 
     def _against_weights(self) -> str:

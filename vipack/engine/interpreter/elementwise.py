@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast
-from vipack.engine.interpreter.operands import Rule, argument, copy_into, elementwise, operand, tag
+from vipack.engine.interpreter.operands import Rule, argument, copy_into, elementwise, given, operand, tag
 from vipack.engine.interpreter.program import Writer
 
 __all__ = ["ELEMENTWISE"]
@@ -112,14 +112,14 @@ def _power(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     if not out.dtype.is_floating_point:
         raise NotUnderstood("pow")
-    base, exponent = node.args
+    base, exponent = given(node)
     x, t = operand(writer, base, out.dtype), tag(out.dtype)
     if exponent == 2:
         elementwise(writer, f"mul_{t}", out, [x, x])
     elif exponent == 1:
         copy_into(writer, out, x)
     elif exponent in (0.5, -0.5, -1):
-        kernel = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[exponent]  # type: ignore[index]
+        kernel = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[exponent]
         elementwise(writer, f"{kernel}_{t}", out, [x])
     elif exponent == 3:
         square = writer.new(out.size, out.dtype)
@@ -213,10 +213,10 @@ def _squared(writer: Writer, node: fx.Node) -> Value:
 
 
 def _clamp_max(writer: Writer, node: fx.Node) -> Value:
-    out, high = writer.like(node), node.args[1]
+    out, high = writer.like(node), given(node)[1]
     if not out.dtype.is_floating_point or isinstance(high, fx.Node):
         raise NotUnderstood("clamp_max")
-    scalars = [0.0, float(high)]  # type: ignore[arg-type]
+    scalars = [0.0, float(high)]
     elementwise(writer, f"clamp_max_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)], scalars)
     return out
 

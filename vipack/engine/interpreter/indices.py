@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
-from vipack.engine.interpreter.operands import Rule, argument, copy_into, operand, tag
+from vipack.engine.interpreter.operands import Rule, argument, copy_into, given, operand, tag
 from vipack.engine.interpreter.program import Writer
 
 __all__ = ["INDICES"]
@@ -28,7 +28,7 @@ def _without(value: Value, dim: int, size: Sequence[int]) -> Value:
 
 def _gather(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
-    value, dim, index = writer.value(node.args[0]), int(node.args[1]), writer.value(node.args[2])  # type: ignore[arg-type]
+    value, dim, index = writer.value(node.args[0]), int(given(node)[1]), writer.value(node.args[2])
     dim %= max(1, len(value.size))
     if not value.size:
         raise NotUnderstood("gather")
@@ -61,7 +61,7 @@ def _numbered(
 def _scatter(kernel: str) -> Rule:
     def rule(writer: Writer, node: fx.Node) -> Value:
         out = writer.like(node)
-        base, dim, index = writer.value(node.args[0]), int(node.args[1]), writer.value(node.args[2])  # type: ignore[arg-type]
+        base, dim, index = writer.value(node.args[0]), int(given(node)[1]), writer.value(node.args[2])
         if not base.size or (kernel == "scatter_add" and out.dtype in (torch.bool, torch.int32)):
             raise NotUnderstood(kernel)
         dim %= len(base.size)
@@ -79,7 +79,7 @@ def _index_select(writer: Writer, node: fx.Node) -> Value:
     out, value, index = writer.like(node), writer.value(node.args[0]), writer.value(node.args[2])
     if len(index.size) != 1 or not value.size:
         raise NotUnderstood("index_select")
-    dim = int(node.args[1]) % len(value.size)  # type: ignore[arg-type]
+    dim = int(given(node)[1]) % len(value.size)
     places = [1] * len(out.size)
     places[dim] = index.size[0]
     shaped = replace(
@@ -144,7 +144,7 @@ def _index_add(writer: Writer, node: fx.Node) -> Value:
     source = writer.value(node.args[3])
     if len(index.size) != 1 or not out.size or node.kwargs.get("alpha", 1) != 1 or not out.dtype.is_floating_point:
         raise NotUnderstood("index_add")
-    dim = int(node.args[1]) % len(out.size)  # type: ignore[arg-type]
+    dim = int(given(node)[1]) % len(out.size)
     stride = tuple(index.stride[0] if d == dim else 0 for d in range(len(out.size)))
     copy_into(writer, out, writer.value(node.args[0]))
     shaped = replace(index, size=source.size, stride=stride)

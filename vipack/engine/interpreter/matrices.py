@@ -48,7 +48,7 @@ def _mm(writer: Writer, node: fx.Node) -> Value:
 def _addmm(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     added, a, b = (writer.value(v) for v in node.args[:3])
-    beta, alpha = float(node.kwargs.get("beta", 1)), float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
+    beta, alpha = (float(argument(node, 3, name, 1)) for name in ("beta", "alpha"))
     _matmul(writer, out, a, b, added if beta else None, beta, alpha)
     return out
 

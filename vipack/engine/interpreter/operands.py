@@ -12,7 +12,7 @@ from torch import fx
 from vipack.engine.interpreter.layout import DTYPES, NotUnderstood, Value, broadcast, loop
 from vipack.engine.interpreter.program import Writer
 
-__all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "operand", "tag"]
+__all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "given", "operand", "tag"]
 
 Rule = Callable[[Writer, fx.Node], Any]
 
@@ -61,6 +61,11 @@ def operand(writer: Writer, argument: Any, dtype: torch.dtype) -> Value:
     if isinstance(argument, bool | int | float):
         return writer.number(argument, dtype)
     raise NotUnderstood(f"argument {argument!r}")
+
+
+def given(node: fx.Node) -> tuple[Any, ...]:
+    """A node's arguments by place; numbers and lists among them are what the operator's schema says."""
+    return node.args
 
 
 def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.layout import Value
-from vipack.engine.interpreter.operands import Rule, argument, copy_into, fill
+from vipack.engine.interpreter.operands import Rule, argument, copy_into, fill, given
 from vipack.engine.interpreter.program import Writer
 
 __all__ = ["PIECES"]
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 def _concatenate(writer: Writer, node: fx.Node) -> Value:
     out, dim = writer.like(node), int(argument(node, 1, "dim", 0))
     start = 0
-    for part in node.args[0]:  # type: ignore[union-attr]
+    for part in given(node)[0]:
         value = writer.value(part)
         if len(value.size) != len(out.size):  # the empty tensor that torch lets pass
             continue
@@ -32,17 +32,17 @@ def _concatenate(writer: Writer, node: fx.Node) -> Value:
 
 def _stack(writer: Writer, node: fx.Node) -> Value:
     out, dim = writer.like(node), int(argument(node, 1, "dim", 0))
-    for index, part in enumerate(node.args[0]):  # type: ignore[arg-type]
+    for index, part in enumerate(given(node)[0]):
         copy_into(writer, out.select(dim, index), writer.value(part))
     return out
 
 
 def _select_backward(writer: Writer, node: fx.Node) -> Value:
-    grad, _, dim, index = node.args
+    grad, _, dim, index = given(node)
     out = writer.like(node)
     fill(writer, out)
-    place = int(index) % out.size[int(dim)]  # type: ignore[arg-type]
-    copy_into(writer, out.select(int(dim), place), writer.value(grad))  # type: ignore[arg-type]
+    place = int(index) % out.size[int(dim)]
+    copy_into(writer, out.select(int(dim), place), writer.value(grad))
     return out
 
 
@@ -52,10 +52,10 @@ def _range(size: int, start: Any, end: Any, step: Any) -> tuple[int, int, int]:
 
 
 def _slice_backward(writer: Writer, node: fx.Node) -> Value:
-    grad, _, dim, start, end, step = node.args
+    grad, _, dim, start, end, step = given(node)
     out = writer.like(node)
     fill(writer, out)
-    d = int(dim)  # type: ignore[arg-type]
+    d = int(dim)
     copy_into(writer, out.slice(d, *_range(out.size[d], start, end, step)), writer.value(grad))
     return out
 
@@ -71,7 +71,7 @@ def _slice_scatter(writer: Writer, node: fx.Node) -> Value:
 
 def _select_scatter(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
-    dim, index = int(node.args[2]), int(node.args[3])  # type: ignore[arg-type]
+    dim, index = int(given(node)[2]), int(given(node)[3])
     copy_into(writer, out, writer.value(node.args[0]))
     copy_into(writer, out.select(dim, index % out.size[dim]), writer.value(node.args[1]))
     return out
@@ -92,10 +92,10 @@ def _diagonal(value: Value, offset: int, first: int, second: int) -> Value:
 
 
 def _diagonal_backward(writer: Writer, node: fx.Node) -> Value:
-    grad, _, offset, first, second = node.args
+    grad, _, offset, first, second = given(node)
     out = writer.like(node)
     fill(writer, out)
-    copy_into(writer, _diagonal(out, offset, first, second), writer.value(grad))  # type: ignore[arg-type]
+    copy_into(writer, _diagonal(out, offset, first, second), writer.value(grad))
     return out
 
 
@@ -133,9 +133,9 @@ def _pad(writer: Writer, node: fx.Node) -> Value:
 def _flip(writer: Writer, node: fx.Node) -> Value:
     out, value = writer.like(node), writer.value(node.args[0])
     size, stride, offset = value.size, list(value.stride), value.offset
-    for d in node.args[1]:  # type: ignore[union-attr]
-        offset += (size[d] - 1) * stride[d]  # type: ignore[index]
-        stride[d] = -stride[d]  # type: ignore[index]
+    for d in given(node)[1]:
+        offset += (size[d] - 1) * stride[d]
+        stride[d] = -stride[d]
     copy_into(writer, out, replace(value, stride=tuple(stride), offset=offset))
     return out
 

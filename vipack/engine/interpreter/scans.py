@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.layout import Value
-from vipack.engine.interpreter.operands import Rule, copy_into, elementwise, fill, tag
+from vipack.engine.interpreter.operands import Rule, copy_into, elementwise, fill, given, tag
 from vipack.engine.interpreter.program import Operation, Writer
 from vipack.program import body_of
 
@@ -61,8 +61,8 @@ def _scan_backward(writer: Writer, node: fx.Node) -> tuple[Value, ...]:
 
 
 def _arguments(writer: Writer, node: fx.Node) -> list[Any]:
-    *lists, key = node.args
-    return [*([writer.value(item) for item in values] for values in lists), key]  # type: ignore[union-attr]
+    *lists, key = given(node)
+    return [*([writer.value(item) for item in values] for values in lists), key]
 
 
 def _copy(writer: Writer, value: Value) -> Value:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from vipack.engine.interpreter.layout import Base, NotUnderstood, Value, contiguous
-from vipack.engine.interpreter.operands import copy_into
+from vipack.engine.interpreter.operands import copy_into, given
 from vipack.engine.interpreter.program import Program, Writer
 from vipack.engine.interpreter.rules import RULES
 from vipack.engine.noise import is_random
@@ -59,7 +59,7 @@ def _translate(writer: Writer, node: fx.Node) -> None:
     if _fold(writer, node):
         return
     if node.target is operator.getitem:
-        writer.values[node] = writer.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        writer.values[node] = writer.values[given(node)[0]][given(node)[1]]
         return
     if node.target is aten.copy_.default:
         target, source = (writer.value(a) for a in node.args)
@@ -85,10 +85,10 @@ def _fold(writer: Writer, node: fx.Node) -> bool:
     if node.target in _OF_A_SHAPE:
         example = node.meta["val"]
         fill = _OF_A_SHAPE[node.target]
-        number = node.args[fill] if isinstance(fill, int) else fill
+        number = given(node)[fill] if isinstance(fill, int) else fill
         if example.numel() > _MOST_FOLDED or isinstance(number, fx.Node):
             return False
-        writer.folded[node] = torch.full(tuple(example.shape), float(number), dtype=example.dtype)  # type: ignore[arg-type]
+        writer.folded[node] = torch.full(tuple(example.shape), float(number), dtype=example.dtype)
         return True
     if is_random(node) or not all(source in writer.folded for source in node.all_input_nodes):
         return False
