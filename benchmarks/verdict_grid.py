@@ -197,7 +197,7 @@ guides that were sabotaged. A fit is **bad** where the estimate that its verdict
 posterior sds or an sd by more than 0.2 in its logarithm. It is **good** where its draws, raw or weighted, are within both.
 
 ```sh
-python -m benchmarks.verdict_grid --engine auto --seeds 6 7 --json grid.json --markdown docs/verdict_grid.md
+python -m benchmarks.verdict_grid --engine auto --seeds 8 9 --json grid.json --markdown docs/verdict_grid.md
 ```
 
 Parts of it can run side by side with `--only`, `--seeds` and `--guides`; `--report` puts their files together."""

@@ -40,6 +40,7 @@ DRIFT_MOST = 0.17  # whatever the standard error
 # every shift shown to be less than what counts as bad, by a test of equivalence at 1% (Schuirmann 1987).
 DRIFT_SHARP, DRIFT_STEP = 0.06, 0.12
 BAD, CONFIDENT = 0.2, 2.33
+FRESH = 2**0.5  # a user weighs other draws than those judged, whose error comes on top
 
 _RICHER = (
     "more steps, if the loss still falls",
@@ -241,7 +242,7 @@ class _Case:
 
     def _against_raw(self, drift: Drift | None) -> str | None:
         """Why the guide's own draws are not certified; None where they are."""
-        if not self.enough and (drift is None or not _strong(drift, drift.draws)):
+        if not self.enough and (drift is None or not _strong(drift, drift.draws, CONFIDENT)):
             return self._against_weights()
         if self.shift is None and self.enough and self.share <= ESS_ALONE:
             return f"ESS is {self.share:.0%} of the draws"
@@ -255,7 +256,7 @@ class _Case:
     def _against_weighted(self, drift: Drift | None) -> str | None:
         """Why weighted draws are not certified; None where they are."""
         weighted = None if drift is None else drift.weighted
-        if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted)):
+        if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted, FRESH * CONFIDENT)):
             return self._against_weights()
         found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if weighted is not None else None
         return None if found is None else f"short chains from its weighted draws move {found}"
@@ -277,9 +278,9 @@ class _Case:
         return said if drift is None else f"{said}, and short chains do not drift"
 
 
-def _strong(drift: Drift, shift: Shift) -> bool:
+def _strong(drift: Drift, shift: Shift, num_se: float) -> bool:
     """Whether chains can vouch for draws alone."""
-    return drift.step_size >= DRIFT_STEP and shift.sharp(DRIFT_SHARP) and shift.within(BAD, CONFIDENT)
+    return drift.step_size >= DRIFT_STEP and shift.sharp(DRIFT_SHARP) and shift.within(BAD, num_se)
 
 
 def _judge_rows(draws: Draws) -> Diagnosis:
