@@ -11,7 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
 from tests.diagnostics.gaussian import DATA, fit_of
-from vipack.diagnostics import Verdict
+from vipack.diagnostics import Verdict, diagnose
 
 OFF = [(0.0, 1.0), (0.5, 1.0), (-1.0, 1.0), (0.0, 0.6), (0.0, 1.6), (0.7, 0.7)]
 
@@ -123,6 +123,26 @@ def test_a_model_whose_control_flow_goes_by_values_is_judged_by_its_weights():
     assert found.drift is None
     assert "cannot be run for many points at once" in found.skipped[0]
     assert found.verdict is Verdict.TRUST
+
+
+def test_weights_alone_do_not_certify_one_start_unless_they_are_nearly_even():
+    """Of a slow model another mode could have been missed, and nothing would tell."""
+
+    def branching(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0 if float(z) > -50 else 2.0), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(x / 2, 1.1))
+
+    fit = vi.fit(branching, guide, data=torch.tensor(1.0), steps=0)
+    found = fit.diagnose(500)
+    assert found.verdict is Verdict.DISTRUST
+    assert "one start" in found.reasons[0]
+    assert "restarts=8" in found.advice[0]
+    assert not fit.several_starts
+    assert diagnose(fit.posterior, num_draws=500, several_starts=True).verdict is Verdict.CORRECTED
+    assert diagnose(fit.posterior, num_draws=500, chains=False, modes=False).verdict is Verdict.CORRECTED
 
 
 def test_five_thousand_latents_are_judged_by_their_weights():

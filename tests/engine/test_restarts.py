@@ -74,6 +74,7 @@ def test_starts_that_cannot_run_side_by_side_run_one_by_one_and_say_so():
 
     fit = vi.fit(branching, AutoNormal, data=(X, Y), steps=10, restarts=2, progress=False)
     assert len(fit.restarts) == 2
+    assert fit.several_starts
     assert "one after another" in fit.engine.reason
     assert "control flow" in fit.engine.reason
 

@@ -35,6 +35,10 @@ class Fitted(Protocol):
         """Why training ended."""
 
     @property
+    def several_starts(self) -> bool:
+        """Whether this is the best of several starts."""
+
+    @property
     def data_fingerprint(self) -> str:
         """Equal for fits of the same data."""
 
@@ -77,6 +81,7 @@ def compare(
             repeats=repeats,
             chains=chains,
             modes=modes,
+            several_starts=fit.several_starts,
         )
     order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
     best = weights[order[0]]

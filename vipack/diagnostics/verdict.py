@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ def diagnose(
     repeats: int = 4,
     chains: bool = True,
     modes: bool = True,
+    several_starts: bool = False,
 ) -> Diagnosis:
     """Judge a fitted guide by three witnesses: its importance weights, short chains from its draws, and a mode search.
 
@@ -70,11 +72,14 @@ def diagnose(
         stopped: how training ended, for the reasons.
         repeats: independent sets of draws, for the range of k-hat.
         chains, modes: False leaves that witness out.
+        several_starts: whether the guide is the best of several begun at points apart from each other. One start alone
+            is not certified where neither chains nor climbs can be afforded, unless its weights are nearly even.
 
     Raises:
         UsageError: `repeats` is no positive integer.
     """
-    options = {"num_draws": num_draws, "seed": seed, "repeats": repeats}
+    options: dict[str, Any] = {"num_draws": num_draws, "seed": seed, "repeats": repeats}
+    options["several_starts"] = several_starts
     return diagnose_and_weigh(posterior, stopped=stopped, chains=chains, modes=modes, **options)[0]
 
 
@@ -87,6 +92,7 @@ def diagnose_and_weigh(
     repeats: int,
     chains: bool,
     modes: bool,
+    several_starts: bool,
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
     for name, value in (("num_draws", num_draws), ("repeats", repeats)):
@@ -98,7 +104,7 @@ def diagnose_and_weigh(
         return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
     sets = [first, *(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep) for r in range(1, repeats))]
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
-    return _Case(posterior, sets, stopped, seed).judge(chains, modes), weights
+    return _Case(posterior, sets, stopped, seed, alone=modes and not several_starts).judge(chains, modes), weights
 
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
@@ -117,8 +123,17 @@ def _by_rows(draws: Draws) -> bool:
 class _Case:
     """The evidence on one fit, gathered witness by witness."""
 
-    def __init__(self, posterior: Posterior | None, sets: list[Draws], stopped: Stopped | None, seed: int) -> None:
+    def __init__(
+        self,
+        posterior: Posterior | None,
+        sets: list[Draws],
+        stopped: Stopped | None,
+        seed: int,
+        *,
+        alone: bool = False,
+    ) -> None:
         self._posterior, self._sets, self._stopped, self._seed = posterior, sets, stopped, seed
+        self._alone = alone  # one start, which a search for modes was to back
         self._skipped: list[str] = []
         log_weights = torch.cat([draws.log_weights for draws in sets])
         each = [importance(draws.log_weights) for draws in sets]
@@ -145,6 +160,14 @@ class _Case:
         if (chains or modes) and not points and finite and self._posterior is not None:
             self._question(self._posterior, chains, modes)
         verdict, reasons, advice = self._decide()
+        if verdict is not Verdict.DISTRUST and self._unseen():
+            reasons = [
+                f"nothing looked beyond the draws of its one start, and weights alone ({reasons[0]}) see no other mode"
+            ]
+            verdict, advice = (
+                Verdict.DISTRUST,
+                ["several starts (restarts=8), or no guide: the ladder begins at several points"],
+            )
         found = Diagnosis(
             verdict,
             self.elbo,
@@ -161,6 +184,10 @@ class _Case:
             tuple(self._skipped),
         )
         return _finished(found, self._sets, self._stopped)
+
+    def _unseen(self) -> bool:
+        """Whether weights that are not nearly even are all there is to go by."""
+        return self._alone and self.drift is None and self.modes is None and self.share <= ESS_ALONE
 
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:

@@ -111,6 +111,11 @@ class Fit:
         return self._trainer.restarts
 
     @property
+    def several_starts(self) -> bool:
+        """Whether this is the best of several starts: of ``restarts=``, or of the ladder's paths."""
+        return len(self.restarts) > 1 or any(s.name == "paths" and s.elbo is not None for s in self.stages)
+
+    @property
     def stages(self) -> Stages:
         """What each stage of the ladder gained and cost, where the fit had no guide; ``print(fit.stages)`` is a table."""
         return self._trainer.stages
@@ -195,7 +200,8 @@ class Fit:
     def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons."""
         _positive("num_draws", num_draws)
-        return diagnose(self.posterior, num_draws=num_draws, seed=seed, stopped=self.stopped)
+        options: dict[str, Any] = {"stopped": self.stopped, "several_starts": self.several_starts}
+        return diagnose(self.posterior, num_draws=num_draws, seed=seed, **options)
 
     def summary(self, num_draws: int = 4_000, *, seed: int = 0) -> pd.DataFrame:
         """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``."""

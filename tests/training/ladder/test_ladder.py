@@ -57,6 +57,7 @@ def test_a_gaussian_posterior_is_found_exactly(exact):
 
 def test_the_stages_say_what_was_kept_and_why_the_rest_was_not_needed(exact):
     paths, gaussian, flow = exact.stages
+    assert exact.several_starts
     assert paths.kept
     for stage in (gaussian, flow):
         assert (stage.kept, stage.steps, stage.elbo) == (False, 0, None)
