@@ -17,6 +17,12 @@ from pathlib import Path
 import numpy as np
 
 
+def cut(smoothed: np.ndarray) -> np.ndarray:
+    """Normalised log weights whose k-hat is 0.7 or more, as vipack leaves them; see vipack/diagnostics/importance.py."""
+    low = np.minimum(smoothed - np.logaddexp.reduce(smoothed), -0.5 * np.log(len(smoothed)))
+    return low - np.logaddexp.reduce(low)
+
+
 def main(groups_file: str, importance_file: str, out_file: str, stand_in: str = "") -> None:
     if stand_in:
         sys.modules["arviz"] = types.ModuleType("arviz")
@@ -57,7 +63,9 @@ def main(groups_file: str, importance_file: str, out_file: str, stand_in: str = 
             "elpd_loo": float(loo(tree).elpd),
             "summary": list(summary(tree).index),
             "khat": [float(khat), ours.khat],
-            "smoothed_differ_by": float(np.abs(np.asarray(smoothed) - ours.log_weights).max()),
+            "smoothed_differ_by": float(
+                np.abs((cut(smoothed) if khat >= 0.7 else np.asarray(smoothed)) - ours.log_weights).max()
+            ),
             "ess": ours.ess,
             "khat_of_few": importance(log_weights[:20]).khat,
             "khat_of_even_tail": importance(np.minimum(log_weights, np.median(log_weights))).khat,

@@ -18,7 +18,7 @@ import vipack as vi
 from tests.training.programs import RECIPES
 from vipack.training.checkpoint import read_file
 
-STEPS = 1_000
+STEPS = 1_500
 STEPS_A_LIFE = 25  # at most, so that the kills are over before the run is
 
 
@@ -44,12 +44,16 @@ def life(folder: Path, seconds: float | None, *, stepping: bool = False) -> tupl
     if worker == 0:
         train(vi.Checkpoint(folder / "fit", every_steps=1), started)
         os._exit(0)
+    ended, status = 0, 0
     if seconds is not None:
-        while stepping and not started.exists():
+        while stepping and not started.exists() and not ended:
             time.sleep(0.001)
-        time.sleep(seconds)
-        os.kill(worker, signal.SIGKILL)
-    _, status = os.waitpid(worker, 0)
+            ended, status = os.waitpid(worker, os.WNOHANG)
+        if not ended:
+            time.sleep(seconds)
+            os.kill(worker, signal.SIGKILL)
+    if not ended:
+        _, status = os.waitpid(worker, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
     stale = started.read_text().split() if started.exists() else []
     return os.WIFSIGNALED(status), [path for path in stale if f".{worker}." not in path]
