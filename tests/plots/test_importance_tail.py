@@ -4,7 +4,7 @@ import torch
 
 from tests.plots import fits
 from vipack import plots
-from vipack.diagnostics import importance
+from vipack.diagnostics import diagnose, importance
 from vipack.errors import UsageError
 
 LOG_WEIGHTS = 1.2 * np.random.default_rng(0).normal(size=1_000)
@@ -14,9 +14,10 @@ def lines(ax) -> dict:
     return {str(line.get_label()): line for line in ax.lines}
 
 
-def test_title_and_colour_tell_khat_and_ess_of_diagnostics(render):
-    judged = importance(LOG_WEIGHTS)
-    ax = plots.khat(LOG_WEIGHTS)
+@pytest.mark.parametrize("factor", [1.0, 4.0], ids=["light tail", "weights that are cut"])
+def test_title_tells_khat_and_ess_of_diagnostics(factor, render):
+    judged = importance(factor * LOG_WEIGHTS)
+    ax = plots.khat(factor * LOG_WEIGHTS)
     assert ax.get_title(loc="left") == f"k-hat {judged.khat:.2f}"
     assert ax.get_title(loc="right") == f"ESS {judged.ess:,.0f} of 1,000 draws"
     render(ax)
@@ -41,11 +42,17 @@ def test_the_fit_falls_faster_than_the_limit_where_the_guide_is_good():
         assert (fit.get_ydata()[at] < limit.get_ydata()[at]) == faster
 
 
-def test_a_posterior_gives_its_own_weights():
-    posterior = fits.glm().posterior
-    judged = importance(posterior.draws(500, seed=2).log_weights)
-    ax = plots.khat(posterior, num_draws=500, seed=2)
-    assert ax.get_title(loc="left") == f"k-hat {judged.khat:.2f}"
+def test_a_fit_is_drawn_with_the_figures_of_its_verdict(render):
+    fit = fits.glm()
+    found = diagnose(fit.posterior, num_draws=500, seed=2, chains=False, modes=False)
+    ax = plots.khat(fit, num_draws=500, seed=2)
+    assert ax.get_title(loc="left") == f"k-hat {found.khat:.2f}"
+    assert ax.get_title(loc="right") == f"ESS {found.ess:,.0f} of 500 draws"
+    first, *others = found.khats
+    drawn = lines(ax)
+    assert f"fitted Pareto, k = {first:.2f}" in drawn
+    assert f"3 more sets, k = {min(others):.2f} to {max(others):.2f}" in drawn
+    render(ax)
 
 
 def test_where_each_row_has_its_own_weights_there_is_a_khat_for_each(render):

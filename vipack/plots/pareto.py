@@ -34,13 +34,6 @@ class Tail:
             return self.share * np.exp(-x)
         return self.share * np.maximum(1 + k * x, 0.0) ** (-1 / k)
 
-    def smoothed(self, weights: Array) -> Array:
-        """`weights`, sorted, with those beyond the cutoff replaced by the fit's quantiles, none above the largest."""
-        beyond = int((weights > self.cutoff).sum())
-        left = 1 - (np.arange(beyond) + 0.5) / beyond
-        growth = -np.log(left) if abs(self.khat) < 1e-9 else np.expm1(-self.khat * np.log(left)) / self.khat
-        return np.concatenate([weights[:-beyond], np.minimum(self.cutoff + self.scale * growth, weights[-1])])
-
 
 def fit_tail(weights: Array) -> Tail | None:
     """Fit the largest of S weights; None where there are too few or they do not differ.
