@@ -59,3 +59,17 @@ def test_large_matrices_stay_with_the_library():
     code = head + FACTOR.replace("(3, 3), (1, 3)", "(64, 64), (1, 64)") + "    return (buf0, )\n"
     made = emit(read_plan(code, [("float32", (64, 64), (64, 1))]), DriverSpec((), ()))
     assert [call.operator for call in made.library] == ["aten::linalg_cholesky_ex", "aten::_linalg_check_errors"]
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "expected", "other"),
+    [
+        (SOLVED, "buf4", "(2, 3), (1, 2)", "(2, 4), (1, 2)"),  # of another size than its operand
+        (COUNTED, "buf5", "(4, ), (1, )", "(2, 4), (4, 1)"),
+    ],
+)
+def test_what_reads_a_result_left_to_the_library_reads_it_there(part, name, expected, other):
+    reader = f"    buf6 = torch.ops.aten.cumsum.default({name}, 0)\n"
+    made = driver(FACTOR, part.replace(expected, other), reader)
+    assert len(made.library) == 2
+    assert made.library[1].arguments[0].base.kind == "result"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vipack.engine.normals import NORMALS
-from vipack.engine.plan import ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
+from vipack.engine.plan import CTYPES, ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
 from vipack.engine.small import SMALL, write_out
 
 __all__ = ["DriverSpec", "emit"]
@@ -131,23 +131,18 @@ class _Writer:
         size, stride = (whole.size, whole.stride) if view.size is None else (view.size, view.stride)
         return View(whole.base, whole.dtype, size, stride, view.offset)
 
-    def laid_out(self, call: LibraryCall, item: int = 0) -> bool:
+    def layout(self, call: LibraryCall, item: int = 0) -> View | None:
         """See :class:`Memory`."""
-        return self._layout(call, item) is not None
+        return next((v for v in self._plan.layouts if (v.base.index, v.base.item) == (call.number, item)), None)
 
-    def result(self, call: LibraryCall, dtype: str, item: int = 0, *, always: bool = False) -> View | None:
+    def result(self, call: LibraryCall, dtype: str, item: int = 0) -> View:
         """See :class:`Memory`."""
-        layout = self._layout(call, item)
-        if layout is None and not always:
-            return None
+        layout = self.layout(call, item)
         size, stride = ((), ()) if layout is None else (layout.size or (), layout.stride or ())
         extent = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
         made = View(self._reserve(max(1, extent) * ITEM_SIZES[dtype]), dtype, size, stride)
         self._written[call.number, item] = made
         return made
-
-    def _layout(self, call: LibraryCall, item: int) -> View | None:
-        return next((v for v in self._plan.layouts if (v.base.index, v.base.item) == (call.number, item)), None)
 
     def pointer(self, view: View, ctype: str) -> str:
         """The address of a view's first element."""
@@ -191,12 +186,11 @@ def _kernel(index: int, kernel: Kernel) -> str:
 
 
 def _ctype(dtype: str) -> str:
-    if dtype not in _CTYPES:
+    if dtype not in CTYPES:
         raise PlanError(f"a value of type {dtype}")
-    return _CTYPES[dtype]
+    return CTYPES[dtype]
 
 
-_CTYPES = {"float32": "float", "float64": "double", "int64": "int64_t", "int32": "int32_t", "bool": "bool"}
 _CTYPE_SIZES = {
     "float": 4, "double": 8, "int64_t": 8, "long": 8, "int32_t": 4, "int": 4, "int8_t": 1, "uint8_t": 1, "bool": 1,
     "int16_t": 2, "at::Half": 2, "half": 2, "bfloat16": 2, "at::BFloat16": 2,

@@ -13,12 +13,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Base", "Kernel", "KernelCall", "LibraryCall", "Plan", "PlanError", "View", "read_plan"]
+__all__ = [
+    "CTYPES",
+    "FLOATING",
+    "Base",
+    "Kernel",
+    "KernelCall",
+    "LibraryCall",
+    "Plan",
+    "PlanError",
+    "View",
+    "read_plan",
+]
 
 ITEM_SIZES = {
     "float32": 4, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
     "float16": 2, "bfloat16": 2,
 }  # fmt: skip
+FLOATING = {"float32": "float", "float64": "double"}
+CTYPES = {**FLOATING, "int64": "int64_t", "int32": "int32_t", "bool": "bool"}  # that kernels and loops compute with
 
 
 class PlanError(Exception):

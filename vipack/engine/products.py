@@ -16,9 +16,11 @@ PRODUCTS = r"""
 #include <string>
 #include <vector>
 
+#if defined(__GNUC__) || defined(__clang__)
 namespace at::native {  // null where this torch does not export it
 __attribute__((weak)) void mkldnn_matmul(const Tensor& a, const Tensor& b, const Tensor& out, float beta, float alpha);
 }
+#endif
 
 namespace {
 
@@ -26,15 +28,22 @@ constexpr int64_t WORTHWHILE = 1 << 20;  // multiplications; a call of oneDNN co
 
 bool held_back() {  // MKL on this processor
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-  return !__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f");
+  return !__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f") && &at::native::mkldnn_matmul != nullptr;
 #else
   return false;
 #endif
 }
 
+void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& out, float beta) {
+#if defined(__GNUC__) || defined(__clang__)
+  at::native::mkldnn_matmul(a, b, out, beta, 1.f);
+#endif
+}
+
 bool matrices(const at::Tensor& t) {
-  return t.defined() && t.scalar_type() == at::kFloat && t.is_cpu() && (t.dim() == 2 || t.dim() == 3) &&
-         (t.stride(-1) == 1 || t.stride(-2) == 1);
+  if (!t.defined() || t.scalar_type() != at::kFloat || !t.is_cpu() || (t.dim() != 2 && t.dim() != 3)) return false;
+  const int64_t down = t.stride(-2), across = t.stride(-1);
+  return (across == 1 && down >= t.size(-1)) || (down == 1 && across >= t.size(-2));  // no element stands twice
 }
 
 bool is_one(const c10::IValue& v) { return v.isNone() || (v.isScalar() && v.toScalar().toDouble() == 1.0); }
@@ -44,7 +53,7 @@ bool is_one(const c10::IValue& v) { return v.isNone() || (v.isScalar() && v.toSc
 bool product_into(const std::string& name, const std::vector<c10::IValue>& arguments, const at::Tensor& out) {
   const bool added = name == "aten::addmm";
   if (!added && name != "aten::mm" && name != "aten::bmm") return false;
-  static const bool wanted = held_back() && &at::native::mkldnn_matmul != nullptr;
+  static const bool wanted = held_back();
   if (!wanted || !arguments[added].isTensor() || !arguments[added + 1].isTensor()) return false;
   const at::Tensor &a = arguments[added].toTensor(), &b = arguments[added + 1].toTensor();
   if (!matrices(a) || !matrices(b) || !matrices(out) || !out.is_contiguous()) return false;
@@ -53,7 +62,7 @@ bool product_into(const std::string& name, const std::vector<c10::IValue>& argum
     if (!is_one(arguments[3]) || !is_one(arguments[4])) return false;
     const_cast<at::Tensor&>(out).copy_(arguments[0].toTensor().expand_as(out));
   }
-  at::native::mkldnn_matmul(a, b, out, added ? 1.f : 0.f, 1.f);
+  multiply(a, b, out, added ? 1.f : 0.f);
   return true;
 }
 

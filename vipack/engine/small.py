@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from vipack.engine.plan import LibraryCall, View
+from vipack.engine.plan import CTYPES, FLOATING, LibraryCall, View
 
 __all__ = ["SMALL", "Memory", "write_out"]
 
 _MOST = 8192  # multiplications that are written out
-_FLOATING = {"float32": "float", "float64": "double"}
 
 
 class Memory(Protocol):
@@ -25,14 +24,14 @@ class Memory(Protocol):
     def pointer(self, view: View, ctype: str) -> str:
         """The address of a view's first element."""
 
-    def result(self, call: LibraryCall, dtype: str, item: int = 0, *, always: bool = False) -> View | None:
-        """Memory for a result of a call, laid out as its readers expect; None where that is not known.
+    def layout(self, call: LibraryCall, item: int = 0) -> View | None:
+        """A result of a call as its readers expect it to lie; None where that is not known."""
 
-        With `always`, a result whose layout nobody asks for is a number.
+    def result(self, call: LibraryCall, dtype: str, item: int = 0) -> View:
+        """Memory for a result that the caller now does write: its readers are led there.
+
+        Laid out as they expect; a result whose layout nobody asks for is a number.
         """
-
-    def laid_out(self, call: LibraryCall, item: int = 0) -> bool:
-        """Whether the layout of a result is known."""
 
 
 def write_out(call: LibraryCall, memory: Memory) -> str | None:
@@ -45,7 +44,7 @@ def _product(call: LibraryCall, memory: Memory) -> str | None:
     *added, a, b = call.arguments
     out = call.keywords["out"]
     views = [*added, a, b, out]
-    if not all(_known(v) and v.dtype == out.dtype for v in views) or out.dtype not in _FLOATING:
+    if not all(_known(v) and v.dtype == out.dtype for v in views) or out.dtype not in FLOATING:
         return None
     batch = a.size[0] if len(a.size) == 3 else 1
     m, k = a.size[-2:]
@@ -56,7 +55,7 @@ def _product(call: LibraryCall, memory: Memory) -> str | None:
     plus = _broadcast(added[0], out) if added else replace(out, stride=(0, 0, 0))
     beta = float(call.keywords.get("beta", 1)) if added else 0.0
     shape = _listed([batch, m, n, k, *_strides(a), *_strides(b), *_strides(out), *_strides(plus)])
-    ctype = _FLOATING[out.dtype]
+    ctype = FLOATING[out.dtype]
     operands = _listed(memory.pointer(v, ctype) for v in (a, b, out, plus))
     return f"product<{ctype}, {shape}>({operands}, {beta!r}, {alpha!r});"
 
@@ -64,44 +63,40 @@ def _product(call: LibraryCall, memory: Memory) -> str | None:
 def _solve(call: LibraryCall, memory: Memory) -> str | None:
     a, b = call.arguments
     options = call.keywords
-    if not _known(a) or not _known(b) or options.get("unitriangular", False) or not memory.laid_out(call):
+    if not _known(a) or not _known(b) or options.get("unitriangular", False):
         return None
     left, upper = bool(options.get("left", True)), bool(options["upper"])
-    if a.dtype != b.dtype or a.dtype not in _FLOATING or a.size[:-2] != b.size[:-2]:
+    if a.dtype != b.dtype or a.dtype not in FLOATING or a.size[:-2] != b.size[:-2]:
         return None
     batch, n = math.prod(a.size[:-2]), a.size[-1]
     width = b.size[-1 if left else -2]
-    flat = [_one_batch(v) for v in (a, b)]
-    if batch * n * n * width > _MOST or any(view is None for view in flat):
+    expected = memory.layout(call)
+    if batch * n * n * width > _MOST or expected is None or expected.size != b.size:
         return None
-    out = memory.result(call, a.dtype)
-    whole = None if out is None or out.size != b.size else _one_batch(out)
-    if whole is None:
+    if any(_one_batch(view) is None for view in (a, b, expected)):
         return None
-    steps = [_strides(view) for view in (*flat, whole) if view is not None]
+    views = (a, b, memory.result(call, a.dtype))
+    steps = [_strides(_stack(view)) for view in views]
     if not left:  # x a = b is a' x' = b'
         steps, upper = [(batch_step, column, row) for batch_step, row, column in steps], not upper
-    ctype = _FLOATING[a.dtype]
+    ctype = FLOATING[a.dtype]
     shape = _listed([batch, n, width, str(upper).lower(), *(s for step in steps for s in step)])
-    return f"solve<{ctype}, {shape}>({_listed(memory.pointer(v, ctype) for v in (a, b, whole))});"
+    return f"solve<{ctype}, {shape}>({_listed(memory.pointer(v, ctype) for v in views)});"
 
 
 def _cholesky(call: LibraryCall, memory: Memory) -> str | None:
     (a,) = call.arguments
-    if not _known(a) or a.dtype not in _FLOATING or call.keywords.get("upper", False) or not memory.laid_out(call):
+    expected = memory.layout(call)
+    if not _known(a) or a.dtype not in FLOATING or call.keywords.get("upper", False) or expected is None:
         return None
     batch, n = math.prod(a.size[:-2]), a.size[-1]
-    flat = _one_batch(a)
-    if flat is None or batch * n**3 > _MOST:
+    if expected.size != a.size or batch * n**3 > _MOST or any(_one_batch(view) is None for view in (a, expected)):
         return None
-    out = memory.result(call, a.dtype)
-    whole = None if out is None else _one_batch(out)
-    memory.result(call, "int32", 1, always=True)  # no error: memory is zero at first, and nothing writes here
-    if whole is None:
-        return None
-    ctype = _FLOATING[a.dtype]
-    shape = _listed([batch, n, *_strides(flat), *_strides(whole)])
-    return f"cholesky<{ctype}, {shape}>({memory.pointer(flat, ctype)}, {memory.pointer(whole, ctype)});"
+    views = (a, memory.result(call, a.dtype))
+    memory.result(call, "int32", 1)  # no error: memory is zero at first, and nothing writes here
+    ctype = FLOATING[a.dtype]
+    shape = _listed([batch, n, *(step for view in views for step in _strides(_stack(view)))])
+    return f"cholesky<{ctype}, {shape}>({_listed(memory.pointer(v, ctype) for v in views)});"
 
 
 def _check(call: LibraryCall, memory: Memory) -> str | None:
@@ -111,22 +106,22 @@ def _check(call: LibraryCall, memory: Memory) -> str | None:
 
 def _cumulative(call: LibraryCall, memory: Memory) -> str | None:
     value, wanted = call.arguments[0], call.keywords.get("dtype")
-    if not _known(value) or len(value.size) > 1 or not memory.laid_out(call) or math.prod(value.size) > _MOST:
+    expected = memory.layout(call)
+    if not _known(value) or len(value.size) > 1 or math.prod(value.size) > _MOST:
         return None
-    default = value.dtype if value.dtype in _FLOATING else "int64"
+    if expected is None or expected.size != value.size:
+        return None
+    default = value.dtype if value.dtype in FLOATING else "int64"
     dtype = default if wanted is None else str(wanted).removeprefix("torch.")
-    if value.dtype not in _TYPES or dtype not in _TYPES:
+    if value.dtype not in CTYPES or dtype not in CTYPES:
         return None
     out = memory.result(call, dtype)
-    if out is None or out.stride is None or out.size != value.size:
-        return None
-    types = f"{_TYPES[value.dtype]}, {_TYPES[dtype]}"
+    types = f"{CTYPES[value.dtype]}, {CTYPES[dtype]}"
     shape = _listed([math.prod(value.size), *(value.stride or (0,)), *(out.stride or (0,))])
-    operands = f"{memory.pointer(value, _TYPES[value.dtype])}, {memory.pointer(out, _TYPES[dtype])}"
+    operands = f"{memory.pointer(value, CTYPES[value.dtype])}, {memory.pointer(out, CTYPES[dtype])}"
     return f"cumulative<{str(call.operator.endswith('prod')).lower()}, {types}, {shape}>({operands});"
 
 
-_TYPES = {**_FLOATING, "int64": "int64_t", "bool": "bool"}
 _WRITERS: dict[tuple[str, str], Any] = {
     ("aten::mm", "out"): _product,
     ("aten::bmm", "out"): _product,
@@ -162,6 +157,13 @@ def _one_batch(view: View) -> View | None:
         size=(*(n for n, _ in lead), *view.size[-2:]),
         stride=(*(s for _, s in lead), *view.stride[-2:]),
     )
+
+
+def _stack(view: View) -> View:
+    """What :func:`_one_batch` has said can be had."""
+    stack = _one_batch(view)
+    assert stack is not None
+    return stack
 
 
 def _strides(view: View) -> tuple[int, ...]:
