@@ -28,6 +28,9 @@ def test_khat_and_weights_are_arvizs(shape, size):
         expected = np.minimum(expected, np.log(size**0.5 / size))
     assert found.khat == pytest.approx(float(khat))
     np.testing.assert_allclose(found.log_weights, expected - logsumexp(expected))
+    plain = importance(log_weights, cut=False)
+    np.testing.assert_allclose(plain.log_weights, smoothed - logsumexp(smoothed))
+    assert plain.khat == found.khat
     assert shape < 1.5 or found.log_weights.max() < (smoothed - logsumexp(smoothed)).max()
 
 

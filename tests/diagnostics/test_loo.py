@@ -2,6 +2,7 @@
 
 import math
 
+import arviz as az
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -64,6 +65,21 @@ def test_an_influential_observation_is_named():
     found = loo(vi.fit(model, off_by(), data=y, steps=0))
     assert found.influential[0] == "y[7]"
     assert "y[7]" in str(found)
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # ArviZ's own word on the influential one
+def test_with_the_exact_posterior_for_a_guide_it_is_arvizs():
+    y = DATA.clone()
+    y[7] = 12.0
+    fit = vi.fit(model, off_by(), data=y, steps=0, dtype=torch.float64)
+    found = loo(fit, num_draws=1_000)
+    mu = fit.sample(1_000)["mu"]
+    table = fit.posterior.log_likelihood({"mu": mu})["y"].numpy()
+    theirs = az.loo(az.from_dict(posterior={"mu": mu.numpy()[None]}, log_likelihood={"y": table[None]}), pointwise=True)
+    assert found.khats[7] > 0.8
+    np.testing.assert_allclose(found.khats, theirs.pareto_k, atol=1e-6)
+    np.testing.assert_allclose(found.elpds, theirs.loo_i, atol=1e-6)
+    assert found.effective_parameters == pytest.approx(theirs.p_loo, abs=1e-6)
 
 
 def test_a_guide_that_weights_cannot_mend_is_said_to_be_one():

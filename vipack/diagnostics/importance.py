@@ -32,7 +32,7 @@ class Importance:
             it the guide's tails are too thin for them. Constant weights give 0.
         ess: effective sample size ``1 / sum(w**2)`` of the smoothed, normalised weights; at most S.
         log_weights: smoothed and normalised, ``(S,)``; their exponentials sum to one. Where k-hat is 0.7 or more, which
-            smoothing does not tame, those above ``S**0.5`` times their mean are cut there (Ionides 2008).
+            smoothing does not tame, those above ``S**0.5`` times their mean are cut there (Ionides 2008) unless ``cut=False``.
         evidence: log of the smoothed weights' mean, which estimates log p(x), in nats; its standard error by the delta
             method is itself unreliable where k-hat is above 0.7.
 
@@ -51,10 +51,13 @@ class Importance:
         return self.ess / len(self.log_weights)
 
 
-def importance(log_weights: Tensor | Array) -> Importance:
+def importance(log_weights: Tensor | Array, *, cut: bool = True) -> Importance:
     """Smooth the log importance ratios ``log p(x, z) - log q(z)`` ``(S,)``.
 
     A k-hat from fewer than about 100 draws says little.
+
+    Args:
+        cut: False leaves weights as smoothing made them whatever their k-hat, which is plain PSIS.
     """
     array = log_weights.detach().cpu().numpy() if hasattr(log_weights, "detach") else log_weights
     raw = np.asarray(array, dtype=np.float64)
@@ -69,7 +72,7 @@ def importance(log_weights: Tensor | Array) -> Importance:
         return Importance(0.0, float(count), np.full(count, -np.log(count)), Estimate(float(filled.mean()), se))
     smoothed, khat = _psis(filled)
     smoothed = smoothed - _logsumexp(smoothed)
-    if khat >= KHAT_LIMIT:
+    if cut and khat >= KHAT_LIMIT:
         smoothed = np.minimum(smoothed, -0.5 * np.log(count))
         smoothed = smoothed - _logsumexp(smoothed)
     ess = float(np.exp(-_logsumexp(2 * smoothed)))

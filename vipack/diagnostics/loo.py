@@ -90,8 +90,9 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
         )
     names, table = _observations(posterior, {name: value.cpu().double().numpy() for name, value in likelihood.items()})
     log_weights = draws.log_weights.cpu().numpy()
-    own = importance(log_weights)
-    each = [importance(log_weights - column) for column in table.T]
+    # Plain PSIS, as published: a cut of the largest weights would hide how badly an influential observation is predicted.
+    own = importance(log_weights, cut=False)
+    each = [importance(log_weights - column, cut=False) for column in table.T]
     elpds = np.array([_log_mean(w.log_weights, column) for w, column in zip(each, table.T, strict=True)])
     fitted = np.array([_log_mean(own.log_weights, column) for column in table.T])
     count = len(elpds)
