@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,14 @@ def test_an_old_entry_goes_when_there_are_too_many(cache, monkeypatch):
         os.utime(cache / name, (1_000_000 - age, 1_000_000 - age))
     ended(monkeypatch, Finished())
     assert {path.name for path in cache.iterdir()} == {"key", "newest"}
+
+
+def test_work_that_a_killed_process_left_goes_and_that_of_a_running_one_stays(cache, monkeypatch):
+    for name, age in [(".build-left", 100_000), (".build-running", 60)]:
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - age, time.time() - age))
+    ended(monkeypatch, Finished())
+    assert {path.name for path in cache.iterdir()} == {"key", ".build-running"}
 
 
 def test_a_bridge_that_does_not_load_is_named_and_removed(tmp_path):

@@ -47,6 +47,7 @@ INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordina
 
 _POLITE = 10  # niceness of a compilation: training comes first
 _KEPT = 500  # compiled steps in the cache; the oldest go first
+_ABANDONED = 86_400.0  # seconds after which a folder of work belongs to a process that was killed
 _SOURCES = (
     "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "small.py",
 )  # fmt: skip
@@ -245,6 +246,10 @@ def _writable(folder: Path) -> bool:
 
 
 def _prune(folder: Path) -> None:
+    for work in folder.glob(".build-*"):
+        with contextlib.suppress(OSError):  # another process may have been first
+            if time.time() - work.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(work, ignore_errors=True)
     entries = [entry for entry in folder.iterdir() if (entry / "manifest.json").is_file()]
     for entry in sorted(entries, key=lambda e: e.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(entry, ignore_errors=True)
