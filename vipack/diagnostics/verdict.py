@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ FEW_ROWS = 30  # up to which rows with continuous latents of their own are judge
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
 SHIFT_LIMIT = 0.15  # of a mean in posterior sds, by the weights
 SHIFT_SD_LIMIT = 0.10  # of a log sd; the weights of a narrow guide have not seen all of the tail
-DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are about .03
+DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are mostly .01 to .02
 DRIFT_MOST = 0.17  # whatever the standard error
 # What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far, and
 # every shift shown to be less than what counts as bad, by a test of equivalence at 1% (Schuirmann 1987).
@@ -78,9 +77,17 @@ def diagnose(
     Raises:
         UsageError: `repeats` is no positive integer.
     """
-    options: dict[str, Any] = {"num_draws": num_draws, "seed": seed, "repeats": repeats}
-    options["several_starts"] = several_starts
-    return diagnose_and_weigh(posterior, stopped=stopped, chains=chains, modes=modes, **options)[0]
+    found, _ = diagnose_and_weigh(
+        posterior,
+        num_draws=num_draws,
+        seed=seed,
+        stopped=stopped,
+        repeats=repeats,
+        chains=chains,
+        modes=modes,
+        several_starts=several_starts,
+    )
+    return found
 
 
 def diagnose_and_weigh(
@@ -159,15 +166,7 @@ class _Case:
         finite = np.isfinite(self.elbo.value)
         if (chains or modes) and not points and finite and self._posterior is not None:
             self._question(self._posterior, chains, modes)
-        verdict, reasons, advice = self._decide()
-        if verdict is not Verdict.DISTRUST and self._unseen():
-            reasons = [
-                f"nothing looked beyond the draws of its one start, and weights alone ({reasons[0]}) see no other mode"
-            ]
-            verdict, advice = (
-                Verdict.DISTRUST,
-                ["several starts (restarts=8), or no guide: the ladder begins at several points"],
-            )
+        verdict, reasons, advice = self._conclude()
         found = Diagnosis(
             verdict,
             self.elbo,
@@ -184,10 +183,6 @@ class _Case:
             tuple(self._skipped),
         )
         return _finished(found, self._sets, self._stopped)
-
-    def _unseen(self) -> bool:
-        """Whether weights that are not nearly even are all there is to go by."""
-        return self._alone and self.drift is None and self.modes is None and self.share <= ESS_ALONE
 
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
@@ -247,6 +242,16 @@ class _Case:
             self._skipped.append("short chains and other modes: fewer than 100 draws lie inside the model's support")
             return None, empty, np.empty(0)
         return ManyPoints(joint, u[kept][0]), u[kept], kept.cpu().numpy()
+
+    def _conclude(self) -> tuple[Verdict, list[str], list[str]]:
+        """What :meth:`_decide` says, unless it certifies one start by weights that are all there is to go by."""
+        verdict, reasons, advice = self._decide()
+        searched = self.drift is not None or self.modes is not None
+        if verdict is Verdict.DISTRUST or not self._alone or searched or self.share > ESS_ALONE:
+            return verdict, reasons, advice
+        why = f"nothing looked beyond the draws of its one start, and weights alone ({reasons[0]}) see no other mode"
+        advice = ["several starts (restarts=8), or no guide: the ladder begins at several points"]
+        return Verdict.DISTRUST, [why], advice
 
     def _decide(self) -> tuple[Verdict, list[str], list[str]]:
         if self.modes is not None and self.modes.missed:

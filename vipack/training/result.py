@@ -200,8 +200,13 @@ class Fit:
     def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons."""
         _positive("num_draws", num_draws)
-        options: dict[str, Any] = {"stopped": self.stopped, "several_starts": self.several_starts}
-        return diagnose(self.posterior, num_draws=num_draws, seed=seed, **options)
+        return diagnose(
+            self.posterior,
+            num_draws=num_draws,
+            seed=seed,
+            stopped=self.stopped,
+            several_starts=self.several_starts,
+        )
 
     def summary(self, num_draws: int = 4_000, *, seed: int = 0) -> pd.DataFrame:
         """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``."""
