@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,19 @@ def test_the_page_is_made_again_from_the_file(tmp_path, capsys):
     assert "Of 3 paired differences" in text
     assert "33.3% were within one standard error" in text
     assert "of the other 2, 50.0% and 100.0%." in text
+
+
+def test_what_the_documentation_says_of_the_table_is_in_it():
+    docs = Path(__file__).parents[2] / "docs"
+    table = (docs / "verdict_grid.md").read_text().split("## The verdict's errors")[1].split("```")[1]
+    fits = {line[:30].strip(): [int(n) for n in line[30:].split()[:7]] for line in table.strip().splitlines()[2:]}
+    total, *_, bad, good, refused = fits["all"]
+    sound = sum(fits[guide][0] for guide in verdict_grid.GUIDES)
+    assert total - sound == sum(fits[kind][0] for kind in SABOTAGE)
+    text = " ".join((docs / "trust.md").read_text().split())
+    assert f"{sound} of them sound and {total - sound} sabotaged in one of {len(SABOTAGE)} ways" in text
+    assert bad == 0
+    assert f"none of {total} was bad and certified, and {refused} of {good} good ones were refused" in text
 
 
 @pytest.fixture(scope="module")
