@@ -39,7 +39,8 @@ def table(fits):
 def test_the_columns(table):
     assert isinstance(table, pd.DataFrame)
     expected = (
-        "rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "evidence", "evidence_se", "khat", "ess", "verdict", "seconds"
+        "rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "diff_khat", "evidence", "evidence_se", "khat", "ess", "verdict",
+        "seconds",
     )  # fmt: skip
     assert tuple(table.columns) == expected
     assert table.index.name == "fit"
@@ -85,6 +86,7 @@ def test_one_fit_and_the_same_fit_twice(fits):
     twice = vi.compare({"a": fits["full-rank"], "b": fits["full-rank"]})
     assert twice["elbo_diff"].tolist() == [0.0, 0.0]
     assert twice["diff_se"].tolist() == [0.0, 0.0]
+    assert twice["diff_khat"].tolist() == [0.0, 0.0]
 
 
 def test_a_point_guide_is_compared_without_a_verdict_in_its_favour(fits):
@@ -140,6 +142,26 @@ def test_pairing_takes_out_the_noise_that_guides_share():
     assert row["diff_se"] < 0.8 * unpaired
     expected = gaussian.divergence(0.2, 1.2) - gaussian.divergence(0.0, 1.2)
     assert row["elbo_diff"] == pytest.approx(expected, abs=4 * row["diff_se"])
+
+
+def test_differences_that_few_draws_decide_have_a_high_khat():
+    """Under a Student-t guide of 1.5 degrees of freedom z**2, and with it log q - log p, has a tail of shape 2 / 1.5."""
+
+    def normal():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("nothing", torch.zeros(()))
+
+    guides = {
+        "exact": dist.Normal(0.0, 1.0),
+        "moved": dist.Normal(0.3, 1.1),
+        "heavy": dist.StudentT(1.5, 0.0, 1.0),
+    }
+    fits = {name: vi.fit(normal, lambda q=q: pyro.sample("z", q), data=(), steps=0) for name, q in guides.items()}
+    found = vi.compare(fits, chains=False, modes=False)["diff_khat"]
+    assert list(found.index) == ["exact", "moved", "heavy"]
+    assert found["exact"] == 0
+    assert found["moved"] < 0.5
+    assert found["heavy"] == pytest.approx(2 / 1.5, abs=4 * (1 + 2 / 1.5) / math.sqrt(3 * math.sqrt(16_000)))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import torch
 from scipy.special import logsumexp
 
 from vipack.diagnostics import importance
+from vipack.diagnostics.importance import khat_of_mean
 
 
 def pareto_tailed(shape, size=4_000, seed=0):
@@ -84,3 +85,17 @@ def test_the_weights_given_are_not_changed():
     before = log_weights.clone()
     importance(log_weights)
     assert torch.equal(log_weights, before)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
+def test_the_khat_of_a_mean_is_that_of_the_heavier_tail(shape, side):
+    rng = np.random.default_rng(0)
+    values = 5.0 + side * np.r_[rng.pareto(1 / shape, size=20_000), -rng.exponential(size=20_000)]
+    assert khat_of_mean(values) == pytest.approx(shape, abs=4 * (1 + shape) / math.sqrt(600) + 0.05)
+
+
+def test_a_mean_of_constants_or_of_what_is_no_number():
+    assert khat_of_mean(np.full(100, 3.0)) == 0
+    assert khat_of_mean(np.r_[np.zeros(99), -np.inf]) == math.inf
+    assert khat_of_mean(np.r_[np.zeros(99), np.nan]) == math.inf

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from vipack.diagnostics.importance import khat_of_mean
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.errors import DataWarning, UsageError
@@ -55,9 +56,10 @@ def compare(
     """One row a fit, the highest ELBO first.
 
     Columns: ``rank``; ``elbo`` and ``elbo_se``; ``elbo_diff``, how far below the best, with ``diff_se``, paired: draws
-    of two guides share their random numbers, so that noise that both have in common drops out; ``evidence`` and
-    ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`; ``verdict``; ``seconds`` of
-    training. All in nats but the last four.
+    of two guides share their random numbers, so that noise that both have in common drops out; ``diff_khat``, of the
+    heavier tail of these differences: above 0.7 a few rare draws decide ``elbo_diff``, and ``diff_se`` may be far too
+    small; ``evidence`` and ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
+    ``verdict``; ``seconds`` of training. All in nats but k-hats and the last three.
 
     Args:
         num_draws, seed, repeats, chains, modes: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
@@ -121,6 +123,7 @@ def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict
         "elbo_se": found.elbo.se,
         "elbo_diff": float(below.mean()),
         "diff_se": float(below.std(ddof=1)) / math.sqrt(len(below)) if rank else 0.0,
+        "diff_khat": khat_of_mean(below),
         "evidence": found.evidence.value,
         "evidence_se": found.evidence.se,
         "khat": found.khat,

@@ -16,7 +16,7 @@ from vipack.types import Estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KHAT_LIMIT", "Importance", "importance"]
+__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean"]
 
 KHAT_LIMIT = 0.7
 
@@ -77,6 +77,20 @@ def importance(log_weights: Tensor | Array, *, cut: bool = True) -> Importance:
         smoothed = smoothed - _logsumexp(smoothed)
     ess = float(np.exp(-_logsumexp(2 * smoothed)))
     return Importance(float(khat), ess, smoothed, _evidence(filled, smoothed, ess))
+
+
+def khat_of_mean(values: Array) -> float:
+    """k-hat of the heavier tail of draws ``(S,)``: above 0.7 a few rare draws decide their mean, and its standard error
+    from draws that hold none of them is far too small. Constant draws give 0.
+
+    Source: Vehtari, Simpson, Gelman, Yao, Gabry (2024), JMLR 25(72), whose k-hat serves any Monte Carlo estimate.
+    """
+    if not np.isfinite(values).all():
+        return float("inf")
+    if np.ptp(values) == 0:
+        return 0.0
+    with np.errstate(divide="ignore"):  # the lowest draw is a weight of zero
+        return max(importance(np.log(tail - tail.min())).khat for tail in (values, -values))
 
 
 def _evidence(raw: Array, smoothed: Array, ess: float) -> Estimate:
