@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from benchmarks.posteriordb_models import flat_names
 from vipack import Fit
 from vipack.diagnostics import Diagnosis, Verdict, importance
 
-__all__ = ["Reference", "Result", "cpu_clock", "errors", "judge"]
+__all__ = ["Reference", "Result", "cpu_clock", "errors", "judge", "unjudged"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,42 @@ def judge(
         cpu_seconds=cpu_seconds,
         compile_seconds=fit.engine.capture_seconds + fit.engine.compile_seconds,
         note="+".join(stage.name for stage in fit.stages if stage.kept),
+    )
+
+
+def unjudged(
+    name: tuple[str, str, int],
+    draws: Mapping[str, np.ndarray],
+    reference: Reference,
+    seconds: tuple[float, float],
+    elbo: float,
+    note: str = "",
+) -> Result:
+    """The row of a method that gives no verdict.
+
+    Args:
+        draws: site -> ``(S, *shape)``.
+        seconds: of the clock and of processors.
+    """
+    found = errors(reference, flat_names({site: torch.from_numpy(np.array(values)) for site, values in draws.items()}))
+    none = math.nan
+    return Result(
+        *name,
+        verdict="-",
+        certified="none",
+        mean_error=found[0],
+        sd_error=found[1],
+        raw=found,
+        corrected=(none, none),
+        khat=none,
+        ess_share=none,
+        elbo=elbo,
+        elbo_se=none,
+        evidence=none,
+        evidence_se=none,
+        seconds=seconds[0],
+        cpu_seconds=seconds[1],
+        note=note,
     )
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 import numpyro
-import torch
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
-from benchmarks.estimates import Reference, Result, cpu_clock, errors
-from benchmarks.posteriordb_models import Posterior, flat_names
+from benchmarks.estimates import Reference, Result, cpu_clock, unjudged
+from benchmarks.posteriordb_models import Posterior
 from benchmarks.posteriordb_models.for_numpyro import MODELS
 from vipack.errors import UsageError
 
@@ -37,9 +36,10 @@ def advi(name: str, guide_class: Any) -> Any:
         seconds = time.perf_counter() - start, cpu_clock() - cpu_start
         key = jax.random.key(seed + 1)
         latents = guide.sample_posterior(key, found.params, sample_shape=(NUM_DRAWS,), **data)
-        draws = {**latents, **_deterministic(model, latents, data)}
+        drawn = {**latents, **_deterministic(model, latents, data)}
+        draws = {site: np.asarray(values) for site, values in drawn.items()}
         elbo = -float(np.mean(found.losses[-500:]))
-        return _row(posterior.name, name, seed, draws, reference, seconds, elbo)
+        return unjudged((posterior.name, name, seed), draws, reference, seconds, elbo)
 
     return method
 
@@ -61,7 +61,7 @@ def nuts(posterior: Posterior, root: Path, seed: int, reference: Reference) -> R
     seconds = time.perf_counter() - start, cpu_clock() - cpu_start
     divergent = int(np.sum(mcmc.get_extra_fields()["diverging"]))
     note = f"{divergent} divergences" if divergent else ""
-    return _row(posterior.name, "NumPyro NUTS", seed, draws, reference, seconds, math.nan, note)
+    return unjudged((posterior.name, "NumPyro NUTS", seed), draws, reference, seconds, math.nan, note)
 
 
 METHODS = {
@@ -87,28 +87,3 @@ def _deterministic(model: Any, latents: dict[str, Any], data: dict[str, np.ndarr
         return {name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"}
 
     return jax.vmap(one)(latents)
-
-
-def _row(
-    posterior: str,
-    method: str,
-    seed: int,
-    draws: dict[str, Any],
-    reference: Reference,
-    seconds: tuple[float, float],
-    elbo: float,
-    note: str = "",
-) -> Result:
-    flat = flat_names({name: torch.from_numpy(np.array(values)) for name, values in draws.items()})
-    found = errors(reference, flat)
-    figures = [math.nan, math.nan, elbo, math.nan, math.nan, math.nan]
-    return Result(
-        *(posterior, method, seed, "-", "none"),
-        *found,
-        found,
-        (math.nan, math.nan),
-        *figures,
-        seconds=seconds[0],
-        cpu_seconds=seconds[1],
-        note=note,
-    )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import importlib.util
 import json
 import math
@@ -72,12 +73,12 @@ METHODS: dict[str, Method] = {
 
 
 def with_peers() -> dict[str, Method]:
-    """All methods; those of NumPyro where it is installed (``pip install vipack[bench]``)."""
-    if importlib.util.find_spec("numpyro") is None:
-        return METHODS
-    from benchmarks import numpyro_methods
-
-    return METHODS | numpyro_methods.METHODS
+    """All methods; those of NumPyro and PyMC where these are installed (``pip install vipack[bench]``, ``pymc``)."""
+    found = dict(METHODS)
+    for package in ("numpyro", "pymc"):
+        if importlib.util.find_spec(package) is not None:
+            found |= importlib.import_module(f"benchmarks.{package}_methods").METHODS
+    return found
 
 
 def read_reference(root: Path, name: str) -> Reference:

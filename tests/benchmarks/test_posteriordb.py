@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 from benchmarks import posteriordb
-from benchmarks.estimates import Reference, errors
+from benchmarks.estimates import Reference, errors, unjudged
 
 MODELS = """
 import pyro
@@ -92,3 +92,18 @@ def test_errors_are_in_units_of_the_references_sd():
     assert sd_error == pytest.approx(0.0)
     with pytest.raises(KeyError, match="lack"):
         errors(reference, {"a": draws["a"]})
+
+
+def test_a_method_without_a_verdict_certifies_nothing():
+    reference = Reference(("mu", "b[2]"), np.array([1.0, 0.0]), np.array([2.0, 1.0]))
+    b = np.random.default_rng(0).normal(size=(1_000, 2))
+    draws = {"mu": 2.0 + 2.0 * b[:, 0], "b": b}
+    row = unjudged(("toy", "peer", 0), draws, reference, (3.0, 2.0), -1.5)
+    assert (row.mean_error, row.sd_error) == row.raw
+    assert row.mean_error == pytest.approx(0.5, abs=0.1)
+    assert (row.verdict, row.certified, row.elbo, row.seconds, row.cpu_seconds) == ("-", "none", -1.5, 3.0, 2.0)
+
+
+def test_peers_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert posteriordb.with_peers() == posteriordb.METHODS
