@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from vipack.engine.bridge import Bridge, NativeError
 
@@ -24,7 +25,7 @@ class BoundLoop:
     def __init__(self, run: Callable[..., int], setting: ctypes.Structure, bridge: Bridge | None) -> None:
         self._run, self._setting, self._bridge = run, setting, bridge
 
-    def __call__(self, feeds: Sequence[np.ndarray], losses: np.ndarray) -> int:
+    def __call__(self, feeds: Sequence[Tensor], losses: np.ndarray) -> int:
         """Take a step for each of `losses` ``(K,)`` (float64, filled here).
 
         Args:
@@ -36,7 +37,7 @@ class BoundLoop:
         Raises:
             NativeError: one of torch's operators raised.
         """
-        pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.ctypes.data for feed in feeds])
+        pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.data_ptr() for feed in feeds])
         taken = self._run(ctypes.byref(self._setting), len(losses), pointers, losses.ctypes.data)
         if taken < 0:
             raise NativeError(self._bridge.error() if self._bridge else "a library call failed")

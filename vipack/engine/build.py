@@ -39,6 +39,7 @@ class Job:
     Attributes:
         inputs: dtype name, size and stride of each input of the step.
         library: where the bridge to torch's operators is, or shall be.
+        device: of the inputs.
     """
 
     graph: GraphText
@@ -46,6 +47,7 @@ class Job:
     spec: DriverSpec
     num_threads: int
     library: Path
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,13 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps({"interpreter": KERNELS}))
         return
     examples = [
-        torch.empty_strided(size, stride, dtype=getattr(torch, dtype)).zero_() for dtype, size, stride in job.inputs
+        torch.empty_strided(size, stride, dtype=getattr(torch, dtype), device=job.device).zero_()
+        for dtype, size, stride in job.inputs
     ]
+    if job.device != "cpu":  # kernels are called from Python, and recorded there
+        save_artifact(job.graph.module(), examples, job.num_threads, folder / "artifact")
+        (folder / "manifest.json").write_text(json.dumps({"no_loop": ""}))
+        return
     with _trusting_cpu_flags():
         code = lower(job.graph.module(), examples, job.num_threads)
         try:

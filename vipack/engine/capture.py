@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from vipack.engine.purify import pure_objectives
 from vipack.engine.watch import Watch
-from vipack.program import Arguments, Parameters, Program, captured_scans
+from vipack.program import Arguments, Parameters, Program, TorchState, captured_scans
 from vipack.program.params import BASELINE
 
 __all__ = ["CaptureError", "Graph", "Layout", "capture", "leaves_of"]
@@ -166,7 +166,7 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
 @contextlib.contextmanager
 def _generators_kept() -> Iterator[Callable[[], bool]]:
     """Put the global generators back; yields whether those of Python and NumPy have been drawn from."""
-    state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    state, python, numpy = TorchState.current(), random.getstate(), np.random.get_state()  # noqa: NPY002
 
     def drawn_outside() -> bool:
         return random.getstate() != python or repr(np.random.get_state()) != repr(numpy)  # noqa: NPY002
@@ -174,7 +174,7 @@ def _generators_kept() -> Iterator[Callable[[], bool]]:
     try:
         yield drawn_outside
     finally:
-        torch.set_rng_state(state)
+        state.install()
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
 

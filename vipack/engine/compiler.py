@@ -74,9 +74,12 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
         for value in step.examples
     )
     text = GraphText.of(step.module)
-    job = Job(text, inputs, spec, num_threads, bridge())
+    device = str(step.examples[0].device)
+    job = Job(text, inputs, spec, num_threads, bridge(), device)
     digest = hashlib.sha256(
-        "\n".join([str(text), repr(inputs), repr(spec), str(num_threads), _machine(), _generator()]).encode()
+        "\n".join(
+            [str(text), repr(inputs), repr(spec), str(num_threads), _machine(), _device(device), _generator()]
+        ).encode()
     )
     return Request(job, digest.hexdigest()[:32])
 
@@ -84,7 +87,7 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
 @cache
 def interpreter() -> Request:
     """The interpreter, which is the same for every step."""
-    digest = hashlib.sha256(f"{interpreter_source()}{_machine()}".encode()).hexdigest()[:24]
+    digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{_machine()}".encode()).hexdigest()[:24]
     return Request(InterpreterJob(bridge()), f"interpreter-{digest}")
 
 
@@ -97,6 +100,8 @@ def cached(wanted: Request) -> Path | None:
     """The folder of a compiled step, if there is one."""
     folder = wanted.folder
     if not (folder / "manifest.json").is_file():
+        return None
+    if isinstance(wanted.job, InterpreterJob) and not wanted.job.library.is_file():  # it is of no use without
         return None
     with contextlib.suppress(OSError):
         os.utime(folder)  # used lately
@@ -259,6 +264,17 @@ def _prune(folder: Path) -> None:
 def _machine() -> str:
     """The processor and torch: what is compiled for others may not run here."""
     return f"{platform.machine()} {_processor_flags()} {torch.__version__}"
+
+
+@cache
+def _device(name: str) -> str:
+    """What kernels for a device depend on."""
+    device = torch.device(name)
+    if device.type != "cuda":
+        return name
+    return (
+        f"{name} {torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)} {torch.version.cuda}"
+    )
 
 
 @cache

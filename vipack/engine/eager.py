@@ -12,7 +12,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from vipack.engine.optimizers import FitOptimizer
 from vipack.errors import NonFiniteError, VipackError
-from vipack.program import Arguments, Program
+from vipack.program import Arguments, Program, TorchState
 from vipack.program.runs import explanation, named_arguments
 from vipack.program.values import count_non_finite, non_finite_densities, outside_support, unvalidated
 
@@ -36,7 +36,7 @@ class EagerStep:
         self._program = program
         self._loss = loss
         self._optimizer = optimizer
-        self._generator_before = torch.get_rng_state()
+        self._generator_before = TorchState.current()
         self._svi = SVI(program.model, program.guide, optimizer, loss=loss.loss, loss_and_grads=self._loss_and_grads)
         optimizer.__dict__.setdefault("pt_optim_args", {})
 
@@ -48,7 +48,7 @@ class EagerStep:
             SupportError: the batch holds a value outside the support of its site.
             ModelError: the model or guide raised.
         """
-        self._generator_before = torch.get_rng_state()
+        self._generator_before = TorchState.current()
         with self._program.bound(arguments):
             try:
                 loss = self._svi.step(*arguments.args, **arguments.kwargs)
@@ -99,8 +99,8 @@ class EagerStep:
 
     def _find_cause(self, arguments: Arguments) -> VipackError | None:
         """Run the step's draw again and name the first site or parameter whose numbers are wrong."""
-        after = torch.get_rng_state()
-        torch.set_rng_state(self._generator_before)
+        after = TorchState.current()
+        self._generator_before.install()
         try:
             with torch.no_grad(), unvalidated():
                 for _ in range(max(1, int(getattr(self._loss, "num_particles", 1)))):
@@ -108,7 +108,7 @@ class EagerStep:
                     if found is not None:
                         return found
         finally:
-            torch.set_rng_state(after)
+            after.install()
         return None
 
     def _wrong_numbers(self, arguments: Arguments) -> VipackError | None:

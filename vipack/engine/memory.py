@@ -20,7 +20,7 @@ from vipack.engine.optimizers import FitOptimizer, Handle
 from vipack.engine.rates import Rates
 from vipack.engine.rules import Rule, rule_of
 from vipack.engine.step import Unit
-from vipack.program import Parameters
+from vipack.program import Parameters, TorchState
 
 __all__ = ["Memory", "Snapshot", "grouped", "rules_of"]
 
@@ -37,7 +37,7 @@ class Snapshot:
     counts: Tensor
     plain_counts: tuple[int, ...]
     rates: tuple[Any, ...]
-    generator: Tensor
+    generator: TorchState
     optimizer: dict[str, Any] | None
 
 
@@ -154,7 +154,7 @@ class Memory:
             self._counts.clone(),
             tuple(_state(handle)["step"] for handle in self._plain_counts),
             tuple(rates.state() for rates in self._all_rates.values()),
-            torch.get_rng_state(),
+            TorchState.current(),
             self._optimizer.state() if self.outside else None,
         )
 
@@ -172,7 +172,7 @@ class Memory:
             rates.restore(saved)
         if snapshot.optimizer is not None:
             self._optimizer.load_state(snapshot.optimizer)
-        torch.set_rng_state(snapshot.generator)
+        snapshot.generator.install()
 
     def _count_on(self, num_steps: int) -> None:
         self._counts += num_steps
@@ -182,7 +182,9 @@ class Memory:
     def _adopt_counts(self) -> Tensor:
         """Step counts that are tensors, as one vector that the optimizers' own counts are elements of."""
         counted = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), Tensor)]
-        vector = torch.tensor([float(_state(handle)["step"]) for handle in counted])
+        steps = [_state(handle)["step"] for handle in counted]
+        device = steps[0].device if steps else None  # an optimizer that is fused or capturable counts on the GPU
+        vector = torch.tensor([float(step) for step in steps], device=device)
         for place, handle in enumerate(counted):
             _state(handle)["step"] = piece = vector[place]
             self._entries.append((_state(handle), "step", piece))

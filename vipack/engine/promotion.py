@@ -101,6 +101,12 @@ class Promotion:
     # --- the interpreter
 
     def _interpret(self, again: Batches, remaining: int) -> None:
+        if self._runner.device.type != "cpu":
+            self.refused.add("interpreted")
+            self._runner.replay()
+            if self._hold("interpreted", again, None) and self._runner.note:
+                self._report.reason = f"interpreted: {self._runner.note}"
+            return
         folder = compiler.cached(compiler.interpreter())
         if folder is None:
             predicted = compiler.INTERPRETER_SECONDS
@@ -128,6 +134,9 @@ class Promotion:
 
     def _compile(self, again: Batches, remaining: int) -> None:
         runner = self._runner
+        if runner.device.type not in ("cpu", "cuda"):
+            self._refuse("compiled", f"nothing here compiles for a device of type {runner.device.type!r}")
+            return
         if self._build is None:
             folder = runner.prepare(torch.get_num_threads())
             if folder is not None:

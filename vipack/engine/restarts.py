@@ -21,7 +21,7 @@ from vipack.engine.runner import Batches, GraphRunner
 from vipack.engine.tiers import NonFiniteStep, Tier
 from vipack.engine.watch import Watch
 from vipack.errors import NonFiniteError
-from vipack.program import Program
+from vipack.program import Program, TorchState
 from vipack.types import EngineReport
 
 __all__ = ["RestartsEngine", "Start"]
@@ -168,7 +168,7 @@ class _StackedMemory:
         self.values = [
             torch.stack(
                 [torch.cat([start[layout.names[place]].reshape(-1) for place in unit.places]) for start in starts]
-            )
+            ).to(program.parameters.device)
             for unit in self.units
         ]
         self.states = [
@@ -202,7 +202,7 @@ class _StackedMemory:
     def snapshot(self) -> tuple[Any, ...]:
         """Copies of everything that a step changes, the generator included."""
         rates = [None if r is None else r.state() for r in self._rates]
-        return [v.clone() for v in self._changing()], rates, self._done, torch.get_rng_state()
+        return [v.clone() for v in self._changing()], rates, self._done, TorchState.current()
 
     def restore(self, snapshot: tuple[Any, ...]) -> None:
         """Go back to a snapshot."""
@@ -212,7 +212,7 @@ class _StackedMemory:
         for own_rates, state in zip(self._rates, rates, strict=True):
             if own_rates is not None:
                 own_rates.restore(state)
-        torch.set_rng_state(generator)
+        generator.install()
 
     def _changing(self) -> list[Tensor]:
         return [*self.values, *self.states, *self._buffers]

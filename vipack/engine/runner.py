@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vipack.engine import compiler
-from vipack.engine.called import CalledStep
+from vipack.engine.called import CalledStep, load_artifact
 from vipack.engine.capture import Graph, leaves_of
 from vipack.engine.compiler import Request
 from vipack.engine.driver import DriverSpec
@@ -112,7 +112,7 @@ class GraphRunner:
     ) -> None:
         self._memory = memory
         self._parameters = parameters
-        self._dtype = parameters.dtype
+        self._dtype, self.device = parameters.dtype, parameters.device
         started = time.perf_counter()
         lifted = lift_draws(graph)
         leaves, _ = leaves_of(batch)
@@ -132,11 +132,12 @@ class GraphRunner:
         self._one = np.empty(1)
         self._copies = memory.copies
         self._buffers = memory.buffers()
-        self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, self._dtype, self._copies)
+        self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, parameters, self._copies)
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
         self.native: InterpretedStep | NativeStep | CalledStep | None = None
+        self._tier = ""  # of it
         self.note = ""
         self.request: Request | None = None
         self._spec, self._places = self._layout()
@@ -146,15 +147,24 @@ class GraphRunner:
     def traced(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
         losses = self._empty(number)
-        rows = torch.from_numpy(self._memory.rows(number)).to(self._dtype)
+        rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
+        apart: list[Tensor] = []  # losses that a GPU still works on
         for k in range(number):
             draws = [self._drawn(draw) for draw in self.draws]
             leaves, indices = self._batch(batches)
             inputs = self._inputs(draws, rows[k], leaves, indices)
             with torch.no_grad():
-                losses[k] = self.step.module(*inputs)[0].numpy()
+                loss = self.step.module(*inputs)[0]
+            if self.device.type != "cpu":
+                apart.append(loss)
+                continue
+            losses[k] = loss.numpy()
             if self._copies is None and not math.isfinite(losses[k]):
                 return losses[: k + 1]
+        if apart:
+            losses[:] = torch.stack(apart).cpu().numpy()
+            if self._copies is None and not np.isfinite(losses).all():
+                return losses[: 1 + int(np.flatnonzero(~np.isfinite(losses))[0])]
         return losses
 
     def take(self, leaves: Sequence[Tensor]) -> None:
@@ -178,7 +188,7 @@ class GraphRunner:
         """The tier in which steps are taken now."""
         if self.native is None:
             return "traced"
-        return "interpreted" if isinstance(self.native, InterpretedStep) else "compiled"
+        return self._tier
 
     def interpret(self, folder: Path) -> None:
         """Write the step as a program and bind it to memory.
@@ -193,7 +203,13 @@ class GraphRunner:
         program = translate(self.step.module)
         inputs, leaves = self._native_inputs()
         self.native = InterpretedStep(program, folder / KERNELS, compiler.bridge(), self._spec, inputs)
-        self._bound = leaves
+        self._tier, self._bound = "interpreted", leaves
+
+    def replay(self) -> None:
+        """What :meth:`interpret` is on a GPU: the graph's operations, recorded once and replayed."""
+        inputs, leaves = self._native_inputs()
+        self.native = CalledStep(self.step.module, self._spec, inputs)
+        self.note, self._tier, self._bound = self.native.note, "interpreted", leaves
 
     def prepare(self, num_threads: int) -> Path | None:
         """What there is to compile; the folder of the result if the cache has it."""
@@ -208,18 +224,19 @@ class GraphRunner:
             NativeError: it does not load.
         """
         inputs, leaves = self._native_inputs()
-        no_loop = read_manifest(folder).get("no_loop", "")
-        if no_loop:
-            self.native = CalledStep(folder, self._spec, inputs)
-            self.note = f"called a step at a time: {no_loop}"
-        else:
+        no_loop = read_manifest(folder).get("no_loop")
+        self.note = ""
+        if no_loop is None:
             self.native = NativeStep(folder, compiler.bridge(), inputs)
-        self._bound = leaves
+        else:
+            self.native = CalledStep(load_artifact(folder), self._spec, inputs)
+            self.note = self.native.note or (f"called a step at a time: {no_loop}" if no_loop else "")
+        self._tier, self._bound = "compiled", leaves
 
     def _native_inputs(self) -> tuple[list[Tensor], list[Tensor]]:
         """The step's inputs in memory of their own where they change from step to step; the leaves among them."""
         draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
-        row = torch.zeros(self.step.row_width, dtype=self._dtype)
+        row = torch.zeros(self.step.row_width, dtype=self._dtype, device=self.device)
         leaves = [v.clone() if self._live or i in self._fed else v.contiguous() for i, v in enumerate(self._leaves)]
         indices = None if self._feed.indices is None else self._feed.indices.clone()
         return [v.contiguous() for v in self._inputs(draws, row, leaves, indices)], leaves
@@ -268,10 +285,9 @@ class GraphRunner:
         fed = [*places["row"], *([] if normal else places["draws"]), *places["leaves"], *places["indices"]]
         return DriverSpec(tuple(places["draws"]) if normal else (), tuple(fed), self._copies), places
 
-    def _feeds(self, batches: Batches, number: int) -> list[np.ndarray]:
+    def _feeds(self, batches: Batches, number: int) -> list[Tensor]:
         """Contents of the fed inputs for the next `number` steps, in the order of the driver's specification."""
-        kind = np.float64 if self._dtype == torch.float64 else np.float32
-        feeds = [np.ascontiguousarray(self._memory.rows(number), dtype=kind)]
+        feeds = [torch.from_numpy(self._memory.rows(number)).to(self._dtype)]
         if not self._spec.normals and self.draws:
             made = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
             feeds += [_stacked([one[i] for one in made]) for i in range(len(self.draws))]
@@ -283,7 +299,7 @@ class GraphRunner:
         else:
             rows = None if batches is _NOTHING else batches.rows(number)
             if rows is not None:
-                feeds.append(np.ascontiguousarray(rows.numpy()))
+                feeds.append(rows.contiguous())
         return feeds
 
     def _at_once(self) -> int:
@@ -302,7 +318,7 @@ class GraphRunner:
         if self._copies is None:
             return draw()
         if draw.standard_normal:
-            return torch.empty((self._copies, *draw.shape), dtype=draw.dtype).normal_()
+            return torch.empty((self._copies, *draw.shape), dtype=draw.dtype, device=self.device).normal_()
         return torch.stack([draw() for _ in range(self._copies)])
 
     def _batch(self, batches: Batches) -> tuple[list[Tensor], Tensor | None]:
@@ -311,7 +327,7 @@ class GraphRunner:
             leaves, _ = leaves_of(next(batches))
             return leaves[:-1], leaves[-1]
         rows = batches.rows(1)
-        return self._leaves, None if rows is None else rows[0]
+        return self._leaves, None if rows is None else rows[0].to(self.device)
 
     def _inputs(
         self, draws: Sequence[Tensor], row: Tensor, leaves: Sequence[Tensor], indices: Tensor | None
@@ -321,6 +337,5 @@ class GraphRunner:
         return held if indices is None else [*held, indices]
 
 
-def _stacked(values: Sequence[Tensor]) -> np.ndarray:
-    stacked: np.ndarray = torch.stack(list(values)).contiguous().numpy()
-    return stacked
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).contiguous()

@@ -16,6 +16,7 @@ from vipack.engine.capture import CaptureError
 from vipack.engine.noise import LiftedGraph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.rules import Rule
+from vipack.program import Parameters
 
 __all__ = ["Feed", "StepGraph", "Unit", "assemble"]
 
@@ -87,12 +88,13 @@ def assemble(
     units: Sequence[Unit],
     buffers: Sequence[Tensor],
     feed: Feed,
-    dtype: torch.dtype,
+    parameters: Parameters,
     copies: int | None = None,
 ) -> StepGraph:
     """Put gather, loss, gradients and update into one graph.
 
     Args:
+        parameters: of the program, of whose type and on whose device the step computes.
         units: hold every parameter of the layout once.
         copies: R, for R fits side by side: draws, values, states, buffers and the loss then have a leading dimension R,
             and all fits see the same batches but for the leaves of their own.
@@ -127,14 +129,15 @@ def assemble(
         return [loss, *new_values, *new_states, *new_buffers]
 
     lead = () if copies is None else (copies,)
+    dtype, device = parameters.dtype, parameters.device
     own = [
-        *(torch.zeros((*lead, *draw.shape), dtype=draw.dtype) for draw in lifted.draws),
-        *(torch.zeros((*lead, unit.size), dtype=dtype) for unit in units),
-        *(torch.zeros((*lead, unit.size), dtype=dtype) for unit in units for _ in unit.rule.state),
+        *(torch.zeros((*lead, *draw.shape), dtype=draw.dtype, device=device) for draw in lifted.draws),
+        *(torch.zeros((*lead, unit.size), dtype=dtype, device=device) for unit in units),
+        *(torch.zeros((*lead, unit.size), dtype=dtype, device=device) for unit in units for _ in unit.rule.state),
         *buffers,
     ]
     common = [
-        torch.zeros(width, dtype=dtype),
+        torch.zeros(width, dtype=dtype, device=device),
         *constants,
         *feed.leaves,
         *(() if feed.indices is None else (feed.indices,)),
@@ -201,7 +204,7 @@ def _enclosed(
 ) -> fx.GraphModule:
     """What `around` does, with the nodes of `main` put where it calls its program: they need not be traced again."""
     results = [node.meta["val"] for node in _output(main).args[0]]
-    results = [torch.zeros(tuple(value.shape), dtype=value.dtype) for value in results]
+    results = [torch.zeros(tuple(value.shape), dtype=value.dtype, device=value.device) for value in results]
 
     def apart(*flat: Tensor) -> list[Tensor]:
         given: list[Tensor] = []

@@ -19,7 +19,7 @@ from vipack.engine.optimizers import PyroOptimizer
 from vipack.engine.runner import GraphRunner
 from vipack.engine.tiers import NonFiniteStep, Tier, TieredEngine
 from vipack.errors import UsageError
-from vipack.program import Arguments, Program
+from vipack.program import Arguments, Program, TorchState
 from vipack.program.params import Parameters
 from vipack.types import EngineReport
 
@@ -120,16 +120,18 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
 
     def _make_engine(self, arguments: Arguments) -> TieredEngine:
         """The engine over the store's own parameters."""
-        dtype, device = torch.get_default_dtype(), torch.device("cpu")
+        dtype = torch.get_default_dtype()
         modules: list[torch.nn.Module] = []
         hook = torch.nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.append(module))
-        state = torch.get_rng_state()
+        state = TorchState.current()
         try:
             with poutine.trace(param_only=True) as found, torch.no_grad():
                 self.loss(self.model, self.guide, *arguments.args, **arguments.kwargs)
         finally:
             hook.remove()
-            torch.set_rng_state(state)
+            state.install()
+        held = [site["value"] for site in found.trace.nodes.values() if isinstance(site.get("value"), Tensor)]
+        device = held[0].device if held else torch.device("cpu")
         self._shared = Parameters.of_store(found.trace.nodes, modules, dtype, device)
         program = Program(self.model, self.guide, dtype=dtype, device=device)
         program.parameters = self._shared

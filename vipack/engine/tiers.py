@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 
 from vipack.engine.capture import CaptureError, capture
 from vipack.engine.eager import EagerStep
@@ -327,7 +326,7 @@ class TieredEngine:
             memory.finish(found)
         reached = memory.snapshot()
         memory.restore(before)
-        if not torch.equal(reached.generator, after.generator):
+        if not reached.generator.equals(after.generator):
             return "it draws other random numbers than the program"
         if not close(found, expected, self._program.parameters.dtype):
             return f"a loss of {found:.8g} where Pyro gives {expected:.8g}"

@@ -26,7 +26,7 @@ from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
 from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.placing import Place
-from vipack.program.randomness import seeded
+from vipack.program.randomness import TorchState, seeded
 
 __all__ = ["Particles", "particles_of"]
 
@@ -107,7 +107,7 @@ class Particles(ABC):
         """`one` of each of the stacked `inputs`, results stacked."""
         with _unvalidated():
             if what not in self._refused:
-                state = torch.get_rng_state()
+                state = TorchState.current()
                 try:
                     with _plain_normals(), warnings.catch_warnings():
                         warnings.filterwarnings("ignore", message="There is a performance drop")
@@ -116,7 +116,7 @@ class Particles(ABC):
                     raise
                 except Exception:  # vmap refuses programs in many ways, all of which run one by one
                     self._refused.add(what)
-                    torch.set_rng_state(state)
+                    state.install()
             number = len(next(iter(inputs.values())))
             return _stacked([one({name: value[i] for name, value in inputs.items()}) for i in range(number)])
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.program.randomness import TorchState
 from vipack.program.runs import Arguments, explained
 
 __all__ = ["WAYS", "Ways", "joined", "stacked", "vmapped"]
@@ -41,17 +42,17 @@ class Ways:
         if self.chosen.get(what) in names:
             names = names[names.index(self.chosen[what]) :]
         *fast, slow = names
-        state = torch.get_rng_state()
+        state = TorchState.current()
         for name in fast:
             outside = _other_generators()
             try:
                 result = ways[name]()
             except Exception:  # vmap and broadcasting refuse programs in many ways; each has a slower way that works
-                torch.set_rng_state(state)
+                state.install()
                 continue
             if not _same_generators(outside, _other_generators()):
                 # NumPy's or Python's numbers would be drawn once and shared by all draws.
-                torch.set_rng_state(state)
+                state.install()
                 continue
             self.chosen[what] = name
             return result

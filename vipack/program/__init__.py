@@ -5,7 +5,7 @@ from vipack.program.logjoint import LogJoint
 from vipack.program.params import Parameters
 from vipack.program.plates import BatchPlate
 from vipack.program.program import Program, make_guide
-from vipack.program.randomness import RandomState, seeded
+from vipack.program.randomness import RandomState, TorchState, seeded
 from vipack.program.runs import Arguments
 from vipack.program.scans import Body, body_of, captured_scans, scan
 from vipack.program.sites import Site, SiteTable, read_sites
@@ -21,6 +21,7 @@ __all__ = [
     "RandomState",
     "Site",
     "SiteTable",
+    "TorchState",
     "body_of",
     "captured_scans",
     "check_program",

@@ -36,6 +36,7 @@ class LogJoint:
 
     Attributes:
         dim: D.
+        device: on which the model runs, and ``u`` must be.
         shapes: latent name -> shape of its unconstrained value, in the order of ``u``.
     """
 
@@ -43,6 +44,7 @@ class LogJoint:
         self._program = program
         self._arguments = arguments
         self._model = program.model
+        self.device = program.parameters.device
         # Once, and not at each call: a transform such as vmap lets no tensor be marked as requiring grad within it.
         self._values = program.parameters.detached()
         self._evaluator: TraceEinsumEvaluator | None = None

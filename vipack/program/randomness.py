@@ -13,15 +13,39 @@ import pyro
 import torch
 from torch import Tensor
 
-__all__ = ["RandomState", "seeded"]
+__all__ = ["RandomState", "TorchState", "seeded"]
+
+
+@dataclass(frozen=True)
+class TorchState:
+    """Torch's generators as they stand: the host's, and those of GPUs once any is in use."""
+
+    host: Tensor
+    gpus: tuple[Tensor, ...]
+
+    @classmethod
+    def current(cls) -> TorchState:
+        """A copy of the process's own."""
+        return cls(torch.get_rng_state(), tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ())
+
+    def install(self) -> None:
+        """Put the process's generators where these stand; those of GPUs where it has any in use."""
+        torch.set_rng_state(self.host)
+        if torch.cuda.is_initialized():
+            for index, state in enumerate(self.gpus[: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state, index)
+
+    def equals(self, other: TorchState) -> bool:
+        """Whether both would draw the same numbers."""
+        pairs = zip((self.host, *self.gpus), (other.host, *other.gpus), strict=False)
+        return len(self.gpus) == len(other.gpus) and all(torch.equal(one, another) for one, another in pairs)
 
 
 @dataclass
 class RandomState:
     """A resumable stream of random numbers; models may draw from torch, ``numpy.random`` or ``random``."""
 
-    torch_state: Tensor
-    cuda_states: list[Tensor]
+    torch_state: TorchState
     numpy_state: dict[str, Any]
     python_state: tuple[Any, ...]
 
@@ -36,17 +60,14 @@ class RandomState:
     def current(cls) -> RandomState:
         """A copy of the process's generators as they stand."""
         return cls(
-            torch_state=torch.get_rng_state(),
-            cuda_states=list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else [],
+            torch_state=TorchState.current(),
             numpy_state=np.random.get_state(legacy=False),  # noqa: NPY002  (the global generator is what models use)
             python_state=random.getstate(),
         )
 
     def install(self) -> None:
         """Make the process's generators continue this stream."""
-        torch.set_rng_state(self.torch_state)
-        if self.cuda_states:
-            torch.cuda.set_rng_state_all(self.cuda_states)
+        self.torch_state.install()
         np.random.set_state(self.numpy_state)  # noqa: NPY002
         random.setstate(self.python_state)
 
@@ -65,8 +86,8 @@ class RandomState:
         """Plain tensors, numbers and lists, which ``torch.load(weights_only=True)`` reads back."""
         inner = self.numpy_state["state"]
         return {
-            "torch": self.torch_state.clone(),
-            "cuda": [state.clone() for state in self.cuda_states],
+            "torch": self.torch_state.host.clone(),
+            "cuda": [state.clone() for state in self.torch_state.gpus],
             "numpy": {
                 **{k: v for k, v in self.numpy_state.items() if k != "state"},
                 "key": torch.from_numpy(inner["key"].astype(np.int64)),
@@ -82,8 +103,7 @@ class RandomState:
         key = saved.pop("key").numpy().astype(np.uint32)
         version, internal, gauss = state["python"]
         return cls(
-            torch_state=state["torch"],
-            cuda_states=list(state["cuda"]),
+            torch_state=TorchState(state["torch"], tuple(state["cuda"])),
             numpy_state={**saved, "state": {"key": key, "pos": saved.pop("pos")}},
             python_state=(version, tuple(internal), gauss),
         )

@@ -113,9 +113,14 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
 
 def explanation(what: str, error: Exception, arguments: Arguments, where: str) -> VipackError:
     """What :func:`explained` makes of `error`; `where` says how far `what` had come."""
+    cure = "Call it by hand with the same arguments to see the whole traceback."
+    if "on the same device" in str(error):
+        cure = (
+            "A tensor that the program holds itself stays where it is: pass it in data or fixed, which the fit moves."
+        )
     return _recognised(what, error) or ModelError(
         f"the {what} raised {type(error).__name__} {where}{_source(error)}: {_message(error)}; it was called with "
-        f"{arguments}. Call it by hand with the same arguments to see the whole traceback."
+        f"{arguments}. {cure}"
     )
 
 

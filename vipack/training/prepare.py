@@ -161,14 +161,12 @@ def _device(device: Any) -> torch.device:
     if device is None:
         return torch.device("cpu")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        return torch.empty(0, device=device).device  # with its number, as tensors have it
     except (RuntimeError, TypeError, AssertionError) as error:
         raise UsageError(
             f"device: {device!r} cannot be used here ({' '.join(str(error).split())[:120]}); pass 'cpu', or a device "
             "that torch finds."
         ) from error
-    return chosen
 
 
 def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _weighted_draws(trainer: Trainer, surface: Surface) -> tuple[Tensor, Tensor]
         u = q.rsample((_DRAWS,))
         log_q = q.log_prob(u)
     log_weights = surface.values(u) - log_q
-    return u, torch.from_numpy(np.exp(importance(log_weights).log_weights))
+    return u, torch.from_numpy(np.exp(importance(log_weights).log_weights)).to(u.device)
 
 
 def _log_q(trainer: Trainer, u: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ def _starts(surface: Surface, count: int) -> Tensor:
     """
     found: list[Tensor] = []
     for radius in _RADII:
-        points = torch.stack([surface.joint.initial(radius) for _ in range(4 * count)])
+        points = torch.stack([surface.joint.initial(radius).cpu() for _ in range(4 * count)])
         found += list(points[torch.isfinite(surface.gradients(points)[0])])
         if len(found) >= count:
             return torch.stack(found[:count])

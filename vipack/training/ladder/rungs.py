@@ -95,8 +95,10 @@ class Rung:
         with program.bound(self.trainer.rows.full(), training=False), torch.no_grad():
             base = guide.base.get_posterior()
             if self.family.name == "gaussian":
-                return Gaussian(guide.origin + guide.scale_tril @ base.loc, guide.scale_tril @ base.scale_tril)
-            return Gaussian(guide.origin + guide.scale * base.mean, guide.scale * base.stddev)
+                loc, factor = guide.origin + guide.scale_tril @ base.loc, guide.scale_tril @ base.scale_tril
+            else:
+                loc, factor = guide.origin + guide.scale * base.mean, guide.scale * base.stddev
+        return Gaussian(loc.cpu(), factor.cpu())
 
 
 def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
@@ -175,4 +177,4 @@ def _judged(trainer: Trainer, surface: Surface, count: int) -> tuple[Tensor, Ten
         q = guide.get_posterior()
         u = q.rsample((count,))
         log_q = q.log_prob(u)
-    return u, surface.values(u) - log_q
+    return u.cpu(), (surface.values(u) - log_q).cpu()

@@ -23,6 +23,8 @@ _AT_ONCE = 4_000_000  # numbers in a batch of points, which a model repeats many
 class Surface:
     """A model's log joint, evaluated for B points in one pass; point by point where vmap refuses the model.
 
+    Points may lie anywhere: the model runs on its own device, and the results come to where the points are.
+
     Attributes:
         joint: the function of a single point.
         calls: batches evaluated so far.
@@ -64,7 +66,7 @@ class Surface:
         started = time.perf_counter()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            found = self._evaluate(function, u)
+            found = tuple(part.to(u.device) for part in self._evaluate(function, u.to(self.joint.device)))
         self.calls += 1
         self.seconds += time.perf_counter() - started
         return found
