@@ -32,6 +32,7 @@ from benchmarks.estimates import Reference, Result, judge
 from benchmarks.known_posteriors import KNOWN, Known
 from benchmarks.posteriordb_models import POSTERIORS, flat_names
 from benchmarks.sabotage import SABOTAGE
+from vipack.diagnostics.importance import KHAT_LIMIT
 from vipack.errors import VipackError, VipackWarning
 from vipack.guides import Flow
 
@@ -41,6 +42,8 @@ LIMIT = 0.2  # of an error: mean in posterior sds, sd in its logarithm
 TOLERANCE = 0.1  # nats by which the first of a comparison may fall short of the best
 NUM_DRAWS = 20_000
 STEPS = 3_000
+REPEATS = 20  # comparisons of the same fits
+COMPARED = ((4_000, 4), (1_000, 1))  # draws in each of so many sets: the defaults of vipack.compare, and few
 
 Keep = Callable[[list[Result], list[dict[str, Any]]], None]
 
@@ -73,47 +76,66 @@ def row(known: Known, fit: vi.Fit, method: str, seed: int, note: str, seconds: f
     return dataclasses.replace(result, note=note, figures=_numbers(dataclasses.asdict(found)))
 
 
-def run(
-    models: Iterable[Known], guides: list[str], seeds: Iterable[int], engine: str, keep: Keep
-) -> tuple[list[Result], list[dict[str, Any]]]:
+def run(models: Iterable[Known], options: argparse.Namespace, keep: Keep) -> tuple[list[Result], list[dict[str, Any]]]:
     """All fits, and all comparisons of the honest ones; `keep` gets both after every fit."""
     rows: list[Result] = []
     comparisons: list[dict[str, Any]] = []
-    for known, seed in tqdm([(known, seed) for known in models for seed in seeds], unit="model"):
-        fits: dict[str, vi.Fit] = {}
-        for guide in guides:
-            fits |= _add(rows, known, guide, seed, "honest", functools.partial(honest, known, guide, seed, engine))
-            keep(rows, comparisons)
-        full_rank = fits.get("AutoMultivariateNormal")
-        for name, saboteur in SABOTAGE.items() if full_rank is not None else ():
-            if name != "dropped mode" or known.modes:
-                wrong = functools.partial(saboteur, known, full_rank, seed)
-                _add(rows, known, "AutoMultivariateNormal", seed, name, wrong)
-                keep(rows, comparisons)
+    for known, seed in tqdm([(known, seed) for known in models for seed in options.seeds], unit="model"):
+        if options.comparisons:
+            fits = {guide: honest(known, guide, seed, options.engine) for guide in options.guides}
+        else:
+            fits = _judged(known, seed, options, rows, functools.partial(keep, rows, comparisons))
         if len(fits) > 1:
-            comparisons += compare(known.name, seed, fits)
+            comparisons.extend(compare(known.name, seed, fits, options.reference))
             keep(rows, comparisons)
     return rows, comparisons
 
 
-def compare(name: str, seed: int, fits: dict[str, vi.Fit]) -> list[dict[str, Any]]:
-    """Five comparisons of the same fits on draws of their own, each against ELBOs of 40,000 draws.
+def _judged(
+    known: Known, seed: int, options: argparse.Namespace, rows: list[Result], keep: Callable[[], None]
+) -> dict[str, vi.Fit]:
+    """The honest fits, with their rows and those of the sabotaged ones added."""
+    fits: dict[str, vi.Fit] = {}
+    for guide in options.guides:
+        make = functools.partial(honest, known, guide, seed, options.engine)
+        fits |= _add(rows, known, guide, seed, "honest", make)
+        keep()
+    full_rank = fits.get("AutoMultivariateNormal")
+    for name, saboteur in SABOTAGE.items() if full_rank is not None else ():
+        if name != "dropped mode" or known.modes:
+            wrong = functools.partial(saboteur, known, full_rank, seed)
+            _add(rows, known, "AutoMultivariateNormal", seed, name, wrong)
+            keep()
+    return fits
 
-    A difference is `heavy` where its sd over the 40,000 is more than twice what the comparison's draws showed: a few
-    draws in a thousand then decide the ELBO, and no standard error from a thousand can know of them.
+
+def compare(name: str, seed: int, fits: dict[str, vi.Fit], num_reference: int) -> list[dict[str, Any]]:
+    """Twenty comparisons of the same fits for each number of draws, each against ELBOs of `num_reference` other draws.
+
+    With forty times the draws of a comparison, what the reference itself is off by lowers a coverage of 95% by 0.3%.
     """
-    weights = {guide: fit.log_weights(40_000, seed=9_999).numpy() for guide, fit in fits.items()}
-    exact = {guide: log_weights.mean() for guide, log_weights in weights.items()}
+    # Seeds of their own for every model: guides of one size would share their random numbers, and miss together.
+    seeds = np.random.SeedSequence([seed, *name.encode()]).generate_state(len(COMPARED) * REPEATS + 1).tolist()
+    last = seeds.pop()
+    exact = {guide: float(fit.log_weights(num_reference, seed=last).mean()) for guide, fit in fits.items()}
     found = []
-    for repeat in range(5):
-        options = {"num_draws": 1_000, "repeats": 1, "chains": False, "modes": False}
-        table = vi.compare(fits, seed=1_000 * seed + repeat, **options)
-        first, *others = table.index
-        pairs = [(weights[first] - weights[other], table.loc[other]) for other in others]
-        z = [(difference.mean() - row.elbo_diff) / row.diff_se for difference, row in pairs]
-        heavy = [bool(difference.std() / 1_000**0.5 > 2 * row.diff_se) for difference, row in pairs]
-        short = float(max(exact.values()) - exact[first])
-        found.append({"posterior": name, "seed": seed, "first": first, "short": short, "z": z, "heavy": heavy})
+    for num_draws, repeats in COMPARED:
+        for _ in range(REPEATS):
+            table = vi.compare(fits, num_draws=num_draws, repeats=repeats, seed=seeds.pop(), chains=False, modes=False)
+            first, *others = table.index
+            pairs = [(exact[first] - exact[other], table.loc[other]) for other in others]
+            z = [(difference - row.elbo_diff) / row.diff_se for difference, row in pairs]
+            khats = [float(row.diff_khat) for _, row in pairs]
+            short = max(exact.values()) - exact[first]
+            figures = {
+                "draws": num_draws * repeats,
+                "reference": num_reference,
+                "first": first,
+                "short": short,
+                "z": z,
+                "khats": khats,
+            }
+            found.append({"posterior": name, "seed": seed, **figures})
     return found
 
 
@@ -152,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VipackWarning)  # sabotage is full of them
         warnings.simplefilter("ignore", RuntimeWarning)
-        rows, comparisons = run(models, options.guides, options.seeds, options.engine, keep)
+        rows, comparisons = run(models, options, keep)
     return _finish(rows, comparisons, options.markdown)
 
 
@@ -165,7 +187,7 @@ def _read(files: list[Path]) -> tuple[list[Result], list[dict[str, Any]]]:
 
 
 def _finish(rows: list[Result], comparisons: list[dict[str, Any]], page: Path | None) -> int:
-    text = report(rows, comparisons)
+    text = report(rows, comparisons) if rows else _compared(comparisons)
     print(text)
     if page is not None:
         page.write_text(text)
@@ -185,7 +207,7 @@ def report(rows: list[Result], comparisons: list[dict[str, Any]]) -> str:
     if len(made) < len(rows):
         parts += ["## Not fitted", *(f"- {r.posterior}, {r.method}, {r.note}" for r in rows if r.verdict == "ERROR")]
     if comparisons:
-        parts += ["## Comparisons", _compared(comparisons)]
+        parts += [_compared(comparisons).strip()]
     parts += [f"{_spent(rows)}, by the clock of a machine with {os.cpu_count()} cores."]
     return "\n\n".join(parts) + "\n"
 
@@ -212,19 +234,44 @@ def _listed(rows: list[Result]) -> pd.DataFrame:
     return frame.set_index("posterior")
 
 
+_COMPARISONS = """## Comparisons
+
+`vipack.compare` put first the guide with the highest ELBO, or one within {tolerance} nats of it, in {first:.1%} of {count} comparisons of the
+sound fits (at most {short:.3f} nats short). How often its paired differences were within so many of their standard errors of the difference
+over {reference:,} other draws, by the number of draws (the defaults make 16,000) and the k-hat of the differences (`diff_khat`):
+
+{table}
+
+`python -m benchmarks.verdict_grid --engine auto --seeds 8 9 --comparisons` makes this section alone.
+"""
+
+
 def _compared(comparisons: list[dict[str, Any]]) -> str:
     """How often the best came first, and how often a paired standard error covered the true difference."""
     short = np.array([c["short"] for c in comparisons])
-    z = np.abs([z for c in comparisons for z in c["z"]])
-    heavy = np.array([h for c in comparisons for h in c["heavy"]])[np.isfinite(z)]
-    z = z[np.isfinite(z)]
-    return (
-        f"`vipack.compare` put first the guide with the highest ELBO, or one within {TOLERANCE} nats of it, in "
-        f"{np.mean(short <= TOLERANCE):.1%} of {len(short)} comparisons (at most {short.max():.3f} nats short). "
-        f"Of {len(z)} paired differences from 1,000 draws, {np.mean(z < 1):.1%} were within one standard error of the "
-        f"difference over 40,000 draws (nominal 68.3%) and {np.mean(z < 1.96):.1%} within 1.96 (nominal 95%). "
-        f"In {heavy.sum()} of them a few rare draws decide the ELBO, so that its sd over 40,000 draws is more than twice what "
-        f"1,000 showed; of the other {(~heavy).sum()}, {np.mean(z[~heavy] < 1):.1%} and {np.mean(z[~heavy] < 1.96):.1%}."
+    pairs = [(c["draws"], *pair) for c in comparisons for pair in zip(c["z"], c["khats"], strict=True)]
+    frame = pd.DataFrame(pairs, columns=["draws", "z", "khat"]).dropna()
+    rows: dict[str, pd.DataFrame] = {}
+    for draws, part in frame.groupby("draws", sort=False):
+        low = part["khat"] < KHAT_LIMIT
+        rows |= {f"{draws:,} draws": part, f"{draws:,}, k-hat < {KHAT_LIMIT}": part[low]}
+        rows |= {f"{draws:,}, k-hat >= {KHAT_LIMIT}": part[~low]}
+    covered = {"(nominal)": {"pairs": "", "1 se": "68.3%", "1.96 se": "95.0%"}} | {
+        name: {
+            "pairs": len(part),
+            "1 se": f"{np.mean(part['z'].abs() < 1):.1%}",
+            "1.96 se": f"{np.mean(part['z'].abs() < 1.96):.1%}",
+        }
+        for name, part in rows.items()
+        if len(part)
+    }
+    return _COMPARISONS.format(
+        tolerance=TOLERANCE,
+        first=np.mean(short <= TOLERANCE),
+        count=len(short),
+        short=short.max(),
+        reference=comparisons[0]["reference"],
+        table=_block(pd.DataFrame.from_dict(covered, orient="index")),
     )
 
 
@@ -316,6 +363,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="*", default=[""], help="models whose names contain one of these")
     parser.add_argument("--guides", nargs="*", default=list(GUIDES), choices=list(GUIDES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--comparisons", action="store_true", help="compare the sound fits, judge none")
+    parser.add_argument("--reference", type=int, default=640_000, help="draws that comparisons are held against")
     parser.add_argument("--engine", default="compiled", help="of the honest fits; what it builds serves every seed")
     parser.add_argument(
         "--report", type=Path, nargs="*", help="make the tables of these earlier --json files, fit nothing"

@@ -1,12 +1,14 @@
 """The grid counts what it says, and sabotage does what its name says."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from pyro.infer.autoguide import AutoMultivariateNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 import vipack as vi
 from benchmarks import verdict_grid
@@ -51,8 +53,9 @@ def test_kinds_of_fit_are_counted_apart():
 
 
 def test_the_page_is_made_again_from_the_file(tmp_path, capsys):
-    comparisons = [{"posterior": "toy", "seed": 0, "first": "Flow", "short": 0.05, "z": [0.5, -1.5, 2.5, float("nan")]}]
-    comparisons[0]["heavy"] = [False, False, True, False]
+    z, khats = [0.5, -1.5, 2.5, float("nan")], [0.1, 0.2, 0.9, 0.1]
+    comparison = {"posterior": "toy", "seed": 0, "draws": 1_000, "reference": 40_000, "first": "Flow", "short": 0.05}
+    comparisons = [{**comparison, "z": z, "khats": khats}]
     content = {"rows": [dataclasses.asdict(row) for row in ROWS], "comparisons": comparisons}
     (tmp_path / "grid.json").write_text(json.dumps(content))
     page = tmp_path / "grid.md"
@@ -61,9 +64,26 @@ def test_the_page_is_made_again_from_the_file(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == text.strip()
     assert "6 fits" in text
     assert "in 100.0% of 1 comparisons" in text
-    assert "Of 3 paired differences" in text
-    assert "33.3% were within one standard error" in text
-    assert "of the other 2, 50.0% and 100.0%." in text
+    assert "over 40,000 other draws" in text
+    assert counted(text, "1,000 draws") == ["3", "33.3%", "66.7%"]
+    assert counted(text, "1,000, k-hat < 0.7") == ["2", "50.0%", "100.0%"]
+    assert counted(text, "1,000, k-hat >= 0.7") == ["1", "0.0%", "0.0%"]
+
+
+def counted(text, name):
+    return next(line for line in text.splitlines() if line.startswith(name)).removeprefix(name).split()
+
+
+def test_comparisons_are_made_with_the_defaults_and_held_against_other_draws(honest):
+    defaults = inspect.signature(vi.compare).parameters
+    assert verdict_grid.COMPARED[0] == (defaults["num_draws"].default, defaults["repeats"].default)
+    mean_field = vi.fit(REGRESSION.model, AutoNormal, data=REGRESSION.data, steps=30, engine="eager")
+    found = verdict_grid.compare("regression", 1, {"full-rank": honest, "mean-field": mean_field}, 640_000)
+    assert [each["draws"] for each in found] == [16_000] * 20 + [1_000] * 20
+    off = np.array([each["z"][0] for each in found])
+    assert off[:20].std() == pytest.approx(1.0, abs=4 / np.sqrt(2 * 20))
+    assert abs(off[:20].mean()) < 4 / np.sqrt(20)
+    assert all(each["khats"][0] < 0.7 for each in found[:20])
 
 
 def test_what_the_documentation_says_of_the_table_is_in_it():
