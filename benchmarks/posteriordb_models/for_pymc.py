@@ -70,13 +70,19 @@ def hidden_markov(y):
     moves = pt.log(pt.stack([theta1, theta2]))
     emissions = pm.logp(pm.Normal.dist(mu, 1.0), y[:, None])
     forward = pytensor.scan(
-        lambda emission, forward, moves: pt.logsumexp(forward[:, None] + moves, axis=0) + emission,
+        lambda emission, forward, moves: _logsumexp(forward[:, None] + moves) + emission,
         sequences=emissions[1:],
         outputs_info=emissions[0],
         non_sequences=moves,
         return_updates=False,
     )
-    pm.Potential("y", pt.logsumexp(forward[-1]))
+    pm.Potential("y", _logsumexp(forward[-1]))
+
+
+def _logsumexp(values):
+    """Over the first dimension; that of PyTensor underflows inside a scan, where nothing rewrites it."""
+    top = values.max(axis=0)
+    return top + pt.log(pt.exp(values - top).sum(axis=0))
 
 
 def two_normals(y):
