@@ -12,6 +12,7 @@ from typing import Any
 from vipack.engine.normals import NORMALS
 from vipack.engine.plan import CTYPES, ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
 from vipack.engine.small import SMALL, write_out
+from vipack.engine.subnormal import FLUSH, flushed, updates_much
 
 __all__ = ["DriverSpec", "emit"]
 
@@ -58,6 +59,7 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
         PlanError: the plan asks for something that is not understood.
     """
     writer = _Writer(plan)
+    updating = updates_much(plan)
     body = [writer.call(call) for call in plan.calls]
     loss = plan.outputs[0]
     draws = [_draw(plan.inputs[i], i) for i in spec.normals]
@@ -65,8 +67,9 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     lines = [
         *_includes(plan.kernels),
         NORMALS,
+        FLUSH,
         _PRELUDE + SMALL + _PRELUDE_END,
-        *(_kernel(i, kernel) for i, kernel in enumerate(plan.kernels)),
+        *(_kernel(i, kernel, flush=i in updating) for i, kernel in enumerate(plan.kernels)),
         _HEAD,
         *(f"    {line}" for line in feeds),
         *([_LOCK.format(draws="\n      ".join(draws))] if draws else []),
@@ -177,12 +180,12 @@ def _includes(kernels: Sequence[Kernel]) -> list[str]:
     return sorted({line.strip() for line in found} | {"#include <torch/csrc/inductor/cpp_prefix.h>"})
 
 
-def _kernel(index: int, kernel: Kernel) -> str:
+def _kernel(index: int, kernel: Kernel, *, flush: bool) -> str:
     source = re.sub(r"^#include .*$", "", kernel.source, flags=re.MULTILINE)
     source, count = re.subn(r'extern "C"\s+void\s+kernel\s*\(', "static void kernel(", source)
     if count != 1:
         raise PlanError(f"kernel {kernel.name} does not define one function")
-    return f"namespace k{index} {{\n{source}\n}}"
+    return f"namespace k{index} {{\n{flushed(source) if flush else source}\n}}"
 
 
 def _ctype(dtype: str) -> str:
