@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vipack.engine.normals import NORMALS
+from vipack.engine.normals import FEW, NORMALS
 from vipack.engine.plan import CTYPES, ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
 from vipack.engine.small import SMALL, write_out
 from vipack.engine.subnormal import FLUSH, flushed, updates_much
@@ -62,7 +62,7 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     updating = updates_much(plan)
     body = [writer.call(call) for call in plan.calls]
     loss = plan.outputs[0]
-    draws = [_draw(plan.inputs[i], i) for i in spec.normals]
+    draws = _draws([(i, plan.inputs[i]) for i in spec.normals])
     feeds = [_feed(plan.inputs[i], i, number) for number, i in enumerate(spec.fed)]
     lines = [
         *_includes(plan.kernels),
@@ -165,9 +165,21 @@ class _Writer:
         return f"reinterpret_cast<{ctype}*>({place} + {offset})"
 
 
-def _draw(view: View, index: int) -> str:
-    size = math.prod(view.size or ())
-    return f"normals(static_cast<{_ctype(view.dtype)}*>(in[{index}]), {size}, generator);"
+def _draws(views: Sequence[tuple[int, View]]) -> list[str]:
+    """Statements that fill inputs with normals; small ones in a row are drawn together."""
+    made: list[str] = []
+    for small, run in itertools.groupby(views, key=lambda item: math.prod(item[1].size or ()) < FEW):
+        parts = [(f"static_cast<{_ctype(v.dtype)}*>(in[{i}])", math.prod(v.size or ())) for i, v in run]
+        if not small:
+            made += [f"normals({pointer}, {size}, generator);" for pointer, size in parts]
+            continue
+        starts = [0, *itertools.accumulate(size for _, size in parts)]
+        if starts[-1]:
+            puts = [
+                f"put(drawn + {at}, {pointer}, {size});" for at, (pointer, size) in zip(starts, parts, strict=False)
+            ]
+            made.append(f"{{ double drawn[{starts[-1]}]; few<{starts[-1]}>(drawn, generator); {' '.join(puts)} }}")
+    return made
 
 
 def _feed(view: View, index: int, number: int) -> str:

@@ -22,7 +22,7 @@ from vipack.engine.rules import Rule, rule_of
 from vipack.engine.step import Unit
 from vipack.program import Parameters, TorchState
 
-__all__ = ["Memory", "Snapshot", "grouped", "rules_of"]
+__all__ = ["Memory", "Snapshot", "grouped", "rules_of", "together"]
 
 _LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
 
@@ -99,12 +99,12 @@ class Memory:
     def rows(self, num_steps: int) -> np.ndarray:
         """The optimizer's numbers for the next steps ``(K, width)``; rates and step counts move on by as many."""
         taken = {key: rates.take(num_steps) for key, rates in self._all_rates.items()}
-        parts = [np.empty((num_steps, 0))]
+        parts = []
         for unit, handle in zip(self.units, self._members, strict=True):
             if handle is not None and unit.rule.width:
                 parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
         self._count_on(num_steps)
-        return np.concatenate(parts, axis=1)
+        return together(parts, num_steps)
 
     def buffers(self) -> list[Tensor]:
         """The modules' buffers, in order."""
@@ -247,6 +247,13 @@ def grouped(
         members.append(handle)
         row += rules[key].width
     return units, members
+
+
+def together(parts: Sequence[np.ndarray], num_steps: int) -> np.ndarray:
+    """The rows of several rules side by side, ``(K, width)``."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.empty((num_steps, 0)), *parts], axis=1)
 
 
 def _schedule(handle: Handle | None) -> Any:

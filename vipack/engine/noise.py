@@ -9,8 +9,9 @@ data (a Gamma guide's) stays in the graph, and so does whatever comes after it, 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,6 +58,31 @@ class LiftedGraph:
     draws: tuple[Draw, ...]
     random_inside: tuple[str, ...]
 
+    def together(self) -> LiftedGraph:
+        """All draws as one vector, where all are standard normals of one type: many numbers are drawn faster than few.
+
+        Not the numbers that Pyro would draw, unless there is one draw only.
+        """
+        kinds = {(draw.dtype, draw.standard_normal) for draw in self.draws}
+        if len(self.draws) < 2 or len(kinds) > 1 or not self.draws[0].standard_normal:
+            return self
+        sizes = [math.prod(draw.shape) for draw in self.draws]
+        module = _copied(self.module)
+        nodes = module.graph
+        placeholders = [node for node in nodes.nodes if node.op == "placeholder"][: len(sizes)]
+        with nodes.inserting_before(placeholders[0]):
+            whole = nodes.placeholder("draws")
+        with nodes.inserting_before(_first_call(nodes)):
+            for draw, size, start, old in zip(self.draws, sizes, _starts(sizes), placeholders, strict=True):
+                part = nodes.call_function(aten.slice.Tensor, (whole, 0, start, start + size))
+                new = nodes.call_function(aten.reshape.default, (part, list(draw.shape)))
+                old.replace_all_uses_with(new)
+        for old in placeholders:
+            nodes.erase_node(old)
+        module.recompile()
+        first = self.draws[0]
+        return LiftedGraph(module, (replace(first, shape=(sum(sizes),)),), self.random_inside)
+
 
 def lift_draws(graph: Graph) -> LiftedGraph:
     """Take the draws that depend on nothing out of a captured graph."""
@@ -89,6 +115,15 @@ def lift_draws(graph: Graph) -> LiftedGraph:
     nodes.eliminate_dead_code()
     module.recompile()
     return LiftedGraph(module, tuple(draw for _, draw in draws), tuple(staying))
+
+
+def _first_call(nodes: fx.Graph) -> fx.Node:
+    found: fx.Node = next(node for node in nodes.nodes if node.op != "placeholder")
+    return found
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [0, *itertools.accumulate(sizes)][:-1]
 
 
 def is_random(node: fx.Node) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["NORMALS"]
+__all__ = ["FEW", "NORMALS"]
+
+FEW = 16  # from so many on torch draws them in blocks
 
 NORMALS = r"""
 #include <algorithm>
@@ -10,6 +12,7 @@ NORMALS = r"""
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/DistributionsHelper.h>
 
@@ -39,6 +42,45 @@ void box_muller(T* data, int64_t blocks) {
       data[(first + i / 8) * 16 + 8 + i % 8] = u2[i];
     }
   }
+}
+
+// The next N numbers that at::normal_distribution<double> gives one by one, of which each pair is a sine and a cosine; the
+// second of a pair that is not asked for waits in the generator.
+template <int N>
+void few(double* drawn, at::CPUGeneratorImpl* generator) {
+  using Vec = at::vec::Vectorized<double>;
+  constexpr int room = ((N + 1) / 2 + Vec::size() - 1) / Vec::size() * Vec::size();
+  int done = 0;
+  if (const auto waiting = generator->next_double_normal_sample()) {
+    drawn[done++] = *waiting;
+    generator->set_next_double_normal_sample(std::nullopt);
+  }
+  const int pairs = (N - done + 1) / 2;
+  double u1[room] = {}, u2[room] = {};
+  at::uniform_real_distribution<double> uniform(0, 1);
+  for (int i = 0; i < pairs; ++i) {
+    u1[i] = uniform(generator);
+    u2[i] = uniform(generator);
+  }
+  for (int i = 0; i < pairs; i += Vec::size()) {
+    const Vec radius = (Vec(-2) * (Vec(0) - Vec::loadu(u2 + i)).log1p()).sqrt();
+    const Vec theta = Vec(2 * 3.14159265358979323846) * Vec::loadu(u1 + i);
+    (radius * theta.cos()).store(u1 + i);
+    (radius * theta.sin()).store(u2 + i);
+  }
+  for (int i = 0; i < pairs; ++i) {
+    drawn[done++] = u1[i];
+    if (done < N) {
+      drawn[done++] = u2[i];
+    } else {
+      generator->set_next_double_normal_sample(u2[i]);
+    }
+  }
+}
+
+template <typename T>
+void put(const double* drawn, T* data, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) data[i] = static_cast<T>(drawn[i]);
 }
 
 // What torch.empty(size).normal_() gives, from the same generator.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from vipack.engine.capture import CaptureError, Graph, Layout, capture
-from vipack.engine.memory import grouped, rules_of
+from vipack.engine.memory import grouped, rules_of, together
 from vipack.engine.optimizers import FitOptimizer, Handle
 from vipack.engine.promotion import Again, Promotion
 from vipack.engine.rates import Rates
@@ -189,12 +189,12 @@ class _StackedMemory:
 
     def rows(self, num_steps: int) -> np.ndarray:
         """The optimizer's numbers for the next steps, the same for all starts."""
-        parts = [np.empty((num_steps, 0))]
+        parts = []
         for unit, rates in zip(self.units, self._rates, strict=True):
             if rates is not None and unit.rule.width:
                 parts.append(unit.rule.rows(self._done, rates.take(num_steps)))
         self._done += num_steps
-        return np.concatenate(parts, axis=1)
+        return together(parts, num_steps)
 
     def finish(self, loss: float) -> None:
         """Nothing remains."""

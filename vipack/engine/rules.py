@@ -6,6 +6,7 @@ a row of numbers, so that one graph serves every step and every schedule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 __all__ = ["Rule", "rule_of"]
+
+_FORGOTTEN = 40.0  # exp(-40) is less than half the distance of 1 to the next number below
 
 Row = Sequence[Tensor]
 Update = Callable[[Tensor, Tensor, Sequence[Tensor], Row], tuple[Tensor, list[Tensor]]]
@@ -61,14 +64,20 @@ def _adam(group: dict[str, Any], *, decoupled: bool = False) -> Rule | None:
     if isinstance(beta1, Tensor) or isinstance(beta2, Tensor):
         return None
 
+    shrinks = bool(decay and decoupled)
+
     def rows(done: int, rates: np.ndarray) -> np.ndarray:
-        count = done + 1 + np.arange(len(rates))
-        return np.stack([rates / (1 - beta1**count), 1 / np.sqrt(1 - beta2**count), 1 - rates * decay], axis=1)
+        made = np.empty((len(rates), 2 + shrinks))
+        np.divide(rates, _debiased(beta1, done, len(rates)), out=made[:, 0])
+        np.divide(1.0, np.sqrt(_debiased(beta2, done, len(rates))), out=made[:, 1])
+        if shrinks:
+            made[:, 2] = 1 - rates * decay
+        return made
 
     def update(p: Tensor, g: Tensor, state: Sequence[Tensor], row: Row) -> tuple[Tensor, list[Tensor]]:
-        step_size, correction, shrink = row
-        if decay and decoupled:
-            p = p * shrink
+        step_size, correction = row[:2]
+        if shrinks:
+            p = p * row[2]
         elif decay:
             g = g + decay * p
         mean = state[0] + (g - state[0]) * (1 - beta1)
@@ -79,7 +88,16 @@ def _adam(group: dict[str, Any], *, decoupled: bool = False) -> Rule | None:
 
     names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
     key = ("adam", beta1, beta2, eps, decay, amsgrad, decoupled)
-    return Rule(key, names, (0.0,) * len(names), 3, rows, update)
+    return Rule(key, names, (0.0,) * len(names), 2 + shrinks, rows, update)
+
+
+def _debiased(beta: float, done: int, number: int) -> np.ndarray:
+    """``1 - beta**t`` for the next steps t; powers that rounding makes nothing of are not taken."""
+    made = np.ones(number)
+    if beta > 0:
+        needed = min(number, max(0, math.ceil(_FORGOTTEN / -math.log(beta)) - done))
+        made[:needed] -= beta ** (done + 1.0 + np.arange(needed))
+    return made
 
 
 def _clipped_adam(group: dict[str, Any]) -> Rule:
@@ -87,8 +105,8 @@ def _clipped_adam(group: dict[str, Any]) -> Rule:
     bound, fall, centered = group["clip_norm"], group["lrd"], bool(group["centered_variance"])
 
     def rows(done: int, rates: np.ndarray) -> np.ndarray:
-        count = done + 1 + np.arange(len(rates))
-        return np.asarray(rates * np.sqrt(1 - beta2**count) / (1 - beta1**count))[:, None]
+        number = len(rates)
+        return np.asarray(rates * np.sqrt(_debiased(beta2, done, number)) / _debiased(beta1, done, number))[:, None]
 
     def update(p: Tensor, g: Tensor, state: Sequence[Tensor], row: Row) -> tuple[Tensor, list[Tensor]]:
         g = g.clamp(-bound, bound)

@@ -114,7 +114,7 @@ class GraphRunner:
         self._parameters = parameters
         self._dtype, self.device = parameters.dtype, parameters.device
         started = time.perf_counter()
-        lifted = lift_draws(graph)
+        lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
         leaves, _ = leaves_of(batch)
         indexed = batch.indices is not None
         data = leaves[:-1] if indexed else leaves

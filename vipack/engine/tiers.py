@@ -239,7 +239,8 @@ class TieredEngine:
             self._memory.finish(float(found[-1]))
         self._count(tier, len(found))
         self._safe.count(len(found))
-        return list(map(float, found))
+        made: list[float] = found.tolist()
+        return made
 
     def _eager_steps(self, batches: Batches, number: int) -> list[float]:
         losses: list[float] = []
