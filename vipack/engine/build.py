@@ -83,7 +83,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps({"no_loop": ""}))
         return
     with _trusting_cpu_flags():
-        code = lower(job.graph.module(), examples, job.num_threads)
+        code = lower(job.graph.module(), examples, job.num_threads, strided=job.spec.copies is not None)
         try:
             plan = read_plan(code, job.inputs)
             driver = emit(plan, job.spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import operator
 import random
 import time
@@ -22,7 +23,7 @@ from vipack.engine.watch import Watch
 from vipack.program import Arguments, Parameters, Program, TorchState, captured_scans
 from vipack.program.params import BASELINE
 
-__all__ = ["CaptureError", "Graph", "Layout", "capture", "leaves_of"]
+__all__ = ["CaptureError", "Graph", "Layout", "capture", "collecting_later", "leaves_of"]
 
 
 class CaptureError(Exception):
@@ -164,6 +165,18 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
 
 
 @contextlib.contextmanager
+def collecting_later() -> Iterator[None]:
+    """No collection of garbage: tracing makes many objects that live on, and each full collection visits all of torch."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def _generators_kept() -> Iterator[Callable[[], bool]]:
     """Put the global generators back; yields whether those of Python and NumPy have been drawn from."""
     state, python, numpy = TorchState.current(), random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -198,7 +211,7 @@ def _refuse_state(module: fx.GraphModule, watch: Watch, drawn_outside: bool) -> 
 
 
 def _trace(step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
-    with pyro.validation_enabled(False), pure_objectives(), captured_scans():
+    with pyro.validation_enabled(False), pure_objectives(), captured_scans(), collecting_later():
         try:
             # Tensors without values: whatever would read one is refused, rather than frozen into the graph.
             return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)

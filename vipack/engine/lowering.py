@@ -17,11 +17,12 @@ from torch import Tensor, fx
 __all__ = ["lower", "save_artifact"]
 
 
-def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int) -> str:
+def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int, *, strided: bool = False) -> str:
     """The Python program that Inductor generates for `module`: C++ kernels as strings, and the calls in their order.
 
     Args:
         num_threads: that the kernels may use.
+        strided: whether to vectorize loops over numbers that lie apart, too, as those of fits side by side do.
     """
     from torch._inductor import standalone_compile
 
@@ -31,6 +32,7 @@ def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int) 
         "size_asserts": True,  # they say what layout a library call's result is taken to have
         "alignment_asserts": False,
         "memory_planning": False,
+        "cpp.enable_tiling_heuristics": not strided,
     }
     options = {"config_patches": patches}
     with torch.no_grad(), _generated_code() as programs:

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vipack.engine.capture import CaptureError
+from vipack.engine.capture import CaptureError, collecting_later
 from vipack.engine.noise import LiftedGraph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.rules import Rule
@@ -163,7 +163,7 @@ def assemble(
 
 
 def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.GraphModule:
-    with torch.no_grad():
+    with torch.no_grad(), collecting_later():
         pure = functionalize(function, remove="mutations")
         module: fx.GraphModule = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
     return module

@@ -51,8 +51,12 @@ def prepare(
     seed: int,
     device: Any,
     dtype: torch.dtype | None,
+    checked: Check | None = None,
 ) -> Prepared:
     """
+    Args:
+        checked: what a program of the same model, data and kind of guide was found to be, where there is one.
+
     Raises:
         VipackError: whatever would stop the program from running at all; what else is wrong stands in ``check``.
     """
@@ -84,12 +88,13 @@ def prepare(
         # An automatic guide keeps parameters for every row of a local latent, so it must see them all once.
         program.initialise(rows.full() if automatic and local and rows.indexed else first)
     check_local_latents(program, local, indexed=rows.indexed)
-    enumerates = _sums_out(loss)
-    with seeded(seed):
-        call = rows.extremes(first) if batched else first
-    check = check_program(program, call, _leaves(program, rows, call), enumerates=enumerates, seed=seed)
-    if check.ok:
-        check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
+    check = checked
+    if check is None:
+        with seeded(seed):
+            call = rows.extremes(first) if batched else first
+        check = check_program(program, call, _leaves(program, rows, call), enumerates=_sums_out(loss), seed=seed)
+        if check.ok:
+            check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
     program.parameters.settle()
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(

@@ -16,6 +16,7 @@ from vipack.engine.capture import CaptureError
 from vipack.engine.restarts import RestartsEngine, Start
 from vipack.errors import UsageError
 from vipack.posterior import Posterior
+from vipack.program import Check
 from vipack.training.prepare import Prepared
 from vipack.training.trainer import Plan, Trainer
 
@@ -27,8 +28,8 @@ _DRAWS = 500  # for the ELBO that decides
 class Prepare(Protocol):
     """Makes the program of one start ready."""
 
-    def __call__(self, guide: Any, *, seed: int) -> Prepared:
-        """A program with initial parameters from `seed`."""
+    def __call__(self, guide: Any, *, seed: int, checked: Check) -> Prepared:
+        """A program with initial parameters from `seed`; one like it was `checked`."""
 
 
 def check_restarts(restarts: object, checkpoint: object) -> int:
@@ -50,7 +51,7 @@ def train_restarts(make: Prepare, first: Prepared, guide: Any, plan: Plan, optim
     chosen (``init_loc_fn``), and else wherever their seeds lead.
     """
     scattered = _scattered(guide)
-    others = [make(scattered, seed=(plan.seed + r) % 2**32) for r in range(1, restarts)]
+    others = [make(scattered, seed=(plan.seed + r) % 2**32, checked=first.check) for r in range(1, restarts)]
     trainer = Trainer(first, plan, optim)
     try:
         engine = RestartsEngine(
