@@ -105,8 +105,8 @@ class RestartsEngine:
         if not np.isfinite(recent).any():
             raise NonFiniteStep([], NonFiniteError("the losses of all starts are NaN or infinite"))
         self.publish(int(np.nanargmin(np.where(np.isfinite(recent), recent, np.nan))))
-        made: list[float] = losses[:, self.leader].tolist()
-        return made
+        own: list[float] = losses[:, self.leader].tolist()
+        return own
 
     def rest(self) -> None:
         """See :class:`~vipack.engine.tiers.Engine`."""
