@@ -16,6 +16,9 @@ from vipack.engine.plan import CTYPES, FLOATING, LibraryCall, View
 __all__ = ["SMALL", "Memory", "write_out"]
 
 _MOST = 8192  # multiplications that are written out
+_MOST_OF_VECTORS = 1 << 21  # where they are a vector's at a time
+_LONGEST = 160  # row of a matrix in such loops, whose columns wait on the stack
+_WIDE = 8  # columns that make a vector
 
 
 class Memory(Protocol):
@@ -71,7 +74,10 @@ def _solve(call: LibraryCall, memory: Memory) -> str | None:
     batch, n = math.prod(a.size[:-2]), a.size[-1]
     width = b.size[-1 if left else -2]
     expected = memory.layout(call)
-    if batch * n * n * width > _MOST or expected is None or expected.size != b.size:
+    wide = width >= _WIDE and n <= _LONGEST
+    if batch * n * n * width > (_MOST_OF_VECTORS if wide else 2 * _MOST):
+        return None
+    if expected is None or expected.size != b.size:
         return None
     if any(_one_batch(view) is None for view in (a, b, expected)):
         return None
@@ -81,7 +87,8 @@ def _solve(call: LibraryCall, memory: Memory) -> str | None:
         steps, upper = [(batch_step, column, row) for batch_step, row, column in steps], not upper
     ctype = FLOATING[a.dtype]
     shape = _listed([batch, n, width, str(upper).lower(), *(s for step in steps for s in step)])
-    return f"solve<{ctype}, {shape}>({_listed(memory.pointer(v, ctype) for v in views)});"
+    name = "solve_wide" if wide else "solve"
+    return f"{name}<{ctype}, {shape}>({_listed(memory.pointer(v, ctype) for v in views)});"
 
 
 def _cholesky(call: LibraryCall, memory: Memory) -> str | None:
@@ -90,7 +97,10 @@ def _cholesky(call: LibraryCall, memory: Memory) -> str | None:
     if not _known(a) or a.dtype not in FLOATING or call.keywords.get("upper", False) or expected is None:
         return None
     batch, n = math.prod(a.size[:-2]), a.size[-1]
-    if expected.size != a.size or batch * n**3 > _MOST or any(_one_batch(view) is None for view in (a, expected)):
+    in_columns = expected.stride is not None and expected.stride[-2] == 1 and n <= _LONGEST
+    if expected.size != a.size or batch * n**3 > (_MOST_OF_VECTORS if in_columns else _MOST):
+        return None
+    if any(_one_batch(view) is None for view in (a, expected)):
         return None
     views = (a, memory.result(call, a.dtype))
     memory.result(call, "int32", 1)  # no error: memory is zero at first, and nothing writes here
@@ -230,10 +240,61 @@ inline void solve(const T* a, const T* b, T* x) {
       }
 }
 
+// The same, for some columns of b at a time, a row of which fills V vectors.
+template <typename T, int B, int N, int W, bool Upper, int A0, int A1, int A2, int B0, int B1, int B2, int X0, int X1,
+          int X2>
+inline void solve_wide(const T* a, const T* b, T* x) {
+  using Vec = at::vec::Vectorized<T>;
+  constexpr int one = Vec::size(), V = W < 4 * one ? (W + one - 1) / one : 4, C = V * one;
+  alignas(64) T part[N][C];
+  for (int g = 0; g < B; ++g, a += A0, b += B0, x += X0)
+    for (int first = 0; first < W; first += C) {
+      const int here = std::min(C, W - first);
+      for (int i = 0; i < N; ++i)
+        for (int w = 0; w < C; ++w) part[i][w] = w < here ? b[i * B1 + (first + w) * B2] : T(0);
+      for (int step = 0; step < N; ++step) {
+        const int i = Upper ? N - 1 - step : step;
+        Vec rest[V];
+        for (int v = 0; v < V; ++v) rest[v] = Vec::loadu(part[i] + v * one);
+        for (int j = Upper ? i + 1 : 0; j < (Upper ? N : i); ++j) {
+          const Vec factor(-a[i * A1 + j * A2]);
+          for (int v = 0; v < V; ++v) rest[v] = at::vec::fmadd(factor, Vec::loadu(part[j] + v * one), rest[v]);
+        }
+        const Vec pivot(a[i * A1 + i * A2]);
+        for (int v = 0; v < V; ++v) (rest[v] / pivot).store(part[i] + v * one);
+      }
+      for (int i = 0; i < N; ++i)
+        for (int w = 0; w < here; ++w) x[i * X1 + (first + w) * X2] = part[i][w];
+    }
+}
+
 // The lower factor l of a = l l', for B matrices; NaN where a is not positive definite.
 template <typename T, int B, int N, int A0, int A1, int A2, int L0, int L1, int L2>
 inline void cholesky(const T* a, T* l) {
-  for (int g = 0; g < B; ++g, a += A0, l += L0)
+  for (int g = 0; g < B; ++g, a += A0, l += L0) {
+    if constexpr (L1 == 1 && N > 8) {  // l stands in columns
+      using Vec = at::vec::Vectorized<T>;
+      constexpr int one = Vec::size(), V = (N + one - 1) / one;
+      alignas(64) T column[N][V * one] = {};
+      for (int j = 0; j < N; ++j) {
+        T* const rest = column[j];
+        const int from = j / one;
+        for (int i = j; i < N; ++i) rest[i] = a[i * A1 + j * A2];
+        for (int v = from; v < V; ++v) {
+          Vec sums[4] = {Vec::loadu(rest + v * one), Vec(0), Vec(0), Vec(0)};  // a chain would wait for itself
+          int q = 0;
+          for (; q + 4 <= j; q += 4)
+            for (int p = 0; p < 4; ++p)
+              sums[p] = at::vec::fmadd(Vec(-column[q + p][j]), Vec::loadu(column[q + p] + v * one), sums[p]);
+          for (; q < j; ++q) sums[0] = at::vec::fmadd(Vec(-column[q][j]), Vec::loadu(column[q] + v * one), sums[0]);
+          (sums[0] + sums[1] + (sums[2] + sums[3])).store(rest + v * one);
+        }
+        const T pivot = std::sqrt(rest[j]);
+        for (int i = from * one; i < N; ++i) rest[i] = i < j ? T(0) : i == j ? pivot : rest[i] / pivot;
+        for (int i = 0; i < N; ++i) l[i + j * L2] = rest[i];
+      }
+      continue;
+    }
     for (int i = 0; i < N; ++i)
       for (int j = 0; j < N; ++j) {
         if (j > i) {
@@ -244,6 +305,7 @@ inline void cholesky(const T* a, T* l) {
         for (int q = 0; q < j; ++q) rest -= l[i * L1 + q * L2] * l[j * L1 + q * L2];
         l[i * L1 + j * L2] = i == j ? std::sqrt(rest) : rest / l[j * L1 + j * L2];
       }
+  }
 }
 
 // Sums or products of the first i of N numbers.
