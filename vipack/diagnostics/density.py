@@ -38,7 +38,7 @@ class ManyPoints:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``(N,)``, minus infinity where there is no number, and gradients ``(N, D)``, zero there."""
-        gradients, values = self._evaluated(u)
+        gradients, values = (value.detach() for value in self._evaluated(u))  # a network's weights may ask for gradients
         finite = values.isfinite() & gradients.isfinite().all(-1)
         return torch.where(finite, values, -math.inf), torch.where(finite[:, None], gradients, 0.0)
 

@@ -1,0 +1,30 @@
+"""A log joint density at many points is a number at each and its gradient, and leads back to nothing else."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from vipack.diagnostics.density import ManyPoints
+from vipack.program import Arguments, LogJoint, Program
+
+
+def test_a_network_that_the_model_holds_is_not_remembered_from_point_to_point():
+    network = nn.Linear(2, 3)
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(network(z), 1.0).to_event(1), obs=x)
+
+    x = torch.tensor([0.5, -1.0, 2.0])
+    program = Program(model, model, dtype=torch.float32, device=torch.device("cpu"))
+    points = torch.randn(5, 2)
+    values, gradients = ManyPoints(LogJoint(program, Arguments((x,), {})), points[0])(points)
+    assert not values.requires_grad
+    assert not gradients.requires_grad
+    residual = x - network(points)
+    expected = -0.5 * ((points**2).sum(1) + (residual**2).sum(1) + 5 * torch.log(torch.tensor(2 * torch.pi)))
+    assert torch.allclose(values, expected, atol=1e-5)
+    assert torch.allclose(gradients, -points + residual @ network.weight, atol=1e-5)
