@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 
 from vipack.engine.capture import Graph
 
@@ -181,7 +182,7 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
 
 def _copied(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of the graph that shares its constants."""
-    return fx.GraphModule(module, _copy_graph(module.graph))
+    return _LazyGraphModule(module, _copy_graph(module.graph))
 
 
 def _copy_graph(graph: fx.Graph) -> fx.Graph:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize
+from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.capture import CaptureError, collecting_later
@@ -242,7 +243,7 @@ def _enclosed(
         if node in late and node.op not in ("placeholder", "output"):
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output([copies[end] for end in ends[num_given:]])
-    return fx.GraphModule(shell, graph)
+    return _LazyGraphModule(shell, graph)
 
 
 def _output(module: fx.GraphModule) -> Any:
@@ -305,7 +306,7 @@ def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[T
             copies[node] = inputs[str(node.target)]
         else:
             copies[node] = _number(new, operator.attrgetter(str(node.target))(module))
-    return fx.GraphModule({}, new), constants
+    return _LazyGraphModule({}, new), constants
 
 
 def _number(graph: fx.Graph, value: Tensor) -> fx.Node:
@@ -329,7 +330,7 @@ def _simplified(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
     without_repeats(module.graph)
     module.graph.eliminate_dead_code()
-    return fx.GraphModule({}, module.graph)
+    return _LazyGraphModule({}, module.graph)
 
 
 # Nothing is written in place any more, and nothing is differentiated.
