@@ -38,7 +38,8 @@ class ManyPoints:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``(N,)``, minus infinity where there is no number, and gradients ``(N, D)``, zero there."""
-        gradients, values = (value.detach() for value in self._evaluated(u))  # a network's weights may ask for gradients
+        # Weights of a network that the model holds may ask for gradients.
+        gradients, values = (value.detach() for value in self._evaluated(u))
         finite = values.isfinite() & gradients.isfinite().all(-1)
         return torch.where(finite, values, -math.inf), torch.where(finite[:, None], gradients, 0.0)
 
