@@ -20,8 +20,8 @@ h2 { font-size: 1.35rem; margin: 3rem 0 .5rem; padding-top: 1.25rem; border-top:
 p.lead { color: #6b6b6b; margin-top: 0; }
 p strong { color: #0072B2; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .84rem; }
-th, td { text-align: right; padding: .3rem .45rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
+table { border-collapse: collapse; font-size: .8rem; }
+th, td { text-align: right; padding: .3rem .34rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
 .text { text-align: left; }
 .text:first-child { white-space: nowrap; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
