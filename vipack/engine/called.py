@@ -63,9 +63,12 @@ class CalledStep:
                 for coming, feed in zip(self._coming, feeds, strict=True):
                     coming[:number].copy_(feed[part])
                 self._counter.zero_()
-                for _ in range(number):
-                    self._take()
-                losses[part] = self._losses[:number].cpu().numpy()
+                try:
+                    for _ in range(number):
+                        self._take()
+                    losses[part] = self._losses[:number].cpu().numpy()  # what failed on a GPU says so here
+                except RuntimeError as error:
+                    raise NativeError(" ".join(str(error).split())) from error
                 if self._spec.copies is None and not np.isfinite(losses[part]).all():
                     return first + 1 + int(np.flatnonzero(~np.isfinite(losses[part]))[0])
         return len(losses)
