@@ -90,3 +90,21 @@ def test_the_rows_of_a_plate_are_lifted():
     kinds = {draw.dtype for draw in lifted.draws}
     assert kinds == {torch.float32, torch.int64}
     assert any(sorted(value.tolist()) == [0, 1, 2, 3] for value in draws if value.dtype == torch.int64)
+
+
+def test_normals_drawn_together_are_one_vector_cut_in_order():
+    found = captured(normal, AutoNormal, Y)
+    lifted = lift_draws(found.graph)
+    (draw,) = lifted.together().draws
+    vector = draw()
+    assert (draw.shape, tuple(vector.shape), vector.dtype) == ((4,), (4,), torch.float32)
+    inputs = [found.program.parameters.unconstrained[n].detach() for n in found.graph.layout.names]
+    inputs += leaves_of(found.batch)[0]
+    apart = lifted.module(vector[0], vector[1:4], *inputs)
+    for one, other in zip(lifted.together().module(vector, *inputs), apart, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_draws_of_other_kinds_stay_apart():
+    lifted = lift_draws(captured(subsampled, AutoNormal, Y).graph)
+    assert lifted.together() is lifted

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -78,11 +78,13 @@ class LiftedGraph:
                 part = nodes.call_function(aten.slice.Tensor, (whole, 0, start, start + size))
                 new = nodes.call_function(aten.reshape.default, (part, list(draw.shape)))
                 old.replace_all_uses_with(new)
+        dtype, device = self.draws[0].dtype, placeholders[0].meta["val"].device
         for old in placeholders:
             nodes.erase_node(old)
         module.recompile()
-        first = self.draws[0]
-        return LiftedGraph(module, (replace(first, shape=(sum(sizes),)),), self.random_inside)
+        alone = fx.Graph()
+        alone.output(alone.call_function(aten.randn.default, ([sum(sizes)],), {"dtype": dtype, "device": device}))
+        return LiftedGraph(module, (Draw(_LazyGraphModule({}, alone), (sum(sizes),), dtype, True),), self.random_inside)
 
 
 def lift_draws(graph: Graph) -> LiftedGraph:

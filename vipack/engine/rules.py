@@ -95,7 +95,8 @@ def _debiased(beta: float, done: int, number: int) -> np.ndarray:
     """``1 - beta**t`` for the next steps t; powers that rounding makes nothing of are not taken."""
     made = np.ones(number)
     if beta > 0:
-        needed = min(number, max(0, math.ceil(_FORGOTTEN / -math.log(beta)) - done))
+        last = math.inf if beta >= 1 else math.ceil(_FORGOTTEN / -math.log(beta))
+        needed = int(min(number, max(0, last - done)))
         made[:needed] -= beta ** (done + 1.0 + np.arange(needed))
     return made
 

@@ -75,7 +75,7 @@ def _solve(call: LibraryCall, memory: Memory) -> str | None:
     width = b.size[-1 if left else -2]
     expected = memory.layout(call)
     wide = width >= _WIDE and n <= _LONGEST
-    if batch * n * n * width > (_MOST_OF_VECTORS if wide else 2 * _MOST):
+    if batch * n * n * width > (_MOST_OF_VECTORS if wide else 2 * _MOST):  # half of a are zeros
         return None
     if expected is None or expected.size != b.size:
         return None
