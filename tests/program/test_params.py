@@ -184,6 +184,21 @@ def test_the_users_module_is_left_as_it_was(name):
     assert not all(torch.equal(v, w) for v, w in zip(fit.params.values(), vi_start(guide), strict=True))
 
 
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_network_of_another_type_than_the_data_is_trained_in_the_datas_type(name):
+    """So is one elsewhere than the data, as on the host where they are on a GPU."""
+    network, guide = GUIDES[name]()
+    before = copy.deepcopy(network.state_dict())
+    fit = vi.fit(latent_model, guide, **{**OPTIONS, "data": X.double()})
+    assert {value.dtype for value in fit.params.values()} == {torch.float64}
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert {value.dtype for value in network.state_dict().values()} <= {torch.float32, torch.int64}
+    if len(before):
+        doubled, guide = GUIDES[name]()
+        expected = vi.fit(latent_model, (doubled.double(), guide)[1], **{**OPTIONS, "data": X.double()})
+        assert fit.losses.tolist() == expected.losses.tolist()
+
+
 def vi_start(guide):
     return vi.fit(latent_model, guide, **{**OPTIONS, "steps": 0}).params.values()
 

@@ -8,7 +8,6 @@ lent to `pyro.param`, to PyroModules and to the modules that `pyro.module` regis
 from __future__ import annotations
 
 import contextlib
-import gc
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from vipack.errors import CheckpointError
+from vipack.program.lending import LateLoans, all_modules, refresh_flat_weights
 
 __all__ = ["BASELINE", "Parameters"]
 
@@ -100,7 +100,7 @@ class Parameters:
                 stack.enter_context(self._recording())
             if not training:
                 stack.enter_context(_evaluation_mode(self._modules))
-            stack.enter_context(_ParamMessenger(self, answers))
+            stack.enter_context(_ParamMessenger(self, answers, stack.enter_context(LateLoans())))
             yield
             if values is None and training:
                 self._keep_baselines()
@@ -262,11 +262,8 @@ class Parameters:
         owners = {id(part): part for module in self._modules for part in module.modules()}
         held = {id(parameter) for owner in owners.values() for parameter in owner._parameters.values()}
         if not held.issuperset(self._theirs):
-            # Any module in the process may own one: pyro.module names a parameter but does not say where it lives, and
-            # `encoder.weight` may be read without the encoder being called.
-            for candidate in gc.get_objects():
-                if issubclass(type(candidate), nn.Module) and "_parameters" in candidate.__dict__:
-                    owners[id(candidate)] = candidate
+            # Any module in the process may own one: `encoder.weight` may be read without the encoder being called.
+            owners |= {id(module): module for module in all_modules()}
         self._slots = [
             (module, attribute, self._adopted[id(parameter)][1])
             for module in owners.values()
@@ -289,13 +286,13 @@ class Parameters:
         buffers = [(module._buffers, attribute, key) for module, attribute, key in self._buffer_slots()]
         own_weights = [table[attribute] for table, attribute, _ in slots]
         own_buffers = [table[attribute] for table, attribute, _ in buffers]
-        recurrent = [m for m in {id(m): m for m, _, _ in self._slots}.values() if hasattr(m, "_flat_weights_names")]
+        lent_to = list({id(module): module for module, _, _ in self._slots}.values())
         try:
             for weights, attribute, name in slots:
                 weights[attribute] = values[name]  # type: ignore[assignment]
             for table, attribute, key in buffers:
                 table[attribute] = held[key]
-            _refresh_flat_weights(recurrent)
+            refresh_flat_weights(lent_to)
             yield
         finally:
             for (weights, attribute, _), weight in zip(slots, own_weights, strict=True):
@@ -304,16 +301,17 @@ class Parameters:
                 held[key] = table[attribute]  # type: ignore[assignment]  # a module may have put a new one
                 table[attribute] = buffer
             self._withdraw()
-            _refresh_flat_weights(recurrent)
+            refresh_flat_weights(lent_to)
 
 
 class _ParamMessenger(Messenger):  # type: ignore[misc]
     """Answers `param` messages from `values`; what the program declares for the first time is adopted."""
 
-    def __init__(self, parameters: Parameters, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Parameters, values: Mapping[str, Tensor], loans: LateLoans) -> None:
         super().__init__()
         self._parameters = parameters
         self._values = values
+        self._loans = loans
 
     def _pyro_param(self, msg: dict[str, Any]) -> None:
         value = self._values.get(msg["name"])
@@ -328,8 +326,10 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         store = pyro.get_param_store()
         constraint = store._constraints.get(name, constraints.real)
         own = self._parameters._adopt(name, msg["value"], constraint)
-        # A PyroModule takes what the store holds for its own, which must not happen to one of the user's.
-        if not isinstance(msg["value"].unconstrained(), nn.Parameter):
+        first = msg["value"].unconstrained()
+        if isinstance(first, nn.Parameter):
+            self._loans.lend(first, own)
+        else:  # a PyroModule takes what the store holds for its own, which must not happen to one of the user's
             store._params[name], store._param_to_name[own] = own, name
         msg["value"] = _constrain(own, constraint)
 
@@ -348,13 +348,6 @@ def _same_shape(name: str, saved: Tensor, own: Tensor) -> Tensor:
             "the file belongs to another model, guide or data set."
         )
     return saved.to(own)
-
-
-def _refresh_flat_weights(modules: list[nn.Module]) -> None:
-    # nn.RNN and its kin keep a second list of their weights, which swapping `_parameters` does not reach.
-    for module in modules:
-        names: list[str] = module._flat_weights_names  # type: ignore[assignment]
-        module._flat_weights = [module._parameters.get(name) for name in names]  # type: ignore[assignment]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,63 @@
+"""Putting a fit's own tensors where modules keep their parameters, for a time."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["LateLoans", "all_modules", "refresh_flat_weights"]
+
+
+def all_modules() -> Iterator[nn.Module]:
+    """Every module of the process: ``pyro.module`` names a parameter but does not say where it lives."""
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), nn.Module) and "_parameters" in candidate.__dict__:
+            yield candidate
+
+
+class LateLoans:
+    """Lends modules the parameters that a program declares while it runs, until the block ends.
+
+    A module's own will do for that run unless they are of another type or elsewhere than the data, which the fit's never are.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[int, list[tuple[nn.Module, str]]] = {}
+        self._given: list[tuple[nn.Module, str, Tensor | None]] = []
+
+    def __enter__(self) -> LateLoans:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for module, attribute, theirs in self._given:
+            module._parameters[attribute] = theirs  # type: ignore[assignment]
+        refresh_flat_weights(module for module, _, _ in self._given)
+        self._given, self._slots = [], {}
+
+    def lend(self, theirs: nn.Parameter, own: nn.Parameter) -> None:
+        """Let `own` stand where `theirs` does, where that is needed."""
+        if theirs.dtype == own.dtype and theirs.device == own.device:
+            return
+        if id(theirs) not in self._slots:
+            self._look()
+        for module, attribute in self._slots.get(id(theirs), ()):
+            self._given.append((module, attribute, theirs))
+            module._parameters[attribute] = own
+        refresh_flat_weights(module for module, _ in self._slots.get(id(theirs), ()))
+
+    def _look(self) -> None:
+        self._slots = {}
+        for module in all_modules():
+            for attribute, parameter in module._parameters.items():
+                self._slots.setdefault(id(parameter), []).append((module, attribute))
+
+
+def refresh_flat_weights(modules: Iterable[nn.Module]) -> None:
+    """nn.RNN and its kin keep a second list of their weights, which a change of ``_parameters`` does not reach."""
+    for module in modules:
+        if hasattr(module, "_flat_weights_names"):
+            names: list[str] = module._flat_weights_names  # type: ignore[assignment]
+            module._flat_weights = [module._parameters.get(name) for name in names]  # type: ignore[assignment]
