@@ -95,8 +95,8 @@ def alternating_masks(dim: int, num_layers: int, like: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(dim)
     rows = []
     for _ in range((num_layers + 1) // 2):
-        first = torch.zeros(dim)
-        first[torch.randperm(dim, generator=generator)[: dim // 2]] = 1
+        first = torch.zeros(dim, device="cpu")  # where the generator is, whatever the default device
+        first[torch.randperm(dim, generator=generator, device="cpu")[: dim // 2]] = 1
         rows += [first, 1 - first if dim > 1 else first]
     return torch.stack(rows[:num_layers]).to(like)
 
