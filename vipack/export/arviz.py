@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import warnings
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import numpy as np
 
 from vipack.errors import UsageError
 from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
+from vipack.version import __version__
 
 if TYPE_CHECKING:
     from vipack.posterior import Posterior
@@ -76,7 +76,7 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
     groups["constant_data"] = _constants(posterior, left_out)
     attributes = {
         "inference_library": "vipack",
-        "inference_library_version": importlib.metadata.version("vipack"),
+        "inference_library_version": __version__,
         "guide": posterior.guide_name,
     }
     if left_out:

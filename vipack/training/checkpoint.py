@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import pickle
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from vipack.errors import CheckpointError, UsageError, VipackError
+from vipack.version import __version__
 
 __all__ = ["Checkpoint", "checkpoint_of", "clean_temporaries", "read_file", "unharmed", "write_file"]
 
@@ -156,7 +156,7 @@ def _versions() -> dict[str, str]:
     import pyro
 
     return {
-        "vipack": importlib.metadata.version("vipack"),
+        "vipack": __version__,
         "torch": str(torch.__version__),
         "pyro": str(pyro.__version__),
     }
