@@ -77,6 +77,7 @@ TORCH = {
     "Adam class": lambda: torch.optim.Adam,
     "AdamW partial": lambda: partial(torch.optim.AdamW, lr=0.05, weight_decay=0.1),
     "SGD partial with momentum": lambda: partial(torch.optim.SGD, lr=1e-3, momentum=0.9, nesterov=True),
+    "SGD partial": lambda: partial(torch.optim.SGD, lr=1e-3),
     "RMSprop partial": lambda: partial(torch.optim.RMSprop, lr=0.01),
     "clipped by a hook": lambda: clipped_by_hook,
     "ExponentialLR": lambda: with_schedule(partial(ExponentialLR, gamma=0.8)),
@@ -174,6 +175,13 @@ def test_a_saved_state_goes_on_bit_for_bit(name, tmp_path):
     second.resume(10 - second.steps)
     assert second.losses.tolist() == straight.losses.tolist()
     assert all(torch.equal(value, straight.params[key]) for key, value in second.params.items())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_run_moves_up_with_every_optimizer_whatever_state_it_keeps(name):
+    fit, eager = (fitted(ALL[name](), steps=20, engine=tier) for tier in ("traced", "eager"))
+    assert fit.engine.steps["eager"] <= 2, fit.engine.reason
+    assert fit.losses == pytest.approx(eager.losses, rel=1e-4)
 
 
 def stop_now(progress):

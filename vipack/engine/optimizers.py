@@ -140,7 +140,7 @@ class PyroOptimizer(FitOptimizer):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`FitOptimizer`."""
         self._optim.optim_objs, self._optim.grad_clip = {}, {}
-        self._optim.set_state(dict(state["state"]))
+        self._optim.set_state(_plain(state["state"]))  # a copy, or steps would change what was saved
 
     def has_stepped(self) -> bool:
         """See :class:`FitOptimizer`."""
@@ -176,6 +176,7 @@ class TorchOptimizer(FitOptimizer):
         self._optimizer: Optimizer | None = None
         self._scheduler: LRScheduler | ReduceLROnPlateau | None = None
         self._held: set[Tensor] = set()
+        self._stepped = False  # some, such as SGD without momentum, keep no state that would say so
 
     def update(self, params: set[Tensor]) -> None:
         """See :class:`FitOptimizer`."""
@@ -183,6 +184,7 @@ class TorchOptimizer(FitOptimizer):
         for parameter in self._held - params:  # not used in this step: leave it, and its moments, as they are
             parameter.grad = None
         self._run(optimizer.step)
+        self._stepped = True
         if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(self.loss)
         elif self._scheduler is not None:
@@ -190,7 +192,7 @@ class TorchOptimizer(FitOptimizer):
 
     def has_stepped(self) -> bool:
         """See :class:`FitOptimizer`."""
-        return bool(self._ready().state)
+        return self._stepped or bool(self._ready().state)
 
     def cool(self, step: int, num_steps: int) -> bool:
         """See :class:`FitOptimizer`."""
@@ -217,12 +219,18 @@ class TorchOptimizer(FitOptimizer):
         """See :class:`FitOptimizer`."""
         optimizer = self._ready()
         scheduler = self._scheduler.state_dict() if self._scheduler is not None else {}
-        return {"kind": "torch", "state": _plain(optimizer.state_dict()), "scheduler": _plain(scheduler)}
+        return {
+            "kind": "torch",
+            "state": _plain(optimizer.state_dict()),
+            "scheduler": _plain(scheduler),
+            "stepped": self._stepped,
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`FitOptimizer`."""
         optimizer = self._ready()
-        optimizer.load_state_dict(dict(state["state"]))
+        optimizer.load_state_dict(_plain(state["state"]))  # a copy, or steps would change what was saved
+        self._stepped = state.get("stepped", False)
         if self._scheduler is not None:
             self._scheduler.load_state_dict(dict(state["scheduler"]))
 
