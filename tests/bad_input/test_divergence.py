@@ -100,6 +100,14 @@ def test_the_best_finite_state_is_kept(model, words, validate, engine):
     assert torch.equal(torch.tensor(fit.losses[:100]), torch.tensor(before.losses))
 
 
+@pytest.mark.parametrize("num_steps", [1, 7])
+def test_every_loss_is_told_once_wherever_a_call_of_the_engine_ends(num_steps):
+    ends = {"callbacks": vi.Every(num_steps, lambda progress: None), "optim": ADAM}
+    found, expected = (diverged(cliff, narrow, 400, engine=tier, **ends) for tier in ("traced", "eager"))
+    assert len(found.losses) == len(expected.losses) == found.steps
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+
+
 @pytest.mark.parametrize("validate", [True, False], ids=["validating", "not validating"])
 def test_a_huge_learning_rate_goes_back_to_the_start(validate):
     with pyro.validation_enabled(validate):

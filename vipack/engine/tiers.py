@@ -378,8 +378,8 @@ class TieredEngine:
         try:
             again = self._eager_steps(batches, 1 + behind)
             return kept + (again if finite else again[behind:])
-        except NonFiniteStep as error:
-            raise NonFiniteStep(kept + error.losses, error.cause) from error.cause
+        except NonFiniteStep as error:  # without finite losses, the first step is one that was told of before
+            raise NonFiniteStep(kept + error.losses[0 if finite else behind :], error.cause) from error.cause
 
 
 def _apart(before: Snapshot, expected: Snapshot, found: Snapshot) -> bool:
