@@ -8,7 +8,9 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 from torch.distributions import constraints
 
+import vipack as vi
 from tests.engine.steps import captured
+from vipack.engine import step
 from vipack.engine.capture import leaves_of
 from vipack.engine.noise import lift_draws
 
@@ -108,3 +110,19 @@ def test_normals_drawn_together_are_one_vector_cut_in_order():
 def test_draws_of_other_kinds_stay_apart():
     lifted = lift_draws(captured(subsampled, AutoNormal, Y).graph)
     assert lifted.together() is lifted
+
+
+def test_putting_a_step_together_draws_nothing_though_a_tracer_may_run_operators(monkeypatch):
+    """On a GPU torch 2.11 runs those whose results it cannot foresee, as a gradient of a Gamma's."""
+    trace = step.make_fx
+
+    def drawing(*args, **options):
+        torch.rand(3)
+        return trace(*args, **options)
+
+    def losses():
+        return vi.fit(rated, rated_guide, data=Y, steps=8, engine="traced").losses.tolist()
+
+    expected = losses()
+    monkeypatch.setattr(step, "make_fx", drawing)
+    assert losses() == expected

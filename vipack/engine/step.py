@@ -17,7 +17,7 @@ from vipack.engine.capture import CaptureError, collecting_later
 from vipack.engine.noise import LiftedGraph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.rules import Rule
-from vipack.program import Parameters
+from vipack.program import Parameters, TorchState
 
 __all__ = ["Feed", "StepGraph", "Unit", "assemble"]
 
@@ -164,9 +164,12 @@ def assemble(
 
 
 def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.GraphModule:
+    # A tracer that does not know the shape of what an operator gives runs it, random ones too.
+    generators = TorchState.current()
     with torch.no_grad(), collecting_later():
         pure = functionalize(function, remove="mutations")
         module: fx.GraphModule = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+    generators.install()
     return module
 
 
