@@ -65,20 +65,27 @@ def gpu(monkeypatch):
 
     class Graph:
         replays = 0
+        steps = 0
 
         def replay(self):
             Graph.replays += 1
-            held.step._step()
+            for _ in range(self.steps):
+                held.step._step()
+
+        def pool(self):
+            return "a pool"
 
     class Stream:
         def wait_stream(self, other):
             pass
 
-    held = types.SimpleNamespace(step=None, fails=False, graph=Graph)
+    held = types.SimpleNamespace(step=None, fails=False, graph=Graph, taken=0)
 
     @contextlib.contextmanager
-    def graph(recording):
+    def graph(recording, pool=None):
+        before = held.taken
         yield
+        recording.steps = held.taken - before
         if held.fails:
             raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -94,7 +101,12 @@ def gpu(monkeypatch):
 def test_recording_leaves_inputs_and_generator_as_they_were_and_says_if_it_failed(fails, gpu):
     gpu.fails = fails
     values, rates = inputs(), torch.full((30, 1), 0.5)
-    gpu.step = called = CalledStep(step, SPEC, values)
+
+    def counted(*values):
+        gpu.taken += 1
+        return step(*values)
+
+    gpu.step = called = CalledStep(counted, SPEC, values)
     torch.manual_seed(3)
     before = torch.get_rng_state()
     called._record()
@@ -104,4 +116,4 @@ def test_recording_leaves_inputs_and_generator_as_they_were_and_says_if_it_faile
     losses = np.empty(30)
     called([rates], losses)
     assert np.allclose(losses, walked(rates), rtol=1e-4, atol=1e-5)
-    assert gpu.graph.replays == (0 if fails else 30)
+    assert gpu.graph.replays == (0 if fails else 1 + 14)  # sixteen steps together, and the rest one by one

@@ -19,6 +19,7 @@ __all__ = ["CalledStep", "load_artifact"]
 Step = Callable[..., Sequence[Tensor]]
 
 _MOST_AHEAD, _BYTES_AHEAD = 1_024, 64_000_000  # steps whose inputs are laid out before the first of them
+_TOGETHER = 16  # steps of one recording: launching it costs the host as much as a small step costs the GPU
 _WARM = 3  # calls before a recording, in which libraries choose their kernels and take their memory
 
 
@@ -50,6 +51,7 @@ class CalledStep:
         self._losses = torch.zeros((self._ahead, *lead), dtype=kind, device=device)
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
         self._take: Callable[[], None] = self._step
+        self._take_several: Callable[[], None] = self._step_several
         self.note = ""
         if device.type == "cuda":
             self._record()
@@ -64,7 +66,9 @@ class CalledStep:
                     coming[:number].copy_(feed[part])
                 self._counter.zero_()
                 try:
-                    for _ in range(number):
+                    for _ in range(number // _TOGETHER):
+                        self._take_several()
+                    for _ in range(number % _TOGETHER):
                         self._take()
                     losses[part] = self._losses[:number].cpu().numpy()  # what failed on a GPU says so here
                 except RuntimeError as error:
@@ -82,8 +86,12 @@ class CalledStep:
         self._losses.index_copy_(0, self._counter, loss.to(self._losses.dtype).unsqueeze(0))
         self._counter += 1
 
+    def _step_several(self) -> None:
+        for _ in range(_TOGETHER):
+            self._step()
+
     def _record(self) -> None:
-        """Let a step be the replay of a CUDA graph, if that can be had."""
+        """Let a step be the replay of a CUDA graph, if that can be had, and several steps that of another."""
         before, generators = [value.clone() for value in self._inputs], TorchState.current()
         try:
             side = torch.cuda.Stream()
@@ -92,10 +100,12 @@ class CalledStep:
                 for _ in range(_WARM):
                     self._step()
             torch.cuda.current_stream().wait_stream(side)
-            recording = torch.cuda.CUDAGraph()
-            with torch.no_grad(), torch.cuda.graph(recording):
+            one, several = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+            with torch.no_grad(), torch.cuda.graph(one):
                 self._step()
-            self._take = recording.replay
+            with torch.no_grad(), torch.cuda.graph(several, pool=one.pool()):
+                self._step_several()
+            self._take, self._take_several = one.replay, several.replay
         except RuntimeError as error:  # an operator that waits for the host, as the check of a factor does
             self.note = f"launched kernel by kernel, since it cannot be recorded: {' '.join(str(error).split())[:150]}"
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,6 +18,7 @@ from vipack.engine.called import CalledStep, load_artifact
 from vipack.engine.capture import Graph, leaves_of
 from vipack.engine.compiler import Request
 from vipack.engine.driver import DriverSpec
+from vipack.engine.factor_checks import told_by_the_loss
 from vipack.engine.interpreter.build import KERNELS
 from vipack.engine.interpreter.step import InterpretedStep
 from vipack.engine.interpreter.translate import translate
@@ -115,6 +117,8 @@ class GraphRunner:
         self._dtype, self.device = parameters.dtype, parameters.device
         started = time.perf_counter()
         lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
+        if self.device.type != "cpu":
+            lifted = dataclasses.replace(lifted, module=told_by_the_loss(lifted.module))
         leaves, _ = leaves_of(batch)
         indexed = batch.indices is not None
         data = leaves[:-1] if indexed else leaves

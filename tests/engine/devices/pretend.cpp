@@ -66,6 +66,10 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                   op.schema().name(), " got one of shape ", t.sizes(), " on the cpu");
     };
     if (value.isTensor()) look(value.toTensor());
+    if (value.isGenerator() && value.toGenerator().defined()) {
+      TORCH_CHECK(value.toGenerator().device().type() == PRETEND, "Expected a 'pretend' device type for generator but ",
+                  "found 'cpu'");
+    }
     if (value.isTensorList()) for (const at::Tensor& t : value.toTensorVector()) look(t);
   }
   at::native::cpu_fallback(op, stack);

@@ -1,6 +1,7 @@
 """Runs of programs on the host and on a device: ``python -m tests.engine.devices.runs DEVICE OUT PART ...``.
 
-DEVICE is "cuda", or the compiled pretend device; a PART is "tiers", "journey" or "ladder". Results are written as JSON.
+DEVICE is "cuda", or the compiled pretend device; a PART is "journey", "ladder" or "tiers", the last also as
+"tiers=CASE;CASE" for some programs only. Results are written as JSON; a run that raised leaves its traceback there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import functools
 import itertools
 import json
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -29,6 +31,7 @@ Y = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12])
 SIGMA = torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
 X = torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
 CLASS = (X.sum(1) > 0).float()
+SLOW_SGD = functools.partial(torch.optim.SGD, lr=3e-3)
 HELD = torch.ones(8)
 
 
@@ -72,13 +75,13 @@ class Networks(nn.Module):
         self.decoder = nn.Linear(2, 3)
 
     def model(self, x):
-        pyro.module("networks", self)
+        pyro.module("decoder", self.decoder)
         with pyro.plate("rows", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
 
     def guide(self, x):
-        pyro.module("networks", self)
+        pyro.module("encoder", self.encoder)
         with pyro.plate("rows", len(x)):
             out = self.encoder(x)
             pyro.sample("z", dist.Normal(out[:, :2], out[:, 2:].exp()).to_event(1))
@@ -87,6 +90,28 @@ class Networks(nn.Module):
 def holds(y):
     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
     pyro.sample("y", dist.Normal(mu, HELD).to_event(1), obs=y)
+
+
+def crosses_over(y):
+    """A covariance that stops being one as its parameter grows past 1."""
+    rho = pyro.param("rho", torch.tensor(0.9))
+    covariance = torch.eye(2) + rho * (1 - torch.eye(2))
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.MultivariateNormal(z.expand(2), covariance_matrix=covariance), obs=y)
+
+
+def diverged(tier, device):
+    """What is said of a factor that fails in the middle of a run, when steps are no longer taken eagerly."""
+    fixed = {"y": torch.tensor([3.0, 3.0])}
+    fitted = vi.fit(
+        crosses_over, AutoNormal, data={}, fixed=fixed, engine=tier, device=device, steps=40, optim=SLOW_SGD
+    )
+    return {
+        "losses": fitted.losses.tolist(),
+        "tier": ", ".join(fitted.engine.steps),
+        "reason": str(fitted.stopped),
+        "devices": [],
+    }
 
 
 def fit(model, guide, data, tier, device, **options):
@@ -154,6 +179,10 @@ def journey(device, folder):
     }
 
 
+def ladder(device):
+    return {"verdict": vi.fit(normal, data=(X[:30, 0],), seed=0, device=device).diagnose().verdict.name}
+
+
 def refused(device):
     try:
         vi.fit(holds, AutoNormal, data=(Y,), steps=2, device=device)
@@ -162,13 +191,23 @@ def refused(device):
     return ""
 
 
-def every_tier(device, tiers):
+def every_tier(places, tiers, wanted):
     made = {}
-    for where, tier in itertools.product(("cpu", device), tiers):
-        runs = {name: functools.partial(fit, *case[:3], tier, where, **case[3]) for name, case in cases().items()}
-        runs["SVI"] = functools.partial(svi, tier, where)
-        made[f"{'host' if where == 'cpu' else 'device'} {tier}"] = {name: run() for name, run in runs.items()}
+    for place, tier in itertools.product(places, tiers):
+        runs = {name: functools.partial(fit, *case[:3], tier, place, **case[3]) for name, case in cases().items()}
+        runs["SVI"] = functools.partial(svi, tier, place)
+        runs["failing factor"] = functools.partial(diverged, tier, place)
+        made[f"{'host' if place == 'cpu' else 'device'} {tier}"] = {
+            name: attempt(run) for name, run in runs.items() if not wanted or name in wanted
+        }
     return made
+
+
+def attempt(run):
+    try:
+        return run()
+    except Exception:  # the other runs shall tell their story too
+        return {"losses": [], "tier": "", "reason": traceback.format_exc()[-3_000:], "devices": []}
 
 
 def main(device, out, *parts):
@@ -179,13 +218,16 @@ def main(device, out, *parts):
         device = "pretend"
     warnings.simplefilter("ignore")
     made = {}
-    if "tiers" in parts:
-        made = every_tier(device, ("eager", "traced", "interpreted", "compiled")[: 4 if device == "cuda" else 3])
-        made["refused"] = refused(device)
+    tiers = ("eager", "traced", "interpreted", "compiled")
+    for part in parts:
+        if part.startswith("tiers"):
+            wanted = part.partition("=")[2].split(";") if "=" in part else []
+            made |= every_tier(*(((device,), tiers) if device == "cuda" else (("cpu", device), tiers[:3])), wanted)
+            made["refused"] = refused(device)
     if "journey" in parts:
-        made["journey"] = journey(device, Path(out).parent)
+        made["journey"] = attempt(functools.partial(journey, device, Path(out).parent))
     if "ladder" in parts:
-        made["ladder"] = vi.fit(normal, data=(X[:30, 0],), seed=0, device=device).diagnose().verdict.name
+        made["ladder"] = attempt(functools.partial(ladder, device))
     Path(out).write_text(json.dumps(made))
 
 
