@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_problems import NAMES
+from benchmarks.engine_problems.placement import device_name
 from benchmarks.engine_problems.runs import PARTS
 from benchmarks.engine_problems.table import auto_table, plain_table, steps_table
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--problems", default="", help="only those whose names hold one of these, by semicolons")
     parser.add_argument("--methods", default="", help="only those whose names hold one of these, by commas")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", default="cpu", help="of the part steps: cpu (default) or cuda")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="a turn of one method")
     parser.add_argument("--root", type=Path, help="folder with images/mnist_static_bin.npz; made-up images without it")
@@ -39,10 +41,12 @@ def main() -> int:
     results["machine"] = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}"
     for part in parts:
         if part == "steps":
-            for threads in options.threads:
-                found = results.setdefault(f"steps, {threads} thread(s)", {})
-                found |= {name: _steps(name, threads, options) for name in _wanted(options)}
-                print(steps_table(found, threads))
+            for threads in options.threads if options.device == "cpu" else [1]:
+                where = f"{threads} thread(s)" if options.device == "cpu" else device_name(options.device)
+                found = results.setdefault(f"steps, {where}", {})
+                for name in _wanted(options):
+                    found[name] = _steps(name, threads, options)
+                    print(steps_table({name: found[name]}, where), flush=True)
         else:
             results[part] = _child("benchmarks.engine_problems.runs", part)
             print(auto_table(results[part]) if part == "auto" else plain_table(part, results[part]))
@@ -60,6 +64,7 @@ def _wanted(options: argparse.Namespace) -> list[str]:
 def _steps(name: str, threads: int, options: argparse.Namespace) -> Any:
     print(f"{name}, {threads} thread(s)", file=sys.stderr)
     arguments = [name, "--threads", threads, "--rounds", options.rounds, "--seconds", options.seconds]
+    arguments += ["--device", options.device]
     arguments += ["--methods", options.methods] if options.methods else []
     arguments += ["--root", options.root] if options.root else []
     return _child("benchmarks.engine_problems.measure", *arguments)

@@ -17,12 +17,17 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("problem")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="that one turn of one method takes")
     parser.add_argument("--methods", default="", help="only those whose names hold one of these, by commas")
     parser.add_argument("--root", type=Path)
     options = parser.parse_args()
-    _pin(options.threads)
+    if options.device == "cpu":
+        _pin(options.threads)
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    else:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the card is shared with torch
     print(json.dumps(_measure(options)))
     return 0
 
@@ -40,14 +45,22 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(options.threads)
+    if options.device == "cpu":
+        torch.set_num_threads(options.threads)
+    else:
+        torch.set_float32_matmul_precision("high")  # products in TF32 for all alike: JAX takes no other by default
     wanted = [w for w in options.methods.split(",") if w]
     makers = {n: m for n, m in _methods(options).items() if not wanted or any(w in n for w in wanted)}
     runs, found = {}, {}
     for name, make in makers.items():
         started = time.perf_counter()
-        run = make()
-        run(2)
+        try:
+            run = make()
+            run(2)
+        except Exception as error:  # a method that is not to be had here does not cost the others their figures
+            found[name] = {"reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            print(f"  {name}: {found[name]['reason']}", file=sys.stderr)
+            continue
         found[name] = {"setup": time.perf_counter() - started}
         steps = _calibrated(run, options.seconds)
         run(steps)  # scans are compiled anew for each length
@@ -70,10 +83,10 @@ def _methods(options: argparse.Namespace) -> Any:
     if options.problem.startswith("VAE"):
         from benchmarks.engine_problems import vae
 
-        return vae.methods(vae.images(options.root), int(options.problem.rsplit(" ", 1)[1]))
+        return vae.methods(vae.images(options.root), int(options.problem.rsplit(" ", 1)[1]), options.device)
     from benchmarks.engine_problems import methods
 
-    return methods.methods(problems()[options.problem])
+    return methods.methods(problems()[options.problem], options.device)
 
 
 def _calibrated(run: Any, seconds: float) -> int:

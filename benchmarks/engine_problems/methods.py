@@ -12,6 +12,7 @@ from pyro.infer import SVI as PyroSVI
 from pyro.infer import JitTrace_ELBO
 
 import vipack as vi
+from benchmarks.engine_problems.placement import default_type, finish
 from benchmarks.engine_problems.problem import LEARNING_RATE, Problem
 
 __all__ = ["Run", "methods"]
@@ -19,67 +20,74 @@ __all__ = ["Run", "methods"]
 Run = Callable[[int], None]  # takes so many steps
 
 
-def methods(
-    problem: Problem, tiers: tuple[str, ...] = ("compiled", "interpreted", "traced")
-) -> dict[str, Callable[[], Run]]:
+def methods(problem: Problem, device: str = "cpu") -> dict[str, Callable[[], Run]]:
     """Name -> what sets it up, compiles it and returns the stepper."""
-    found: dict[str, Callable[[], Run]] = {f"vipack {tier}": _tier(problem, tier) for tier in tiers}
-    found["vipack SVI.step"] = lambda: _stepwise(problem)
-    found["Pyro SVI"] = lambda: _pyro(problem, jit=False)
+    tiers = ("compiled", "interpreted", "traced")
+    found: dict[str, Callable[[], Run]] = {f"vipack {tier}": _tier(problem, tier, device) for tier in tiers}
+    found["vipack SVI.step"] = lambda: _stepwise(problem, device)
+    found["Pyro SVI"] = lambda: _pyro(problem, device, jit=False)
     if problem.jit:
-        found["Pyro JitTrace_ELBO"] = lambda: _pyro(problem, jit=True)
+        found["Pyro JitTrace_ELBO"] = lambda: _pyro(problem, device, jit=True)
     found["NumPyro scan"] = lambda: _numpyro(problem)
     return found
 
 
-def _tier(problem: Problem, tier: str) -> Callable[[], Run]:
+def _tier(problem: Problem, tier: str, device: str) -> Callable[[], Run]:
     def make() -> Run:
-        svi, args = _svi(problem, tier)
-        svi.run(10, *args)
+        svi, args = _svi(problem, tier, device)
+        with torch.device(device):
+            svi.run(10, *args)
         if svi.engine.tier != tier:
             raise RuntimeError(f"{problem.name}: asked for {tier}, ran {svi.engine.tier}: {svi.engine.reason}")
 
         def run(steps: int) -> None:
-            svi.run(steps, *args)
+            with torch.device(device):
+                svi.run(steps, *args)
 
         return run
 
     return make
 
 
-def _stepwise(problem: Problem) -> Run:
-    svi, args = _svi(problem, "compiled")
-    svi.run(10, *args)
+def _stepwise(problem: Problem, device: str) -> Run:
+    svi, args = _svi(problem, "compiled", device)
 
     def run(steps: int) -> None:
-        for _ in range(steps):
-            svi.step(*args)
+        with default_type(device):
+            for _ in range(steps):
+                svi.step(*args)
 
+    with torch.device(device):
+        svi.run(10, *args)
     return run
 
 
-def _svi(problem: Problem, tier: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
+def _svi(problem: Problem, tier: str, device: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     model, guide, loss = problem.pyro()
-    args = tuple(torch.from_numpy(a) for a in problem.arrays)
-    guide(*args)
+    args = tuple(torch.from_numpy(a).to(device) for a in problem.arrays)
+    with torch.device(device):
+        guide(*args)
     svi = vi.SVI(model, guide, pyro.optim.Adam({"lr": LEARNING_RATE}), loss, engine=tier)
     return svi, args
 
 
-def _pyro(problem: Problem, *, jit: bool) -> Run:
+def _pyro(problem: Problem, device: str, *, jit: bool) -> Run:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     model, guide, loss = problem.pyro()
-    args = tuple(torch.from_numpy(a) for a in problem.arrays)
-    guide(*args)
-    svi = PyroSVI(model, guide, pyro.optim.Adam({"lr": LEARNING_RATE}), JitTrace_ELBO() if jit else loss)
-    svi.step(*args)
+    args = tuple(torch.from_numpy(a).to(device) for a in problem.arrays)
+    with default_type(device):
+        guide(*args)
+        svi = PyroSVI(model, guide, pyro.optim.Adam({"lr": LEARNING_RATE}), JitTrace_ELBO() if jit else loss)
+        svi.step(*args)
 
     def run(steps: int) -> None:
-        for _ in range(steps):
-            svi.step(*args)
+        with default_type(device):
+            for _ in range(steps):
+                svi.step(*args)
+            finish(device)
 
     return run
 

@@ -8,9 +8,9 @@ from typing import Any
 __all__ = ["auto_table", "plain_table", "steps_table"]
 
 
-def steps_table(found: Mapping[str, Any], threads: int) -> str:
+def steps_table(found: Mapping[str, Any], where: str) -> str:
     """Microseconds a step, and how many times vipack's best tier goes into each."""
-    lines = [f"\nTime a step, {threads} thread(s); medians of interleaved turns; x = times the best of vipack's tiers"]
+    lines = [f"\nTime a step, {where}; medians of interleaved turns; x = times the best of vipack's tiers"]
     for problem, methods in found.items():
         lines.append(problem)
         times = {n: v["step"] for n, v in methods.items() if "step" in v}

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 import vipack as vi
 from benchmarks.engine_problems.methods import Run
+from benchmarks.engine_problems.placement import default_type, finish
 
 __all__ = ["images", "methods"]
 
@@ -66,9 +67,10 @@ class Network(nn.Module):
         return fit + (0.5 * (loc**2 + (2 * log_scale).exp() - 1) - log_scale).sum()
 
 
-def methods(x: np.ndarray, batch: int, tiers: tuple[str, ...] = ("compiled", "traced")) -> dict[str, Callable[[], Run]]:
+def methods(x: np.ndarray, batch: int, device: str = "cpu") -> dict[str, Callable[[], Run]]:
     """Name -> what sets it up."""
-    data = torch.from_numpy(x)
+    data = torch.from_numpy(x).to(device)
+    tiers = ("compiled", "traced") if device == "cpu" else ("compiled", "interpreted", "traced")
     found: dict[str, Callable[[], Run]] = {f"vipack {tier}": _tier(data, batch, tier) for tier in tiers}
     found["Pyro SVI"] = lambda: _pyro(data, batch)
     found["torch loop, Adam"] = lambda: _loop(data, batch, fused=False, compiled=False)
@@ -91,7 +93,7 @@ def _tier(data: torch.Tensor, batch: int, tier: str) -> Callable[[], Run]:
         optim = pyro.optim.Adam({"lr": _RATE})
         fit = vi.fit(
             network.model, network.guide, data=data, batch_size=batch, loss=TraceMeanField_ELBO(), optim=optim,
-            steps=10, engine=tier,
+            steps=10, engine=tier, device=data.device,
         )  # fmt: skip
         if fit.engine.tier != tier:
             raise RuntimeError(f"asked for {tier}, ran {fit.engine.tier}: {fit.engine.reason}")
@@ -103,7 +105,7 @@ def _tier(data: torch.Tensor, batch: int, tier: str) -> Callable[[], Run]:
 def _batches(data: torch.Tensor, batch: int) -> Any:
     def endless() -> Any:
         while True:
-            order = torch.randperm(len(data))
+            order = torch.randperm(len(data), device=data.device)
             yield from (data[rows] for rows in order.split(batch) if len(rows) == batch)
 
     return endless()
@@ -111,22 +113,26 @@ def _batches(data: torch.Tensor, batch: int) -> Any:
 
 def _pyro(data: torch.Tensor, batch: int) -> Run:
     pyro.clear_param_store()
-    network = Network()
+    network = Network().to(data.device)
     svi = PyroSVI(network.model, network.guide, pyro.optim.Adam({"lr": _RATE}), TraceMeanField_ELBO())
     batches = _batches(data, batch)
 
     def run(steps: int) -> None:
-        for x in itertools.islice(batches, steps):
-            svi.step(x)
+        with default_type(data.device.type):
+            for x in itertools.islice(batches, steps):
+                svi.step(x)
+            finish(data.device.type)
 
     return run
 
 
 def _loop(data: torch.Tensor, batch: int, *, fused: bool, compiled: bool) -> Run:
     torch.manual_seed(0)
-    network = Network()
+    network = Network().to(data.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE, fused=fused)
-    loss = torch.compile(network) if compiled else network
+    on_host = data.device.type == "cpu"
+    # On a GPU the anchor replays CUDA graphs too.
+    loss = torch.compile(network, mode=None if on_host else "reduce-overhead") if compiled else network
     batches = _batches(data, batch)
 
     def run(steps: int) -> None:
@@ -135,7 +141,9 @@ def _loop(data: torch.Tensor, batch: int, *, fused: bool, compiled: bool) -> Run
             value = loss(x)
             value.backward()
             optimizer.step()
-            value.item()
+            if on_host:
+                value.item()
+        finish(data.device.type)
 
     return run
 
