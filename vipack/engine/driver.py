@@ -63,6 +63,7 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     body = [writer.call(call) for call in plan.calls]
     loss = plan.outputs[0]
     draws = _draws([(i, plan.inputs[i]) for i in spec.normals])
+    alone = not writer.library  # operators of the library may draw, too
     feeds = [_feed(plan.inputs[i], i, number) for number, i in enumerate(spec.fed)]
     lines = [
         *_includes(plan.kernels),
@@ -70,9 +71,13 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
         FLUSH,
         _PRELUDE + SMALL + _PRELUDE_END,
         *(_kernel(i, kernel, flush=i in updating) for i, kernel in enumerate(plan.kernels)),
-        _HEAD,
+        _HEAD.replace("SOURCE", _SOURCE if alone and draws else ""),
         *(f"    {line}" for line in feeds),
-        *([_LOCK.format(draws="\n      ".join(draws))] if draws else []),
+        *(
+            ["    {", *([] if alone else [f"      {_SOURCE}"]), *(f"      {draw}" for draw in draws), "    }"]
+            if draws
+            else []
+        ),
         *(f"    {line}" for line in body),
         f"    const auto* const loss = {writer.pointer(loss, _ctype(loss.dtype))};",
         _TAIL if spec.copies is None else _TAIL_OF_COPIES.replace("COPIES", str(spec.copies)),
@@ -171,14 +176,14 @@ def _draws(views: Sequence[tuple[int, View]]) -> list[str]:
     for small, run in itertools.groupby(views, key=lambda item: math.prod(item[1].size or ()) < FEW):
         parts = [(f"static_cast<{_ctype(v.dtype)}*>(in[{i}])", math.prod(v.size or ())) for i, v in run]
         if not small:
-            made += [f"normals({pointer}, {size}, generator);" for pointer, size in parts]
+            made += [f"normals({pointer}, {size}, source);" for pointer, size in parts]
             continue
         starts = [0, *itertools.accumulate(size for _, size in parts)]
         if starts[-1]:
             puts = [
                 f"put(drawn + {at}, {pointer}, {size});" for at, (pointer, size) in zip(starts, parts, strict=False)
             ]
-            made.append(f"{{ double drawn[{starts[-1]}]; few<{starts[-1]}>(drawn, generator); {' '.join(puts)} }}")
+            made.append(f"{{ double drawn[{starts[-1]}]; few<{starts[-1]}>(drawn, source); {' '.join(puts)} }}")
     return made
 
 
@@ -234,12 +239,10 @@ extern "C" int64_t vipack_run(Context* c, int64_t n, const char* const* feeds, d
   char* const arena = c->arena;
   void** const in = c->in;
   auto* const generator = at::check_generator<at::CPUGeneratorImpl>(at::detail::getDefaultCPUGenerator());
+  SOURCE
   for (int64_t k = 0; k < n; ++k) {"""
 
-_LOCK = r"""    {{
-      std::lock_guard<std::mutex> lock(generator->mutex_);
-      {draws}
-    }}"""
+_SOURCE = "Copied source(generator);"
 
 _TAIL = r"""    losses[k] = static_cast<double>(*loss);
     if (!std::isfinite(losses[k])) return k + 1;

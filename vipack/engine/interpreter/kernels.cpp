@@ -804,9 +804,10 @@ int64_t vipack_interpret(const Setting* s, int64_t n, const char* const* feeds, 
     for (int64_t i = 0; i < s->num_feeds; ++i) std::memcpy(s->fed[i], feeds[i] + k * s->fed_bytes[i], s->fed_bytes[i]);
     if (s->num_normals) {
       std::lock_guard<std::mutex> lock(generator->mutex_);
+      Called source{generator};
       for (int64_t i = 0; i < s->num_normals; ++i) {
-        if (s->normal_double[i]) normals(as<double>(s->normals[i]), s->normal_sizes[i], generator);
-        else normals(as<float>(s->normals[i]), s->normal_sizes[i], generator);
+        if (s->normal_double[i]) normals(as<double>(s->normals[i]), s->normal_sizes[i], source);
+        else normals(as<float>(s->normals[i]), s->normal_sizes[i], source);
       }
     }
     if (run(s->ops, s->ops + s->num_ops)) return -(k + 1);
