@@ -176,7 +176,7 @@ class Finished:
 
 def ended(monkeypatch, process):
     monkeypatch.setattr(subprocess, "Popen", process)
-    build = Build(Request("a job", "key"))
+    build = Build(Request(lambda: "a job", "key"))
     assert build.done(wait=True)
     return build
 
@@ -236,7 +236,7 @@ def test_stopping_ends_the_process_and_leaves_nothing(cache, monkeypatch):
             super().__init__([sys.executable, "-c", "import time; time.sleep(60)"])
 
     monkeypatch.setattr(subprocess, "Popen", Waiting)
-    build = Build(Request("a job", "key"))
+    build = Build(Request(lambda: "a job", "key"))
     assert not build.done()
     build.stop()
     assert list(cache.iterdir()) == []

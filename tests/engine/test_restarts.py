@@ -12,6 +12,7 @@ import torch
 from pyro.infer.autoguide import AutoDelta, AutoNormal, init_to_uniform
 
 import vipack as vi
+from vipack.engine import step
 
 STEPS = 40
 X = torch.linspace(-1.0, 1.0, 12)
@@ -104,3 +105,22 @@ def test_what_a_callback_sets_is_seen_by_all_starts():
     if int(np.argmax(together.restarts)) == 0:
         np.testing.assert_allclose(together.losses, alone.losses, rtol=1e-4)
     assert together.restarts[0] == pytest.approx(alone.elbo(10).value, rel=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "auto"])
+def test_what_lies_in_the_cache_is_not_traced_together_again(engine, monkeypatch):
+    """Tracing all starts takes longer than most fits do; the loop is held to the steps of each start instead."""
+
+    def refuse(*args, **options):
+        raise AssertionError("traced once more")
+
+    options = {"guide": AutoNormal, "restarts": 3, "optim": pyro.optim.Adam({"lr": 0.02})}
+    first = fitted(engine="compiled", **options)
+    slower = fitted(engine="traced", **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "_side_by_side", refuse)
+        again = fitted(engine=engine, **options)
+    assert again.engine.tier == "compiled"
+    assert again.losses.tolist() == first.losses.tolist()
+    assert again.restarts == first.restarts
+    np.testing.assert_allclose(slower.restarts, first.restarts, rtol=1e-4)

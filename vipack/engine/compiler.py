@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,16 +50,22 @@ _KEPT = 500  # compiled steps in the cache; the oldest go first
 _ABANDONED = 86_400.0  # seconds after which a folder of work belongs to a process that was killed
 _SOURCES = (
     "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "small.py",
-    "subnormal.py",
+    "step.py", "subnormal.py",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Request:
-    """A step to compile, and the name under which the result is kept."""
+    """What to compile, and the name under which the result is kept.
 
-    job: Job | InterpreterJob
+    Attributes:
+        make_job: what has to be traced for it, is, only when there is something to compile.
+        needs: a file without which the result is of no use.
+    """
+
+    make_job: Callable[[], Job | InterpreterJob]
     key: str
+    needs: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -74,12 +80,24 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
         (str(value.dtype).removeprefix("torch."), tuple(value.shape), contiguous(value.shape))
         for value in step.examples
     )
-    text = GraphText.of(step.module)
     device = str(step.examples[0].device)
-    job = Job(text, inputs, spec, num_threads, bridge(), device)
+
+    def job() -> Job:
+        return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device)
+
+    text = GraphText.of(step.single)  # with `own`, it says what the step of several fits is
     digest = hashlib.sha256(
         "\n".join(
-            [str(text), repr(inputs), repr(spec), str(num_threads), _machine(), _device(device), _generator()]
+            [
+                str(text),
+                repr(step.own),
+                repr(inputs),
+                repr(spec),
+                str(num_threads),
+                _machine(),
+                _device(device),
+                _generator(),
+            ]
         ).encode()
     )
     return Request(job, digest.hexdigest()[:32])
@@ -89,7 +107,7 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
 def interpreter() -> Request:
     """The interpreter, which is the same for every step."""
     digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{_machine()}".encode()).hexdigest()[:24]
-    return Request(InterpreterJob(bridge()), f"interpreter-{digest}")
+    return Request(lambda: InterpreterJob(bridge()), f"interpreter-{digest}", bridge())
 
 
 def bridge() -> Path:
@@ -102,7 +120,7 @@ def cached(wanted: Request) -> Path | None:
     folder = wanted.folder
     if not (folder / "manifest.json").is_file():
         return None
-    if isinstance(wanted.job, InterpreterJob) and not wanted.job.library.is_file():  # it is of no use without
+    if wanted.needs is not None and not wanted.needs.is_file():
         return None
     with contextlib.suppress(OSError):
         os.utime(folder)  # used lately
@@ -130,12 +148,13 @@ class Build:
         self.folder: Path | None = None
         self.reason = ""
         self._process: subprocess.Popen[bytes] | None = None
+        job = wanted.make_job()
         try:
             # Beside the cache where it can be written, so that the result is put in place in one move.
             root = cache_folder()
             self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=root if _writable(root) else None))
             with (self._work / "job.pkl").open("wb") as file:
-                pickle.dump(wanted.job, file)
+                pickle.dump(job, file)
             environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(self._work / "inductor")}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "vipack.engine.build", str(self._work)],

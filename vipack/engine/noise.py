@@ -20,7 +20,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is
 
 from vipack.engine.capture import Graph
 
-__all__ = ["Draw", "LiftedGraph", "lift_draws"]
+__all__ = ["Draw", "LiftedGraph", "copy_graph", "lift_draws"]
 
 aten = torch.ops.aten
 
@@ -184,10 +184,11 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
 
 def _copied(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of the graph that shares its constants."""
-    return _LazyGraphModule(module, _copy_graph(module.graph))
+    return _LazyGraphModule(module, copy_graph(module.graph))
 
 
-def _copy_graph(graph: fx.Graph) -> fx.Graph:
+def copy_graph(graph: fx.Graph) -> fx.Graph:
+    """The same nodes, apart."""
     new = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     output = new.graph_copy(graph, copies)

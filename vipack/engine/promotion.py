@@ -57,7 +57,7 @@ class Promotion:
         self._tier = tier
         self._report = report
         self._build: Build | None = None
-        nodes = runner.step.module.graph.nodes
+        nodes = runner.step.single.graph.nodes
         self._scans = any(str(node.target).startswith("vipack.") for node in nodes)
         self.seconds = 0.0
         self.refused: set[str] = set()
@@ -77,6 +77,9 @@ class Promotion:
             self.refused.add("compiled")
             if self._tier == "compiled":
                 self._report.reason = "interpreted: a scan over time runs in the interpreter"
+        compiled = self._tier in ("auto", "compiled") and "compiled" not in self.refused
+        if compiled and self._build is None and self._load_cached(again):
+            self.refused.add("interpreted")  # there is something better
         interpreted = self._tier in ("auto", "interpreted") or self._scans
         if interpreted and "interpreted" not in self.refused:
             self._interpret(again, remaining)
@@ -110,7 +113,7 @@ class Promotion:
         folder = compiler.cached(compiler.interpreter())
         if folder is None:
             predicted = compiler.INTERPRETER_SECONDS
-            first = predicted < compiler.predicted_seconds(len(self._runner.step.module.graph.nodes))
+            first = predicted < compiler.predicted_seconds(len(self._runner.step.single.graph.nodes))
             if self._tier == "auto" and not (first and self._pays(predicted, remaining)):
                 return
             build = compiler.start_interpreter()
@@ -138,11 +141,7 @@ class Promotion:
             self._refuse("compiled", f"nothing here compiles for a device of type {runner.device.type!r}")
             return
         if self._build is None:
-            folder = runner.prepare(torch.get_num_threads())
-            if folder is not None:
-                self._load(again, folder)
-                return
-            if not self._pays(compiler.predicted_seconds(len(runner.step.module.graph.nodes)), remaining):
+            if not self._pays(compiler.predicted_seconds(len(runner.step.single.graph.nodes)), remaining):
                 return
             if self._tier == "auto" and compiler.busy():
                 return
@@ -155,6 +154,15 @@ class Promotion:
             self._refuse("compiled", self._build.reason)
             return
         self._load(again, self._build.folder)
+
+    def _load_cached(self, again: Batches) -> bool:
+        """Bind the compiled loop if it lies in the cache; whether it runs now."""
+        if self._runner.device.type not in ("cpu", "cuda"):
+            return False
+        folder = self._runner.prepare(torch.get_num_threads())
+        if folder is not None:
+            self._load(again, folder)
+        return self._runner.native_tier == "compiled"
 
     def _load(self, again: Batches, folder: Path) -> None:
         """Bind the compiled loop and hold its first steps to the graph's."""
@@ -178,9 +186,10 @@ class Promotion:
         """Take up to three steps by the graph and natively, go back to before, and keep what agrees and is faster."""
         memory, runner = self._memory, self._runner
         saved = memory.snapshot()
-        number = 1 if memory.one_by_one else _TRIED
+        # The second step shows the first one's update; the third costs little where steps are those of one fit.
+        number = 1 if memory.one_by_one else _TRIED if runner.step.traced else _TRIED - 1
         started = time.perf_counter()
-        expected = runner.traced(again, number)
+        expected = runner.expected(again, number)
         traced = time.perf_counter() - started
         memory.restore(saved)
         try:

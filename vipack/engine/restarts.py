@@ -137,6 +137,9 @@ class RestartsEngine:
             runner = GraphRunner(
                 graph, self._memory, self._program.parameters, batches.peek(), batches.whole(), own=self._data
             )
+            # What lies in the cache was traced once; what does not is traced here, where it may turn out not to go.
+            if self._tier not in ("auto", "compiled") or runner.prepare(torch.get_num_threads()) is None:
+                _ = runner.step.module
         except Exception as error:  # vmap has no rule for every operation, and refuses draws that depend on parameters
             raise CaptureError(f"the step cannot be vectorized: {str(error)[:150]}") from error
         self.report.capture_seconds += runner.seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.capture import CaptureError, collecting_later
-from vipack.engine.noise import LiftedGraph
+from vipack.engine.noise import LiftedGraph, copy_graph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.rules import Rule
 from vipack.program import Parameters, TorchState
@@ -72,16 +73,30 @@ class StepGraph:
     `values` are the units' vectors and `states` those of their rules; both, and the buffers, are updated in place.
 
     Attributes:
+        single: the step of one fit.
         constants: tensors that the program holds itself, such as data that it closes over.
         examples: an input of each shape and type, in order.
+        own: for each input, whether every one of several fits side by side has its own, along a leading dimension.
     """
 
-    module: fx.GraphModule
+    single: fx.GraphModule
     units: tuple[Unit, ...]
     constants: tuple[Tensor, ...]
     examples: tuple[Tensor, ...]
+    own: tuple[bool, ...]
     num_draws: int
     row_width: int
+    _together: Callable[[], fx.GraphModule] | None
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """The step; of several fits at once, for which it is traced a second time, when it is first asked for."""
+        return self.single if self._together is None else self._together()
+
+    @property
+    def traced(self) -> bool:
+        """Whether :attr:`module` is at hand."""
+        return self._together is None or "module" in self.__dict__
 
 
 def assemble(
@@ -129,38 +144,40 @@ def assemble(
             new_states += state
         return [loss, *new_values, *new_states, *new_buffers]
 
-    lead = () if copies is None else (copies,)
     dtype, device = parameters.dtype, parameters.device
-    own = [
-        *(torch.zeros((*lead, *draw.shape), dtype=draw.dtype, device=device) for draw in lifted.draws),
-        *(torch.zeros((*lead, unit.size), dtype=dtype, device=device) for unit in units),
-        *(torch.zeros((*lead, unit.size), dtype=dtype, device=device) for unit in units for _ in unit.rule.state),
-        *buffers,
+    first = [
+        *(torch.zeros(draw.shape, dtype=draw.dtype, device=device) for draw in lifted.draws),
+        *(torch.zeros(unit.size, dtype=dtype, device=device) for unit in units),
+        *(torch.zeros(unit.size, dtype=dtype, device=device) for unit in units for _ in unit.rule.state),
     ]
-    common = [
-        torch.zeros(width, dtype=dtype, device=device),
-        *constants,
-        *feed.leaves,
-        *(() if feed.indices is None else (feed.indices,)),
-    ]
-    examples = [*own, *common]
+    if copies is not None:
+        first = [value.expand(copies, *value.shape).clone() for value in first]
+    separate = feed.own or (False,) * len(feed.leaves)
+    common = [torch.zeros(width, dtype=dtype, device=device), *constants]
+    rows = () if feed.indices is None else (feed.indices,)
+    examples = [*first, *buffers, *common, *feed.leaves, *rows]
+    several = (copies is not None,) * (len(first) + len(buffers))
+    own = (*several, *(False for _ in common), *separate, *(False for _ in rows))
+    one = [value[0] if apart else value for value, apart in zip(examples, own, strict=True)]
     known = all(isinstance(node, fx.Node) and "val" in node.meta for node in _output(main).args[0])
-    if copies is None and known and _is_pure(main):
-        module = _enclosed(around, main, examples)
+    if known and _is_pure(main):
+        module = _enclosed(around, main, one)
     else:
-        once = _simplified(main) if _is_pure(main) else main  # what is traced again is traced faster
-        whole: Any = lambda *flat: around(flat, once)  # noqa: E731
-        if copies is not None:
-            shared: list[int | None] = [None] * len(common)
-            for place, separate in enumerate(feed.own):
-                shared[1 + len(constants) + place] = 0 if separate else None
-            whole = torch.vmap(whole, in_dims=(*(0 for _ in own), *shared), randomness="different")
-        module = _traced(whole, examples)
-    module.graph.set_codegen(fx.graph.CodeGen())
-    changed = num_units + sum(slots) + len(buffers)
+        module = _traced(lambda *flat: around(flat, main), one)
+    changed = range(num_draws, num_draws + num_units + sum(slots) + len(buffers))
     module = _simplified(module)
-    _write_back(module, range(num_draws, num_draws + changed))
-    return StepGraph(module, tuple(units), tuple(constants), tuple(examples), num_draws, width)
+    together = None
+    if copies is not None:
+        pure = _LazyGraphModule({}, copy_graph(module.graph))
+        together = lambda: _written_back(_side_by_side(pure, own, examples), changed)  # noqa: E731
+    single = _written_back(module, changed)
+    return StepGraph(single, tuple(units), tuple(constants), tuple(examples), own, num_draws, width, together)
+
+
+def _side_by_side(pure: fx.GraphModule, own: Sequence[bool], examples: Sequence[Tensor]) -> fx.GraphModule:
+    """A step for several fits, each with its own of some inputs."""
+    whole = torch.vmap(pure, in_dims=tuple(0 if apart else None for apart in own), randomness="different")
+    return _simplified(_traced(whole, examples))
 
 
 def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.GraphModule:
@@ -340,8 +357,9 @@ def _simplified(module: fx.GraphModule) -> fx.GraphModule:
 _IDENTITIES = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
 
 
-def _write_back(module: fx.GraphModule, targets: range) -> None:
-    """Copy all results but the first into the inputs that they are the new values of."""
+def _written_back(module: fx.GraphModule, targets: range) -> fx.GraphModule:
+    """With all results but the first copied into the inputs that they are the new values of."""
+    module.graph.set_codegen(fx.graph.CodeGen())
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     output = next(iter(reversed(module.graph.nodes)))
     loss, *results = output.args[0]
@@ -351,3 +369,4 @@ def _write_back(module: fx.GraphModule, targets: range) -> None:
                 module.graph.call_function(aten.copy_.default, (placeholders[index], result))
     output.args = ((loss,),)
     module.recompile()
+    return module
