@@ -7,6 +7,7 @@ several to lower a graph, and what it may do to a process is its own affair.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ import torch
 from torch import Tensor, fx
 
 __all__ = ["lower", "save_artifact"]
+
+_MANY = 16  # rows that a small result is used at
+_LANES = 16  # numbers that the widest vectors hold
+_MANY_TO_TURN = 1_024
+_FEW = 4  # operations, loads included, that are not worth keeping it for
 
 
 def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int, *, strided: bool = False) -> str:
@@ -35,7 +41,13 @@ def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int, 
         "cpp.enable_tiling_heuristics": not strided,
     }
     options = {"config_patches": patches}
-    with torch.no_grad(), _generated_code() as programs:
+    with (
+        torch.no_grad(),
+        _generated_code() as programs,
+        _small_results_kept(),
+        _rows_innermost(),
+        _turned_round_apart(),
+    ):
         standalone_compile(module, list(examples), dynamic_shapes="from_example_inputs", options=options)
     if len(programs) != 1:
         raise RuntimeError(f"Inductor generated {len(programs)} programs for one graph")
@@ -55,6 +67,72 @@ def save_artifact(module: fx.GraphModule, examples: Sequence[Tensor], num_thread
 def _patches(num_threads: int) -> dict[str, Any]:
     # Draws inside the graph come from torch's own generator, as in every other tier.
     return {"cpp.threads": num_threads, "fallback_random": True}
+
+
+@contextlib.contextmanager
+def _small_results_kept() -> Iterator[None]:
+    """Compute what is small once, though it is used at many rows: Inductor puts it into the loop over the rows."""
+    from torch._inductor import ir
+
+    box: Any = ir.StorageBox
+    original = box.should_realize_on_reuse
+
+    def kept(self: Any, users: int, **options: Any) -> bool:
+        worth = isinstance(self.data, ir.Pointwise) and users >= _MANY and self.data.inner_fn_opcount().num_ops > _FEW
+        return worth or bool(original(self, users, **options))
+
+    box.should_realize_on_reuse = kept
+    try:
+        yield
+    finally:
+        box.should_realize_on_reuse = original
+
+
+@contextlib.contextmanager
+def _rows_innermost() -> Iterator[None]:
+    """Let what has many rows of a few numbers lie column by column, so that loops over rows can be vectorized."""
+    from torch._inductor import ir
+
+    buffer: Any = ir.ComputedBuffer
+    original = buffer.get_fill_order
+
+    def order(self: Any) -> Any:
+        found = original(self)
+        sizes = self.get_size()
+        if isinstance(self.layout, ir.FlexibleLayout) and all(str(size).isdigit() for size in sizes):
+            numbers = [int(size) for size in sizes]
+            filled = list(found) if found else list(reversed(range(len(numbers))))
+            inner = next((dim for dim in filled if numbers[dim] > 1), None)
+            longest = max(filled, key=lambda dim: numbers[dim], default=0)
+            if inner is not None and numbers[inner] < _LANES and numbers[longest] >= 4 * _LANES:
+                return [longest, *(dim for dim in filled if dim != longest)]
+        return found
+
+    buffer.get_fill_order = order
+    try:
+        yield
+    finally:
+        buffer.get_fill_order = original
+
+
+@contextlib.contextmanager
+def _turned_round_apart() -> Iterator[None]:
+    """Leave it to the library to turn many numbers round: in a loop with others, these would be read from the wrong end."""
+    from torch._inductor import lowering
+
+    made: Any = lowering.lowerings
+    rev = torch.ops.prims.rev.default
+    original, apart = made[rev], lowering.fallback_handler(torch.ops.aten.flip.default, add_to_fallback_set=False)
+
+    def turned(x: Any, dims: Sequence[int]) -> Any:
+        many = math.prod(int(size) for size in x.get_size()) >= _MANY_TO_TURN
+        return apart(x, list(dims)) if many else original(x, dims)
+
+    made[rev] = turned
+    try:
+        yield
+    finally:
+        made[rev] = original
 
 
 @contextlib.contextmanager
