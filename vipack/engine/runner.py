@@ -128,7 +128,9 @@ class GraphRunner:
         own = own or {}
         held = tuple(own.get(i, leaf) for i, leaf in enumerate(full if full is not None else data))
         separate = tuple(i in own for i in range(len(held)))
-        self._feed = Feed(held, gathered, batch.indices if indexed else None, separate)
+        changing = {i for i, rows in enumerate(gathered) if rows} | set(self._fed) | set(own)
+        steady = tuple(i not in changing for i in range(len(held)))
+        self._feed = Feed(held, gathered, batch.indices if indexed else None, separate, steady)
         self._live = live
         self._leaves = list(held)
         self._versions = [leaf._version for leaf in held]
@@ -137,6 +139,8 @@ class GraphRunner:
         self._copies = memory.copies
         self._buffers = memory.buffers()
         self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, parameters, self._copies)
+        self._constants = self.step.held
+        self._constant_versions = [constant._version for constant in self._constants]
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
@@ -150,6 +154,7 @@ class GraphRunner:
 
     def traced(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
+        self._look_at_leaves()
         losses = self._empty(number)
         rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
         apart: list[Tensor] = []  # losses that a GPU still works on
@@ -189,12 +194,16 @@ class GraphRunner:
 
     def take(self, leaves: Sequence[Tensor]) -> None:
         """Let the next steps work on these tensors, of the shapes that the graph was captured with."""
+        renewed = False
         for place, leaf in enumerate(leaves):
             same = leaf is self._leaves[place] and leaf._version == self._versions[place]
+            renewed = renewed or not same
             if not same and self._bound:
                 self._bound[place].copy_(leaf)
             self._versions[place] = leaf._version
         self._leaves = list(leaves)
+        if renewed:
+            self.step.renew(self._leaves)
 
     # --- native
 
@@ -268,6 +277,7 @@ class GraphRunner:
             NativeError: an operator of torch's raised.
         """
         assert self.native is not None
+        self._look_at_leaves()
         losses = self._empty(number)
         done = 0
         while done < number:
@@ -282,10 +292,7 @@ class GraphRunner:
     def once(self) -> float:
         """One step of the loop on the tensors of the step before, with as little around it as there can be."""
         assert self.native is not None
-        for place, leaf in enumerate(self._leaves):
-            if leaf._version != self._versions[place]:
-                self._bound[place].copy_(leaf)
-                self._versions[place] = leaf._version
+        self._look_at_leaves()
         self.native(self._feeds(_NOTHING, 1), self._one)
         loss = float(self._one[0])
         if self._memory.one_by_one:
@@ -330,6 +337,22 @@ class GraphRunner:
         return max(1, _FED_AT_ONCE // size)
 
     # --- both
+
+    def _look_at_leaves(self) -> None:
+        """Take up what has been written into the data's tensors, or into tensors that the program holds, since."""
+        changed = False
+        for place, leaf in enumerate(self._leaves):
+            if leaf._version != self._versions[place]:
+                changed = True
+                if self._bound and self._bound[place].data_ptr() != leaf.data_ptr():
+                    self._bound[place].copy_(leaf)
+                self._versions[place] = leaf._version
+        for place, constant in enumerate(self._constants):
+            if constant._version != self._constant_versions[place]:
+                changed = True
+                self._constant_versions[place] = constant._version
+        if changed:
+            self.step.renew(self._leaves)
 
     def _empty(self, number: int) -> np.ndarray:
         return np.empty(number if self._copies is None else (number, self._copies))

@@ -15,6 +15,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.capture import CaptureError, collecting_later
+from vipack.engine.invariants import taken_out
 from vipack.engine.noise import LiftedGraph, copy_graph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.rules import Rule
@@ -58,12 +59,14 @@ class Feed:
         indices: an example of the batch's rows ``(B,)``, or None where a step sees all rows.
         own: for each leaf, whether every one of R fits side by side has its own, along a leading dimension; none by
             default.
+        steady: for each leaf, whether all steps see the same; none by default.
     """
 
     leaves: tuple[Tensor, ...]
     gathered: tuple[bool, ...]
     indices: Tensor | None
     own: tuple[bool, ...] = ()
+    steady: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class StepGraph:
 
     Attributes:
         single: the step of one fit.
-        constants: tensors that the program holds itself, such as data that it closes over.
+        constants: tensors that the program holds itself, such as data that it closes over, and what steps need of them
+            and of steady leaves; see :meth:`renew`.
         examples: an input of each shape and type, in order.
         own: for each input, whether every one of several fits side by side has its own, along a leading dimension.
     """
@@ -87,6 +91,20 @@ class StepGraph:
     num_draws: int
     row_width: int
     _together: Callable[[], fx.GraphModule] | None
+    _before: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None
+    _num_invariants: int
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The constants that are the program's own."""
+        return self.constants[: len(self.constants) - self._num_invariants]
+
+    def renew(self, leaves: Sequence[Tensor]) -> None:
+        """Compute anew what steps need of `leaves`, which have changed."""
+        if self._before is not None:
+            own = self.constants[len(self.constants) - self._num_invariants :]
+            for held, value in zip(own, self._before(leaves), strict=True):
+                held.copy_(value)
 
     @cached_property
     def module(self) -> fx.GraphModule:
@@ -120,6 +138,11 @@ def assemble(
     width = sum(unit.rule.width for unit in units)
     slots = [len(unit.rule.state) for unit in units]
     num_parameters = sum(len(unit.places) for unit in units)
+    num_invariants = 0
+    before = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed) if _is_pure(main) else None
+    if before is not None:
+        found = [value.contiguous() for value in before(feed.leaves)]
+        constants, num_invariants = constants + found, len(found)
 
     def around(flat: Sequence[Tensor], program: Callable[..., Sequence[Tensor]]) -> list[Tensor]:
         take = _Taker(flat)
@@ -171,7 +194,29 @@ def assemble(
         pure = _LazyGraphModule({}, copy_graph(module.graph))
         together = lambda: _written_back(_side_by_side(pure, own, examples), changed)  # noqa: E731
     single = _written_back(module, changed)
-    return StepGraph(single, tuple(units), tuple(constants), tuple(examples), own, num_draws, width, together)
+    return StepGraph(
+        single, tuple(units), tuple(constants), tuple(examples), own, num_draws, width, together, before, num_invariants
+    )
+
+
+def _invariants(
+    main: fx.GraphModule, constants: Sequence[Tensor], num_between: int, feed: Feed
+) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
+    """Take out of `main` what depends on constants and steady leaves alone; gives that from the leaves."""
+    steady = feed.steady or (False,) * len(feed.leaves)
+    rows = () if feed.indices is None else (False,)
+    known = (*(True for _ in constants), *(False for _ in range(num_between)), *steady, *rows)
+    program = taken_out(main, known, len(constants))
+    if program is None:
+        return None
+    held = tuple(constants)
+
+    def before(leaves: Sequence[Tensor]) -> Sequence[Tensor]:
+        with torch.no_grad():
+            values: Sequence[Tensor] = program(*held, *(v for v, same in zip(leaves, steady, strict=True) if same))
+        return values
+
+    return before
 
 
 def _side_by_side(pure: fx.GraphModule, own: Sequence[bool], examples: Sequence[Tensor]) -> fx.GraphModule:

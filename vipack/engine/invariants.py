@@ -1,0 +1,122 @@
+"""What a step computes from its data alone, and so need not compute at every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
+
+from vipack.engine.noise import is_random
+
+__all__ = ["taken_out"]
+
+aten = torch.ops.aten
+
+_SMALL = 32_768  # numbers that are read again from a cache nearby
+_LARGEST = 1 << 22  # numbers; what is larger would take memory that the user does not expect
+_FILLED = {"full", "zeros", "ones", "scalar_tensor"}
+_DEAR = {
+    "acos", "amax", "amin", "asin", "atan", "bmm", "cos", "cosh", "cumprod", "cumsum", "digamma", "erf", "erfc", "erfinv",
+    "exp", "expm1", "gather", "index", "index_select", "lgamma", "log", "log10", "log1p", "log2", "logit", "logsumexp",
+    "mean", "mm", "mv", "polygamma", "pow", "prod", "sigmoid", "sin", "sinh", "softplus", "special_i0", "sum", "tan",
+    "tanh", "xlogy", "linalg_cholesky_ex", "linalg_inv_ex", "linalg_solve_triangular", "_linalg_slogdet",
+}  # fmt: skip
+
+
+def taken_out(module: fx.GraphModule, steady: Sequence[bool], place: int) -> fx.GraphModule | None:
+    """Let results that depend on steady inputs alone be inputs themselves, in place.
+
+    Cheap ones stay, unless they are small: to read many numbers takes as long as to add two.
+
+    Args:
+        module: a pure graph.
+        steady: for each of its inputs, whether it is the same at every step.
+        place: how many inputs come before the new ones.
+
+    Returns:
+        The graph that gives the new inputs from the steady ones, in order; None where there is nothing to take out.
+    """
+    graph = module.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    given = [node for node, known in zip(placeholders, steady, strict=True) if known]
+    depends, dear = set(given), set[fx.Node]()
+    for node in graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or not depends.intersection(inputs) or is_random(node) or _is_number(node):
+            continue
+        if all(source in depends or _is_number(source) for source in inputs):
+            depends.add(node)
+            if _name(node) in _DEAR or dear.intersection(inputs):
+                dear.add(node)
+    found: list[fx.Node] = []
+    staying = {node for node in graph.nodes if node not in depends}
+    for node in reversed([node for node in graph.nodes if node in depends and node.op == "call_function"]):
+        if staying.intersection(node.users):
+            if _worth(node, node in dear):
+                found.append(node)
+            else:
+                staying.add(node)
+    if not found:
+        return None
+    found.reverse()
+    before = _graph_of(found, given)
+    first_after = placeholders[place] if place < len(placeholders) else None
+    for index, node in enumerate(found):
+        with graph.inserting_before(first_after or _first_call(graph)):
+            new = graph.placeholder(f"invariant_{index}")
+        new.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(new)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return before
+
+
+def _worth(node: fx.Node, dear: bool) -> bool:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or _is_view(node):
+        return False
+    size = math.prod(value.shape)
+    return size <= _LARGEST and (dear or size <= _SMALL)
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or any(result.alias_info is not None for result in schema.returns)
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Whether a node holds the same number everywhere: of its inputs, only the shape matters."""
+    name = _name(node)
+    return name in _FILLED or name.endswith("_like") or name.startswith("new_")
+
+
+def _name(node: fx.Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return "" if schema is None else str(schema.name).split("::")[1]
+
+
+def _first_call(graph: fx.Graph) -> fx.Node:
+    found: fx.Node = next(node for node in graph.nodes if node.op != "placeholder")
+    return found
+
+
+def _graph_of(wanted: Sequence[fx.Node], given: Sequence[fx.Node]) -> fx.GraphModule:
+    needed: set[fx.Node] = set()
+    stack = list(wanted)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack += node.all_input_nodes
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in given}
+    for node in wanted[0].graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    graph.output([copies[node] for node in wanted])
+    made: Any = _LazyGraphModule({}, graph)
+    return made  # type: ignore[no-any-return]
