@@ -25,7 +25,7 @@ from vipack.engine.build import InterpreterJob, Job, library_name
 from vipack.engine.driver import DriverSpec
 from vipack.engine.interpreter.build import source as interpreter_source
 from vipack.engine.interpreter.layout import contiguous
-from vipack.engine.step import StepGraph
+from vipack.engine.step_graph import StepGraph
 from vipack.engine.text import GraphText
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 
-from vipack.engine.noise import is_random
+from vipack.engine.noise import ancestors, is_random
 
 __all__ = ["taken_out"]
 
@@ -105,13 +105,7 @@ def _first_call(graph: fx.Graph) -> fx.Node:
 
 
 def _graph_of(wanted: Sequence[fx.Node], given: Sequence[fx.Node]) -> fx.GraphModule:
-    needed: set[fx.Node] = set()
-    stack = list(wanted)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack += node.all_input_nodes
+    needed = set().union(*map(ancestors, wanted))
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in given}
     for node in wanted[0].graph.nodes:

@@ -19,7 +19,7 @@ from vipack.engine.capture import Layout
 from vipack.engine.optimizers import FitOptimizer, Handle
 from vipack.engine.rates import Rates
 from vipack.engine.rules import Rule, rule_of
-from vipack.engine.step import Unit
+from vipack.engine.step_graph import Unit
 from vipack.program import Parameters, TorchState
 
 __all__ = ["Memory", "Snapshot", "grouped", "rules_of", "together"]

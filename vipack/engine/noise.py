@@ -20,7 +20,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is
 
 from vipack.engine.capture import Graph
 
-__all__ = ["Draw", "LiftedGraph", "copy_graph", "lift_draws"]
+__all__ = ["Draw", "LiftedGraph", "ancestors", "copy_graph", "is_random", "lift_draws"]
 
 aten = torch.ops.aten
 
@@ -139,7 +139,7 @@ def is_random(node: fx.Node) -> bool:
 
 def _draw_of(module: fx.GraphModule, node: fx.Node) -> Draw:
     """The part of the graph that makes `node`, as a graph of its own."""
-    wanted = _ancestors(node)
+    wanted = ancestors(node)
     small = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for source in module.graph.nodes:
@@ -167,10 +167,11 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
 
 
 def _random_ancestors(node: fx.Node) -> list[fx.Node]:
-    return [source for source in _ancestors(node) if is_random(source)]
+    return [source for source in ancestors(node) if is_random(source)]
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """The nodes that `node` is computed from, itself included."""
     found: set[fx.Node] = set()
     stack: Sequence[fx.Node] = [node]
     pending = list(stack)

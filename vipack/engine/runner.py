@@ -24,7 +24,8 @@ from vipack.engine.interpreter.step import InterpretedStep
 from vipack.engine.interpreter.translate import translate
 from vipack.engine.native import NativeStep, read_manifest
 from vipack.engine.noise import Draw, lift_draws
-from vipack.engine.step import Feed, StepGraph, Unit, assemble
+from vipack.engine.step import assemble
+from vipack.engine.step_graph import Feed, StepGraph, Unit
 from vipack.program import Arguments, Parameters
 
 __all__ = ["Batches", "GraphRunner"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,103 +16,12 @@ from vipack.engine.capture import CaptureError, collecting_later
 from vipack.engine.invariants import taken_out
 from vipack.engine.noise import LiftedGraph, copy_graph
 from vipack.engine.repeats import without_repeats
-from vipack.engine.rules import Rule
+from vipack.engine.step_graph import Feed, StepGraph, Unit
 from vipack.program import Parameters, TorchState
 
-__all__ = ["Feed", "StepGraph", "Unit", "assemble"]
+__all__ = ["assemble"]
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Parameters that are updated together, as one vector, by one rule with one learning rate.
-
-    Attributes:
-        places: indices of its parameters in the graph's layout.
-        shapes: their shapes, in that order.
-        row: where the rule's numbers start in the step's row.
-        clip: a function of a gradient, for optimizers that clip each parameter by itself.
-    """
-
-    places: tuple[int, ...]
-    shapes: tuple[torch.Size, ...]
-    rule: Rule
-    row: int
-    clip: Callable[[Tensor], Tensor] | None = None
-
-    @property
-    def size(self) -> int:
-        """Elements of the vector."""
-        return sum(shape.numel() for shape in self.shapes)
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How a step gets its batch.
-
-    Attributes:
-        leaves: the program's tensors; whole where `gathered`.
-        gathered: for each leaf, whether a batch takes its rows by ``indices``.
-        indices: an example of the batch's rows ``(B,)``, or None where a step sees all rows.
-        own: for each leaf, whether every one of R fits side by side has its own, along a leading dimension; none by
-            default.
-        steady: for each leaf, whether all steps see the same; none by default.
-    """
-
-    leaves: tuple[Tensor, ...]
-    gathered: tuple[bool, ...]
-    indices: Tensor | None
-    own: tuple[bool, ...] = ()
-    steady: tuple[bool, ...] = ()
-
-
-@dataclass(frozen=True)
-class StepGraph:
-    """``module(*draws, *values, *states, *buffers, row, *constants, *leaves[, indices]) -> (loss,)``.
-
-    `values` are the units' vectors and `states` those of their rules; both, and the buffers, are updated in place.
-
-    Attributes:
-        single: the step of one fit.
-        constants: tensors that the program holds itself, such as data that it closes over, and what steps need of them
-            and of steady leaves; see :meth:`renew`.
-        examples: an input of each shape and type, in order.
-        own: for each input, whether every one of several fits side by side has its own, along a leading dimension.
-    """
-
-    single: fx.GraphModule
-    units: tuple[Unit, ...]
-    constants: tuple[Tensor, ...]
-    examples: tuple[Tensor, ...]
-    own: tuple[bool, ...]
-    num_draws: int
-    row_width: int
-    _together: Callable[[], fx.GraphModule] | None
-    _before: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None
-    _num_invariants: int
-
-    @property
-    def held(self) -> tuple[Tensor, ...]:
-        """The constants that are the program's own."""
-        return self.constants[: len(self.constants) - self._num_invariants]
-
-    def renew(self, leaves: Sequence[Tensor]) -> None:
-        """Compute anew what steps need of `leaves`, which have changed."""
-        if self._before is not None:
-            own = self.constants[len(self.constants) - self._num_invariants :]
-            for held, value in zip(own, self._before(leaves), strict=True):
-                held.copy_(value)
-
-    @cached_property
-    def module(self) -> fx.GraphModule:
-        """The step; of several fits at once, for which it is traced a second time, when it is first asked for."""
-        return self.single if self._together is None else self._together()
-
-    @property
-    def traced(self) -> bool:
-        """Whether :attr:`module` is at hand."""
-        return self._together is None or "module" in self.__dict__
 
 
 def assemble(
@@ -138,8 +45,10 @@ def assemble(
     width = sum(unit.rule.width for unit in units)
     slots = [len(unit.rule.state) for unit in units]
     num_parameters = sum(len(unit.places) for unit in units)
-    num_invariants = 0
-    before = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed) if _is_pure(main) else None
+    pure, before, num_invariants = _is_pure(main), None, 0
+    if pure:
+        without_repeats(main.graph)
+        before = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed)
     if before is not None:
         found = [value.contiguous() for value in before(feed.leaves)]
         constants, num_invariants = constants + found, len(found)
@@ -183,16 +92,13 @@ def assemble(
     own = (*several, *(False for _ in common), *separate, *(False for _ in rows))
     one = [value[0] if apart else value for value, apart in zip(examples, own, strict=True)]
     known = all(isinstance(node, fx.Node) and "val" in node.meta for node in _output(main).args[0])
-    if known and _is_pure(main):
-        module = _enclosed(around, main, one)
-    else:
-        module = _traced(lambda *flat: around(flat, main), one)
+    module = _enclosed(around, main, one) if known and pure else _traced(lambda *flat: around(flat, main), one)
     changed = range(num_draws, num_draws + num_units + sum(slots) + len(buffers))
     module = _simplified(module)
     together = None
     if copies is not None:
-        pure = _LazyGraphModule({}, copy_graph(module.graph))
-        together = lambda: _written_back(_side_by_side(pure, own, examples), changed)  # noqa: E731
+        unwritten = _LazyGraphModule({}, copy_graph(module.graph))
+        together = lambda: _written_back(_side_by_side(unwritten, own, examples), changed)  # noqa: E731
     single = _written_back(module, changed)
     return StepGraph(
         single, tuple(units), tuple(constants), tuple(examples), own, num_draws, width, together, before, num_invariants
