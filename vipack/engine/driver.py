@@ -64,6 +64,8 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     loss = plan.outputs[0]
     draws = _draws([(i, plan.inputs[i]) for i in spec.normals])
     alone = not writer.library  # operators of the library may draw, too
+    many = sum(math.prod(plan.inputs[i].size or ()) for i in spec.normals) >= _MANY
+    source = _SOURCE.format(draws=" ".join(draws), long=f"n >= {_LONG}" if alone else "false") if draws else ""
     feeds = [_feed(plan.inputs[i], i, number) for number, i in enumerate(spec.fed)]
     lines = [
         *_includes(plan.kernels),
@@ -71,13 +73,9 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
         FLUSH,
         _PRELUDE + SMALL + _PRELUDE_END,
         *(_kernel(i, kernel, flush=i in updating) for i, kernel in enumerate(plan.kernels)),
-        _HEAD.replace("SOURCE", _SOURCE if alone and draws else ""),
+        _HEAD.replace("SOURCE", source),
         *(f"    {line}" for line in feeds),
-        *(
-            ["    {", *([] if alone else [f"      {_SOURCE}"]), *(f"      {draw}" for draw in draws), "    }"]
-            if draws
-            else []
-        ),
+        *([_DRAW.format(once=_ONCE_MANY if many else _ONCE_FEW)] if draws else []),
         *(f"    {line}" for line in body),
         f"    const auto* const loss = {writer.pointer(loss, _ctype(loss.dtype))};",
         _TAIL if spec.copies is None else _TAIL_OF_COPIES.replace("COPIES", str(spec.copies)),
@@ -242,7 +240,17 @@ extern "C" int64_t vipack_run(Context* c, int64_t n, const char* const* feeds, d
   SOURCE
   for (int64_t k = 0; k < n; ++k) {"""
 
-_SOURCE = "Copied source(generator);"
+_LONG, _MANY = 8, 256  # steps, and normals in one of them, from which on to copy the generator's state pays
+_SOURCE = """const auto draw = [&](auto&& source) {{ {draws} }};
+  std::optional<Copied> copied;
+  if ({long}) copied.emplace(generator);"""
+_ONCE_FEW = "std::lock_guard<std::mutex> lock(generator->mutex_); draw(Called{generator});"
+_ONCE_MANY = "draw(Copied(generator));"
+_DRAW = """    if (copied) {{
+      draw(*copied);
+    }} else {{
+      {once}
+    }}"""
 
 _TAIL = r"""    losses[k] = static_cast<double>(*loss);
     if (!std::isfinite(losses[k])) return k + 1;

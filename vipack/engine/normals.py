@@ -45,7 +45,7 @@ class Copied {
  public:
   explicit Copied(at::CPUGeneratorImpl* from) : generator(from), lock(from->mutex_), state(from->engine().data()) {}
   ~Copied() {
-    at::mt19937 engine;
+    at::mt19937 engine = generator->engine();  // a new one would be seeded first
     engine.set_data(state);
     generator->set_engine(engine);
   }
