@@ -7,6 +7,17 @@ from vipack.engine import compiler
 _REMEMBERED = (compiler.cache_folder, compiler.interpreter, compiler.start_interpreter)
 
 
+@pytest.fixture(scope="session")
+def folder():
+    build = compiler.start_interpreter() if compiler.cached(compiler.interpreter()) is None else None
+    if build is not None:
+        assert build.done(wait=True)
+        assert build.folder is not None, build.reason
+    found = compiler.cached(compiler.interpreter())
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache folder of the test's own."""

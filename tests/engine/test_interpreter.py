@@ -1,52 +1,15 @@
 """Every kernel of the interpreter gives what torch gives, on contiguous, strided, broadcast and empty-ish inputs."""
 
-import numpy as np
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from vipack.engine import compiler
-from vipack.engine.driver import DriverSpec
-from vipack.engine.interpreter.build import KERNELS
+from tests.engine.interpreted import run
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous, loop
 from vipack.engine.interpreter.rules import RULES
-from vipack.engine.interpreter.step import InterpretedStep
-from vipack.engine.interpreter.translate import translate
 
 aten = torch.ops.aten
 POSITIVE = lambda *size: torch.rand(size, dtype=torch.float64) + 0.1  # noqa: E731
 NORMAL = lambda *size: torch.randn(size, dtype=torch.float64)  # noqa: E731
-
-
-@pytest.fixture(scope="session")
-def folder():
-    build = compiler.start_interpreter() if compiler.cached(compiler.interpreter()) is None else None
-    if build is not None:
-        assert build.done(wait=True)
-        assert build.folder is not None, build.reason
-    found = compiler.cached(compiler.interpreter())
-    assert found is not None
-    return found
-
-
-def run(folder, function, inputs):
-    """The results of `function` by the interpreter, and how many calls it left to torch's library."""
-    shapes = [result.shape for result in function(*inputs)]
-    outs = [torch.zeros(shape, dtype=r.dtype) for shape, r in zip(shapes, function(*inputs), strict=True)]
-
-    def step(*flat):
-        given, targets = flat[: len(inputs)], flat[len(inputs) :]
-        results = function(*given)
-        for target, result in zip(targets, results, strict=True):
-            target.copy_(result)
-        return [results[0].double().sum()]
-
-    held = [v.contiguous() for v in inputs]
-    module = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*held, *outs)
-    program = translate(module)
-    native = InterpretedStep(program, folder / KERNELS, compiler.bridge(), DriverSpec((), ()), [*held, *outs])
-    assert native([], np.empty(2)) in (1, 2)  # 1 where the sum is not finite
-    return outs, len(program.library)
 
 
 def agree(folder, function, *inputs, library=0):

@@ -49,7 +49,7 @@ _POLITE = 10  # niceness of a compilation: training comes first
 _KEPT = 500  # compiled steps in the cache; the oldest go first
 _ABANDONED = 86_400.0  # seconds after which a folder of work belongs to a process that was killed
 _SOURCES = (
-    "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "small.py",
+    "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "skinny.py", "small.py",
     "step.py", "subnormal.py",
 )  # fmt: skip
 

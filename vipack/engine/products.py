@@ -1,12 +1,16 @@
-"""Large matrix products of the C++ loops: by oneDNN, which torch also holds, where MKL does not use the processor."""
+"""Matrix products of the C++ loops where MKL does not use the processor: our own where few rows meet many, else oneDNN's."""
 
 from __future__ import annotations
+
+from vipack.engine.skinny import SKINNY
 
 __all__ = ["PRODUCTS"]
 
 # MKL keeps its AVX-512 kernels for Intel's processors: on others a product in float32 takes twice as long as oneDNN's.
 # The choice depends on the processor and on the sizes alone, never on a clock, so that runs repeat bit for bit.
-PRODUCTS = r"""
+PRODUCTS = (
+    SKINNY
+    + r"""
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/addmm.h>
@@ -24,7 +28,8 @@ __attribute__((weak)) void mkldnn_matmul(const Tensor& a, const Tensor& b, const
 
 namespace {
 
-constexpr int64_t WORTHWHILE = 1 << 20;  // multiplications; a call of oneDNN costs about ten microseconds
+// Multiplications from which on they pay: a call of oneDNN costs about ten microseconds, one of torch's operator about one.
+constexpr int64_t MANY = 1 << 20, SOME = 1 << 13;
 
 bool held_back() {  // MKL on this processor
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -32,6 +37,10 @@ bool held_back() {  // MKL on this processor
 #else
   return false;
 #endif
+}
+
+Matrix plain(const at::Tensor& t) {
+  return {static_cast<float*>(t.data_ptr()), t.size(-2), t.size(-1), t.stride(-2), t.stride(-1)};
 }
 
 void multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& out, float beta) {
@@ -48,7 +57,7 @@ bool matrices(const at::Tensor& t) {
 
 bool is_one(const c10::IValue& v) { return v.isNone() || (v.isScalar() && v.toScalar().toDouble() == 1.0); }
 
-// Computes a product into `out` by oneDNN; false, with nothing done, where torch's own operator shall.
+// Computes a product into `out`; false, with nothing done, where torch's own operator shall.
 // `arguments`: of aten::mm, bmm or addmm, without the output.
 bool product_into(const std::string& name, const std::vector<c10::IValue>& arguments, const at::Tensor& out) {
   const bool added = name == "aten::addmm";
@@ -57,9 +66,14 @@ bool product_into(const std::string& name, const std::vector<c10::IValue>& argum
   if (!wanted || !arguments[added].isTensor() || !arguments[added + 1].isTensor()) return false;
   const at::Tensor &a = arguments[added].toTensor(), &b = arguments[added + 1].toTensor();
   if (!matrices(a) || !matrices(b) || !matrices(out) || !out.is_contiguous()) return false;
-  if (a.numel() * b.size(-1) < WORTHWHILE) return false;
+  const int64_t multiplications = a.numel() * b.size(-1);
+  if (multiplications < SOME || (added && (!is_one(arguments[3]) || !is_one(arguments[4])))) return false;
+  if (a.dim() == 2) {
+    const at::Tensor plus = added ? arguments[0].toTensor().expand_as(out) : at::Tensor();
+    if (skinny(plain(a), plain(b), plain(out), added ? plain(plus) : Matrix{})) return true;
+  }
+  if (multiplications < MANY) return false;
   if (added) {
-    if (!is_one(arguments[3]) || !is_one(arguments[4])) return false;
     const_cast<at::Tensor&>(out).copy_(arguments[0].toTensor().expand_as(out));
   }
   multiply(a, b, out, added ? 1.f : 0.f);
@@ -68,3 +82,4 @@ bool product_into(const std::string& name, const std::vector<c10::IValue>& argum
 
 }  // namespace
 """
+)
