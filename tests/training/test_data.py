@@ -237,6 +237,27 @@ def test_every_row_comes_once_an_epoch(batch_size, form):
     assert orders[0] != orders[1] != orders[2]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_many_batches_at_once_are_those_that_come_one_by_one(taken, batch_size):
+    """Over the ends of epochs, too, where these divide the rows; the stream then stands where it would have stood."""
+    one_by_one, at_once = stream_of(X, batch_size), stream_of(X, batch_size)
+    for _ in range(taken):
+        next(one_by_one), next(at_once)
+    found = []
+    while len(found) < 23:
+        size, in_a_row = at_once.upcoming()
+        found += list(at_once.rows(min(in_a_row, 23 - len(found))))
+        assert all(len(rows) == size for rows in found[-1:])
+        assert in_a_row > 23 or N % batch_size
+    for rows in found:
+        assert torch.equal(rows, next(one_by_one).indices)
+    assert at_once.epoch == one_by_one.epoch
+    resumed = stream_of(X, batch_size, seed=123)
+    resumed.load_state(at_once.state())
+    assert torch.equal(next(resumed).indices, next(one_by_one).indices)
+
+
 def test_the_seed_decides_the_order():
     def order(seed):
         stream = stream_of(X, 3, seed)

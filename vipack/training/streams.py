@@ -145,15 +145,22 @@ class ShuffledStream(BatchStream):
         """See :class:`BatchStream`."""
         _, start = self._place()
         left = self._num_rows - start
+        if self._num_rows % self._batch_size == 0:
+            return self._batch_size, _MANY  # one epoch after the other
         return (self._batch_size, left // self._batch_size) if left >= self._batch_size else (left, 1)
 
     def rows(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
-        order, start = self._place()
         size, _ = self.upcoming()
         assert size is not None
-        self._taken += number
-        return order[start : start + number * size].view(number, size)
+        parts = []
+        while number:
+            order, start = self._place()
+            here = min(number, (self._num_rows - start) // size)
+            parts.append(order[start : start + here * size].view(here, size))
+            self._taken += here
+            number -= here
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def whole(self) -> Arguments | None:
         """See :class:`BatchStream`."""
