@@ -7,6 +7,8 @@ several to lower a graph, and what it may do to a process is its own affair.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,7 +72,19 @@ def _patches(num_threads: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _small_results_kept() -> Iterator[None]:
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """While the context lasts, an attribute of Inductor's, or an entry of one of its tables, is `value`."""
+    table = isinstance(owner, dict)
+    before = owner[name] if table else inspect.getattr_static(owner, name)
+    put = owner.__setitem__ if table else functools.partial(setattr, owner)
+    put(name, value)
+    try:
+        yield
+    finally:
+        put(name, before)
+
+
+def _small_results_kept() -> contextlib.AbstractContextManager[None]:
     """Compute what is small once, though it is used at many rows: Inductor puts it into the loop over the rows."""
     from torch._inductor import ir
 
@@ -81,15 +95,10 @@ def _small_results_kept() -> Iterator[None]:
         worth = isinstance(self.data, ir.Pointwise) and users >= _MANY and self.data.inner_fn_opcount().num_ops > _FEW
         return worth or bool(original(self, users, **options))
 
-    box.should_realize_on_reuse = kept
-    try:
-        yield
-    finally:
-        box.should_realize_on_reuse = original
+    return _replaced(box, "should_realize_on_reuse", kept)
 
 
-@contextlib.contextmanager
-def _rows_innermost() -> Iterator[None]:
+def _rows_innermost() -> contextlib.AbstractContextManager[None]:
     """Let what has many rows of a few numbers lie column by column, so that loops over rows can be vectorized."""
     from torch._inductor import ir
 
@@ -108,31 +117,22 @@ def _rows_innermost() -> Iterator[None]:
                 return [longest, *(dim for dim in filled if dim != longest)]
         return found
 
-    buffer.get_fill_order = order
-    try:
-        yield
-    finally:
-        buffer.get_fill_order = original
+    return _replaced(buffer, "get_fill_order", order)
 
 
-@contextlib.contextmanager
-def _turned_round_apart() -> Iterator[None]:
+def _turned_round_apart() -> contextlib.AbstractContextManager[None]:
     """Leave it to the library to turn many numbers round: in a loop with others, these would be read from the wrong end."""
     from torch._inductor import lowering
 
     made: Any = lowering.lowerings
-    rev = torch.ops.prims.rev.default
+    rev: Any = torch.ops.prims.rev.default
     original, apart = made[rev], lowering.fallback_handler(torch.ops.aten.flip.default, add_to_fallback_set=False)
 
     def turned(x: Any, dims: Sequence[int]) -> Any:
         many = math.prod(int(size) for size in x.get_size()) >= _MANY_TO_TURN
         return apart(x, list(dims)) if many else original(x, dims)
 
-    made[rev] = turned
-    try:
-        yield
-    finally:
-        made[rev] = original
+    return _replaced(made, rev, turned)
 
 
 @contextlib.contextmanager
@@ -140,18 +140,9 @@ def _generated_code() -> Iterator[list[str]]:
     """Collect generated programs, and let their kernels be mere names: they are compiled later, all together."""
     from torch._inductor import async_compile, graph
 
-    lowering: Any = graph.GraphLowering
-    kernels: Any = async_compile.AsyncCompile
     programs: list[str] = []
-    saved, compiled = lowering.save_output_code, kernels.__dict__["cpp_pybinding"]
-
-    def not_compiled(self: Any, argtypes: Any, source_code: str) -> Any:
-        return None
-
-    lowering.save_output_code = programs.append
-    kernels.cpp_pybinding = not_compiled
-    try:
+    with (
+        _replaced(graph.GraphLowering, "save_output_code", programs.append),
+        _replaced(async_compile.AsyncCompile, "cpp_pybinding", lambda self, argtypes, source_code: None),
+    ):
         yield programs
-    finally:
-        lowering.save_output_code = saved
-        kernels.cpp_pybinding = compiled
