@@ -165,6 +165,50 @@ def test_a_learning_rate_set_between_steps_is_taken_up():
     np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["Adam", "ClippedAdam"])
+def test_whatever_is_changed_between_single_steps_of_a_loop_is_taken_up(rule):
+    """A loop's numbers are made for many steps ahead: rates, counts and runs in between must not be missed."""
+
+    def groups(optim):
+        return [one.param_groups[0] for one in optim.optim_objs.values()]
+
+    def count_from(optim, step):
+        for one in optim.optim_objs.values():
+            for held in one.state.values():
+                held["step"] = held["step"].fill_(step) if isinstance(held["step"], torch.Tensor) else step
+
+    def run(make, **options):
+        optim = getattr(pyro.optim, rule)({"lr": 0.05})
+        svi = made(make, optim, **options)
+        losses = [svi.step(X, Y) for _ in range(90)]
+        for group in groups(optim):
+            group["lr"] *= 0.1
+        losses += [svi.step(X, Y) for _ in range(5)]
+        count_from(optim, 2)
+        losses += [svi.step(X, Y) for _ in range(5)]
+        losses += list(svi.run(7, X, Y)) if make is vi.SVI else [svi.step(X, Y) for _ in range(7)]
+        losses += [svi.step(X, Y) for _ in range(5)]
+        state = optim.get_state()
+        losses += [svi.step(X, Y) for _ in range(5)]
+        optim.set_state(state)
+        losses += [svi.step(X, Y) for _ in range(80)]
+        groups(optim)[0]["lr"] *= 20  # of one of two that had the same
+        losses += [svi.step(X, Y) for _ in range(10)]
+        for group in groups(optim):
+            group["betas"] = (0.5, 0.8)
+        losses += [svi.step(X, Y) for _ in range(10)]
+        return losses, optim.get_state(), svi
+
+    losses, state, _ = run(SVI)
+    found, own, svi = run(vi.SVI, engine="interpreted")
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert svi.engine.steps["interpreted"] > 150
+    for name, expected in state.items():
+        torch.testing.assert_close(
+            [v["step"] for v in own[name]["state"].values()], [v["step"] for v in expected["state"].values()]
+        )
+
+
 def test_a_store_that_is_saved_cleared_and_loaded_goes_on(tmp_path, plain):
     losses, _, _, _ = plain
     optim = adam()

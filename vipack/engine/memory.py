@@ -24,6 +24,8 @@ from vipack.program import Parameters, TorchState
 
 __all__ = ["Memory", "Snapshot", "grouped", "rules_of", "together"]
 
+_AHEAD = 64  # rows that are made at once where steps are taken one by one
+_MOVING = ("params", "lr", "initial_lr")  # entries of a parameter group that no graph holds
 _LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
 
 
@@ -81,9 +83,12 @@ class Memory:
         self._uneven = False
         self._all_rates = _distinct_rates(self._handles, members)
         self._members = members
+        self._options, self._sharing = _constants_of(self._handles), _sharing_a_rate(self.units, self._handles)
         for unit in self.units:
             self._adopt(unit)
         self._counts = self._adopt_counts()
+        self._coming: list[Tensor] = []  # rows, the next one last
+        self._coming_from: tuple[list[float], int] = [], -1  # rates and version of the counts that they were made for
         self._plain_counts = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), int)]
 
     @property
@@ -98,12 +103,27 @@ class Memory:
 
     def rows(self, num_steps: int) -> np.ndarray:
         """The optimizer's numbers for the next steps ``(K, width)``; rates and step counts move on by as many."""
+        made = self._numbers(num_steps)
+        self._count_on(num_steps)
+        return made
+
+    def row(self, dtype: torch.dtype) -> Tensor:
+        """What :meth:`rows` gives for one step; where only the step counts move, many are made at once."""
+        if self._plain_counts or any(rates.moving for rates in self._all_rates.values()):
+            return torch.from_numpy(self.rows(1)).to(dtype)
+        stand = [rates.rate for rates in self._all_rates.values()], self._counts._version
+        if not self._coming or stand != self._coming_from:
+            self._coming = list(torch.from_numpy(self._numbers(_AHEAD)).to(dtype).split(1))[::-1]
+        self._count_on(1)
+        self._coming_from = stand[0], self._counts._version
+        return self._coming.pop()
+
+    def _numbers(self, num_steps: int) -> np.ndarray:
         taken = {key: rates.take(num_steps) for key, rates in self._all_rates.items()}
         parts = []
         for unit, handle in zip(self.units, self._members, strict=True):
             if handle is not None and unit.rule.width:
                 parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
-        self._count_on(num_steps)
         return together(parts, num_steps)
 
     def buffers(self) -> list[Tensor]:
@@ -124,7 +144,8 @@ class Memory:
         """Take up what others put in the place of its tensors: another run's memory, a state that was loaded.
 
         Returns:
-            False where parameters that are updated together have no longer taken the same number of steps.
+            False where parameters that are updated together have no longer taken the same number of steps or no longer have
+            the same learning rate, and where other options of an optimizer are no longer those of the graph.
         """
         counts = False
         with torch.no_grad():
@@ -143,7 +164,14 @@ class Memory:
             self._uneven = any(
                 len({_count(handle) for handle in handles if handle is not None}) > 1 for handles in held
             )
-        return not self._uneven
+        return not self._uneven and self._optimized_alike()
+
+    def _optimized_alike(self) -> bool:
+        for group, options in self._options:
+            for name, value in options:
+                if group[name] is not value and group[name] != value:
+                    return False
+        return all(group["lr"] == first["lr"] for first, *others in self._sharing for group in others)
 
     def snapshot(self) -> Snapshot:
         """Copies of everything that a step changes, the generator included."""
@@ -214,6 +242,22 @@ class Memory:
                 state[name] = view = piece.view(tensor.shape)
                 self._entries.append((state, name, view))
             self.states.append(vector)
+
+
+def _constants_of(handles: Sequence[Handle | None]) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:
+    """Of each parameter group those that a graph holds as constants."""
+    groups = {id(handle.group): handle.group for handle in handles if handle is not None}
+    return [(group, [item for item in group.items() if item[0] not in _MOVING]) for group in groups.values()]
+
+
+def _sharing_a_rate(units: Sequence[Unit], handles: Sequence[Handle | None]) -> list[list[dict[str, Any]]]:
+    """Parameter groups with one learning rate, unit by unit, where there are several."""
+    found = []
+    for unit in units:
+        members = (handles[place] for place in unit.places)
+        groups = list({id(h.group): h.group for h in members if h is not None}.values())
+        found += [groups] if len(groups) > 1 else []
+    return found
 
 
 def _state(handle: Handle) -> dict[str, Any]:

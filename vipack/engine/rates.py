@@ -32,6 +32,11 @@ class Rates:
         self.one_by_one = isinstance(scheduler, ReduceLROnPlateau)
         self.moving = scheduler is not None or isinstance(optimizer, ClippedAdam)
 
+    @property
+    def rate(self) -> float:
+        """Of the next step."""
+        return float(self._group["lr"])
+
     def take(self, num_steps: int) -> np.ndarray:
         """Rates of the next `num_steps` steps, ``(K,)`` float64; the optimizer and its schedule stand after them."""
         group, scheduler = self._group, self._scheduler

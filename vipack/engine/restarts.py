@@ -191,6 +191,10 @@ class _StackedMemory:
         """Of the modules, with a leading dimension."""
         return self._buffers
 
+    def row(self, dtype: torch.dtype) -> Tensor:
+        """See :class:`StepMemory`."""
+        return torch.from_numpy(self.rows(1)).to(dtype)
+
     def rows(self, num_steps: int) -> np.ndarray:
         """The optimizer's numbers for the next steps, the same for all starts."""
         parts = []

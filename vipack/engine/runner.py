@@ -87,6 +87,10 @@ class StepMemory(Protocol):
         """The optimizer's numbers for the next steps ``(K, width)``."""
         ...
 
+    def row(self, dtype: torch.dtype) -> Tensor:
+        """Those of one step, ``(1, width)``."""
+        ...
+
     def finish(self, loss: float) -> None:
         """What remains of a step with this loss."""
         ...
@@ -315,7 +319,8 @@ class GraphRunner:
 
     def _feeds(self, batches: Batches, number: int) -> list[Tensor]:
         """Contents of the fed inputs for the next `number` steps, in the order of the driver's specification."""
-        feeds = [torch.from_numpy(self._memory.rows(number)).to(self._dtype)]
+        memory, dtype = self._memory, self._dtype
+        feeds = [memory.row(dtype) if number == 1 else torch.from_numpy(memory.rows(number)).to(dtype)]
         if not self._spec.normals and self.draws:
             made = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
             feeds += [_stacked([one[i] for one in made]) for i in range(len(self.draws))]
