@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -163,6 +165,29 @@ def test_a_learning_rate_set_between_steps_is_taken_up():
         return losses + [svi.step(X, Y) for _ in range(4)]
 
     np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_state_put_into_the_optimizers_between_steps_is_taken_up(engine, lost):
+    """Loading replaces options, rates and moments as a whole; `lost` moments begin anew."""
+
+    def run(make, **options):
+        optim = adam()
+        svi = made(make, optim, **options)
+        losses = [svi.step(X, Y) for _ in range(10)]
+        saved = {parameter: copy.deepcopy(one.state_dict()) for parameter, one in optim.optim_objs.items()}
+        losses += [svi.step(X, Y) for _ in range(20)]
+        for parameter, one in optim.optim_objs.items():
+            saved[parameter]["param_groups"][0]["lr"] = 0.3
+            one.state.clear() if lost else one.load_state_dict(saved[parameter])
+        losses += [svi.step(X, Y) for _ in range(20)]
+        return losses, svi
+
+    losses, _ = run(SVI)
+    found, svi = run(vi.SVI, engine=engine)
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert svi.engine.steps[engine] > 35
 
 
 @pytest.mark.parametrize("rule", ["Adam", "ClippedAdam"])

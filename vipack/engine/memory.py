@@ -89,6 +89,8 @@ class Memory:
         self._counts = self._adopt_counts()
         self._coming: list[Tensor] = []  # rows, the next one last
         self._coming_from: tuple[list[float], int] = [], -1  # rates and version of the counts that they were made for
+        optimized = [handle for handle in self._handles if handle is not None]
+        self._optimizers = [(handle, _state(handle)) for handle in optimized]
         self._plain_counts = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), int)]
 
     @property
@@ -145,8 +147,11 @@ class Memory:
 
         Returns:
             False where parameters that are updated together have no longer taken the same number of steps or no longer have
-            the same learning rate, and where other options of an optimizer are no longer those of the graph.
+            the same learning rate, where other options of an optimizer are no longer those of the graph, and where it was
+            given another state as a whole, as by ``load_state_dict``.
         """
+        if any(handle.optimizer.state.get(handle.parameter) is not state for handle, state in self._optimizers):
+            return False
         counts = False
         with torch.no_grad():
             for tensor, address, piece in self._held:
@@ -164,13 +169,11 @@ class Memory:
             self._uneven = any(
                 len({_count(handle) for handle in handles if handle is not None}) > 1 for handles in held
             )
-        return not self._uneven and self._optimized_alike()
+        return not self._uneven and self._same_options()
 
-    def _optimized_alike(self) -> bool:
-        for group, options in self._options:
-            for name, value in options:
-                if group[name] is not value and group[name] != value:
-                    return False
+    def _same_options(self) -> bool:
+        if any(group[name] is not v and group[name] != v for group, options in self._options for name, v in options):
+            return False
         return all(group["lr"] == first["lr"] for first, *others in self._sharing for group in others)
 
     def snapshot(self) -> Snapshot:
