@@ -110,7 +110,7 @@ class Memory:
         return made
 
     def row(self, dtype: torch.dtype) -> Tensor:
-        """What :meth:`rows` gives for one step; where only the step counts move, many are made at once."""
+        """What :meth:`rows` gives for one step, ``(1, width)``; where only the step counts move, many are made at once."""
         if self._plain_counts or any(rates.moving for rates in self._all_rates.values()):
             return torch.from_numpy(self.rows(1)).to(dtype)
         stand = [rates.rate for rates in self._all_rates.values()], self._counts._version

@@ -34,7 +34,7 @@ class Rates:
 
     @property
     def rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return float(self._group["lr"])
 
     def take(self, num_steps: int) -> np.ndarray:
