@@ -10,7 +10,6 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
 
-from vipack.engine.capture import Layout
 from vipack.engine.eager import EagerStep
 from vipack.engine.memory import Memory
 from vipack.engine.optimizers import make_optimizer
@@ -51,8 +50,13 @@ def made(name, steps=3):
     optimizer = make_optimizer(OPTIMIZERS[name](), parameters, None)
     eager = EagerStep(prepared.program, prepared.loss, optimizer)
     losses = [eager(prepared.first) for _ in range(steps)]
-    memory = Memory(parameters, Layout.of(parameters), optimizer)
+    memory = Memory(parameters, optimizer)
     return memory, parameters, lambda: eager(prepared.first), losses
+
+
+def whole(memory):
+    """As the steps of a graph that updates all parameters see it."""
+    return memory.part(memory.names, frozenset(memory.names))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -69,13 +73,14 @@ def test_eager_steps_go_on_as_if_nothing_had_been_moved(name):
 def test_a_snapshot_is_gone_back_to(name):
     memory, parameters, step, _ = made(name)
     saved = memory.snapshot()
-    rows = memory.rows(2)
+    part = whole(memory)
+    rows = part.rows(2)
     memory.restore(saved)
     expected = [step() for _ in range(3)]
     memory.restore(saved)
     assert [step() for _ in range(3)] == expected
     memory.restore(saved)
-    assert (memory.rows(2) == rows).all()
+    assert (part.rows(2) == rows).all()
     assert len(parameters.unconstrained) == 2
 
 
@@ -90,7 +95,7 @@ def test_parameters_of_one_rate_are_one_vector_and_views_of_it():
 def test_parameters_of_other_rates_are_other_vectors():
     memory, _, _, _ = made("a rate for each")
     assert len(memory.values) == 2
-    assert memory.rows(1).shape == (1, memory.row_width)
+    assert whole(memory).rows(1).shape == (1, sum(unit.rule.width for unit in memory.units))
 
 
 def test_what_others_put_in_its_place_is_taken_up():

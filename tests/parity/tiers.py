@@ -46,8 +46,8 @@ def captured(name):
     found = []
     capture = tiers.capture
 
-    def recording(program, loss, arguments):
-        graph = capture(program, loss, arguments)
+    def recording(program, loss, arguments, execution):
+        graph = capture(program, loss, arguments, execution)
         theirs = pyro_step(graph.layout.names, program, loss, arguments)
         found.append((graph, graph_step(graph, program, arguments), theirs))
         return graph

@@ -7,21 +7,25 @@ import gc
 import operator
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
+from vipack.engine.checks import collected_checks, join_checks
+from vipack.engine.guards.arguments import replaced, tensors_in
+from vipack.engine.guards.execution import Execution
+from vipack.engine.guards.python_state import PythonState
 from vipack.engine.purify import pure_objectives
-from vipack.engine.watch import Watch
 from vipack.program import Arguments, Parameters, Program, TorchState, captured_scans
-from vipack.program.params import BASELINE
+from vipack.program.params import BASELINE, UnmetParameterError
 
 __all__ = ["CaptureError", "Graph", "Layout", "capture", "collecting_later", "leaves_of"]
 
@@ -66,23 +70,27 @@ class Layout:
 
 @dataclass(frozen=True)
 class Graph:
-    """One captured step: ``module(*parameters, *buffers, *leaves) -> (loss, *gradients, *new buffers)``.
+    """One captured step: ``module(*parameters, *buffers, *leaves) -> (loss, *gradients, *new buffers[, all is well])``.
 
     Random draws stand in the graph as they stood in the program, so that running it from some state of the generator
     gives what ``pyro.infer.SVI`` gives from there.
 
     Attributes:
+        touched: parameters that the program asks for, which an optimizer then updates.
         unused: parameters that the loss does not depend on.
+        checked: whether the last result says that Pyro would raise nothing.
         seconds: that capturing took.
-        watch: on the Python variables that the program reads, which the graph holds as they were.
+        state: the Python variables that the program reads, which the graph holds as they were.
     """
 
     module: fx.GraphModule
     layout: Layout
     buffer_names: tuple[str, ...]
+    touched: frozenset[str]
     unused: frozenset[str]
+    checked: bool
     seconds: float
-    watch: Watch
+    state: PythonState
 
     @property
     def num_nodes(self) -> int:
@@ -97,26 +105,26 @@ class Graph:
 
 def leaves_of(arguments: Arguments) -> tuple[list[Tensor], Callable[[list[Tensor]], Arguments]]:
     """The tensors in a call, and how to put others in their place."""
-    flat, spec = pytree.tree_flatten((arguments.args, dict(arguments.kwargs)))
-    places = [i for i, value in enumerate(flat) if isinstance(value, Tensor)]
-    tensors = [flat[i] for i in places]
+    call = tuple(arguments.args), dict(arguments.kwargs)
+    tensors = tensors_in(call)
     if arguments.indices is not None:
         tensors.append(arguments.indices)
 
     def rebuild(values: list[Tensor]) -> Arguments:
-        filled = list(flat)
-        for place, value in zip(places, values, strict=False):
-            filled[place] = value
-        args, kwargs = pytree.tree_unflatten(filled, spec)
+        args, kwargs = replaced(call, values)
         return Arguments(args, kwargs, values[-1] if arguments.indices is not None else None)
 
     return tensors, rebuild
 
 
-def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
+def capture(program: Program, loss: Any, arguments: Arguments, execution: Execution | None = None) -> Graph:
     """Trace ``loss.loss_and_grads`` on `arguments` into one graph of ATen operations.
 
+    Args:
+        execution: of a step as Pyro takes it, where one was recorded.
+
     Raises:
+        UnmetParameterError: the program declares a parameter for the first time.
         CaptureError: control flow depends on data, values leave torch, or something but tensors is random.
     """
     started = time.perf_counter()
@@ -126,42 +134,67 @@ def capture(program: Program, loss: Any, arguments: Arguments) -> Graph:
     leaves, rebuild = leaves_of(arguments)
     inputs = [parameters.unconstrained[name].detach() for name in layout.names]
     num_parameters, num_buffers = len(inputs), len(buffers)
+    trainable = [parameters.unconstrained[name].requires_grad for name in layout.names]
+    touched: set[str] = set()
     unused: set[str] = set()
+    num_checks = 0
 
     def step(*flat: Tensor) -> list[Tensor]:
+        nonlocal num_checks
         # Clones: programs may write into what they are given, and the inputs must stay as they are.
-        parts = [value.clone().requires_grad_(True) for value in flat[:num_parameters]]
+        parts = [value.clone().requires_grad_(own) for value, own in zip(flat[:num_parameters], trainable, strict=True)]
         for part in parts:
             part._is_param = True  # a PyroModule tells Pyro of its nn.Parameters only
         own_buffers = dict(
             zip(buffers, (b.clone() for b in flat[num_parameters : num_parameters + num_buffers]), strict=True)
         )
         call = rebuild(list(flat[num_parameters + num_buffers :]))
-        with program.bound(call, values=layout.values(parts), buffers=own_buffers):
+        with (
+            program.bound(call, values=layout.values(parts), buffers=own_buffers),
+            collected_checks() as checks,
+            poutine.trace(param_only=True) as seen,
+        ):
             value = loss.loss_and_grads(program.model, program.guide, *call.args, **call.kwargs)
             if any(name.startswith(BASELINE) for name in pyro.get_param_store()._params):
                 raise CaptureError(
                     "the objective keeps a decaying average of costs as a baseline, outside of the graph"
                 )
+        touched.update(layout.aliases[name] for name in seen.trace.nodes if name in layout.aliases)
         unused.update(name for name, p in zip(layout.names, parts, strict=True) if p.grad is None)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
-        return [_total(value), *gradients, *own_buffers.values()]
+        num_checks = len(checks)
+        return [_total(value), *gradients, *own_buffers.values(), *checks]
 
-    watch = Watch(program.model, program.guide, loss)
-    if watch.unsteady:
-        raise CaptureError(watch.unsteady)
+    others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
+    apart = [*parameters.tensors(), *buffers.values()]
+    state = PythonState(program.model, program.guide, loss, *others, execution=execution, apart=apart)
+    if execution is not None and state.reason:
+        raise CaptureError(state.reason)
+    first_leaf = num_parameters + num_buffers
     with _generators_kept() as drawn_outside:
         try:
             module = _trace(step, [*inputs, *buffers.values(), *leaves])
-            _refuse_state(module, watch, drawn_outside())
+            constants = _constants(module)
+            _drop_gradients(constants)
+            _refuse_state(module, state, constants, drawn_outside(), range(first_leaf, first_leaf + len(leaves)))
         finally:
-            watch.restore()
+            lost = state.restore()
+            _drop_gradients([*parameters.of_modules(), *state.tensors()])
+    if parameters.shared and any(constant.requires_grad for constant in constants):
+        raise CaptureError(
+            "the program reaches a tensor that requires grad and that neither pyro.param nor pyro.module declares, and Pyro "
+            "leaves its gradient in it"
+        )
+    if lost:
+        raise CaptureError(f"each run of the program writes to {lost!r}, which is too large to be put back")
     module.graph.set_codegen(fx.graph.CodeGen())
+    checked = join_checks(module, num_checks)
     _refuse_unknown_sizes(module)
     _write_dtypes(module)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return Graph(module, layout, tuple(buffers), frozenset(unused), time.perf_counter() - started, watch)
+    seconds = time.perf_counter() - started
+    return Graph(module, layout, tuple(buffers), frozenset(touched), frozenset(unused), checked, seconds, state)
 
 
 @contextlib.contextmanager
@@ -192,30 +225,70 @@ def _generators_kept() -> Iterator[Callable[[], bool]]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _refuse_state(module: fx.GraphModule, watch: Watch, drawn_outside: bool) -> None:
+def _constants(module: fx.GraphModule) -> list[Any]:
+    return [operator.attrgetter(str(n.target))(module) for n in module.graph.nodes if n.op == "get_attr"]
+
+
+def _drop_gradients(tensors: Iterable[Any]) -> None:
+    """Take away gradients without values, which tracing leaves in leaves of autograd's that are no inputs of the graph."""
+    for tensor in tensors:
+        if isinstance(tensor, Tensor) and tensor.is_leaf and isinstance(tensor.grad, FakeTensor):
+            tensor.grad = None
+
+
+def _refuse_state(
+    module: fx.GraphModule, state: PythonState, constants: list[Any], drawn_outside: bool, leaves: range
+) -> None:
     """
+    Args:
+        leaves: places of the program's arguments among the graph's inputs.
+
     Raises:
         CaptureError: a run leaves something behind in Python that the next run may read.
     """
     if drawn_outside:
         raise CaptureError("the program draws from Python's or NumPy's generator, which a graph cannot repeat")
-    constants = [operator.attrgetter(str(n.target))(module) for n in module.graph.nodes if n.op == "get_attr"]
     written = [value for node in module.graph.nodes for value in (*node.args, *node.kwargs.values())]
     if any(isinstance(value, torch.Generator) for value in (*constants, *written)):
         raise CaptureError("the program draws from a torch.Generator of its own, which a graph cannot repeat")
-    name = watch.changed() or watch.hold(constants)
+    written_to = _written_to(module)
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+    if any(inputs[place] in written_to for place in leaves):
+        raise CaptureError("each run of the program writes to one of its arguments, which the next run reads")
+    name = state.changed_by_a_run() or state.hold([c for c in constants if isinstance(c, Tensor)])
+    if not name and any(node.op == "get_attr" for node in written_to):
+        raise CaptureError("each run of the program writes to a tensor that it keeps, which the next run reads")
     if name:
         raise CaptureError(
             f"each run of the program changes {name!r}, which it may read again: a graph would freeze it as it is"
         )
 
 
+def _written_to(module: fx.GraphModule) -> set[fx.Node]:
+    """Inputs and constants of a graph that it writes to, be it through a view."""
+    origin: dict[fx.Node, fx.Node] = {}
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op in ("placeholder", "get_attr"):
+            origin[node] = node
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            continue
+        for argument, declared in zip(node.args, schema.arguments, strict=False):
+            if not isinstance(argument, fx.Node) or declared.alias_info is None or argument not in origin:
+                continue
+            if declared.alias_info.is_write:
+                found.add(origin[argument])
+            origin[node] = origin[argument]
+    return found
+
+
 def _trace(step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
-    with pyro.validation_enabled(False), pure_objectives(), captured_scans(), collecting_later():
+    with pure_objectives(), captured_scans(), collecting_later():
         try:
             # Tensors without values: whatever would read one is refused, rather than frozen into the graph.
             return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-        except CaptureError:
+        except (CaptureError, UnmetParameterError):
             raise
         except Exception as error:  # the many ways in which user code can fail on tensors without values
             if "ProvenanceTensor" not in str(error):

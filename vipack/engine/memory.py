@@ -22,7 +22,7 @@ from vipack.engine.rules import Rule, rule_of
 from vipack.engine.step_graph import Unit
 from vipack.program import Parameters, TorchState
 
-__all__ = ["Memory", "Snapshot", "grouped", "rules_of", "together"]
+__all__ = ["Memory", "Names", "Part", "Snapshot", "grouped", "rules_of", "together"]
 
 _AHEAD = 64  # rows that are made at once where steps are taken one by one
 _MOVING = ("params", "lr", "initial_lr")  # entries of a parameter group that no graph holds
@@ -31,25 +31,70 @@ _LARGE = 16_384  # elements from which a parameter is a vector of its own, to sa
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies of everything that a step changes."""
+    """Copies of everything that a step changes.
+
+    Attributes:
+        counts: of steps, by parameter group or parameter.
+        rates: learning rates, with the state of their schedules.
+        optimizer: the whole state of an optimizer that takes its steps itself.
+    """
 
     values: tuple[Tensor, ...]
     states: tuple[Tensor, ...]
-    buffers: dict[str, Tensor]
-    counts: Tensor
-    plain_counts: tuple[int, ...]
+    buffers: tuple[Tensor, ...]
+    counts: tuple[float, ...]
     rates: tuple[Any, ...]
     generator: TorchState
-    optimizer: dict[str, Any] | None
+    optimizer: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Names:
+    """What stands where in a memory.
+
+    Attributes:
+        pieces: of each vector of parameters, their names and sizes in order.
+        owners: for each state vector, the vector of parameters that it belongs to.
+        kinds: for each state vector, the optimizer's name for it.
+    """
+
+    pieces: tuple[tuple[tuple[str, int], ...], ...]
+    owners: tuple[int, ...]
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, units: Sequence[Unit], names: Sequence[str]) -> Names:
+        """The names in units, from those of parameters by place."""
+        states = [(place, kind) for place, unit in enumerate(units) for kind in unit.rule.state]
+        return cls(
+            tuple(
+                tuple((names[place], shape.numel()) for place, shape in zip(u.places, u.shapes, strict=True))
+                for u in units
+            ),
+            tuple(place for place, _ in states),
+            tuple(kind for _, kind in states),
+        )
+
+    def at(self, vector: int, chosen: Tensor) -> str:
+        """The parameter that the first chosen element of a vector belongs to; of fits side by side, that of any."""
+        flat = chosen.reshape(-1, chosen.shape[-1]).any(0)
+        place, end = int(flat.nonzero()[0]), 0
+        for name, size in self.pieces[vector]:
+            end += size
+            if place < end:
+                return name
+        raise IndexError(place)
 
 
 class Memory:
-    """The vectors of a step, and the optimizer's numbers for it.
+    """The vectors of all parameters and of their optimizer's state.
 
     Args:
-        unused: names of parameters that get no gradient, and so stay as they are.
+        updates: for each graph that works on it, the names of the parameters that its steps update. Those of one vector are
+            always updated together.
 
     Attributes:
+        names: of the parameters, by their places.
         values: one vector for each unit.
         states: the state vectors of the units' rules, unit after unit.
         outside: whether the optimizer itself takes the step, on the gradients that the graph leaves in ``states``.
@@ -58,24 +103,29 @@ class Memory:
     copies: int | None = None
 
     def __init__(
-        self, parameters: Parameters, layout: Layout, optimizer: FitOptimizer, unused: frozenset[str] = frozenset()
+        self, parameters: Parameters, optimizer: FitOptimizer, updates: Sequence[frozenset[str]] | None = None
     ) -> None:
-        handles = optimizer.handles()
-        by_parameter = {id(handle.parameter): handle for handle in handles or ()}
+        layout = Layout.of(parameters)
+        self.names = layout.names
+        updates = [frozenset(layout.names)] if updates is None else list(updates)
+        self._tensors = [parameters.unconstrained[name] for name in layout.names]
+        patterns = [tuple(name in some for some in updates) for name in layout.names]
+        # An optimizer has met those only that were updated before.
+        updated = [tensor for tensor, pattern in zip(self._tensors, patterns, strict=True) if any(pattern)]
+        self._updated = frozenset().union(*updates)
+        handles = optimizer.handles(updated)
+        self._all_handles = handles or []
+        by_parameter = {id(handle.parameter): handle for handle in self._all_handles}
         self._optimizer = optimizer
         self._parameters = parameters
-        self._gradients: list[tuple[Tensor, Tensor]] = []
-        self._tensors = [parameters.unconstrained[name] for name in layout.names]
-        self._handles = [
-            None if name in unused else by_parameter.get(id(tensor))
-            for name, tensor in zip(layout.names, self._tensors, strict=True)
-        ]
+        self._gradients: list[tuple[int, Tensor, Tensor]] = []  # unit, parameter, the piece for its gradient
+        self._handles = [by_parameter.get(id(tensor)) for tensor in self._tensors]
         rules = rules_of(self._handles)
         self.outside = handles is None or any(rule is None for rule in rules)
         if self.outside:
-            rules = [_FROZEN if name in unused else _GRADIENT for name in layout.names]
+            rules = [_GRADIENT if any(pattern) else _FROZEN for pattern in patterns]
             self._handles = [None] * len(rules)
-        self.units, members = grouped(self._tensors, self._handles, [rule or _FROZEN for rule in rules])
+        self.units, members = grouped(self._tensors, self._handles, [rule or _FROZEN for rule in rules], patterns)
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
         self._held: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
@@ -84,11 +134,10 @@ class Memory:
         self._all_rates = _distinct_rates(self._handles, members)
         self._members = members
         self._options, self._sharing = _constants_of(self._handles), _sharing_a_rate(self.units, self._handles)
-        for unit in self.units:
-            self._adopt(unit)
+        for place, unit in enumerate(self.units):
+            self._adopt(place, unit)
+        self._counted = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), Tensor)]
         self._counts = self._adopt_counts()
-        self._coming: list[Tensor] = []  # rows, the next one last
-        self._coming_from: tuple[list[float], int] = [], -1  # rates and version of the counts that they were made for
         optimized = [handle for handle in self._handles if handle is not None]
         self._optimizers = [(handle, _state(handle)) for handle in optimized]
         self._plain_counts = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), int)]
@@ -98,49 +147,29 @@ class Memory:
         """Whether something must be done in Python after every step."""
         return self.outside or any(rates.one_by_one for rates in self._all_rates.values())
 
+    def can_update(self, names: frozenset[str]) -> bool:
+        """Whether steps can update these parameters and no others."""
+        return names <= self._updated and all(
+            len({self.names[place] in names for place in unit.places}) == 1 for unit in self.units
+        )
+
+    def part(self, names: Sequence[str], updated: frozenset[str]) -> Part:
+        """The memory as one graph's steps see it.
+
+        Args:
+            names: the parameters that the graph takes, in its order.
+            updated: those that its steps update; one of the sets that the memory was made for.
+        """
+        return Part(self, names, updated)
+
     @property
-    def row_width(self) -> int:
-        """Optimizer numbers a step."""
-        return sum(unit.rule.width for unit in self.units)
-
-    def rows(self, num_steps: int) -> np.ndarray:
-        """The optimizer's numbers for the next steps ``(K, width)``; rates and step counts move on by as many."""
-        made = self._numbers(num_steps)
-        self._count_on(num_steps)
-        return made
-
-    def row(self, dtype: torch.dtype) -> Tensor:
-        """What :meth:`rows` gives for one step, ``(1, width)``; where only the step counts move, many are made at once."""
-        if self._plain_counts or any(rates.moving for rates in self._all_rates.values()):
-            return torch.from_numpy(self.rows(1)).to(dtype)
-        stand = [rates.rate for rates in self._all_rates.values()], self._counts._version
-        if not self._coming or stand != self._coming_from:
-            self._coming = list(torch.from_numpy(self._numbers(_AHEAD)).to(dtype).split(1))[::-1]
-        self._count_on(1)
-        self._coming_from = stand[0], self._counts._version
-        return self._coming.pop()
-
-    def _numbers(self, num_steps: int) -> np.ndarray:
-        taken = {key: rates.take(num_steps) for key, rates in self._all_rates.items()}
-        parts = []
-        for unit, handle in zip(self.units, self._members, strict=True):
-            if handle is not None and unit.rule.width:
-                parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
-        return together(parts, num_steps)
+    def pieces(self) -> Names:
+        """What stands where in the vectors."""
+        return Names.of(self.units, self.names)
 
     def buffers(self) -> list[Tensor]:
         """The modules' buffers, in order."""
         return list(self._parameters.buffers().values())
-
-    def finish(self, loss: float) -> None:
-        """What remains of a step with this loss: schedules that go by losses, or the optimizer's own step."""
-        for rates in self._all_rates.values():
-            rates.look(loss)
-        if self.outside:
-            for tensor, gradient in self._gradients:
-                tensor.grad = gradient
-            self._optimizer.loss = loss
-            self._optimizer.update({tensor for tensor, _ in self._gradients})
 
     def reclaim(self) -> bool:
         """Take up what others put in the place of its tensors: another run's memory, a state that was loaded.
@@ -151,6 +180,8 @@ class Memory:
             given another state as a whole, as by ``load_state_dict``.
         """
         if any(handle.optimizer.state.get(handle.parameter) is not state for handle, state in self._optimizers):
+            return False
+        if not self._optimizer.holds(self._all_handles):
             return False
         counts = False
         with torch.no_grad():
@@ -181,9 +212,8 @@ class Memory:
         return Snapshot(
             tuple(value.clone() for value in self.values),
             tuple(state.clone() for state in self.states),
-            {key: buffer.clone() for key, buffer in self._parameters.buffers().items()},
-            self._counts.clone(),
-            tuple(_state(handle)["step"] for handle in self._plain_counts),
+            tuple(buffer.clone() for buffer in self.buffers()),
+            (*self._counts.tolist(), *(_state(handle)["step"] for handle in self._plain_counts)),
             tuple(rates.state() for rates in self._all_rates.values()),
             TorchState.current(),
             self._optimizer.state() if self.outside else None,
@@ -194,34 +224,29 @@ class Memory:
         with torch.no_grad():
             for held, saved in zip([*self.values, *self.states], [*snapshot.values, *snapshot.states], strict=True):
                 held.copy_(saved)
-            for key, buffer in self._parameters.buffers().items():
-                buffer.copy_(snapshot.buffers[key])
-        self._counts.copy_(snapshot.counts)
-        for handle, count in zip(self._plain_counts, snapshot.plain_counts, strict=True):
-            _state(handle)["step"] = count
-        for rates, saved in zip(self._all_rates.values(), snapshot.rates, strict=True):
-            rates.restore(saved)
+            for buffer, saved in zip(self.buffers(), snapshot.buffers, strict=True):
+                buffer.copy_(saved)
+        number = len(self._counted)
+        self._counts.copy_(torch.tensor(snapshot.counts[:number]))
+        for handle, count in zip(self._plain_counts, snapshot.counts[number:], strict=True):
+            _state(handle)["step"] = int(count)
+        for rates, stood in zip(self._all_rates.values(), snapshot.rates, strict=True):
+            rates.restore(stood)
         if snapshot.optimizer is not None:
             self._optimizer.load_state(snapshot.optimizer)
         snapshot.generator.install()
 
-    def _count_on(self, num_steps: int) -> None:
-        self._counts += num_steps
-        for handle in self._plain_counts:
-            _state(handle)["step"] += num_steps
-
     def _adopt_counts(self) -> Tensor:
         """Step counts that are tensors, as one vector that the optimizers' own counts are elements of."""
-        counted = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), Tensor)]
-        steps = [_state(handle)["step"] for handle in counted]
+        steps = [_state(handle)["step"] for handle in self._counted]
         device = steps[0].device if steps else None  # an optimizer that is fused or capturable counts on the GPU
         vector = torch.tensor([float(step) for step in steps], device=device)
-        for place, handle in enumerate(counted):
+        for place, handle in enumerate(self._counted):
             _state(handle)["step"] = piece = vector[place]
             self._entries.append((_state(handle), "step", piece))
         return vector
 
-    def _adopt(self, unit: Unit) -> None:
+    def _adopt(self, place_of_unit: int, unit: Unit) -> None:
         """Move a unit's parameters and state into vectors, and leave views where they were."""
         tensors = [self._tensors[place] for place in unit.places]
         value = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
@@ -233,7 +258,9 @@ class Memory:
             vector = torch.full_like(value, first)
             pieces = vector.split([tensor.numel() for tensor in tensors])
             if unit.rule is _GRADIENT:
-                self._gradients += [(t, piece.view(t.shape)) for t, piece in zip(tensors, pieces, strict=True)]
+                self._gradients += [
+                    (place_of_unit, t, piece.view(t.shape)) for t, piece in zip(tensors, pieces, strict=True)
+                ]
                 self.states.append(vector)
                 continue
             for place, tensor, piece in zip(unit.places, tensors, pieces, strict=True):
@@ -245,6 +272,103 @@ class Memory:
                 state[name] = view = piece.view(tensor.shape)
                 self._entries.append((state, name, view))
             self.states.append(vector)
+
+
+class Part:
+    """A memory as the steps of one graph see it, which may update some of its parameters only.
+
+    Attributes:
+        units, values, states, copies, one_by_one: of the memory.
+        order: for each parameter of the graph, its place in the memory.
+        active: for each unit, whether the steps update it.
+    """
+
+    copies: int | None = None
+
+    def __init__(self, memory: Memory, names: Sequence[str], updated: frozenset[str]) -> None:
+        self._memory = memory
+        self.units, self.values, self.states = memory.units, memory.values, memory.states
+        places = {name: place for place, name in enumerate(memory.names)}
+        self.order = tuple(places[name] for name in names)
+        self.active = tuple(memory.names[unit.places[0]] in updated for unit in memory.units)
+        members = zip(memory.units, self.active, strict=True)
+        handles = [memory._handles[place] for unit, updates in members if updates for place in unit.places]
+        stepping = {id(handle) for handle in handles if handle is not None}
+        self._rates = {key: rates for key, rates in memory._all_rates.items() if rates.moves_with(stepping)}
+        self._plain_counts = [handle for handle in memory._plain_counts if id(handle) in stepping]
+        every = all(id(handle) in stepping for handle in memory._counted)
+        stepped = [float(id(handle) in stepping) for handle in memory._counted]
+        self._counted = None if every else torch.tensor(stepped, device=memory._counts.device)
+        self._coming: list[Tensor] = []  # rows, the next one last
+        self._coming_from: tuple[list[float], int] = [], -1  # rates and version of the counts that they were made for
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something must be done in Python after every step."""
+        return self._memory.one_by_one
+
+    def buffers(self) -> list[Tensor]:
+        """The modules' buffers, in order."""
+        return self._memory.buffers()
+
+    def rows(self, num_steps: int) -> np.ndarray:
+        """The optimizer's numbers for the next steps ``(K, width)``; rates and step counts move on by as many."""
+        made = self._numbers(num_steps)
+        self._count_on(num_steps)
+        return made
+
+    def row(self, dtype: torch.dtype) -> Tensor:
+        """What :meth:`rows` gives for one step, ``(1, width)``; where only the step counts move, many are made at once."""
+        if self._plain_counts or any(rates.moving for rates in self._rates.values()):
+            return torch.from_numpy(self.rows(1)).to(dtype)
+        counts = self._memory._counts
+        stand = [rates.rate for rates in self._rates.values()], counts._version
+        if not self._coming or stand != self._coming_from:
+            self._coming = list(torch.from_numpy(self._numbers(_AHEAD)).to(dtype).split(1))[::-1]
+        self._count_on(1)
+        self._coming_from = stand[0], counts._version
+        return self._coming.pop()
+
+    def mark(self) -> tuple[Any, ...]:
+        """Where the rates stand, for :meth:`undo`."""
+        return tuple(rates.state() for rates in self._rates.values() if rates.moving)
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Take back that rates and counts have moved on by a step since :meth:`mark`."""
+        self._count_on(-1)
+        for rates, state in zip([rates for rates in self._rates.values() if rates.moving], mark, strict=True):
+            rates.restore(state)
+
+    def finish(self, loss: float) -> None:
+        """What remains of a step with this loss: schedules that go by losses, or the optimizer's own step."""
+        memory = self._memory
+        for rates in self._rates.values():
+            rates.look(loss)
+        if memory.outside:
+            stepping = [(tensor, piece) for unit, tensor, piece in memory._gradients if self.active[unit]]
+            for tensor, piece in stepping:
+                tensor.grad = piece
+            memory._optimizer.loss = loss
+            memory._optimizer.update({tensor for tensor, _ in stepping})
+            for tensor, piece in stepping:  # as Pyro leaves them, which adds to what it finds there
+                tensor.grad = torch.zeros_like(piece)
+
+    def _numbers(self, num_steps: int) -> np.ndarray:
+        taken = {key: rates.take(num_steps) for key, rates in self._rates.items()}
+        parts = []
+        for unit, handle, updates in zip(self.units, self._memory._members, self.active, strict=True):
+            if not unit.rule.width:
+                continue
+            if handle is not None and updates:
+                parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
+            else:
+                parts.append(np.zeros((num_steps, unit.rule.width)))
+        return together(parts, num_steps)
+
+    def _count_on(self, num_steps: int) -> None:
+        self._memory._counts += num_steps if self._counted is None else num_steps * self._counted
+        for handle in self._plain_counts:
+            _state(handle)["step"] += num_steps
 
 
 def _constants_of(handles: Sequence[Handle | None]) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:
@@ -274,15 +398,23 @@ def _count(handle: Handle) -> int:
 
 
 def grouped(
-    tensors: Sequence[Tensor], handles: Sequence[Handle | None], each: Sequence[Rule]
+    tensors: Sequence[Tensor],
+    handles: Sequence[Handle | None],
+    each: Sequence[Rule],
+    patterns: Sequence[Any] | None = None,
 ) -> tuple[list[Unit], list[Handle | None]]:
-    """Parameters by rule, learning rate and steps taken, large ones by themselves; and for each unit one of its handles."""
+    """Parameters by rule, learning rate and steps taken, large ones by themselves; and for each unit one of its handles.
+
+    Args:
+        patterns: equal for parameters that are always updated together; all are by default.
+    """
     groups: dict[tuple[Any, ...], list[int]] = {}
     rules: dict[tuple[Any, ...], Rule] = {}
     for place, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
         alone = handle is not None and (tensor.numel() >= _LARGE or handle.clip != (None, None))
         steps = None if handle is None else int(handle.optimizer.state.get(handle.parameter, {}).get("step", 0))
-        key = (rule.key, _schedule(handle), steps, place if alone else None)
+        pattern = None if patterns is None else patterns[place]
+        key = (rule.key, _schedule(handle), steps, pattern, place if alone else None)
         groups.setdefault(key, []).append(place)
         rules[key] = rule
     units, members, row = [], [], 0
@@ -357,5 +489,5 @@ def _distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle |
             continue
         rates = Rates(handle.optimizer, handle.group, handle.scheduler)
         if handle in members or rates.moving:
-            found.setdefault(_rate_key(handle), rates)
+            found.setdefault(_rate_key(handle), rates).handles.append(handle)
     return found

@@ -35,6 +35,7 @@ class Handle:
 
     Attributes:
         clip: ``(largest norm, largest value)`` of its gradient, None where it is not clipped.
+        held: what a ``pyro.optim`` optimizer keeps for the parameter.
     """
 
     parameter: Tensor
@@ -42,6 +43,7 @@ class Handle:
     group: dict[str, Any]
     scheduler: LRScheduler | ReduceLROnPlateau | None
     clip: tuple[float | None, float | None] = (None, None)
+    held: Any = None
 
 
 class FitOptimizer(PyroOptim):  # type: ignore[misc]
@@ -60,12 +62,20 @@ class FitOptimizer(PyroOptim):  # type: ignore[misc]
         """From `step` on, let the learning rate fall over `num_steps`; False if the schedule is the user's own."""
         return False
 
-    def handles(self) -> list[Handle] | None:
-        """How each parameter is updated; None where that is more than a torch optimizer's step."""
+    def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
+        """How each of some parameters is updated; None where that is more than a torch optimizer's step."""
         raise NotImplementedError
+
+    def holds(self, handles: Iterable[Handle]) -> bool:
+        """Whether parameters still are updated by these."""
+        return True
 
     def has_stepped(self) -> bool:
         """Whether it holds the state of earlier steps."""
+        raise NotImplementedError
+
+    def has_met(self, parameter: Tensor) -> bool:
+        """Whether it holds the state of earlier steps for a parameter, if it keeps any."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
@@ -100,7 +110,8 @@ class PyroOptimizer(FitOptimizer):
     """A ``pyro.optim`` optimizer, with its per-parameter options, clipping and schedules."""
 
     def __init__(self, optim: PyroOptim, parameters: Parameters, *, shared: bool = False) -> None:
-        """`shared` works on the user's optimizer itself, as ``vipack.SVI`` does."""
+        """`shared` works on the user's optimizer itself, as ``vipack.SVI`` does, and leaves its schedule to the user."""
+        self._shared = shared
         self._optim = optim if shared else copy.copy(optim)
         if not shared:
             self._optim.optim_objs, self._optim.grad_clip = {}, {}
@@ -113,24 +124,29 @@ class PyroOptimizer(FitOptimizer):
         ordered = [p for p in self._parameters.tensors() if p in params]
         with self._named() if any(p not in self._optim.optim_objs for p in ordered) else contextlib.nullcontext():
             self._run(lambda: self._optim(ordered))
-        if isinstance(self._optim, PyroLRScheduler):
+        if isinstance(self._optim, PyroLRScheduler) and not self._shared:
             plateau = any(isinstance(s, ReduceLROnPlateau) for s in self._optim.optim_objs.values())
             self._optim.step(self.loss) if plateau else self._optim.step()
 
-    def handles(self) -> list[Handle] | None:
+    def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
         """See :class:`FitOptimizer`."""
         found = []
-        for parameter in self._parameters.tensors():
+        for parameter in parameters:
             held = self._held(parameter)
-            scheduler = held if is_scheduler(held) else None
+            scheduler = held if is_scheduler(held) and not self._shared else None
             optimizer = held.optimizer if is_scheduler(held) else held
             if _hooked(optimizer):
                 return None
             with self._named():
                 options = self._optim._get_grad_clip_args(parameter)
             clip = (options.get("clip_norm"), options.get("clip_value"))
-            found.append(Handle(parameter, optimizer, optimizer.param_groups[0], scheduler, clip))
+            found.append(Handle(parameter, optimizer, optimizer.param_groups[0], scheduler, clip, held))
         return found
+
+    def holds(self, handles: Iterable[Handle]) -> bool:
+        """See :class:`FitOptimizer`."""
+        held = self._optim.optim_objs
+        return all(held.get(handle.parameter) is handle.held for handle in handles)
 
     def state(self) -> dict[str, Any]:
         """See :class:`FitOptimizer`."""
@@ -145,6 +161,16 @@ class PyroOptimizer(FitOptimizer):
     def has_stepped(self) -> bool:
         """See :class:`FitOptimizer`."""
         return bool(self._optim.optim_objs or self._optim._state_waiting_to_be_consumed)
+
+    def has_met(self, parameter: Tensor) -> bool:
+        """See :class:`FitOptimizer`."""
+        if parameter in self._optim.optim_objs:
+            held = self._optim.optim_objs[parameter]
+            return _has_state(held.optimizer if is_scheduler(held) else held, parameter)
+        if self._shared:  # a user's optimizer meets a parameter in the step in which Pyro's would
+            return False
+        with self._named():
+            return pyro.get_param_store().param_name(parameter) in self._optim._state_waiting_to_be_consumed
 
     def _held(self, parameter: Tensor) -> Any:
         """The optimizer or schedule of one parameter, made as PyroOptim makes it when it first meets the parameter."""
@@ -194,6 +220,10 @@ class TorchOptimizer(FitOptimizer):
         """See :class:`FitOptimizer`."""
         return self._stepped or bool(self._ready().state)
 
+    def has_met(self, parameter: Tensor) -> bool:
+        """See :class:`FitOptimizer`."""
+        return _has_state(self._ready(), parameter)
+
     def cool(self, step: int, num_steps: int) -> bool:
         """See :class:`FitOptimizer`."""
         self._ready()
@@ -204,15 +234,17 @@ class TorchOptimizer(FitOptimizer):
             rate.start, rate.length = step, num_steps
         return bool(rates)
 
-    def handles(self) -> list[Handle] | None:
+    def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
         """See :class:`FitOptimizer`."""
         optimizer = self._ready()
         if _hooked(optimizer):
             return None
+        wanted = {id(parameter) for parameter in parameters}
         return [
             Handle(parameter, optimizer, group, self._scheduler)
             for group in optimizer.param_groups
             for parameter in group["params"]
+            if id(parameter) in wanted
         ]
 
     def state(self) -> dict[str, Any]:
@@ -317,6 +349,11 @@ def default_optimizer(num_steps: int | None, rate: float = LEARNING_RATE) -> Fac
         return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
 
     return make
+
+
+def _has_state(optimizer: Optimizer, parameter: Tensor) -> bool:
+    stateless = isinstance(optimizer, torch.optim.SGD) and not any(g["momentum"] for g in optimizer.param_groups)
+    return stateless or bool(optimizer.state.get(parameter))
 
 
 def _hooked(optimizer: Optimizer) -> bool:

@@ -38,16 +38,11 @@ def pure_objectives() -> Iterator[None]:
                     names[name] = stand_in
         expectation = util.Dice.compute_expectation
         util.Dice.compute_expectation = _compute_expectation
-        distribution: Any = torch.distributions.Distribution
         tensor: Any = torch.Tensor
-        validate = distribution._validate_sample
-        # A distribution made before, such as a PyroSample prior, has its own mind about validation.
-        distribution._validate_sample = _unwarned
         tensor.item = _item
         yield
     finally:
         del tensor.item  # what shows again is the inherited method
-        distribution._validate_sample = validate
         util.Dice.compute_expectation = expectation
         for names, name, original in replaced:
             names[name] = original

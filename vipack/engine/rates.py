@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pyro.optim.clipped_adam import ClippedAdam
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from vipack.engine.optimizers import CosineRate
+from vipack.engine.optimizers import CosineRate, Handle
 
 __all__ = ["Rates"]
 
@@ -21,6 +22,7 @@ class Rates:
     Attributes:
         one_by_one: whether a rate depends on the loss of the step before.
         moving: whether taking a rate changes anything.
+        handles: the parameters of the group.
     """
 
     def __init__(
@@ -29,8 +31,13 @@ class Rates:
         self._optimizer = optimizer
         self._group = group
         self._scheduler = scheduler
+        self.handles: list[Handle] = []
         self.one_by_one = isinstance(scheduler, ReduceLROnPlateau)
         self.moving = scheduler is not None or isinstance(optimizer, ClippedAdam)
+
+    def moves_with(self, stepping: Collection[int]) -> bool:
+        """Whether a step of these handles (by ``id``) moves the rate on: a schedule moves on with every step."""
+        return self._scheduler is not None or any(id(handle) in stepping for handle in self.handles)
 
     @property
     def rate(self) -> float:

@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.optim import SGD
 
 from vipack.engine.capture import CaptureError, Graph, Layout, capture
-from vipack.engine.memory import grouped, rules_of, together
+from vipack.engine.guards.execution import Execution, recorded
+from vipack.engine.guards.python_state import PythonState
+from vipack.engine.memory import Names, Snapshot, grouped, rules_of, together
 from vipack.engine.optimizers import FitOptimizer, Handle
 from vipack.engine.promotion import Again, Promotion
 from vipack.engine.rates import Rates
 from vipack.engine.runner import Batches, GraphRunner
 from vipack.engine.tiers import NonFiniteStep, Tier
-from vipack.engine.watch import Watch
 from vipack.errors import NonFiniteError
-from vipack.program import Program, TorchState
+from vipack.program import Arguments, Program, TorchState
 from vipack.types import EngineReport
 
 __all__ = ["RestartsEngine", "Start"]
@@ -67,7 +68,7 @@ class RestartsEngine:
         self._memory = _StackedMemory(program, graph, optimizer, starts)
         self._runners: dict[Hashable, GraphRunner] = {}
         self._promotions: dict[Hashable, Promotion] = {}
-        self._watches: list[Watch] = []
+        self._states: list[PythonState] = []
         self._history: list[np.ndarray] = []
         self.leader = 0
         self._add(batches, graph)
@@ -108,6 +109,11 @@ class RestartsEngine:
         own: list[float] = losses[:, self.leader].tolist()
         return own
 
+    def refresh(self) -> None:
+        """See :class:`~vipack.engine.tiers.Engine`."""
+        for runner in self._runners.values():
+            runner.refresh()
+
     def rest(self) -> None:
         """See :class:`~vipack.engine.tiers.Engine`."""
         for promotion in self._promotions.values():
@@ -123,13 +129,23 @@ class RestartsEngine:
 
     def _look_around(self) -> None:
         """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
-        if any(watch.outdated() for watch in self._watches):
+        if any(state.outdated() for state in self._states):
             for promotion in self._promotions.values():
                 promotion.stop()
-            self._runners, self._promotions, self._watches = {}, {}, []
+            self._runners, self._promotions, self._states = {}, {}, []
 
     def _graph(self, batches: Batches) -> Graph:
-        return capture(self._program, self._loss, batches.peek())
+        return capture(self._program, self._loss, batches.peek(), self._executed(batches.peek()))
+
+    def _executed(self, batch: Arguments) -> Execution | None:
+        """What of the user's code runs in a step."""
+        generators = TorchState.current()
+        try:
+            with self._program.bound(batch), recorded() as execution:
+                self._loss.loss(self._program.model, self._program.guide, *batch.args, **batch.kwargs)
+        finally:
+            generators.install()
+        return execution
 
     def _add(self, batches: Batches, graph: Graph) -> GraphRunner:
         """The step for batches of the size that comes next."""
@@ -145,7 +161,7 @@ class RestartsEngine:
         self.report.capture_seconds += runner.seconds
         size = batches.upcoming()[0]
         self._runners[size] = runner
-        self._watches.append(graph.watch)
+        self._states.append(graph.state)
         self._promotions[size] = Promotion(runner, self._memory, self._tier, self.report)
         return runner
 
@@ -157,10 +173,11 @@ class _StackedMemory:
 
     def __init__(self, program: Program, graph: Graph, optimizer: FitOptimizer, starts: Sequence[Start]) -> None:
         layout: Layout = graph.layout
+        self._names = layout.names
         self.copies: int | None = len(starts)
         self._program = program
         self._tensors = [program.parameters.unconstrained[name] for name in layout.names]
-        handles = {id(handle.parameter): handle for handle in optimizer.handles() or ()}
+        handles = {id(handle.parameter): handle for handle in optimizer.handles(self._tensors) or ()}
         self._handles: list[Handle | None] = [
             None if name in graph.unused else handles.get(id(tensor))
             for name, tensor in zip(layout.names, self._tensors, strict=True)
@@ -182,6 +199,8 @@ class _StackedMemory:
         ]
         held = program.parameters.buffers().values()
         self._buffers = [buffer.expand(len(starts), *buffer.shape).clone() for buffer in held]
+        self.order = tuple(range(len(layout.names)))
+        self.active = (True,) * len(self.units)
         self._rates = [None if h is None else Rates(h.optimizer, h.group, h.scheduler) for h in self._members]
         if any(rates is not None and rates.one_by_one for rates in self._rates):
             raise CaptureError("a learning rate that goes by losses cannot serve several starts at once")
@@ -207,23 +226,36 @@ class _StackedMemory:
     def finish(self, loss: float) -> None:
         """Nothing remains."""
 
-    def snapshot(self) -> tuple[Any, ...]:
+    def mark(self) -> tuple[Any, ...]:
+        """Nothing is taken back one by one."""
+        return ()
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """See :meth:`mark`."""
+
+    def snapshot(self) -> Snapshot:
         """Copies of everything that a step changes, the generator included."""
-        rates = [None if r is None else r.state() for r in self._rates]
-        return [v.clone() for v in self._changing()], rates, self._done, TorchState.current()
+        values, states, buffers = (
+            tuple(value.clone() for value in vectors) for vectors in (self.values, self.states, self._buffers)
+        )
+        rates = tuple(rates.state() for rates in self._rates if rates is not None)
+        return Snapshot(values, states, buffers, (float(self._done),), rates, TorchState.current())
 
-    def restore(self, snapshot: tuple[Any, ...]) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot."""
-        values, rates, self._done, generator = snapshot
-        for own, saved in zip(self._changing(), values, strict=True):
-            own.copy_(saved)
-        for own_rates, state in zip(self._rates, rates, strict=True):
-            if own_rates is not None:
-                own_rates.restore(state)
-        generator.install()
+        saved = (*snapshot.values, *snapshot.states, *snapshot.buffers)
+        for own, value in zip((*self.values, *self.states, *self._buffers), saved, strict=True):
+            own.copy_(value)
+        self._done = int(snapshot.counts[0])
+        rates = [rates for rates in self._rates if rates is not None]
+        for own_rates, state in zip(rates, snapshot.rates, strict=True):
+            own_rates.restore(state)
+        snapshot.generator.install()
 
-    def _changing(self) -> list[Tensor]:
-        return [*self.values, *self.states, *self._buffers]
+    @property
+    def pieces(self) -> Names:
+        """What stands where in the vectors."""
+        return Names.of(self.units, self._names)
 
     def publish(self, start: int) -> None:
         """Copy one start into the program's parameters and buffers, and its moments into the optimizer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,7 +17,7 @@ from vipack.engine.called import CalledStep, load_artifact
 from vipack.engine.capture import Graph, leaves_of
 from vipack.engine.compiler import Request
 from vipack.engine.driver import DriverSpec
-from vipack.engine.factor_checks import told_by_the_loss
+from vipack.engine.guards.tensors import TensorContents, copy_if_changed
 from vipack.engine.interpreter.build import KERNELS
 from vipack.engine.interpreter.step import InterpretedStep
 from vipack.engine.interpreter.translate import translate
@@ -67,12 +66,19 @@ class Batches(Protocol):
 
 
 class StepMemory(Protocol):
-    """The memory of a step, as far as running it needs to know."""
+    """The memory of a step, as far as running it needs to know.
+
+    Attributes:
+        order: for each parameter of the graph, its place among those of the units.
+        active: for each unit, whether the step updates it.
+    """
 
     units: list[Unit]
     values: list[Tensor]
     states: list[Tensor]
     copies: int | None
+    order: tuple[int, ...]
+    active: tuple[bool, ...]
 
     @property
     def one_by_one(self) -> bool:
@@ -95,12 +101,21 @@ class StepMemory(Protocol):
         """What remains of a step with this loss."""
         ...
 
+    def mark(self) -> tuple[Any, ...]:
+        """Where the rates stand, for :meth:`undo`."""
+        ...
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Take back that rates and counts have moved on by a step since :meth:`mark`."""
+        ...
+
 
 class GraphRunner:
     """A captured step on batches of one shape, over the memory that all tiers share.
 
     Attributes:
-        live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`.
+        live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`. A step in which
+            Pyro would have raised then leaves everything as it was, and :attr:`well` says so.
         own: for fits side by side, leaves of which each fit has its own: place -> ``(R, *shape)``.
         native: the step in the interpreter or as a compiled loop, once there is one.
         note: what is to be known of it.
@@ -122,8 +137,6 @@ class GraphRunner:
         self._dtype, self.device = parameters.dtype, parameters.device
         started = time.perf_counter()
         lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
-        if self.device.type != "cpu":
-            lifted = dataclasses.replace(lifted, module=told_by_the_loss(lifted.module))
         leaves, _ = leaves_of(batch)
         indexed = batch.indices is not None
         data = leaves[:-1] if indexed else leaves
@@ -137,15 +150,28 @@ class GraphRunner:
         steady = tuple(i not in changing for i in range(len(held)))
         self._feed = Feed(held, gathered, batch.indices if indexed else None, separate, steady)
         self._live = live
-        self._leaves = list(held)
-        self._versions = [leaf._version for leaf in held]
-        self._bound: list[Tensor] = []
         self._one = np.empty(1)
         self._copies = memory.copies
         self._buffers = memory.buffers()
-        self.step: StepGraph = assemble(lifted, memory.units, self._buffers, self._feed, parameters, self._copies)
-        self._constants = self.step.held
-        self._constant_versions = [constant._version for constant in self._constants]
+        self.step: StepGraph = assemble(
+            lifted,
+            memory.units,
+            self._buffers,
+            self._feed,
+            parameters,
+            memory.order,
+            memory.active,
+            self._copies,
+            keeping=live,
+        )
+        lead = () if self._copies is None else (self._copies,)
+        self._well = [torch.ones(lead, dtype=self._dtype, device=self.device)] if self.step.checked else []
+        # What is read from memory of its own, and from where that is filled.
+        self._given, self._leaves = list(held), [self._own(leaf, copy=live) for leaf in held]
+        self._held, self._constants = self.step.held, [self._own(value, copy=False) for value in self.step.held]
+        self._versions = [value._version for value in (*self._held, *self._given)]
+        needed = zip((*self._held, *(() if live else held)), self.step.needed, strict=False)
+        self._contents = TensorContents([value for value, is_needed in needed if is_needed])
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
@@ -159,7 +185,7 @@ class GraphRunner:
 
     def traced(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
-        self._look_at_leaves()
+        self._look_at_data(by_version=not self._live)
         losses = self._empty(number)
         rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
         apart: list[Tensor] = []  # losses that a GPU still works on
@@ -199,16 +225,16 @@ class GraphRunner:
 
     def take(self, leaves: Sequence[Tensor]) -> None:
         """Let the next steps work on these tensors, of the shapes that the graph was captured with."""
-        renewed = False
-        for place, leaf in enumerate(leaves):
-            same = leaf is self._leaves[place] and leaf._version == self._versions[place]
-            renewed = renewed or not same
-            if not same and self._bound:
-                self._bound[place].copy_(leaf)
-            self._versions[place] = leaf._version
-        self._leaves = list(leaves)
-        if renewed:
-            self.step.renew(self._leaves)
+        self._given = list(leaves)
+
+    def refresh(self) -> None:
+        """Take up what has been written to data and constants by whatever way, since the last look."""
+        self._look_at_data(by_version=False)
+
+    @property
+    def well(self) -> bool:
+        """Whether Pyro would have raised nothing in the last step."""
+        return all(bool(flag.all()) for flag in self._well)
 
     # --- native
 
@@ -235,15 +261,14 @@ class GraphRunner:
             NativeError: a file does not load.
         """
         program = translate(self.step.module)
-        inputs, leaves = self._native_inputs()
-        self.native = InterpretedStep(program, folder / KERNELS, compiler.bridge(), self._spec, inputs)
-        self._tier, self._bound = "interpreted", leaves
+        kernels = folder / KERNELS
+        self.native = InterpretedStep(program, kernels, compiler.bridge(), self._spec, self._native_inputs())
+        self._tier = "interpreted"
 
     def replay(self) -> None:
         """What :meth:`interpret` is on a GPU: the graph's operations, recorded once and replayed."""
-        inputs, leaves = self._native_inputs()
-        self.native = CalledStep(self.step.module, self._spec, inputs)
-        self.note, self._tier, self._bound = self.native.note, "interpreted", leaves
+        self.native = CalledStep(self.step.module, self._spec, self._native_inputs())
+        self.note, self._tier = self.native.note, "interpreted"
 
     def prepare(self, num_threads: int) -> Path | None:
         """What there is to compile; the folder of the result if the cache has it."""
@@ -257,7 +282,7 @@ class GraphRunner:
         Raises:
             NativeError: it does not load.
         """
-        inputs, leaves = self._native_inputs()
+        inputs = self._native_inputs()
         no_loop = read_manifest(folder).get("no_loop")
         self.note = ""
         if no_loop is None:
@@ -265,15 +290,15 @@ class GraphRunner:
         else:
             self.native = CalledStep(load_artifact(folder), self._spec, inputs)
             self.note = self.native.note or (f"called a step at a time: {no_loop}" if no_loop else "")
-        self._tier, self._bound = "compiled", leaves
+        self._tier = "compiled"
 
-    def _native_inputs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The step's inputs in memory of their own where they change from step to step; the leaves among them."""
+    def _native_inputs(self) -> list[Tensor]:
+        """The step's inputs, in memory of their own where they change from step to step."""
         draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
         row = torch.zeros(self.step.row_width, dtype=self._dtype, device=self.device)
-        leaves = [v.clone() if self._live or i in self._fed else v.contiguous() for i, v in enumerate(self._leaves)]
+        leaves = [v.clone() if i in self._fed else v for i, v in enumerate(self._leaves)]
         indices = None if self._feed.indices is None else self._feed.indices.clone()
-        return [v.contiguous() for v in self._inputs(draws, row, leaves, indices)], leaves
+        return [v.contiguous() for v in self._inputs(draws, row, leaves, indices)]
 
     def native_steps(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps in C++; their losses. Stops after one that is not finite.
@@ -282,7 +307,7 @@ class GraphRunner:
             NativeError: an operator of torch's raised.
         """
         assert self.native is not None
-        self._look_at_leaves()
+        self._look_at_data(by_version=not self._live)
         losses = self._empty(number)
         done = 0
         while done < number:
@@ -297,18 +322,30 @@ class GraphRunner:
     def once(self) -> float:
         """One step of the loop on the tensors of the step before, with as little around it as there can be."""
         assert self.native is not None
-        self._look_at_leaves()
+        self._look_at_data(by_version=False)
         self.native(self._feeds(_NOTHING, 1), self._one)
         loss = float(self._one[0])
         if self._memory.one_by_one:
             self._memory.finish(loss)
         return loss
 
+    def mark(self) -> tuple[Any, ...]:
+        """Where counts and rates stand before a step; see :meth:`undo`."""
+        return self._memory.mark()
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Take back what a step moves on that left everything else as it was."""
+        self._memory.undo(mark)
+
+    def finish(self, loss: float) -> None:
+        """What remains of a step with this loss, where steps are taken one by one."""
+        self._memory.finish(loss)
+
     def _layout(self) -> tuple[DriverSpec, dict[str, list[int]]]:
         """Which inputs the loop fills itself, and which it is fed."""
         step, count = self.step, self.step.num_draws
         places: dict[str, list[int]] = {"draws": list(range(count))}
-        next_place = count + len(self._memory.values) + len(self._memory.states) + len(self._buffers)
+        next_place = count + len(self._memory.values) + len(self._memory.states) + len(self._buffers) + len(self._well)
         places["row"] = [next_place]
         first_leaf = next_place + 1 + len(step.constants)
         places["leaves"] = [first_leaf + i for i in self._fed]
@@ -344,19 +381,27 @@ class GraphRunner:
 
     # --- both
 
-    def _look_at_leaves(self) -> None:
-        """Take up what has been written into the data's tensors, or into tensors that the program holds, since."""
-        changed = False
-        for place, leaf in enumerate(self._leaves):
-            if leaf._version != self._versions[place]:
+    def _own(self, value: Tensor, *, copy: bool) -> Tensor:
+        """A tensor as steps read it: itself, unless its memory may not be read as it lies."""
+        if value.layout != torch.strided or (value.is_contiguous() and not copy):
+            return value
+        return value.detach().clone(memory_format=torch.contiguous_format)
+
+    def _look_at_data(self, *, by_version: bool) -> None:
+        """Take up what has been written into the data's tensors, or into tensors that the program holds, since.
+
+        Args:
+            by_version: as far as torch has taken note of it.
+        """
+        changed = self._contents.changed(by_version=by_version)
+        own = (*self._constants, *self._leaves)
+        for place, (held, given) in enumerate(zip(own, (*self._held, *self._given), strict=True)):
+            if given.layout != torch.strided and not by_version and place >= len(self._constants):
+                self._leaves[place - len(self._constants)] = given  # passed on as it is
                 changed = True
-                if self._bound and self._bound[place].data_ptr() != leaf.data_ptr():
-                    self._bound[place].copy_(leaf)
-                self._versions[place] = leaf._version
-        for place, constant in enumerate(self._constants):
-            if constant._version != self._constant_versions[place]:
-                changed = True
-                self._constant_versions[place] = constant._version
+            elif held is not given and not (by_version and given._version == self._versions[place]):
+                self._versions[place] = given._version
+                changed = copy_if_changed(held, given) or changed
         if changed:
             self.step.renew(self._leaves)
 
@@ -382,7 +427,9 @@ class GraphRunner:
         self, draws: Sequence[Tensor], row: Tensor, leaves: Sequence[Tensor], indices: Tensor | None
     ) -> list[Tensor]:
         memory = self._memory
-        held = [*draws, *memory.values, *memory.states, *self._buffers, row, *self.step.constants, *leaves]
+        kept = [*memory.values, *memory.states, *self._buffers, *self._well]
+        constants = [*self._constants, *self.step.constants[len(self._constants) :]]
+        held = [*draws, *kept, row, *constants, *leaves]
         return held if indices is None else [*held, indices]
 
 

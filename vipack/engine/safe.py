@@ -41,9 +41,9 @@ class SafeStates:
             self._older, self._last = self._last, _Safe(memory.snapshot(), batches.state(), 0, now)
 
     def count(self, steps: int) -> None:
-        """So many steps were taken since :meth:`keep`."""
-        assert self._last is not None
-        self._last.steps += steps
+        """So many steps were taken since :meth:`keep`, if there is a state."""
+        if self._last is not None:
+            self._last.steps += steps
 
     def reaches(self, steps: int) -> bool:
         """Whether there is a state at least so many steps ago."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,13 +31,20 @@ def assemble(
     buffers: Sequence[Tensor],
     feed: Feed,
     parameters: Parameters,
+    order: Sequence[int],
+    active: Sequence[bool],
     copies: int | None = None,
+    *,
+    keeping: bool = False,
 ) -> StepGraph:
     """Put gather, loss, gradients and update into one graph.
 
     Args:
         parameters: of the program, of whose type and on whose device the step computes.
-        units: hold every parameter of the layout once.
+        units: hold every parameter once.
+        order: for each parameter that `lifted` takes, its place among those of the units.
+        active: for each unit, whether the step updates it.
+        keeping: let a step in which Pyro would have raised leave everything as it was.
         copies: R, for R fits side by side: draws, values, states, buffers and the loss then have a leading dimension R,
             and all fits see the same batches but for the leaves of their own.
     """
@@ -44,11 +52,14 @@ def assemble(
     num_draws, num_units = len(lifted.draws), len(units)
     width = sum(unit.rule.width for unit in units)
     slots = [len(unit.rule.state) for unit in units]
-    num_parameters = sum(len(unit.places) for unit in units)
+    num_places = sum(len(unit.places) for unit in units)
+    num_parameters = len(order)
+    checked = len(_output(main).args[0]) > 1 + num_parameters + len(buffers)
     pure, before, num_invariants = _is_pure(main), None, 0
+    needed: tuple[bool, ...] = (False,) * (len(constants) + len(feed.leaves))
     if pure:
         without_repeats(main.graph)
-        before = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed)
+        before, needed = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed)
     if before is not None:
         found = [value.contiguous() for value in before(feed.leaves)]
         constants, num_invariants = constants + found, len(found)
@@ -57,24 +68,38 @@ def assemble(
         take = _Taker(flat)
         draws, values = take(num_draws), take(num_units)
         states = [take(number) for number in slots]
-        held, (row,), fixed, data, rows = (
+        held, well, (row,), fixed, data, rows = (
             take(len(buffers)),
+            take(int(checked)),
             take(1),
             take(len(constants)),
             take(len(feed.leaves)),
             take.rest(),
         )
-        parts = _split(units, values, num_parameters)
+        parts = _split(units, values, num_places)
         batch = [v.index_select(0, rows[0]) if g else v for v, g in zip(data, feed.gathered, strict=True)]
-        loss, *outputs = program(*fixed, *draws, *parts, *held, *batch, *rows)
-        gradients, new_buffers = outputs[:num_parameters], outputs[num_parameters:]
+        loss, *outputs = program(*fixed, *draws, *(parts[place] for place in order), *held, *batch, *rows)
+        gradients = dict(zip(order, outputs[:num_parameters], strict=True))
+        new_buffers = outputs[num_parameters : num_parameters + len(buffers)]
         new_values, new_states = [], []
-        for unit, value, state in zip(units, values, states, strict=True):
-            numbers = [row[unit.row + i] for i in range(unit.rule.width)]
-            value, state = unit.rule.update(value, _gradient(unit, gradients), state, numbers)
+        for unit, updates, value, state in zip(units, active, values, states, strict=True):
+            if updates:
+                numbers = [row[unit.row + i] for i in range(unit.rule.width)]
+                value, state = unit.rule.update(value, _gradient(unit, gradients), state, numbers)
             new_values.append(value)
             new_states += state
-        return [loss, *new_values, *new_states, *new_buffers]
+        new = [*new_values, *new_states, *new_buffers]
+        if checked:
+            is_well = outputs[-1]
+            loss = torch.where(is_well, loss, torch.full_like(loss, math.nan))
+            if keeping:
+                old = [*values, *(vector for state in states for vector in state), *held]
+                new = [
+                    value if value is kept else torch.where(is_well, value, kept)
+                    for value, kept in zip(new, old, strict=True)
+                ]
+            new.append(is_well.to(well[0].dtype))
+        return [loss, *new]
 
     dtype, device = parameters.dtype, parameters.device
     first = [
@@ -87,13 +112,15 @@ def assemble(
     separate = feed.own or (False,) * len(feed.leaves)
     common = [torch.zeros(width, dtype=dtype, device=device), *constants]
     rows = () if feed.indices is None else (feed.indices,)
-    examples = [*first, *buffers, *common, *feed.leaves, *rows]
-    several = (copies is not None,) * (len(first) + len(buffers))
+    lead = () if copies is None else (copies,)
+    kept = [*buffers, *([torch.ones(lead, dtype=dtype, device=device)] if checked else [])]
+    examples = [*first, *kept, *common, *feed.leaves, *rows]
+    several = (copies is not None,) * (len(first) + len(kept))
     own = (*several, *(False for _ in common), *separate, *(False for _ in rows))
     one = [value[0] if apart else value for value, apart in zip(examples, own, strict=True)]
     known = all(isinstance(node, fx.Node) and "val" in node.meta for node in _output(main).args[0])
     module = _enclosed(around, main, one) if known and pure else _traced(lambda *flat: around(flat, main), one)
-    changed = range(num_draws, num_draws + num_units + sum(slots) + len(buffers))
+    changed = range(num_draws, num_draws + num_units + sum(slots) + len(kept))
     module = _simplified(module)
     together = None
     if copies is not None:
@@ -101,20 +128,37 @@ def assemble(
         together = lambda: _written_back(_side_by_side(unwritten, own, examples), changed)  # noqa: E731
     single = _written_back(module, changed)
     return StepGraph(
-        single, tuple(units), tuple(constants), tuple(examples), own, num_draws, width, together, before, num_invariants
+        single,
+        tuple(units),
+        tuple(constants),
+        tuple(examples),
+        own,
+        num_draws,
+        width,
+        checked,
+        needed,
+        together,
+        before,
+        num_invariants,
     )
 
 
 def _invariants(
     main: fx.GraphModule, constants: Sequence[Tensor], num_between: int, feed: Feed
-) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
-    """Take out of `main` what depends on constants and steady leaves alone; gives that from the leaves."""
+) -> tuple[Callable[[Sequence[Tensor]], Sequence[Tensor]] | None, tuple[bool, ...]]:
+    """Take out of `main` what depends on constants and steady leaves alone.
+
+    Returns:
+        What gives that from the leaves; and for each of the constants and leaves, whether it depends on it.
+    """
     steady = feed.steady or (False,) * len(feed.leaves)
     rows = () if feed.indices is None else (False,)
     known = (*(True for _ in constants), *(False for _ in range(num_between)), *steady, *rows)
     program = taken_out(main, known, len(constants))
     if program is None:
-        return None
+        return None, (False,) * (len(constants) + len(steady))
+    used = iter([bool(node.users) for node in program.graph.nodes if node.op == "placeholder"])
+    needed = tuple(same and next(used) for same in (*(True for _ in constants), *steady))
     held = tuple(constants)
 
     def before(leaves: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -122,7 +166,7 @@ def _invariants(
             values: Sequence[Tensor] = program(*held, *(v for v, same in zip(leaves, steady, strict=True) if same))
         return values
 
-    return before
+    return before, needed
 
 
 def _side_by_side(pure: fx.GraphModule, own: Sequence[bool], examples: Sequence[Tensor]) -> fx.GraphModule:
@@ -245,7 +289,7 @@ def _split(units: Sequence[Unit], values: Sequence[Tensor], num_parameters: int)
     return parts
 
 
-def _gradient(unit: Unit, gradients: Sequence[Tensor]) -> Tensor:
+def _gradient(unit: Unit, gradients: Mapping[int, Tensor]) -> Tensor:
     found = [gradients[place] for place in unit.places]
     if unit.clip is not None:
         found = [unit.clip(gradient) for gradient in found]
@@ -254,9 +298,10 @@ def _gradient(unit: Unit, gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:
-    """Tensors that the graph holds become leading inputs; single numbers become part of its text.
+    """Tensors that the graph holds become leading inputs; numbers that the program writes out become part of its text.
 
-    A step then depends on no address and no data, so that a compiled one serves another process or data set.
+    A step then depends on no address and no data, so that a compiled one serves another process or data set. A tensor of one
+    number that the program keeps is an input too, since others may write to it.
     """
     new = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -265,7 +310,7 @@ def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[T
     for node in module.graph.nodes:
         if node.op == "get_attr" and str(node.target) not in inputs:
             value = operator.attrgetter(str(node.target))(module)
-            if value.dim() > 0:
+            if value.dim() > 0 or any(user.target not in _LITERAL for user in node.users):
                 inputs[str(node.target)] = new.placeholder(f"constant_{len(constants)}")
                 constants.append(value.detach())
     for node in module.graph.nodes:
@@ -278,6 +323,12 @@ def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[T
         else:
             copies[node] = _number(new, operator.attrgetter(str(node.target))(module))
     return _LazyGraphModule({}, new), constants
+
+
+_LITERAL = (
+    aten.lift_fresh_copy.default,
+    aten.lift_fresh.default,
+)  # of what `torch.tensor(0.5)` makes anew in every run
 
 
 def _number(graph: fx.Graph, value: Tensor) -> fx.Node:

@@ -59,14 +59,17 @@ class Feed:
 
 @dataclass(frozen=True)
 class StepGraph:
-    """``module(*draws, *values, *states, *buffers, row, *constants, *leaves[, indices]) -> (loss,)``.
+    """``module(*draws, *values, *states, *buffers[, well], row, *constants, *leaves[, indices]) -> (loss,)``.
 
-    `values` are the units' vectors and `states` those of their rules; both, and the buffers, are updated in place.
+    `values` are the units' vectors and `states` those of their rules; both, and the buffers, are updated in place. `well` is
+    1 after a step in which Pyro would have raised nothing, else 0; then the loss is NaN.
 
     Attributes:
         single: the step of one fit.
         constants: tensors that the program holds itself, such as data that it closes over, and what steps need of them
             and of steady leaves; see :meth:`renew`.
+        checked: whether there is `well`.
+        needed: whether what steps need of steady inputs depends on each of the program's own constants and leaves.
         examples: an input of each shape and type, in order.
         own: for each input, whether every one of several fits side by side has its own, along a leading dimension.
     """
@@ -78,6 +81,8 @@ class StepGraph:
     own: tuple[bool, ...]
     num_draws: int
     row_width: int
+    checked: bool
+    needed: tuple[bool, ...]
     _together: Callable[[], fx.GraphModule] | None
     _before: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None
     _num_invariants: int

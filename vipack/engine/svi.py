@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import pyro
 import pyro.infer
 import torch
-from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
 
-from vipack.engine.capture import leaves_of
+from vipack.engine.guards.arguments import FlatCall, flatten
+from vipack.engine.guards.execution import Execution, recorded
+from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
 from vipack.engine.optimizers import PyroOptimizer
 from vipack.engine.runner import GraphRunner
+from vipack.engine.shared import SharedParameters
 from vipack.engine.tiers import NonFiniteStep, Tier, TieredEngine
 from vipack.errors import UsageError
 from vipack.program import Arguments, Program, TorchState
-from vipack.program.params import Parameters
 from vipack.types import EngineReport
 
 __all__ = ["SVI"]
@@ -32,12 +34,15 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
     """``pyro.infer.SVI`` at the speed of compiled code; change the import and nothing else.
 
     Pyro's global parameter store, the modules and the optimizer are current after every step, and the random numbers are
-    those that ``pyro.infer.SVI`` would draw. What cannot be captured runs as Pyro runs it; ``svi.engine`` says why.
+    those that ``pyro.infer.SVI`` would draw. Whatever is changed between steps is taken up by the next one, as there:
+    arguments, data (however they are written to), parameters, options of the optimizer, modes, hooks, variables that the
+    program reads, handlers around the step. What cannot be captured runs as Pyro runs it; ``svi.engine`` says why.
 
     Args:
-        model, guide, optim, loss: as for ``pyro.infer.SVI``.
-        engine: "auto", "eager", "traced" or "compiled", as for ``vipack.fit``. With "auto" and single steps, a run is
-            expected to last as long again as it has lasted.
+        model, guide, optim, loss: as for ``pyro.infer.SVI``. A schedule in `optim` is the user's to step, as there.
+        loss_and_grads, num_samples, num_steps: likewise.
+        engine: "auto", "eager", "traced", "interpreted" or "compiled", as for ``vipack.fit``. With "auto" and single steps, a
+            run is expected to last as long again as it has lasted.
     """
 
     def __init__(
@@ -47,131 +52,222 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
         optim: pyro.optim.PyroOptim,
         loss: Any,
         loss_and_grads: Callable[..., Any] | None = None,
+        num_samples: int = 0,
+        num_steps: int = 0,
         *,
         engine: Tier = "auto",
     ) -> None:
-        super().__init__(model, guide, optim, loss, loss_and_grads)
-        self._elbo = loss if isinstance(loss, ELBO) else None
+        super().__init__(model, guide, optim, loss, loss_and_grads, num_samples, num_steps)
         self._tier = engine
+        self._report = EngineReport("eager")
+        self._usual_reason: str | None = None  # while some steps are Pyro's own for another
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """As before the first step: what is known of the program is no longer so."""
         self._engine: TieredEngine | None = None
-        self._plain_steps = 0
-        self._last: tuple[Any, ...] = ()
         self._ready: GraphRunner | None = None
-        self._report = EngineReport("eager", reason="" if self._elbo else "eager: the loss is not a pyro.infer ELBO")
+        self._plain_steps = 0
+        self._execution: Execution | None = None
+        self._parts = self.model, self.guide, self.optim, self.loss_and_grads
+        self._parameters = SharedParameters()
 
     @property
     def engine(self) -> EngineReport:
         """Which tier ran, and why no faster one."""
-        return self._report if self._engine is None else self._engine.report
+        return self._report
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step and return the loss before it (nats), as ``pyro.infer.SVI.step`` does."""
-        if self._ready is not None and self._same_call(args, kwargs):
-            self._count_once()
-            return self._ready.once()
+        if self._ready is not None and self._is_last_call(args, kwargs) and self._is_unchanged():
+            loss = self._once(self._ready)
+            if loss is not None:
+                return loss
         return self._advance(1, args, kwargs)[0]
 
-    def run(self, num_steps: int, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Take `num_steps` steps on the same arguments and return their losses ``(num_steps,)`` in nats.
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """``run(num_steps, *args, **kwargs)``: take so many steps on the same arguments.
+
+        Returns:
+            Their losses ``(num_steps,)`` in nats.
 
         Raises:
-            UsageError: `num_steps` is not a positive integer.
+            UsageError: the number of steps is not a positive integer.
         """
+        if self.num_steps or self.num_samples:  # told to the constructor, which Pyro still takes
+            return super().run(*args, **kwargs)
+        num_steps, args = kwargs.pop("num_steps", None) if not args else args[0], args[1:]
         if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
             raise UsageError(f"num_steps: expected a positive integer, found {num_steps!r}; call run(1_000, *args).")
         return np.asarray(self._advance(num_steps, args, kwargs), dtype=np.float64)
 
+    # --- steps
+
     def _advance(self, num_steps: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        call = flatten(args, kwargs)
+        arguments = Arguments(args, kwargs)
         losses: list[Any] = []
-        while len(losses) < num_steps and (self._plain_steps < _PLAIN_STEPS or self._elbo is None or self._changed()):
-            losses.append(self._plain_step(Arguments(args, kwargs)))
+        while len(losses) < num_steps and self._stays_with_pyro(call):
+            losses.append(self._plain_step(arguments))
         left = num_steps - len(losses)
         if left == 0:
             return losses
-        engine = self._engine or self._make_engine(Arguments(args, kwargs))
-        batches = _Calls(Arguments(args, kwargs))
+        engine = self._engine or self._make_engine()
+        self._parameters.look()
+        around = surroundings()
+        batches = _Calls(arguments, (call.key, around, self._parameters.trainable()))
         runner = engine.runner(batches.key)
         if runner is not None:
-            runner.take(batches.leaves)
-        expected = left if left > 1 else sum(engine.report.steps.values())
+            runner.take(call.tensors)
+        expected = left if left > 1 else sum(self._report.steps.values())
         try:
-            losses += engine.advance(batches, left, expected)
+            found = engine.advance(batches, left, expected)
         except NonFiniteStep as error:
-            warnings.warn(f"Encountered NaN: {error}", stacklevel=3)  # as Pyro does, which goes on with it
-            losses += [*error.losses, float("nan")]
-        self._remember(engine, batches, args, kwargs)
-        return losses
+            found = [*error.losses, float("nan")]
+        if not np.isfinite(found[-1]):
+            warnings.warn("Encountered NaN: loss", stacklevel=3)  # as Pyro does, which goes on with it
+        self._remember(engine, batches.key, around, call, args, kwargs)
+        return losses + found
+
+    def _stays_with_pyro(self, call: FlatCall) -> bool:
+        """Whether the next step is Pyro's own."""
+        elbo = _elbo_of(self.loss_and_grads)
+        if not self._same_parts() or self._parameters.replaced():
+            self._begin_anew()
+        reason = call.reason or reason_to_stay_with_pyro() or self._parameters.reason()
+        if elbo is None:
+            reason = "the loss is not a pyro.infer ELBO"
+        if reason and self._tier != "eager":
+            if self._usual_reason is None:
+                self._usual_reason = self._report.reason
+            self._report.reason = f"eager: {reason}"
+        elif self._usual_reason is not None:
+            self._report.reason, self._usual_reason = self._usual_reason, None
+        return bool(reason) or self._plain_steps < _PLAIN_STEPS
 
     def _plain_step(self, arguments: Arguments) -> Any:
-        loss = super().step(*arguments.args, **arguments.kwargs)
+        self._ready = None
         self._plain_steps += 1
+        if self._plain_steps == _PLAIN_STEPS and self._tier != "eager":
+            with recorded() as self._execution:
+                loss = self._pyro_step(arguments)
+        else:
+            loss = self._pyro_step(arguments)
+        self._report.tier = "eager"
         self._report.steps["eager"] = self._report.steps.get("eager", 0) + 1
         return loss
 
-    def _changed(self) -> bool:
-        """Whether the store no longer holds the parameters that the engine works on, as after clearing it."""
-        if self._engine is None:
-            return False
-        store = pyro.get_param_store()
-        if all(store._params.get(name) is value for name, value in self._shared.unconstrained.items()):
-            return False
-        self._engine, self._ready, self._plain_steps = None, None, 0
-        return True
+    def _pyro_step(self, arguments: Arguments) -> Any:
+        with self._parameters.noted():
+            return super().step(*arguments.args, **arguments.kwargs)
 
-    def _make_engine(self, arguments: Arguments) -> TieredEngine:
+    def _once(self, runner: GraphRunner) -> float | None:
+        """A step of the loop on the tensors of the step before; None where Pyro would have raised, and nothing is changed."""
+        before = (TorchState.current(), runner.mark()) if runner.step.checked else None
+        loss = runner.once()
+        if not math.isfinite(loss):
+            if before is not None and not runner.well:
+                generators, mark = before
+                generators.install()
+                runner.undo(mark)
+                return None
+            warnings.warn("Encountered NaN: loss", stacklevel=3)
+        self._report.tier = tier = runner.native_tier
+        self._report.steps[tier] = self._report.steps.get(tier, 0) + 1
+        return loss
+
+    def _make_engine(self) -> TieredEngine:
         """The engine over the store's own parameters."""
-        dtype = torch.get_default_dtype()
-        modules: list[torch.nn.Module] = []
-        hook = torch.nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.append(module))
-        state = TorchState.current()
-        try:
-            with poutine.trace(param_only=True) as found, torch.no_grad():
-                self.loss(self.model, self.guide, *arguments.args, **arguments.kwargs)
-        finally:
-            hook.remove()
-            state.install()
-        held = [site["value"] for site in found.trace.nodes.values() if isinstance(site.get("value"), Tensor)]
-        device = held[0].device if held else torch.device("cpu")
-        self._shared = Parameters.of_store(found.trace.nodes, modules, dtype, device)
+        dtype, device = torch.get_default_dtype(), self._parameters.device
         program = Program(self.model, self.guide, dtype=dtype, device=device)
-        program.parameters = self._shared
-        optimizer = PyroOptimizer(self.optim, self._shared, shared=True)
-        self._engine = TieredEngine(program, self._elbo, optimizer, self._tier, eager=self._plain_step, live=True)
-        self._engine.report.steps.update(self._report.steps)
+        program.parameters = self._parameters.of_type(dtype)
+        optimizer = PyroOptimizer(self.optim, program.parameters, shared=True)
+        self._report.reason = ""
+        self._engine = TieredEngine(
+            program,
+            _elbo_of(self.loss_and_grads),
+            optimizer,
+            self._tier,
+            eager=self._pyro_step,
+            execution=self._execution,
+            live=True,
+        )
+        self._engine.report = self._report
         return self._engine
 
-    def _remember(self, engine: TieredEngine, batches: _Calls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Once compiled, a step on the same tensors needs no more than a call of the loop."""
-        runner = engine.runner(batches.key)
-        self._ready = (
-            runner if runner is not None and runner.native is not None and engine.settled(batches.key) else None
+    # --- what the next step may find changed
+
+    def _same_parts(self) -> bool:
+        model, guide, optim, loss = self._parts
+        return self.model is model and self.guide is guide and self.optim is optim and self.loss_and_grads is loss
+
+    def _is_unchanged(self) -> bool:
+        """Whether the step of the last call is still the one to take."""
+        assert self._engine is not None
+        return (
+            self._same_parts()
+            and surroundings() == self._around
+            and self._parameters.unchanged()
+            and self._engine.unchanged()
         )
-        self._last = (*args, *kwargs.values())
 
-    def _same_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        given = (*args, *kwargs.values()) if kwargs else args
-        if (
-            len(given) != len(self._last)
-            or self._changed()
-            or (self._engine is not None and not self._engine.unchanged())
-        ):
+    def _is_last_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        given = args
+        if kwargs:
+            if tuple(kwargs) != self._names:
+                return False
+            given = (*args, *kwargs.values())
+        if len(given) != len(self._last):
             return False
-        return all(one is other for one, other in zip(given, self._last, strict=True))
+        for one, (other, shape, dtype) in zip(given, self._last, strict=True):
+            if one is not other:
+                return False
+            if shape is not None and (one.shape != shape or one.dtype is not dtype or one.requires_grad):
+                return False
+        return True
 
-    def _count_once(self) -> None:
-        steps = self.engine.steps
-        tier = self.engine.tier
-        steps[tier] = steps.get(tier, 0) + 1
+    def _remember(
+        self,
+        engine: TieredEngine,
+        key: Hashable,
+        around: tuple[Hashable, ...],
+        call: FlatCall,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        """Once compiled, a step on the same tensors needs no more than a call of the loop."""
+        runner = engine.runner(key)
+        ready = call.immutable and runner is not None and runner.native is not None and engine.settled(key)
+        self._ready = runner if ready else None
+        self._around, self._names = around, tuple(kwargs)
+        self._last = [
+            (value, value.shape, value.dtype) if isinstance(value, Tensor) else (value, None, None)
+            for value in (*args, *kwargs.values())
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("_engine", "_ready", "_execution", "_parts", "_parameters", "_around", "_names", "_last"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin_anew()
+
+
+def _elbo_of(loss_and_grads: Any) -> Any:
+    """The ELBO whose method this is; None for any other function."""
+    owner = getattr(loss_and_grads, "__self__", None)
+    return owner if isinstance(owner, ELBO) and loss_and_grads == owner.loss_and_grads else None
 
 
 class _Calls:
     """One call's arguments as an endless stream."""
 
-    def __init__(self, arguments: Arguments) -> None:
+    def __init__(self, arguments: Arguments, key: Hashable) -> None:
         self._arguments = arguments
-        self.leaves: list[Tensor] = leaves_of(arguments)[0]
-        others = [repr(v) for v in (*arguments.args, *arguments.kwargs.items()) if not isinstance(v, Tensor | tuple)]
-        self.key: Hashable = (*((tuple(leaf.shape), leaf.dtype) for leaf in self.leaves), *others)
+        self.key = key
 
     def __next__(self) -> Arguments:
         return self._arguments

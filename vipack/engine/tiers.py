@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Hashable
@@ -10,16 +11,18 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vipack.engine.capture import CaptureError, capture
+from vipack.engine.capture import CaptureError, Graph, Layout, capture
 from vipack.engine.eager import EagerStep
-from vipack.engine.memory import Memory, Snapshot
+from vipack.engine.guards.execution import Execution, recorded
+from vipack.engine.memory import Memory
 from vipack.engine.optimizers import FitOptimizer
-from vipack.engine.promotion import Again, Promotion, close
+from vipack.engine.parity import Trial, difference
+from vipack.engine.promotion import Again, Promotion, nearby
 from vipack.engine.runner import Batches, GraphRunner
 from vipack.engine.safe import SafeStates
-from vipack.engine.watch import Watch
 from vipack.errors import EngineWarning, NonFiniteError
-from vipack.program import Arguments, Program
+from vipack.program import Arguments, Program, TorchState
+from vipack.program.params import UnmetParameterError
 from vipack.types import EngineReport
 
 __all__ = ["TIERS", "Engine", "NonFiniteStep", "Tier", "TieredEngine"]
@@ -30,7 +33,6 @@ TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
 _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
-_APART = 0.2  # of the way of one step, that the graph's step may end elsewhere
 _SHAPES = 8  # of batches that get a graph
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 
@@ -42,6 +44,10 @@ class NonFiniteStep(Exception):
         super().__init__(str(cause))
         self.losses = losses
         self.cause = cause
+
+
+class _TrialError(Exception):
+    """Pyro's own step raised on trial."""
 
 
 class Engine(Protocol):
@@ -60,6 +66,10 @@ class Engine(Protocol):
         """
         ...
 
+    def refresh(self) -> None:
+        """Code of the user's has run, which may have written to the data by ways that torch takes no note of."""
+        ...
+
     def rest(self) -> None:
         """There are no steps to take for now: stop what goes on in the background."""
         ...
@@ -71,12 +81,20 @@ class Engine(Protocol):
 
 @dataclass
 class _Shape:
-    """What is known of batches of one size."""
+    """What is known of batches of one size.
 
+    Attributes:
+        updated: the parameters that a step updates.
+        waited: a step was taken eagerly to meet a parameter.
+        done: nothing more is to be tried.
+    """
+
+    graph: Graph | None = None
+    updated: frozenset[str] = frozenset()
     runner: GraphRunner | None = None
-    watch: Watch | None = None  # on what the graph holds as it was
     promotion: Promotion | None = None
-    captured: bool = False  # tried, with or without success
+    waited: bool = False
+    done: bool = False
     traced_seconds: float = 0.0
 
 
@@ -88,7 +106,9 @@ class TieredEngine:
 
     Args:
         eager: takes one step as Pyro does; by default on the program's own parameters.
-        live: whether every batch may hold other tensors than the last, rather than rows of the same ones.
+        execution: of a step of the program, where one was recorded.
+        live: whether every call may come with other tensors than the last, rather than rows of the same ones. Then nobody
+            may go back to an earlier call, and a loss that is not finite is no error.
     """
 
     def __init__(
@@ -99,6 +119,7 @@ class TieredEngine:
         tier: Tier = "auto",
         eager: Callable[[Arguments], float] | None = None,
         *,
+        execution: Execution | None = None,
         live: bool = False,
     ) -> None:
         self._program = program
@@ -115,16 +136,16 @@ class TieredEngine:
         self._begin = "eager"
         self._captures_left = _CAPTURES
         self._plain_left = 0
-        self._layout: Any = None  # of the memory: parameters, and those that get no gradient
+        self._suspicious = False
+        self._execution, self._recording = execution, False
         self.report = EngineReport("eager", steps={})
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """See :class:`Engine`."""
         losses: list[float] = []
         self._look_around()
-        if self._memory is not None and not self._memory.reclaim():
-            self._forget()
-            self._memory = self._layout = None
+        if self._live:
+            self._safe.forget()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
             while len(losses) < num_steps:
@@ -136,6 +157,10 @@ class TieredEngine:
                 except NonFiniteStep as error:
                     raise NonFiniteStep(losses + error.losses, error.cause) from error.cause
         return losses
+
+    def refresh(self) -> None:
+        """See :class:`Engine`."""
+        self._suspicious = True
 
     def rest(self) -> None:
         """See :class:`Engine`."""
@@ -162,40 +187,48 @@ class TieredEngine:
                 f"eager: batches of more than {_SHAPES} shapes, or with other numbers as arguments, each need a graph; "
                 "the first ones got theirs"
             )
-            shape = _Shape(captured=True)
+            shape = _Shape(done=True)
         return shape
 
     def outdated(self) -> str:
         """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
-        watches = (shape.watch for shape in self._shapes.values() if shape.runner is not None)
-        return next((name for watch in watches if watch is not None and (name := watch.outdated())), "")
+        graphs = [shape.graph for shape in self._shapes.values() if shape.graph is not None]
+        return next((name for graph in graphs if (name := graph.state.outdated())), "")
 
     def unchanged(self) -> bool:
         """Whether graphs and memory still are those of the program and its optimizer."""
         return not self.outdated() and (self._memory is None or self._memory.reclaim())
 
-    def _forget(self) -> None:
-        """Drop all graphs; they may be captured anew, unless that has happened often."""
+    def _forget(self, what: str, cure: str) -> None:
+        """Drop all graphs; they may be captured anew, unless that has happened often.
+
+        Args:
+            what: has been changed from outside, and what to do instead.
+        """
         for shape in self._shapes.values():
             if shape.promotion is not None:
                 shape.promotion.stop()
         self._safe.forget()
         self._captures_left -= 1
+        self._shapes = {size: _Shape(done=self._captures_left <= 0) for size in self._shapes}
         self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
-        self._shapes = {size: _Shape(captured=self._captures_left <= 0) for size in self._shapes}
+        if self._captures_left == 0:
+            self.report.reason = f"eager: {what} changed from outside {_CAPTURES} times since the run began"
+            warnings.warn(EngineWarning(f"{self.report.reason}; {cure}."), stacklevel=2)
 
     def _look_around(self) -> None:
         """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
         name = self.outdated()
-        if not name:
-            return
-        self._forget()
-        if self._captures_left > 0:
-            return
-        self.report.reason = (
-            f"eager: {name!r}, which the program reads, was changed from outside {_CAPTURES} times since the run began"
-        )
-        warnings.warn(EngineWarning(f"{self.report.reason}; pass it in `fixed` or `data`."), stacklevel=2)
+        if name:
+            self._forget(f"{name!r}, which the program reads, was", "pass it in `fixed` or `data`")
+        if self._memory is not None and not self._memory.reclaim():
+            self._forget("options of the optimizer were", "let a schedule of the optimizer's change them")
+            self._memory = None
+        if self._suspicious:
+            self._suspicious = False
+            for shape in self._shapes.values():
+                if shape.runner is not None:
+                    shape.runner.refresh()
 
     def settled(self, key: Hashable) -> bool:
         """Whether steps of one shape are as fast as a single call can be, so that nothing need be tried any more."""
@@ -211,18 +244,32 @@ class TieredEngine:
         if shape.runner is None:
             return self._eager_steps(batches, 1)
         assert self._memory is not None
-        self._safe.keep(self._memory, batches)
+        alone = self._live and number == 1
+        if not alone:
+            self._safe.keep(self._memory, batches)
+        generators, mark = (TorchState.current(), shape.runner.mark()) if alone else (None, ())
         try:
             losses = self._graph_steps(shape, shape.runner, batches, number)
-        except Exception as error:  # an operator refused its input, as Cholesky does: eager says which site gave it
-            self._go_back(batches)
+        except Exception as error:  # an operator refused its input: eager says which site gave it
+            if generators is not None:  # such a step changes nothing else
+                generators.install()
+                shape.runner.undo(mark)
+            else:
+                self._go_back(batches)
             if shape.runner.native is None or shape.promotion is None:
                 return self._eager_steps(batches, min(number, _TRACED_AT_ONCE))
             tier = shape.runner.native_tier
             shape.promotion.fail(f"the {tier} step raised {type(error).__name__}: {str(error)[:200]}")
             return []
-        if not np.isfinite(losses[-1]):
+        if np.isfinite(losses[-1]):
+            return losses
+        if generators is None:
             return self._recover(batches, losses[:-1])
+        if not shape.runner.well:
+            generators.install()
+            shape.runner.undo(mark)
+            self._count(shape.runner.native_tier, -1)
+            return self._eager_steps(batches, 1)
         return losses
 
     def _graph_steps(self, shape: _Shape, runner: GraphRunner, batches: Batches, number: int) -> list[float]:
@@ -236,7 +283,7 @@ class TieredEngine:
         if shape.promotion is not None:
             shape.promotion.seconds = (time.perf_counter() - started) / len(found)
         if self._memory.one_by_one and np.isfinite(found[-1]):
-            self._memory.finish(float(found[-1]))
+            runner.finish(float(found[-1]))
         self._count(tier, len(found))
         self._safe.count(len(found))
         made: list[float] = found.tolist()
@@ -246,7 +293,10 @@ class TieredEngine:
         losses: list[float] = []
         for _ in range(number):
             try:
-                losses.append(self._eager(next(batches)))
+                with recorded() if self._recording else contextlib.nullcontext() as execution:
+                    losses.append(self._eager(next(batches)))
+                if self._recording:
+                    self._recording, self._execution = False, execution
             except NonFiniteError as error:
                 raise NonFiniteStep(losses, error) from error
             self._count("eager", 1)
@@ -265,10 +315,16 @@ class TieredEngine:
         if self._plain_left:
             self._plain_left -= 1
             return
-        if not shape.captured and self._optimizer.has_stepped():
-            if self._tier != "auto" or self._begin != "eager" or remaining >= _TRACE_STEPS:
-                shape.captured = True
-                self._capture(shape, batches)
+        if shape.graph is None and not shape.done:
+            if self._tier == "auto" and self._begin == "eager" and remaining < _TRACE_STEPS:
+                return
+            if not self._optimizer.has_stepped():
+                self._recording = True  # what it runs and reads is told by a step that is taken anyway
+                return
+            shape.done = True
+            self._capture(shape, batches)
+        elif shape.graph is not None and (shape.runner is None or shape.updated != self._updated(shape.graph)):
+            self._bind(shape, shape.graph, batches)  # other graphs have come, or parameters that they update
         elif shape.runner is not None and self._steps >= self._next_check:
             self._next_check = max(10 * self._next_check, self._steps + 1)
             self._check_again(shape, batches)
@@ -282,65 +338,115 @@ class TieredEngine:
 
     def _capture(self, shape: _Shape, batches: Batches) -> None:
         """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed."""
-        batch = batches.peek()
         try:
-            graph = capture(self._program, self._loss, batch)
-            memory, layout = self._memory, (graph.layout.names, graph.unused)
-            if memory is None or layout != self._layout:
-                memory, self._layout = (
-                    Memory(self._program.parameters, graph.layout, self._optimizer, graph.unused),
-                    layout,
-                )
-                for other in self._shapes.values():
-                    other.runner = None  # it works on the old one
-                self._safe.forget()
-            runner = GraphRunner(graph, memory, self._program.parameters, batch, batches.whole(), live=self._live)
+            shape.graph = capture(self._program, self._loss, batches.peek(), self._execution)
+        except UnmetParameterError:
+            shape.done = shape.waited  # the next step, which is taken eagerly, meets it
+            shape.waited = True
+            return
         except CaptureError as error:
             self.report.reason = f"eager: {error}"
             return
-        self._memory, shape.watch = memory, graph.watch
-        self.report.capture_seconds += runner.seconds
-        mismatch = self._compare(shape, runner, batch)
+        self.report.capture_seconds += shape.graph.seconds
+        self._bind(shape, shape.graph, batches)
+
+    def _bind(self, shape: _Shape, graph: Graph, batches: Batches) -> None:
+        """Let a graph's steps work on the memory, which is made anew where they update other parameters than it knows."""
+        batch = batches.peek()
+        shape.runner = shape.promotion = None
+        shape.updated = self._updated(graph)
+        unconstrained = self._program.parameters.unconstrained
+        if not all(self._optimizer.has_met(unconstrained[name]) for name in shape.updated):
+            return  # it meets them in the next step, which is taken eagerly
+        try:
+            memory = self._memory_for(graph, shape.updated)
+            part = memory.part(graph.layout.names, shape.updated)
+            runner = GraphRunner(graph, part, self._program.parameters, batch, batches.whole(), live=self._live)
+        except CaptureError as error:
+            shape.graph, self.report.reason = None, f"eager: {error}"
+            return
+        self.report.capture_seconds += runner.seconds - graph.seconds
+        try:
+            mismatch = self._compare(shape, graph, runner, batch)
+        except _TrialError:
+            return  # the step itself will tell
         if mismatch:
-            self.report.reason = f"eager: the captured graph gave another step ({mismatch})"
+            shape.graph, self.report.reason = None, f"eager: the captured graph gave another step ({mismatch})"
             return
         shape.runner = runner
 
-    def _compare(self, shape: _Shape, runner: GraphRunner, batch: Arguments) -> str:
-        """Take a step on `batch` eagerly and by the graph, go back to before, and say how they differ."""
-        memory = self._memory
+    def _updated(self, graph: Graph) -> frozenset[str]:
+        """The parameters that a step updates: those with a gradient, and those that Pyro has left one of zeros for."""
+        unconstrained = self._program.parameters.unconstrained
+        idle = graph.touched & graph.unused
+        return (graph.touched - idle) | {name for name in idle if unconstrained[name].grad is not None}
+
+    def _memory_for(self, graph: Graph, updated: frozenset[str]) -> Memory:
+        memory, parameters = self._memory, self._program.parameters
+        if memory is not None and memory.names == Layout.of(parameters).names and memory.can_update(updated):
+            return memory
+        others = [shape for shape in self._shapes.values() if shape.graph is not None and shape.graph is not graph]
+        for shape in others:
+            if shape.promotion is not None:
+                shape.promotion.stop()
+            shape.runner = shape.promotion = None  # to be bound to the new memory when its turn comes
+        self._safe.forget()
+        self._memory = Memory(parameters, self._optimizer, [updated, *(shape.updated for shape in others)])
+        return self._memory
+
+    def _compare(self, shape: _Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> str:
+        """Take a step on `batch` eagerly and in the tier that runs, go back to before, and say how they differ."""
+        memory, state = self._memory, graph.state
         assert memory is not None
         before = memory.snapshot()
-        try:
-            expected = self._eager(batch)
-        except NonFiniteError as error:
-            raise NonFiniteStep([], error) from error
-        finally:
-            if shape.watch is not None:
-                shape.watch.restore()
-        after = memory.snapshot()
-        memory.restore(before)
+        found_more = True
+        while found_more:  # of the variables that a run reads, each must be seen to stay as it is in a run
+            execution: Execution | None = None
+            try:
+                with recorded() as execution:
+                    loss = self._eager(batch)
+            except Exception as error:  # whatever a program may raise on a batch, the step itself will raise
+                raise _TrialError from error
+            finally:
+                changed, lost = state.changed_by_a_run(), state.restore()
+                after = memory.snapshot()
+                memory.restore(before)
+            expected = Trial(before, np.asarray([loss]), after)
+            found_more = state.extend(execution)
+            self._execution = state.execution
+            if changed or lost or state.reason:
+                what = changed or lost
+                return state.reason or f"each run of the program changes {what!r}, which it may read again"
+        single = Again(batch)
+
+        def take(steps: Callable[[Batches, int], np.ndarray]) -> np.ndarray:
+            losses = steps(single, 1)
+            if memory.one_by_one and np.isfinite(losses[0]):
+                runner.finish(float(losses[0]))
+            return losses
+
         started = time.perf_counter()
-        found = float(runner.traced(Again(batch), 1)[0])
+        found = traced = Trial(before, take(runner.traced), memory.snapshot())
         shape.traced_seconds = time.perf_counter() - started
-        if memory.one_by_one and np.isfinite(found):
-            memory.finish(found)
-        reached = memory.snapshot()
         memory.restore(before)
-        if not reached.generator.equals(after.generator):
-            return "it draws other random numbers than the program"
-        if not close(found, expected, self._program.parameters.dtype):
-            return f"a loss of {found:.8g} where Pyro gives {expected:.8g}"
-        return "it moves the parameters elsewhere" if _apart(before, after, reached) else ""
+        if runner.native is not None:
+            found = Trial(before, take(runner.native_steps), memory.snapshot())
+            memory.restore(before)
+        others = nearby(memory, before, lambda: take(runner.traced), 1 if shape.traced_seconds > 0.25 else 2)
+        return difference(expected, found, [traced, *others], memory.pieces, leave_out=("gradient",))
 
     def _check_again(self, shape: _Shape, batches: Batches) -> None:
         """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
         assert shape.runner is not None
-        mismatch = self._compare(shape, shape.runner, batches.peek())
+        assert shape.graph is not None
+        try:
+            mismatch = self._compare(shape, shape.graph, shape.runner, batches.peek())
+        except _TrialError:
+            return
         if not mismatch:
             return
         for other in self._shapes.values():
-            other.runner, other.captured = None, True
+            other.graph, other.runner, other.done = None, None, True
         self.report.reason = (
             f"eager: after {self._steps} steps the captured graph no longer agrees with the program ({mismatch})"
         )
@@ -380,15 +486,3 @@ class TieredEngine:
             return kept + (again if finite else again[behind:])
         except NonFiniteStep as error:  # without finite losses, the first step is one that was told of before
             raise NonFiniteStep(kept + error.losses[0 if finite else behind :], error.cause) from error.cause
-
-
-def _apart(before: Snapshot, expected: Snapshot, found: Snapshot) -> bool:
-    """Whether one step led to two places.
-
-    Adam takes a full step even where the gradient is nothing but rounding, so single elements may part.
-    """
-    way, gap = 0.0, 0.0
-    for start, right, other in zip(before.values, expected.values, found.values, strict=True):
-        way += float((right - start).double().square().sum())
-        gap += float((other - right).double().square().sum())
-    return gap > (_APART**2) * way + 1e-12

@@ -17,14 +17,19 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributions import constraints, transform_to
 
 from vipack.errors import CheckpointError
 from vipack.program.lending import LateLoans, all_modules, refresh_flat_weights
 
-__all__ = ["BASELINE", "Parameters"]
+__all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
 BASELINE = "__baseline_avg_downstream_cost_"  # how TraceGraph_ELBO names a decaying average of costs
+
+
+class UnmetParameterError(Exception):
+    """A program declares a parameter where none can be made: with tensors that have no values, say."""
 
 
 class Parameters:
@@ -48,6 +53,7 @@ class Parameters:
         self._buffers: dict[str, Tensor] = {}
         self._settled = False
         self._unplaced = False
+        self._shared = False  # made by `of_store`
         self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
 
     @classmethod
@@ -55,24 +61,43 @@ class Parameters:
         cls, names: Iterable[str], modules: Iterable[nn.Module], dtype: torch.dtype, device: torch.device
     ) -> Parameters:
         """Parameters that are those of Pyro's global store and of `modules`, rather than a fit's own: the same tensors."""
-        store = pyro.get_param_store()
         shared = cls(dtype, device)
+        shared._settled = shared._shared = True
+        shared.extend_from_store(names, modules)
+        return shared
+
+    def extend_from_store(self, names: Iterable[str], modules: Iterable[nn.Module]) -> None:
+        """For parameters made by :meth:`of_store`: those that steps have come to use since."""
+        store = pyro.get_param_store()
         for name in names:
             value: Any = store._params[name]
-            shared.unconstrained[name] = value
-            shared.constraints[name] = store._constraints[name]
-            shared._adopted[id(value)] = (value, name)
+            self.unconstrained[name] = value
+            self.constraints[name] = store._constraints[name]
+            self._adopted[id(value)] = (value, name)
             if isinstance(value, nn.Parameter):
-                shared._theirs.add(id(value))
-        shared._modules = list({id(module): module for module in modules}.values())
-        shared._buffers = {
-            f"{place}.{name}": buffer
-            for place, module in enumerate(shared._modules)
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        }
-        shared._settled = shared._unplaced = True
-        return shared
+                self._theirs.add(id(value))
+        known = {id(module) for module in self._modules}
+        for module in modules:
+            if id(module) in known:
+                continue
+            known.add(id(module))
+            self._modules.append(module)
+            place = len(self._modules) - 1
+            self._buffers |= {f"{place}.{name}": b for name, b in module._buffers.items() if b is not None}
+        self._unplaced = True
+
+    def keep_buffers(self) -> None:
+        """For parameters made by :meth:`of_store`: where a module has put a new buffer, the old one takes its numbers."""
+        for module, attribute, key in self._buffer_slots():
+            found, own = module._buffers[attribute], self._buffers[key]
+            if found is None or found is own:
+                continue
+            if found.shape == own.shape and found.dtype == own.dtype:
+                with torch.no_grad():
+                    own.copy_(found)
+                module._buffers[attribute] = own
+            else:
+                self._buffers[key] = found
 
     @contextlib.contextmanager
     def bound(
@@ -173,6 +198,15 @@ class Parameters:
     def buffers(self) -> dict[str, Tensor]:
         """Key -> the fit's own buffer, such as BatchNorm's running mean; in order of first use."""
         return dict(self._buffers)
+
+    @property
+    def shared(self) -> bool:
+        """Whether these are Pyro's global store and the user's modules themselves; see :meth:`of_store`."""
+        return self._shared
+
+    def of_modules(self) -> list[nn.Parameter]:
+        """The parameters that the program's modules hold themselves, be they of the fit or not."""
+        return [parameter for module in self._modules for parameter in module.parameters()]
 
     def tensors(self) -> list[nn.Parameter]:
         """The distinct unconstrained tensors (two names may share one) in order of first declaration."""
@@ -323,6 +357,8 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         name = msg["name"]
         if name in self._values:
             return
+        if self._parameters._shared or isinstance(msg["value"], FakeTensor):
+            raise UnmetParameterError(f"parameter {name!r} is one that no step has met")
         store = pyro.get_param_store()
         constraint = store._constraints.get(name, constraints.real)
         own = self._parameters._adopt(name, msg["value"], constraint)

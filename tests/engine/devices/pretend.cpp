@@ -75,12 +75,28 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   at::native::cpu_fallback(op, stack);
 }
 
+// Its schema does not say that the running statistics are written to, so that the fallback would leave them as they are.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> batch_norm(
+    const at::Tensor& x, const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias,
+    const std::optional<at::Tensor>& mean, const std::optional<at::Tensor>& var, bool training, double momentum,
+    double eps) {
+  const auto there = [](const std::optional<at::Tensor>& t) -> std::optional<at::Tensor> {
+    if (!t.has_value()) return t;
+    return host(*t);
+  };
+  auto [y, save_mean, save_rest] =
+      at::native_batch_norm(host(x), there(weight), there(bias), there(mean), there(var), training, momentum, eps);
+  const auto device = x.device();
+  return {y.to(device), save_mean.to(device), save_rest.to(device)};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>()); }
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty.memory_format", &empty);
+  m.impl("native_batch_norm", &batch_norm);
   m.impl("empty_strided", &empty_strided);
   m.impl("_copy_from", &copy_from);
   m.impl("_copy_from_and_resize", &copy_from_and_resize);

@@ -1,0 +1,1 @@
+"""What a captured step depends on beside its inputs, and whether it still is as it was. Imports nothing of the engine."""

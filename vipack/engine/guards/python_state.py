@@ -1,0 +1,201 @@
+"""The Python state that a program reads: what a graph would freeze, and who changes it.
+
+A captured graph repeats the tensor operations of one run. A counter in the model, a number that a callback sets, an
+iterator or a generator of random numbers goes on in Python, where the graph does not see it. So the variables that the
+program's code names are compared with what they held when the step was captured: globals, variables of enclosing functions,
+attributes and class attributes, defaults, environment variables, and what all these hold, be it containers, arrays or
+tables; numbers and tensors of the modules and distributions of torch and Pyro; modules' modes and hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vipack.engine.guards.execution import Execution
+from vipack.engine.guards.reader import Reading, read_programs
+from vipack.engine.guards.slots import (
+    MISSING,
+    Slot,
+    comparable,
+    differs,
+    generator_state,
+    set_generator_state,
+)
+
+__all__ = ["PythonState"]
+
+_MOST_NUMBERS = 10_000_000  # of a tensor that is copied, to be put back
+
+
+class PythonState:
+    """What the code of some programs reads, as it stands now.
+
+    Args:
+        programs: and whatever else they are given that is no tensor.
+        execution: of a run: only what the code names that ran is watched. None: all that any of their code names.
+        blind: runs cannot be recorded here.
+        apart: tensors that are nothing of the program's own, such as the parameters that steps change.
+    """
+
+    def __init__(
+        self,
+        *programs: Any,
+        execution: Execution | None = None,
+        blind: bool = False,
+        apart: Iterable[Tensor] = (),
+    ) -> None:
+        self._programs = programs
+        self._apart = {id(tensor): tensor for tensor in apart}
+        self._execution = execution
+        self._blind = blind
+        self._frozen: list[Slot] = []
+        self._generators: list[tuple[str, Any, Any]] = []
+        self._tensors: list[tuple[str, Tensor, int, Tensor | None]] = []
+        self._adopt(read_programs(programs, execution))
+
+    @property
+    def reason(self) -> str:
+        """Why runs of the programs cannot be repeated by a graph, whatever else; empty where they can."""
+        if self._execution is not None and self._execution.reason:
+            return self._execution.reason
+        if self._reading.reason:
+            return self._reading.reason
+        if self._blind and self._reading.looks_up:
+            return "the program looks variables up by name, and a profiler at work keeps from view which ones"
+        for slot in self._slots:
+            if slot.too_large and not slot.library:
+                return (
+                    f"the program reads {slot.name!r}, {slot.too_large}, which is more than can be compared between steps; "
+                    "pass it in `data` or `fixed`, or as a tensor"
+                )
+        return ""
+
+    @property
+    def execution(self) -> Execution | None:
+        """What is known of runs."""
+        return self._execution
+
+    def tensors(self) -> list[Tensor]:
+        """Those that the programs name."""
+        return [tensor for _, tensor, _, _ in self._tensors]
+
+    def extend(self, execution: Execution | None) -> bool:
+        """Watch what the code names that ran in another run, and no more than what some run named.
+
+        Returns:
+            Whether there are variables now that were not watched before.
+        """
+        if execution is None:
+            self._blind = self._blind or self._execution is None
+            return False
+        if self._execution is not None and self._execution.includes(execution):
+            return False
+        if self._execution is not None:
+            execution = self._execution.joined(execution)
+        self._execution = execution
+        known = {slot.identity: slot for slot in self._slots}
+        frozen = {slot.identity for slot in self._frozen}
+        reading = read_programs(self._programs, execution)
+        reading.slots = {identity: known.get(identity, slot) for identity, slot in reading.slots.items()}
+        states = {id(generator): state for _, generator, state in self._generators}
+        self._adopt(reading)
+        self._generators = [(name, value, states.get(id(value), state)) for name, value, state in self._generators]
+        self._frozen = [slot for slot in self._slots if slot.identity in frozen]
+        return any(slot.identity not in known for slot in self._slots)
+
+    def changed(self) -> str:
+        """The name of a variable other than a tensor that no longer holds what it held; empty if there is none."""
+        for place, key, value, slot in self._in_dicts:
+            now = place.get(key, MISSING)
+            if now is not value and differs(now, value):
+                return slot.name
+        for slot in self._others if not any(self._empty) else self._slots:
+            if not isinstance(slot.value, Tensor) and slot.changed():
+                return slot.name
+        for name, generator, state in self._generators:
+            if comparable(generator_state(generator)) != comparable(state):
+                return name
+        return ""
+
+    def outdated(self) -> str:
+        """Likewise, with the tensors that were told to :meth:`hold`."""
+        for slot in self._frozen:
+            if slot.now() is not slot.value:
+                return slot.name
+        return self.changed()
+
+    def changed_by_a_run(self) -> str:
+        """As :meth:`changed`, where nothing but runs of the programs can have changed anything since.
+
+        What libraries change of their own objects as they run, they put in order themselves: it is no longer watched.
+        """
+        own = {id(slot) for slot in self._slots if slot.library and slot.changed()}
+        if own:
+            self._sort([slot for slot in self._slots if id(slot) not in own])
+        return self.changed()
+
+    def hold(self, constants: Iterable[Tensor]) -> str:
+        """Take note of the tensors that a graph holds; the name of one that the program itself replaces or writes to."""
+        held = {mark for constant in constants for mark in _marks(constant)}
+        written = {id(tensor) for _, tensor, version, _ in self._tensors if tensor._version != version}
+        self._frozen = []
+        for slot in self._slots:
+            if isinstance(slot.value, Tensor) and not held.isdisjoint(_marks(slot.value)):
+                if slot.now() is not slot.value or id(slot.value) in written:
+                    return slot.name
+                self._frozen.append(slot)
+        return ""
+
+    def restore(self) -> str:
+        """Put back what a run has changed: variables, containers, tensors, random generators.
+
+        Returns:
+            The name of a tensor that was written to and is too large to have been copied; empty if there is none.
+        """
+        for slot in self._slots:
+            if not slot.library:
+                slot.restore()
+        lost = ""
+        for i, (name, tensor, version, copy) in enumerate(self._tensors):
+            if tensor._version == version:
+                continue
+            if copy is None:
+                lost = lost or name
+                continue
+            with torch.no_grad():
+                tensor.copy_(copy)
+            self._tensors[i] = name, tensor, tensor._version, copy
+        for _, generator, state in self._generators:
+            set_generator_state(generator, state)
+        return lost
+
+    def _adopt(self, reading: Reading) -> None:
+        self._reading = reading
+        self._generators = [(name, value, generator_state(value)) for name, value in reading.generators]
+        self._tensors = [
+            (name, value, value._version, value.detach().clone() if value.numel() <= _MOST_NUMBERS else None)
+            for name, value in reading.tensors.values()
+            if id(value) not in self._apart
+        ]
+        self._sort(list(reading.slots.values()))
+
+    def _sort(self, slots: list[Slot]) -> None:
+        self._slots: list[Slot] = slots
+        # Looked at between steps: by far the most are entries of dicts, for which no method need be called, and of those
+        # that hold containers the most are empty, as a module's hooks.
+        watched = [slot for slot in slots if not isinstance(slot.value, Tensor)]
+        self._in_dicts = [(slot.place, slot.key, slot.value, slot) for slot in watched if slot.in_dict]
+        self._empty = [slot.value for slot in watched if slot.in_dict and slot.is_empty]
+        self._others = [slot for slot in watched if not (slot.in_dict and (slot.contents is None or slot.is_empty))]
+
+
+def _marks(tensor: Tensor) -> set[tuple[str, int]]:
+    """By which a graph's constant is known again: torch may have wrapped it anew."""
+    marks = {("id", id(tensor))}
+    if tensor.layout is torch.strided and tensor.numel():
+        marks.add(("memory", tensor.data_ptr()))
+    return marks

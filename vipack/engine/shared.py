@@ -1,0 +1,139 @@
+"""The parameters of a program that works on Pyro's global store and the user's own modules, as ``pyro.infer.SVI`` does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from vipack.program import Parameters
+
+__all__ = ["SharedParameters"]
+
+
+class SharedParameters:
+    """What steps of Pyro's have met in the store and in modules, and whether it still is as they left it."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self._modules: dict[int, nn.Module] = {}
+        self._parameters: Parameters | None = None
+        self._met: list[_Met] = []
+        self._places: list[tuple[dict[str, Any], str, Tensor]] = []  # of modules, with the tensors that stand there
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        store = pyro.get_param_store()
+        return next((store._params[name].device for name in self._names), torch.device("cpu"))
+
+    def of_type(self, dtype: torch.dtype) -> Parameters:
+        """All of them, for a program of this type."""
+        self._parameters = Parameters.of_store(self._names, self._modules.values(), dtype, self.device)
+        return self._parameters
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Take note of the parameters and modules of a step that is taken inside."""
+        modules: dict[int, nn.Module] = {}
+        hook = nn.modules.module.register_module_forward_pre_hook(lambda module, _: _note(modules, module))
+        try:
+            with poutine.trace(param_only=True) as seen:
+                yield
+        finally:
+            hook.remove()
+        names = [name for name, site in seen.trace.nodes.items() if isinstance(site.get("value"), Tensor)]
+        new = [name for name in names if name not in self._names]
+        new_modules = {key: module for key, module in modules.items() if key not in self._modules}
+        self._names.update(dict.fromkeys(new))
+        self._modules.update(new_modules)
+        if self._parameters is not None and (new or new_modules):
+            self._parameters.extend_from_store(new, new_modules.values())
+        if self._parameters is not None:
+            self._parameters.keep_buffers()
+        self.look()
+
+    def replaced(self) -> bool:
+        """Whether the store no longer holds these parameters, as after clearing it, or a module no longer its own."""
+        store = pyro.get_param_store()
+        params, constraints = store._params, store._constraints
+        if any(params.get(p.name) is not p.value or constraints.get(p.name) is not p.constraint for p in self._met):
+            return True
+        return any(table.get(name) is not value for table, name, value in self._places)
+
+    def unchanged(self) -> bool:
+        """Whether all is as the last step left it; asked for at every step, and so in one go."""
+        store = pyro.get_param_store()
+        params, constraints = store._params, store._constraints
+        for met in self._met:
+            value, gradient = met.value, met.gradient
+            if (
+                params.get(met.name) is not value
+                or constraints.get(met.name) is not met.constraint
+                or value.grad is not gradient
+                or (gradient is not None and gradient._version != met.version)
+                or value.requires_grad is not met.trainable
+                or value._backward_hooks
+                or value._post_accumulate_grad_hooks
+            ):
+                return False
+        return all(table.get(name) is value for table, name, value in self._places)
+
+    def trainable(self) -> Hashable:
+        """Which of them require gradients."""
+        return tuple(met.value.requires_grad for met in self._met)
+
+    def reason(self) -> str:
+        """Why the next step must be Pyro's own; empty where it need not be."""
+        for met in self._met:
+            value, found = met.value, met.value.grad
+            if value._backward_hooks or value._post_accumulate_grad_hooks:
+                return f"parameter {met.name!r} has a gradient hook"
+            if found is met.gradient and (found is None or found._version == met.version):
+                continue
+            if found is not None and bool((found != 0).any()):
+                return f"parameter {met.name!r} holds a gradient that is not this step's, and Pyro adds to it"
+        if any(_has_backward_hooks(module) for module in self._modules.values()):
+            return "a module has a hook on its gradients"
+        return ""
+
+    def look(self) -> None:
+        """Take what stands there now for what the last step left."""
+        store = pyro.get_param_store()
+        self._met = [
+            _Met(name, store._params[name], store._constraints[name]) for name in self._names if name in store._params
+        ]
+        ours = {id(met.value) for met in self._met}
+        parts = {id(part): part for module in self._modules.values() for part in module.modules()}
+        self._places = [
+            (table, name, value)
+            for part in parts.values()
+            for table in (part._parameters, part._buffers)
+            for name, value in table.items()
+            if value is not None and (table is part._buffers or id(value) in ours)
+        ]
+
+
+class _Met:
+    """A parameter as a step left it."""
+
+    __slots__ = ("constraint", "gradient", "name", "trainable", "value", "version")
+
+    def __init__(self, name: str, value: Any, constraint: Any) -> None:
+        self.name, self.value, self.constraint = name, value, constraint
+        self.trainable: bool = value.requires_grad
+        self.gradient: Tensor | None = value.grad
+        self.version = 0 if self.gradient is None else self.gradient._version
+
+
+def _has_backward_hooks(module: nn.Module) -> bool:
+    return any(part._backward_hooks or part._backward_pre_hooks for part in module.modules())
+
+
+def _note(modules: dict[int, nn.Module], module: nn.Module) -> None:
+    modules[id(module)] = module
