@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vipack.engine.checks import collected_checks, join_checks
+from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.python_state import PythonState
@@ -70,7 +70,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Graph:
-    """One captured step: ``module(*parameters, *buffers, *leaves) -> (loss, *gradients, *new buffers[, all is well])``.
+    """One captured step: ``module(*parameters, *buffers, *leaves) -> (loss, *gradients, *new buffers, *checks)``.
 
     Random draws stand in the graph as they stood in the program, so that running it from some state of the generator
     gives what ``pyro.infer.SVI`` gives from there.
@@ -78,7 +78,7 @@ class Graph:
     Attributes:
         touched: parameters that the program asks for, which an optimizer then updates.
         unused: parameters that the loss does not depend on.
-        checked: whether the last result says that Pyro would raise nothing.
+        num_checks: how many truth values say that Pyro would raise nothing.
         seconds: that capturing took.
         state: the Python variables that the program reads, which the graph holds as they were.
     """
@@ -88,7 +88,7 @@ class Graph:
     buffer_names: tuple[str, ...]
     touched: frozenset[str]
     unused: frozenset[str]
-    checked: bool
+    num_checks: int
     seconds: float
     state: PythonState
 
@@ -188,13 +188,13 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     if lost:
         raise CaptureError(f"each run of the program writes to {lost!r}, which is too large to be put back")
     module.graph.set_codegen(fx.graph.CodeGen())
-    checked = join_checks(module, num_checks)
+    num_checks = keep_open_checks(module, num_checks)
     _refuse_unknown_sizes(module)
     _write_dtypes(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     seconds = time.perf_counter() - started
-    return Graph(module, layout, tuple(buffers), frozenset(touched), frozenset(unused), checked, seconds, state)
+    return Graph(module, layout, tuple(buffers), frozenset(touched), frozenset(unused), num_checks, seconds, state)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import linecache
 import math
+import operator
 import re
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ import pyro
 import torch
 from torch import Tensor, fx
 
-__all__ = ["collected_checks", "join_checks"]
+__all__ = ["LITERAL", "collected_checks", "keep_open_checks"]
 
 aten = torch.ops.aten
 
+LITERAL = (aten.lift_fresh_copy.default, aten.lift_fresh.default)  # of what `torch.tensor(0.5)` makes anew in every run
 _VALIDATING = ("torch.distributions", "pyro.distributions", "pyro.poutine")
 _RAISES_UNLESS_ALL = re.compile(r"\bif\b.*\bnot\b.*\.all\(\)")
 
@@ -54,8 +56,8 @@ def collected_checks() -> Iterator[list[Tensor]]:
         owner._is_all_true, kind.__bool__ = is_all_true, truth
 
 
-def join_checks(module: fx.GraphModule, num_checks: int) -> bool:
-    """Let one number be the last result of a graph: whether all is well; in place.
+def keep_open_checks(module: fx.GraphModule, num_checks: int) -> int:
+    """Let the last results of a graph be truth values, each of which says that Pyro would not raise somewhere; in place.
 
     Checks that cannot fail are left out, and so is NaN, which the loss shows.
 
@@ -63,26 +65,23 @@ def join_checks(module: fx.GraphModule, num_checks: int) -> bool:
         num_checks: how many of the last results are checks. Those of matrix factors are nodes of their own in the graph.
 
     Returns:
-        Whether there is such a result, since something may fail.
+        How many there are.
     """
     graph = module.graph
     output: Any = next(iter(reversed(graph.nodes)))
     results = list(output.args[0])
     results, checks = results[: len(results) - num_checks], results[len(results) - num_checks :]
     factors = [node for node in graph.nodes if node.target is aten._linalg_check_errors.default]
-    proof = _Proof()
+    proof = _Proof(module)
     open_checks = list(dict.fromkeys(check for check in checks if not proof.holds(check)))
     with graph.inserting_before(output):
         terms = [_node(graph, aten.all.default, (check,)) for check in open_checks]
         for factor in factors:
             terms.append(_node(graph, aten.all.default, (_node(graph, aten.eq.Scalar, (factor.args[0], 0)),)))
-        joined = terms[0] if terms else None
-        for term in terms[1:]:
-            joined = _node(graph, aten.logical_and.default, (joined, term))
     for factor in factors:
         graph.erase_node(factor)
-    output.args = ([*results, *([] if joined is None else [joined])],)
-    return joined is not None
+    output.args = ([*results, *terms],)
+    return len(terms)
 
 
 def _node(graph: fx.Graph, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
@@ -96,7 +95,8 @@ def _node(graph: fx.Graph, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
 class _Proof:
     """What is known of a graph's values whatever its inputs are, but for NaN and for numbers that overflow."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: fx.GraphModule) -> None:
+        self._module = module
         self._known: dict[fx.Node, tuple[float, float, bool]] = {}
 
     def holds(self, node: Any) -> bool:
@@ -139,6 +139,8 @@ class _Proof:
         target, inputs = node.target, node.args
         if target in _KEEPING:
             return self._bounds(inputs[0])
+        if target in LITERAL:
+            return self._bounds_of_literal(inputs[0])
         if target in _RANGES:
             return _RANGES[target]
         if target in _CONSTANTS:
@@ -159,6 +161,12 @@ class _Proof:
                 above, inside = float(most), False
             return below, above, inside
         return _ANY
+
+    def _bounds_of_literal(self, node: Any) -> tuple[float, float, bool]:
+        value = operator.attrgetter(str(node.target))(self._module) if node.op == "get_attr" else None
+        if not isinstance(value, Tensor) or not value.numel() or value.is_complex():
+            return _ANY
+        return float(value.min()), float(value.max()), False
 
 
 def _constant(node: fx.Node) -> float | None:

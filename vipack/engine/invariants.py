@@ -12,7 +12,7 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is
 
 from vipack.engine.noise import ancestors, is_random
 
-__all__ = ["taken_out"]
+__all__ = ["Invariants", "checks_taken_out", "taken_out"]
 
 aten = torch.ops.aten
 
@@ -25,6 +25,72 @@ _DEAR = {
     "mean", "mm", "mv", "polygamma", "pow", "prod", "sigmoid", "sin", "sinh", "softplus", "special_i0", "sum", "tan",
     "tanh", "xlogy", "linalg_cholesky_ex", "linalg_inv_ex", "linalg_solve_triangular", "_linalg_slogdet",
 }  # fmt: skip
+
+
+class Invariants:
+    """What is computed of steady inputs before a step; calling it gives that, from the leaves.
+
+    Args:
+        program: gives the step's new inputs from the steady ones; None where there are none.
+        checks: gives truth values likewise.
+        constants: the program's own.
+        steady: for each leaf, whether it is.
+
+    Attributes:
+        valid: whether all checks were true when it was last called.
+        needed: for each constant and leaf, whether something depends on it.
+    """
+
+    def __init__(
+        self,
+        program: fx.GraphModule | None,
+        checks: fx.GraphModule | None,
+        constants: tuple[Tensor, ...],
+        steady: Sequence[bool],
+    ) -> None:
+        self._program, self._checks, self._constants, self._steady = program, checks, constants, steady
+        self.valid = True
+        used = [_used(part) for part in (program, checks) if part is not None]
+        given = iter([any(each) for each in zip(*used, strict=True)])
+        self.needed = tuple(same and next(given) for same in (*(True for _ in constants), *steady))
+
+    def __call__(self, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The step's new inputs."""
+        given = (*self._constants, *(leaf for leaf, same in zip(leaves, self._steady, strict=True) if same))
+        with torch.no_grad():
+            if self._checks is not None:
+                self.valid = all(bool(check) for check in self._checks(*given))
+            values: Sequence[Tensor] = () if self._program is None else self._program(*given)
+        return values
+
+
+def _used(program: fx.GraphModule) -> list[bool]:
+    return [bool(node.users) for node in program.graph.nodes if node.op == "placeholder"]
+
+
+def checks_taken_out(module: fx.GraphModule, steady: Sequence[bool], first: int) -> fx.GraphModule | None:
+    """Take those checks from a graph's last results that depend on steady inputs alone, in place.
+
+    Args:
+        first: place of the first check among the results.
+
+    Returns:
+        The graph that gives them from the steady inputs, in order; None where there are none.
+    """
+    graph = module.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    given = [node for node, known in zip(placeholders, steady, strict=True) if known]
+    others = set(placeholders) - set(given)
+    output: Any = next(iter(reversed(graph.nodes)))
+    results, checks = list(output.args[0][:first]), list(output.args[0][first:])
+    found = [c for c in checks if others.isdisjoint(ancestors(c)) and not any(map(is_random, ancestors(c)))]
+    if not found:
+        return None
+    before = _graph_of(found, given)
+    output.args = ([*results, *(check for check in checks if check not in found)],)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return before
 
 
 def taken_out(module: fx.GraphModule, steady: Sequence[bool], place: int) -> fx.GraphModule | None:

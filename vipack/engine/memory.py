@@ -130,7 +130,7 @@ class Memory:
         self.states: list[Tensor] = []
         self._held: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
         self._entries: list[tuple[dict[str, Any], str, Tensor]] = []  # optimizer's state, name, the piece
-        self._uneven = False
+        self._even = True  # parameters of one vector have taken as many steps
         self._all_rates = _distinct_rates(self._handles, members)
         self._members = members
         self._options, self._sharing = _constants_of(self._handles), _sharing_a_rate(self.units, self._handles)
@@ -141,6 +141,12 @@ class Memory:
         optimized = [handle for handle in self._handles if handle is not None]
         self._optimizers = [(handle, _state(handle)) for handle in optimized]
         self._plain_counts = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), int)]
+        counting = {id(handle) for handle in (*self._counted, *self._plain_counts)}
+        groups = [[self._handles[place] for place in unit.places] for unit in self.units]
+        self._sharing_a_count = [
+            [h for h in group if h is not None] for group in groups if len(group) > 1 and id(group[0]) in counting
+        ]
+        self._counts_version = self._counts._version
 
     @property
     def one_by_one(self) -> bool:
@@ -195,12 +201,10 @@ class Memory:
                     piece.copy_(torch.as_tensor(found).reshape(piece.shape))
                     state[name] = piece
                     counts = counts or name == "step"
-        if counts:
-            held = ([self._handles[place] for place in unit.places] for unit in self.units)
-            self._uneven = any(
-                len({_count(handle) for handle in handles if handle is not None}) > 1 for handles in held
-            )
-        return not self._uneven and self._same_options()
+        if counts or self._plain_counts or self._counts._version != self._counts_version:
+            self._counts_version = self._counts._version
+            self._even = all(len(set(map(_count, handles))) == 1 for handles in self._sharing_a_count)
+        return self._even and self._same_options()
 
     def _same_options(self) -> bool:
         if any(group[name] is not v and group[name] != v for group, options in self._options for name, v in options):
@@ -228,6 +232,7 @@ class Memory:
                 buffer.copy_(saved)
         number = len(self._counted)
         self._counts.copy_(torch.tensor(snapshot.counts[:number]))
+        self._counts_version = self._counts._version
         for handle, count in zip(self._plain_counts, snapshot.counts[number:], strict=True):
             _state(handle)["step"] = int(count)
         for rates, stood in zip(self._all_rates.values(), snapshot.rates, strict=True):
@@ -366,7 +371,9 @@ class Part:
         return together(parts, num_steps)
 
     def _count_on(self, num_steps: int) -> None:
-        self._memory._counts += num_steps if self._counted is None else num_steps * self._counted
+        memory = self._memory
+        memory._counts += num_steps if self._counted is None else num_steps * self._counted
+        memory._counts_version = memory._counts._version
         for handle in self._plain_counts:
             _state(handle)["step"] += num_steps
 

@@ -21,7 +21,8 @@ __all__ = ["Trial", "close", "difference", "perturb"]
 
 _UNITS = 8  # in the last place, by which parameters are moved to measure what rounding does
 _ROUNDINGS = 40  # so often what was measured, two tiers may differ by
-_SHARE = 0.02  # of what the steps change, likewise
+_SHARE = 0.003  # of what the steps change, likewise
+_STEPS = 4  # of the longest way in a vector, that elements of it may be apart whose gradient is rounding
 _NOISE = 0.3  # of a gradient, from which it is taken for rounding
 
 
@@ -86,9 +87,7 @@ def difference(
     every = list(range(len(right.values)))
     values = _Comparison([_picked(trial, "values", every) for trial in (expected, found, *same)])
     for place in every:
-        wrong = values.wrong(place)
-        if place in noise:  # there an optimizer may take a whole step either way
-            wrong = wrong & ~noise[place]
+        wrong = values.wrong(place, noise.get(place))
         if bool(wrong.any()):
             return f"it moves the parameters elsewhere, {names.at(place, wrong)!r} first"
     every = list(range(len(right.buffers)))
@@ -116,12 +115,18 @@ class _Comparison:
         finite = [float(move.abs().nan_to_num(0.0).max()) for move in self._moved if move.numel()]
         self._largest = max(finite, default=0.0)
 
-    def wrong(self, place: int) -> Tensor:
-        """Where the other tier is not at the same."""
+    def wrong(self, place: int, noise: Tensor | None = None) -> Tensor:
+        """Where the other tier is not at the same.
+
+        Args:
+            noise: where an optimizer had nothing but rounding to go by, and may take a whole step either way.
+        """
         expected, found = self._expected[place], self._found[place]
         if not expected.is_floating_point():
             return expected != found
         bound = self._allowed(place) + _SHARE * self._moved[place].abs() + 4 * _eps(expected) * expected.abs()
+        if noise is not None:
+            bound = bound + noise * (_STEPS * self._moved[place].abs().nan_to_num(0.0).amax())
         same = ((found - expected).abs() <= bound) | (found == expected) | (found.isnan() & expected.isnan())
         return ~same
 

@@ -25,7 +25,6 @@ from vipack.types import EngineReport
 __all__ = ["Again", "Promotion", "nearby"]
 
 _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
-_TRIED = 2  # steps by which two tiers are compared: the second shows that draws and numbers move on
 _NEARBY = 2  # times that they are taken from elsewhere, to measure what rounding does
 _SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
 
@@ -200,32 +199,40 @@ class Promotion:
         """Take some steps by the graph and natively, go back to before, and keep what agrees and is faster."""
         memory, runner = self._memory, self._runner
         saved = memory.snapshot()
-        number = 1 if memory.one_by_one or self.seconds > _SLOW_SECONDS else _TRIED
-        started = time.perf_counter()
-        expected = Trial(saved, runner.expected(again, number), memory.snapshot())
-        traced = time.perf_counter() - started
-        memory.restore(saved)
-        try:
+        traced = taken = 0.0
+        # One step alone, in which rounding has not yet been amplified; then two, since draws and numbers must move on.
+        numbers = (1,) if memory.one_by_one or self.seconds > _SLOW_SECONDS else (1, 2)
+        for number in numbers:
             started = time.perf_counter()
-            losses = runner.native_steps(again, number)
-            taken = time.perf_counter() - started
-            found = Trial(saved, losses, memory.snapshot())
-        except NativeError as error:
-            runner.native = None
-            self._refuse(tier, f"the {tier} step raised {error}")
-            return False
-        finally:
+            expected = Trial(saved, runner.expected(again, number), memory.snapshot())
+            traced = time.perf_counter() - started
             memory.restore(saved)
-        others = nearby(memory, saved, lambda: runner.expected(again, number), 1 if traced > _SLOW_SECONDS else _NEARBY)
-        mismatch = difference(expected, found, [expected, *others], memory.pieces)
-        if mismatch:
-            runner.native = None
-            self._refuse(tier, f"the {tier} step is not the graph's ({mismatch})")
-            return False
+            try:
+                started = time.perf_counter()
+                losses = runner.native_steps(again, number)
+                taken = time.perf_counter() - started
+                found = Trial(saved, losses, memory.snapshot())
+            except NativeError as error:
+                runner.native = None
+                self._refuse(tier, f"the {tier} step raised {error}")
+                return False
+            finally:
+                memory.restore(saved)
+            if not np.isfinite(expected.losses).all():  # which says nothing of other batches: to be tried again
+                runner.native = None
+                self.refused.discard(tier)
+                return False
+            times = 1 if traced > _SLOW_SECONDS else _NEARBY
+            others = nearby(memory, saved, lambda number=number: runner.expected(again, number), times)  # type: ignore[misc]
+            mismatch = difference(expected, found, [expected, *others], memory.pieces)
+            if mismatch:
+                runner.native = None
+                self._refuse(tier, f"the {tier} step is not the graph's ({mismatch})")
+                return False
         if tier == "interpreted" and self._tier == "auto" and taken > traced:
             runner.native = None
             return False
-        self.seconds = taken / number
+        self.seconds = taken / numbers[-1]
         return True
 
     def _refuse(self, tier: str, reason: str) -> None:

@@ -185,7 +185,7 @@ class GraphRunner:
 
     def traced(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
-        self._look_at_data(by_version=not self._live)
+        self._look_at_versions()
         losses = self._empty(number)
         rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
         apart: list[Tensor] = []  # losses that a GPU still works on
@@ -226,10 +226,16 @@ class GraphRunner:
     def take(self, leaves: Sequence[Tensor]) -> None:
         """Let the next steps work on these tensors, of the shapes that the graph was captured with."""
         self._given = list(leaves)
+        self.refresh()
 
     def refresh(self) -> None:
         """Take up what has been written to data and constants by whatever way, since the last look."""
         self._look_at_data(by_version=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the data are such that Pyro would raise nothing, as far as that depends on them alone."""
+        return self.step.valid
 
     @property
     def well(self) -> bool:
@@ -307,7 +313,7 @@ class GraphRunner:
             NativeError: an operator of torch's raised.
         """
         assert self.native is not None
-        self._look_at_data(by_version=not self._live)
+        self._look_at_versions()
         losses = self._empty(number)
         done = 0
         while done < number:
@@ -322,7 +328,6 @@ class GraphRunner:
     def once(self) -> float:
         """One step of the loop on the tensors of the step before, with as little around it as there can be."""
         assert self.native is not None
-        self._look_at_data(by_version=False)
         self.native(self._feeds(_NOTHING, 1), self._one)
         loss = float(self._one[0])
         if self._memory.one_by_one:
@@ -386,6 +391,10 @@ class GraphRunner:
         if value.layout != torch.strided or (value.is_contiguous() and not copy):
             return value
         return value.detach().clone(memory_format=torch.contiguous_format)
+
+    def _look_at_versions(self) -> None:
+        if not self._live:  # else there was a look when they came, and nobody can have written to them since
+            self._look_at_data(by_version=True)
 
     def _look_at_data(self, *, by_version: bool) -> None:
         """Take up what has been written into the data's tensors, or into tensors that the program holds, since.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.capture import CaptureError, collecting_later
-from vipack.engine.invariants import taken_out
+from vipack.engine.checks import LITERAL
+from vipack.engine.invariants import Invariants, checks_taken_out, taken_out
 from vipack.engine.noise import LiftedGraph, copy_graph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.step_graph import Feed, StepGraph, Unit
@@ -54,15 +56,15 @@ def assemble(
     slots = [len(unit.rule.state) for unit in units]
     num_places = sum(len(unit.places) for unit in units)
     num_parameters = len(order)
-    checked = len(_output(main).args[0]) > 1 + num_parameters + len(buffers)
+    first_check = 1 + num_parameters + len(buffers)
     pure, before, num_invariants = _is_pure(main), None, 0
-    needed: tuple[bool, ...] = (False,) * (len(constants) + len(feed.leaves))
     if pure:
         without_repeats(main.graph)
-        before, needed = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed)
+        before = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed, first_check)
     if before is not None:
         found = [value.contiguous() for value in before(feed.leaves)]
         constants, num_invariants = constants + found, len(found)
+    checked = len(_output(main).args[0]) > first_check
 
     def around(flat: Sequence[Tensor], program: Callable[..., Sequence[Tensor]]) -> list[Tensor]:
         take = _Taker(flat)
@@ -80,7 +82,7 @@ def assemble(
         batch = [v.index_select(0, rows[0]) if g else v for v, g in zip(data, feed.gathered, strict=True)]
         loss, *outputs = program(*fixed, *draws, *(parts[place] for place in order), *held, *batch, *rows)
         gradients = dict(zip(order, outputs[:num_parameters], strict=True))
-        new_buffers = outputs[num_parameters : num_parameters + len(buffers)]
+        new_buffers, checks = outputs[num_parameters : first_check - 1], outputs[first_check - 1 :]
         new_values, new_states = [], []
         for unit, updates, value, state in zip(units, active, values, states, strict=True):
             if updates:
@@ -90,7 +92,7 @@ def assemble(
             new_states += state
         new = [*new_values, *new_states, *new_buffers]
         if checked:
-            is_well = outputs[-1]
+            is_well = functools.reduce(torch.logical_and, checks)
             loss = torch.where(is_well, loss, torch.full_like(loss, math.nan))
             if keeping:
                 old = [*values, *(vector for state in states for vector in state), *held]
@@ -136,7 +138,6 @@ def assemble(
         num_draws,
         width,
         checked,
-        needed,
         together,
         before,
         num_invariants,
@@ -144,29 +145,17 @@ def assemble(
 
 
 def _invariants(
-    main: fx.GraphModule, constants: Sequence[Tensor], num_between: int, feed: Feed
-) -> tuple[Callable[[Sequence[Tensor]], Sequence[Tensor]] | None, tuple[bool, ...]]:
-    """Take out of `main` what depends on constants and steady leaves alone.
-
-    Returns:
-        What gives that from the leaves; and for each of the constants and leaves, whether it depends on it.
-    """
+    main: fx.GraphModule, constants: Sequence[Tensor], num_between: int, feed: Feed, first_check: int
+) -> Invariants | None:
+    """Take out of `main` what depends on constants and steady leaves alone, checks among it."""
     steady = feed.steady or (False,) * len(feed.leaves)
     rows = () if feed.indices is None else (False,)
     known = (*(True for _ in constants), *(False for _ in range(num_between)), *steady, *rows)
+    checks = checks_taken_out(main, known, first_check)
     program = taken_out(main, known, len(constants))
-    if program is None:
-        return None, (False,) * (len(constants) + len(steady))
-    used = iter([bool(node.users) for node in program.graph.nodes if node.op == "placeholder"])
-    needed = tuple(same and next(used) for same in (*(True for _ in constants), *steady))
-    held = tuple(constants)
-
-    def before(leaves: Sequence[Tensor]) -> Sequence[Tensor]:
-        with torch.no_grad():
-            values: Sequence[Tensor] = program(*held, *(v for v, same in zip(leaves, steady, strict=True) if same))
-        return values
-
-    return before, needed
+    if program is None and checks is None:
+        return None
+    return Invariants(program, checks, tuple(constants), steady)
 
 
 def _side_by_side(pure: fx.GraphModule, own: Sequence[bool], examples: Sequence[Tensor]) -> fx.GraphModule:
@@ -310,7 +299,7 @@ def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[T
     for node in module.graph.nodes:
         if node.op == "get_attr" and str(node.target) not in inputs:
             value = operator.attrgetter(str(node.target))(module)
-            if value.dim() > 0 or any(user.target not in _LITERAL for user in node.users):
+            if value.dim() > 0 or any(user.target not in LITERAL for user in node.users):
                 inputs[str(node.target)] = new.placeholder(f"constant_{len(constants)}")
                 constants.append(value.detach())
     for node in module.graph.nodes:
@@ -323,12 +312,6 @@ def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[T
         else:
             copies[node] = _number(new, operator.attrgetter(str(node.target))(module))
     return _LazyGraphModule({}, new), constants
-
-
-_LITERAL = (
-    aten.lift_fresh_copy.default,
-    aten.lift_fresh.default,
-)  # of what `torch.tensor(0.5)` makes anew in every run
 
 
 def _number(graph: fx.Graph, value: Tensor) -> fx.Node:

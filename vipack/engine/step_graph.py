@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx
 
+from vipack.engine.invariants import Invariants
 from vipack.engine.rules import Rule
 
 __all__ = ["Feed", "StepGraph", "Unit"]
@@ -69,7 +70,6 @@ class StepGraph:
         constants: tensors that the program holds itself, such as data that it closes over, and what steps need of them
             and of steady leaves; see :meth:`renew`.
         checked: whether there is `well`.
-        needed: whether what steps need of steady inputs depends on each of the program's own constants and leaves.
         examples: an input of each shape and type, in order.
         own: for each input, whether every one of several fits side by side has its own, along a leading dimension.
     """
@@ -82,15 +82,26 @@ class StepGraph:
     num_draws: int
     row_width: int
     checked: bool
-    needed: tuple[bool, ...]
     _together: Callable[[], fx.GraphModule] | None
-    _before: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None
+    _before: Invariants | None
     _num_invariants: int
 
     @property
     def held(self) -> tuple[Tensor, ...]:
         """The constants that are the program's own."""
         return self.constants[: len(self.constants) - self._num_invariants]
+
+    @property
+    def needed(self) -> tuple[bool, ...]:
+        """For each of the program's own constants and the leaves, whether something was computed of it beforehand."""
+        if self._before is None:
+            return (False,) * (len(self.constants) + len(self.examples))
+        return self._before.needed
+
+    @property
+    def valid(self) -> bool:
+        """Whether the steady data are such that Pyro would raise nothing, as far as that depends on them alone."""
+        return self._before is None or self._before.valid
 
     def renew(self, leaves: Sequence[Tensor]) -> None:
         """Compute anew what steps need of `leaves`, which have changed."""

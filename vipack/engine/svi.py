@@ -163,6 +163,9 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
 
     def _once(self, runner: GraphRunner) -> float | None:
         """A step of the loop on the tensors of the step before; None where Pyro would have raised, and nothing is changed."""
+        runner.refresh()
+        if not runner.valid:
+            return None
         before = (TorchState.current(), runner.mark()) if runner.step.checked else None
         loss = runner.once()
         if not math.isfinite(loss):

@@ -34,7 +34,9 @@ _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, an
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
 _SHAPES = 8  # of batches that get a graph
+
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
+_REGROUPINGS = 16  # likewise for a program whose optimizer is changed
 
 
 class NonFiniteStep(Exception):
@@ -134,7 +136,7 @@ class TieredEngine:
         self._steps = 0
         self._next_check = 1_000
         self._begin = "eager"
-        self._captures_left = _CAPTURES
+        self._captures_left, self._regroupings_left = _CAPTURES, _REGROUPINGS
         self._plain_left = 0
         self._suspicious = False
         self._execution, self._recording = execution, False
@@ -216,14 +218,28 @@ class TieredEngine:
             self.report.reason = f"eager: {what} changed from outside {_CAPTURES} times since the run began"
             warnings.warn(EngineWarning(f"{self.report.reason}; {cure}."), stacklevel=2)
 
+    def _regroup(self) -> None:
+        """Drop the memory of an optimizer that was changed; the graphs go on with a new one, unless that has happened often."""
+        for shape in self._shapes.values():
+            if shape.promotion is not None:
+                shape.promotion.stop()
+            shape.runner = shape.promotion = None
+        self._memory = None
+        self._safe.forget()
+        self._regroupings_left -= 1
+        if self._regroupings_left == 0:
+            self._shapes = {size: _Shape(done=True) for size in self._shapes}
+            self.report.reason = (
+                f"eager: options of the optimizer were changed {_REGROUPINGS} times since the run began"
+            )
+
     def _look_around(self) -> None:
         """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
         name = self.outdated()
         if name:
             self._forget(f"{name!r}, which the program reads, was", "pass it in `fixed` or `data`")
         if self._memory is not None and not self._memory.reclaim():
-            self._forget("options of the optimizer were", "let a schedule of the optimizer's change them")
-            self._memory = None
+            self._regroup()
         if self._suspicious:
             self._suspicious = False
             for shape in self._shapes.values():
@@ -241,7 +257,7 @@ class TieredEngine:
 
     def _take(self, shape: _Shape, batches: Batches, number: int) -> list[float]:
         """Up to `number` steps on batches of one shape, in the best tier there is."""
-        if shape.runner is None:
+        if shape.runner is None or not shape.runner.valid:
             return self._eager_steps(batches, 1)
         assert self._memory is not None
         alone = self._live and number == 1
@@ -328,7 +344,7 @@ class TieredEngine:
         elif shape.runner is not None and self._steps >= self._next_check:
             self._next_check = max(10 * self._next_check, self._steps + 1)
             self._check_again(shape, batches)
-        if shape.runner is None or self._tier == "traced":
+        if shape.runner is None or self._tier == "traced" or not shape.runner.valid:
             return
         if shape.promotion is None:
             assert self._memory is not None
