@@ -51,7 +51,7 @@ def rule_of(optimizer: Optimizer, group: dict[str, Any]) -> Rule | None:
 
     Known: Adam, AdamW, pyro's ClippedAdam, SGD with momentum, RMSprop, Adagrad.
     """
-    if group.get("maximize") or group.get("differentiable") or isinstance(group["lr"], Tensor):
+    if group.get("maximize") or group.get("differentiable") or not isinstance(group.get("lr"), float | int):
         return None
     maker = _MAKERS.get(type(optimizer))
     return maker(dict(group)) if maker is not None else None

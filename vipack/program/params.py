@@ -193,7 +193,7 @@ class Parameters:
     def detached(self) -> dict[str, Tensor]:
         """Name -> unconstrained value that shares its numbers with the fit, but no gradient."""
         # They require grad like the originals: pyro.module leaves out, with a warning, a parameter that does not.
-        return {name: value.detach().requires_grad_(True) for name, value in self.unconstrained.items()}
+        return {name: value.detach().requires_grad_(value.requires_grad) for name, value in self.unconstrained.items()}
 
     def buffers(self) -> dict[str, Tensor]:
         """Key -> the fit's own buffer, such as BatchNorm's running mean; in order of first use."""
@@ -346,12 +346,17 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         self._parameters = parameters
         self._values = values
         self._loans = loans
+        self._frozen: dict[str, nn.Parameter] = {}  # of the user's, which are not to be trained
 
     def _pyro_param(self, msg: dict[str, Any]) -> None:
         value = self._values.get(msg["name"])
         if value is not None:
             msg["value"] = _constrain(value, self._parameters.constraints[msg["name"]])
             msg["done"] = True
+            return
+        first = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(first, nn.Parameter) and not first.requires_grad:
+            self._frozen[msg["name"]] = first
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -367,6 +372,10 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
             self._loans.lend(first, own)
         else:  # a PyroModule takes what the store holds for its own, which must not happen to one of the user's
             store._params[name], store._param_to_name[own] = own, name
+        frozen = self._frozen.pop(name, None)
+        if frozen is not None:  # Pyro's store takes every tensor that it is given for one to be trained
+            frozen.requires_grad_(False)
+            own.requires_grad_(False)
         msg["value"] = _constrain(own, constraint)
 
 

@@ -87,6 +87,7 @@ class Run:
         bar = ProgressBar(last_step, state.step, self.progress, self.label)
         saved = (state.step, time.monotonic())
         pace = 1
+        self.engine.refresh()
         if state.best is None:
             state.best = self.parameters.state()
         try:
@@ -168,6 +169,8 @@ class Run:
             )
             with _undisturbed():
                 answers.append(callback(progress))
+        if answers:
+            self.engine.refresh()
         return answers
 
     def _ask_rules(self, state: RunState) -> Stopped | None:
