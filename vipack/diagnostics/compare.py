@@ -9,9 +9,11 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 
 from vipack.diagnostics.importance import khat_of_mean
 from vipack.diagnostics.report import Diagnosis
+from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.errors import DataWarning, UsageError
 from vipack.posterior import Posterior
@@ -87,7 +89,10 @@ def compare(
         )
     order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
     best = weights[order[0]]
-    rows = [_row(rank, found[name], _below(best, weights[name]), fits[name].seconds) for rank, name in enumerate(order)]
+    eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
+    rows = [
+        _row(rank, found[name], _below(best, weights[name], eps), fits[name].seconds) for rank, name in enumerate(order)
+    ]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
 
@@ -107,10 +112,17 @@ def check_fits(fits: object) -> None:
     _same_data(fits)
 
 
-def _below(best: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Differences draw by draw; guides whose weights are judged row by row have one set of draws, others several."""
+def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
+    """Differences draw by draw, none where they are but rounding of the weights that they are between.
+
+    Guides whose weights are judged row by row have one set of draws, others several.
+    """
     common = min(len(best), len(other))
-    below: np.ndarray = best[:common] - other[:common]
+    with np.errstate(invalid="ignore"):
+        below: np.ndarray = best[:common] - other[:common]
+        least = float(rounding(np.maximum(np.abs(best).max(), np.abs(other).max()), COMPUTED * eps))
+        if np.abs(below.mean()) <= least and below.std() <= least:
+            return np.zeros(common)
     return below
 
 

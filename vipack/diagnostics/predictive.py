@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from torch import Tensor
 
+from vipack.diagnostics.rounding import COMPUTED, constant, same
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
 from vipack.posterior import Posterior
@@ -61,11 +63,14 @@ def predictive_pvalues(
     rows = {}
     for site, value in posterior.observed.items():
         observed, predicted = _kept(value, drawn[site], posterior.observed_masks.get(site))
+        relative = COMPUTED * torch.finfo(drawn[site].dtype if drawn[site].is_floating_point() else torch.float64).eps
         for name, statistic in chosen.items():
             actual = _number(name, statistic, observed)
             made = np.array([_number(name, statistic, each) for each in predicted])
-            p = np.mean(made > actual) + np.mean(made == actual) / 2
-            rows[site, name] = [actual, made.mean(), made.std(), float(p)]
+            tied = same(made, actual, relative)  # as the mean of probabilities is with that of others
+            p = np.mean((made > actual) & ~tied) + np.mean(tied) / 2
+            sd = 0.0 if constant(made, relative) else made.std()
+            rows[site, name] = [actual, made.mean(), sd, float(p)]
     index = pd.MultiIndex.from_tuples(rows, names=["site", "statistic"])
     return pd.DataFrame(list(rows.values()), index=index, columns=["observed", "predicted", "sd", "p"])
 

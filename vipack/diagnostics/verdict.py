@@ -13,7 +13,15 @@ from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
 from vipack.diagnostics.evidence import elbo
 from vipack.diagnostics.importance import KHAT_LIMIT, Importance, importance
 from vipack.diagnostics.modes import ModeSearch, search_modes
-from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, few_enough, shift_by_weights
+from vipack.diagnostics.moments import (
+    Array,
+    Columns,
+    Shift,
+    columns_of_sets,
+    comparable,
+    few_enough,
+    shift_by_weights,
+)
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.rows import row_figures
 from vipack.errors import UsageError, VipackError
@@ -187,9 +195,14 @@ class _Case:
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
             return None
-        named = [{**draws.latents, **draws.deterministic} for draws in self._sets]
-        found = columns_of({name: torch.cat([values[name] for values in named]) for name in named[0]})
-        return found if found.names else None
+        found = columns_of_sets(self._sets, {} if self._posterior is None else self._posterior.latent_masks)
+        if not found.names:
+            return None
+        without = comparable(found)[1]
+        if without:
+            more = ", ..." if len(without) > 3 else ""
+            self._skipped.append(f"means and sds of {', '.join(without[:3])}{more}: infinite or NaN at some draws")
+        return found
 
     def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
         """Run the chains and the search, where the model allows them."""
@@ -214,7 +227,7 @@ class _Case:
         weights = self.even[kept] / self.even[kept].sum()
         if chains:
             assert self.columns is not None  # as each latent on R^D is a column
-            columns = Columns(self.columns.names, self.columns.values[kept])
+            columns = self.columns.taken(draws=kept)
             self.drift, why = find_drift(density, u, columns, weights if self.usable else None, seed=self._seed)
             if why:
                 self._skipped.append(f"short chains: {why}")

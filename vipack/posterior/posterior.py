@@ -15,13 +15,14 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
+from torch.distributions import biject_to
 
 from vipack.errors import ShapeError, VipackError
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.densities import is_deterministic, numbers_held, plate_nesting, row_plate, total
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmapped
-from vipack.program import Arguments, Program, SiteTable, read_sites, seeded
+from vipack.program import Arguments, Program, Site, SiteTable, read_sites, seeded
 from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.runs import check_signature, explained
 from vipack.program.simulation import Unobserved
@@ -52,6 +53,7 @@ class Posterior:
         self._observed = {site.name: model_trace.nodes[site.name]["value"] for site in self.table.of_kind("observed")}
         self._masks = {name: _mask(model_trace.nodes[name]) for name in self._observed}
         self._latents = [site.name for site in self.table.of_kind("latent")]
+        self._latent_masks = {name: _mask(model_trace.nodes[name]) for name in self._latents}
         self._row_plate = row_plate(self.table, guide_trace)
         self._broadcast = Broadcast(self.table, guide_trace, model_trace, self._row_plate)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, numbers_held(guide_trace, model_trace)))
@@ -70,6 +72,11 @@ class Posterior:
         Each mask broadcasts to the site's batch shape; sites without one are not listed.
         """
         return {name: mask for name, mask in self._masks.items() if mask is not None}
+
+    @property
+    def latent_masks(self) -> dict[str, Tensor]:
+        """As :attr:`observed_masks` of the latents: where a mask is False, the model says nothing of the latent."""
+        return {name: mask for name, mask in self._latent_masks.items() if mask is not None}
 
     def draws(self, num_draws: int, *, seed: int = 0, densities: bool = True, keep: bool = True) -> Draws:
         """`num_draws` draws from the guide.
@@ -222,13 +229,13 @@ class Posterior:
         return trace
 
     def _points(self, lows: list[Latents], highs: list[Latents]) -> tuple[str, ...]:
-        """Continuous latents that are the same in every draw, from the extremes of each chunk."""
+        """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
         low, high = lows[0], highs[0]
         for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
             low = {name: torch.minimum(value, other_low[name]) for name, value in low.items()}
             high = {name: torch.maximum(value, other_high[name]) for name, value in high.items()}
-        continuous = [s.name for s in self.table.of_kind("latent") if s.support is None or not s.support.is_discrete]
-        return tuple(name for name in continuous if torch.equal(low[name], high[name]))
+        free = [site.name for site in self.table.of_kind("latent") if _is_free(site)]
+        return tuple(name for name in free if torch.equal(low[name], high[name]))
 
     # --- the model
 
@@ -299,6 +306,19 @@ def _vmap_or_loop(
         "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
         "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
     }
+
+
+def _is_free(site: Site) -> bool:
+    """Whether a latent is continuous and can take other values: probabilities of a single outcome cannot."""
+    if site.support is None:
+        return True
+    if site.support.is_discrete:
+        return False
+    try:
+        shape = biject_to(site.support).inverse_shape(site.batch_shape + site.event_shape)
+    except NotImplementedError:  # a support that has no bijection
+        return True
+    return 0 not in shape
 
 
 def _mask(site: Mapping[str, Any]) -> Tensor | None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo, importance
+from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
 from vipack.errors import UsageError
 from vipack.export import to_arviz
 from vipack.posterior import Posterior
@@ -211,6 +212,7 @@ class Fit:
     def summary(self, num_draws: int = 4_000, *, seed: int = 0) -> pd.DataFrame:
         """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``."""
         rows: dict[str, list[float]] = {}
+        computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
         for name, draws in self.sample(num_draws, seed=seed).items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))
@@ -218,7 +220,9 @@ class Fit:
             # torch.quantile refuses more than 16 million numbers at once.
             columns = values.split(max(1, 2**23 // len(values)), dim=1)
             quantiles = torch.cat([part.quantile(probabilities, dim=0) for part in columns], dim=1)
-            table = torch.cat([values.mean(0, keepdim=True), values.std(0, keepdim=True), quantiles]).T
+            units = COMPUTED if name in computed else DRAWN
+            mean, sd = _mean_and_sd(values, units * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
+            table = torch.cat([mean[None], sd[None], quantiles]).T
             rows.update(zip(labels, table.tolist(), strict=True))
         return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
 
@@ -270,6 +274,16 @@ def _by_weight(log_weights: Tensor, num_draws: int, generator: torch.Generator) 
     table = log_weights.cpu().numpy()
     weights = np.exp([importance(table[:, i]).log_weights for i in range(table.shape[1])])
     return torch.multinomial(torch.from_numpy(weights), num_draws, replacement=True, generator=generator).T
+
+
+def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
+    """Of the columns of ``(S, P)``; what does not vary beyond rounding is what its first draw is."""
+    first = values[0]
+    still = torch.from_numpy(constant(values.cpu().numpy(), relative)).to(values.device)
+    reference = torch.where(first.isfinite(), first, 0.0)  # sums of large numbers would lose what is between them
+    x = values - reference
+    sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
+    return torch.where(still, first, reference + x.mean(0)), sd
 
 
 def _positive(name: str, value: object) -> None:
