@@ -16,6 +16,7 @@ from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.errors import DataWarning, UsageError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.types import Stopped
 
@@ -46,6 +47,7 @@ class Fitted(Protocol):
         """Equal for fits of the same data."""
 
 
+@one_at_a_time
 def compare(
     fits: Mapping[str, Fitted],
     *,
@@ -155,7 +157,7 @@ def _same_data(fits: Mapping[str, Fitted]) -> None:
             DataWarning(
                 f"fits {listed} saw different data: their ELBOs are not comparable; fit them on the same data."
             ),
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -13,10 +13,12 @@ from vipack.diagnostics.moments import Columns, columns_of
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
+from vipack.lock import one_at_a_time
 
 __all__ = ["disagreement"]
 
 
+@one_at_a_time
 def disagreement(
     fits: Mapping[str, Fitted], *, num_draws: int = 4_000, seed: int = 0, weighted: bool = False
 ) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from vipack.diagnostics.importance import KHAT_LIMIT, importance
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.types import Estimate
 
@@ -59,6 +60,7 @@ class Loo:
         return "\n".join(lines)
 
 
+@one_at_a_time
 def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int = 0) -> Loo:
     """Pareto-smoothed leave-one-out cross-validation with draws from a guide instead of the posterior.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from vipack.diagnostics.rounding import COMPUTED, constant, same
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 
 __all__ = ["predictive_pvalues"]
@@ -28,6 +29,7 @@ DEFAULT: dict[str, Statistic] = {
 }
 
 
+@one_at_a_time
 def predictive_pvalues(
     source: Posterior | HasPosterior,
     statistics: Mapping[str, Statistic] | None = None,

@@ -25,6 +25,7 @@ from vipack.diagnostics.moments import (
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.rows import row_figures
 from vipack.errors import UsageError, VipackError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
 from vipack.types import Stopped, StopReason
@@ -57,6 +58,7 @@ _RICHER = (
 )
 
 
+@one_at_a_time
 def diagnose(
     posterior: Posterior,
     *,

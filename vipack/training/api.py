@@ -13,6 +13,7 @@ import torch
 
 from vipack.engine.tiers import TIERS, Tier
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
+from vipack.lock import one_at_a_time
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
@@ -28,6 +29,7 @@ from vipack.training.trainer import Plan, Trainer, compare_fingerprints
 __all__ = ["check", "fit", "load"]
 
 
+@one_at_a_time
 def fit(
     model: Callable[..., Any],
     guide: Any = None,
@@ -113,7 +115,7 @@ def fit(
     prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
-        warnings.warn(warning, stacklevel=2)
+        warnings.warn(warning, stacklevel=3)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
     if restarts > 1:
@@ -123,6 +125,7 @@ def fit(
     return Fit(trainer)
 
 
+@one_at_a_time
 def check(
     model: Callable[..., Any],
     guide: Any = None,
@@ -155,6 +158,7 @@ def check(
     )
 
 
+@one_at_a_time
 def load(
     path: str | os.PathLike[str],
     model: Callable[..., Any],
@@ -219,7 +223,7 @@ def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
             CheckpointWarning(
                 f"removed {len(removed)} temporary file(s) that an interrupted run left beside {file.path}."
             ),
-            stacklevel=3,
+            stacklevel=4,
         )
     if not Path(file.path).exists():
         return False

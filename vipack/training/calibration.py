@@ -18,6 +18,7 @@ from vipack.engine.capture import CaptureError, leaves_of
 from vipack.engine.restarts import RestartsEngine, Start
 from vipack.engine.tiers import Tier
 from vipack.errors import DataError, UsageError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.simulation import simulate
@@ -29,6 +30,7 @@ __all__ = ["vsbc"]
 _MOST_COPIES = 256  # fits side by side; more run in rounds
 
 
+@one_at_a_time
 def vsbc(
     model: Callable[..., Any],
     guide: Any,

@@ -16,6 +16,7 @@ from vipack.diagnostics import Diagnosis, diagnose, elbo, importance
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
 from vipack.errors import UsageError
 from vipack.export import to_arviz
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Check, Program
 from vipack.training.checkpoint import write_file
@@ -82,6 +83,7 @@ class Fit:
         return FittedGuide(self._trainer.program)
 
     @property
+    @one_at_a_time
     def params(self) -> dict[str, Tensor]:
         """Copies of the parameters by Pyro name, constrained."""
         return self._trainer.program.parameters.constrained()
@@ -137,6 +139,7 @@ class Fit:
         return self._trainer.rows.fingerprint()
 
     @property
+    @one_at_a_time
     def posterior(self) -> Posterior:
         """The fitted guide on all of the fit's data."""
         if self._posterior is None:
@@ -145,6 +148,7 @@ class Fit:
 
     # --- what it found
 
+    @one_at_a_time
     def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool = False) -> dict[str, Tensor]:
         """Posterior draws of latent and deterministic sites: ``site -> (num_draws, *site shape)``.
 
@@ -167,6 +171,7 @@ class Fit:
         latents = self.posterior.rows_of(draws.latents, chosen)
         return {**latents, **self.posterior.deterministic(latents)}
 
+    @one_at_a_time
     def predict(
         self, num_draws: int = 1_000, *, data: Any = None, fixed: Mapping[str, Any] | None = None, seed: int = 0
     ) -> dict[str, Tensor]:
@@ -188,16 +193,19 @@ class Fit:
         new = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
         return self.posterior.predictive(num_draws, new.full(), seed=seed)
 
+    @one_at_a_time
     def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
         """The ELBO on all data with its standard error, in nats."""
         _positive("num_draws", num_draws)
         return elbo(self.log_weights(num_draws, seed=seed))
 
+    @one_at_a_time
     def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
         """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
         _positive("num_draws", num_draws)
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
+    @one_at_a_time
     def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons."""
         _positive("num_draws", num_draws)
@@ -209,6 +217,7 @@ class Fit:
             several_starts=self.several_starts,
         )
 
+    @one_at_a_time
     def summary(self, num_draws: int = 4_000, *, seed: int = 0) -> pd.DataFrame:
         """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``."""
         rows: dict[str, list[float]] = {}
@@ -226,6 +235,7 @@ class Fit:
             rows.update(zip(labels, table.tolist(), strict=True))
         return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
 
+    @one_at_a_time
     def to_arviz(self, num_draws: int = 1_000, *, seed: int = 0) -> Any:
         """All groups that ArviZ knows: InferenceData with ArviZ 0.x, a DataTree with 1.x."""
         _positive("num_draws", num_draws)
@@ -233,6 +243,7 @@ class Fit:
 
     # --- going on, and leaving
 
+    @one_at_a_time
     def resume(self, steps: int | None = None) -> Fit:
         """Train this fit further, bit for bit as if it had never stopped.
 
@@ -247,6 +258,7 @@ class Fit:
             self._trainer.train_further(steps)
         return self
 
+    @one_at_a_time
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
         """Write the fit to one file, whole or not at all; ``vipack.load`` reads it.
 
@@ -260,6 +272,7 @@ class Fit:
             content["data"] = stored
         write_file(path, content)
 
+    @one_at_a_time
     def to_pyro(self) -> None:
         """Copy the parameters into Pyro's global store and the modules they came from, as ``pyro.infer.SVI`` would."""
         self._trainer.program.parameters.write_back()
