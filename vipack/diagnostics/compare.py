@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vipack.diagnostics.importance import khat_of_mean
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.errors import DataWarning, UsageError
+from vipack.importance import khat_of_mean
 from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.types import Stopped
@@ -63,7 +63,8 @@ def compare(
     of two guides share their random numbers, so that noise that both have in common drops out; ``diff_khat``, of the
     heavier tail of these differences: above 0.7 a few rare draws decide ``elbo_diff``, and ``diff_se`` may be far too
     small; ``evidence`` and ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
-    ``verdict``; ``seconds`` of training. All in nats but k-hats and the last three.
+    ``verdict`` and what is ``certified`` by it; ``seconds`` of training. All in nats but k-hats, ``ess`` and the last three.
+    Answers of a fit that was not judged follow this verdict from then on, as after ``fit.diagnose()``.
 
     Args:
         num_draws, seed, repeats, chains, modes: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
@@ -89,6 +90,8 @@ def compare(
             modes=modes,
             several_starts=fit.several_starts,
         )
+        if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
+            fit.posterior.judge(found[name].verdict)
     order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
@@ -143,6 +146,7 @@ def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict
         "khat": found.khat,
         "ess": found.ess,
         "verdict": found.verdict.value,
+        "certified": found.verdict.certifies,
         "seconds": seconds,
     }
 

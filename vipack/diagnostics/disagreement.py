@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from vipack.diagnostics.compare import Fitted, check_fits
-from vipack.diagnostics.importance import importance
 from vipack.diagnostics.moments import Columns, columns_of
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
+from vipack.importance import importance
 from vipack.lock import one_at_a_time
+from vipack.posterior.answers import answer, used
 
 __all__ = ["disagreement"]
 
@@ -30,6 +31,7 @@ def disagreement(
 
     Args:
         weighted: compare draws weighted by importance, which a CORRECTED verdict certifies, instead of the guides' own.
+            ``attrs["draws"]`` says by fit which draws these are.
 
     Raises:
         UsageError: fewer than two fits, or fits without a common site.
@@ -41,7 +43,8 @@ def disagreement(
     positive("num_draws", num_draws, 2)
     if len(fits) < 2:
         raise UsageError(f"fits: expected at least two to compare, found {len(fits)}.")
-    found = {name: _moments(fit, num_draws, seed, weighted) for name, fit in fits.items()}
+    which = {name: used(fit.posterior, weighted) for name, fit in fits.items()}
+    found = {name: _moments(fit, num_draws, seed, which[name].resampled) for name, fit in fits.items()}
     common = set.intersection(*(set(each) for each in found.values()))
     if not common:
         raise UsageError("fits: they have no latent or deterministic element in common, so nothing can be compared.")
@@ -64,12 +67,16 @@ def disagreement(
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "element"
-    return table.sort_values("mean_gap", ascending=False, kind="stable")
+    table = table.sort_values("mean_gap", ascending=False, kind="stable")
+    table.attrs["draws"] = {name: str(each).replace("resampled", "weighted") for name, each in which.items()}
+    return table
 
 
 def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str, tuple[float, float, float, float]]:
     """Mean, sd, the mean's standard error and the type's rounding of each element; sd and error of a constant are zero."""
     draws = fit.posterior.draws(num_draws, seed=seed)
+    if weighted and draws.row_log_weights is not None:  # whose joint weights would all fall on one draw
+        draws, weighted = answer(fit.posterior, num_draws, seed=seed, resample=True)[0], False
     columns: Columns = columns_of(draws.latents, draws.deterministic)
     shares = np.exp(importance(draws.log_weights).log_weights) if weighted else np.full(num_draws, 1 / num_draws)
     still, first = constant(columns.values, columns.rounding), columns.values[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,11 +23,12 @@ from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.densities import is_deterministic, numbers_held, plate_nesting, row_plate, total
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmapped
-from vipack.program import Arguments, Program, Site, SiteTable, read_sites, seeded
+from vipack.program import Arguments, Parameters, Program, Site, SiteTable, read_sites, seeded
 from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.runs import check_signature, explained
 from vipack.program.simulation import Unobserved
 from vipack.program.vmappable import vmappable_densities
+from vipack.types import Verdict
 
 __all__ = ["Posterior"]
 
@@ -59,6 +61,23 @@ class Posterior:
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, numbers_held(guide_trace, model_trace)))
         self._nesting = plate_nesting(guide_trace, model_trace)
         self._evaluator = self._enumerator(model_trace)
+        self._judged: tuple[Verdict, str] | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the last diagnosis said of the guide as it stands; None without one, or if its parameters moved since."""
+        if self._judged is None or self._judged[1] != _fingerprint(self.program.parameters):
+            return None
+        return self._judged[0]
+
+    def judge(self, verdict: Verdict) -> None:
+        """Let answers follow `verdict`, which is of the guide as it stands."""
+        self._judged = verdict, _fingerprint(self.program.parameters)
+
+    @property
+    def rows_apart(self) -> bool:
+        """Whether every latent and likelihood term belongs to a row of one plate, in model and guide."""
+        return self._row_plate is not None
 
     @property
     def observed(self) -> dict[str, Tensor]:
@@ -103,9 +122,13 @@ class Posterior:
 
     def deterministic(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's deterministic sites at given latents ``site -> (S, *shape)``."""
+        return self.at(latents)[0]
+
+    def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """The deterministic sites, and log p(x, z) ``(S,)`` in nats, at given latents ``site -> (S, *shape)``."""
         with seeded(0), self._running(self.arguments):
-            parts = [self._evaluate(part, size)[0] for part, size in self._split(latents)]
-        return joined(parts)  # type: ignore[no-any-return]
+            deterministic, log_joint, _ = joined([self._evaluate(part, size) for part, size in self._split(latents)])
+        return deterministic, log_joint
 
     def rows_of(self, latents: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
         """Latents ``site -> (S, *shape)`` put together row by row, row i of new draw s from draw ``chosen[s, i]``.
@@ -119,22 +142,34 @@ class Posterior:
             taken[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
         return taken
 
-    def predictive(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
+    def guide_draws(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
+        """Draws of the guide alone, called on new data if `arguments` are given: ``site -> (S, *shape)``."""
+        chosen = self._checked(arguments)
+        with seeded(seed), self._running(chosen):
+            return joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])  # type: ignore[no-any-return]
+
+    def predictive(
+        self,
+        num_draws: int,
+        arguments: Arguments | None = None,
+        *,
+        seed: int = 0,
+        latents: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Draws of the observed sites (and deterministic ones) given draws of the guide: ``site -> (S, *shape)``.
 
         Args:
             arguments: call on new data; observed sites are drawn whatever is passed for them. None: the fit's data.
+            latents: ``site -> (S, *shape)``, instead of draws of the guide.
 
         Raises:
             SignatureError: the new call does not fit the model.
             ShapeError: a latent has one value for each row of the fit's data, and the new data have other rows.
         """
-        chosen = self.arguments if arguments is None else arguments
-        if arguments is not None:
-            check_signature("model", self.program.model, chosen)
-            check_signature("guide", self.program.guide, chosen)
+        chosen = self._checked(arguments)
         with seeded(seed), self._running(chosen):
-            latents = joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])
+            if latents is None:
+                latents = joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])
             try:
                 with explained("model", chosen):
                     parts = [self._predict(part, size, chosen) for part, size in self._split(latents, num_draws)]
@@ -147,6 +182,13 @@ class Posterior:
                         f"does not fit the new data ({error}); predict with data of the same rows, or fit an amortised guide."
                     ) from error
                 raise
+
+    def _checked(self, arguments: Arguments | None) -> Arguments:
+        if arguments is None:
+            return self.arguments
+        check_signature("model", self.program.model, arguments)
+        check_signature("guide", self.program.guide, arguments)
+        return arguments
 
     def log_likelihood(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """log p(x_i | z) of each observation at draws ``site -> (S, *shape)``: ``site -> (S, *batch shape)``, in nats.
@@ -306,6 +348,15 @@ def _vmap_or_loop(
         "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
         "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
     }
+
+
+def _fingerprint(parameters: Parameters) -> str:
+    """Equal as long as no parameter or buffer has moved. Compiled steps move them without torch's taking note."""
+    found = hashlib.blake2b()
+    for name, value in sorted({**parameters.unconstrained, **parameters.buffers()}.items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _is_free(site: Site) -> bool:

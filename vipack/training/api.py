@@ -25,6 +25,7 @@ from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer, compare_fingerprints
+from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
 
@@ -210,9 +211,12 @@ def load(
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
     with unharmed(path):
-        compare_fingerprints(saved, trainer.fingerprint(), path, ("sites", "parameters"))
+        own = trainer.fingerprint()
+        compare_fingerprints(saved, own, path, ("sites", "parameters"))
         trainer.load_content(content)
-    return Fit(trainer)
+        judged = content.get("verdict") if saved["data"] == own["data"] else None
+        verdict = None if judged is None else Verdict(judged)
+    return Fit(trainer, verdict)
 
 
 def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
