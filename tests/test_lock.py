@@ -1,11 +1,15 @@
-"""One at a time, whichever thread asks: waiting is heard by Ctrl-C, ends in a forked child, and is refused where it cannot end."""
+"""One at a time, whichever thread asks; waiting is heard by Ctrl-C, and ends in a forked child and where two wait for each other."""
 
+import asyncio
 import os
+import queue
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+import types
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 
@@ -13,8 +17,9 @@ import pytest
 
 import vipack
 from vipack import lock
-from vipack.errors import UsageError
 from vipack.lock import alone, one_at_a_time
+from vipack.program import RandomState
+from vipack.training.loop import Run, RunState
 
 ROOT = Path(vipack.__file__).parents[1]
 
@@ -155,57 +160,168 @@ def test_ctrl_c_is_heard_while_waiting():
     assert process.communicate(timeout=30)[0] == "interrupted\n"
 
 
-# --- waits that would never end
+# --- waits for who waits for oneself
 
 WAITS = {
     "result": lambda pool, task: pool.submit(task).result(),
-    "exception": lambda pool, task: (_ for _ in ()).throw(pool.submit(task).exception()),
-    "map": lambda pool, task: list(pool.map(lambda _: task(), range(1))),
+    "map": lambda pool, task: next(pool.map(lambda _: task(), range(1))),
     "wait": lambda pool, task: next(iter(wait([pool.submit(task)]).done)).result(),
     "as_completed": lambda pool, task: next(as_completed([pool.submit(task)])).result(),
+    "a thread pool of multiprocessing": lambda pool, task: threads().apply(task),
+    "a queue": lambda pool, task: through_a_queue(task),
+    "an event": lambda pool, task: after_an_event(task),
+    "joining": lambda pool, task: joined(task),
+    "asyncio": lambda pool, task: asyncio.run(asyncio.to_thread(task)),
 }
 
 
+def threads():
+    from multiprocessing.pool import ThreadPool
+
+    return ThreadPool(1)
+
+
+def through_a_queue(task):
+    found = queue.Queue()
+    threading.Thread(target=lambda: found.put(task())).start()
+    return found.get()
+
+
+def after_an_event(task):
+    found, done = [], threading.Event()
+    threading.Thread(target=lambda: (found.append(task()), done.set())).start()
+    done.wait()
+    return found[0]
+
+
+def joined(task):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(task()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def calls(callback):
+    """Hold the lock, and call `callback` as a fit does."""
+
+    class Silent:
+        """A run that does nothing but call back."""
+
+        callbacks = (lambda progress: found.append(callback()),)
+        parameters = None
+
+    found = []
+    state = RunState(RandomState.from_seed(0), types.SimpleNamespace(epoch=0))
+    with alone():
+        Run._call_back(Silent(), state, 0.0)
+    return found[0]
+
+
 @pytest.mark.parametrize("how", WAITS)
-def test_a_callback_that_waits_for_a_thread_that_waits_for_it_is_an_error(how):
+def test_a_callback_that_waits_for_another_thread_lends_it_its_turn(how):
+    inside = []
+
+    def task():
+        with alone(), alone():
+            inside.append(threading.current_thread())
+            return 7
+
+    with ThreadPoolExecutor(1) as pool:
+        assert calls(lambda: WAITS[how](pool, task)) == 7
+    assert inside[0] is not threading.current_thread()
+    assert not held_elsewhere()
+    assert lock._guests == []
+    assert lock._out == {}
+
+
+def test_a_guest_may_call_back_and_wait_in_turn():
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        innermost = one_at_a_time(lambda: 7)
+        between = lambda: calls(lambda: second.submit(innermost).result())  # noqa: E731
+        assert calls(lambda: first.submit(between).result()) == 7
+    assert lock._guests == []
+
+
+def test_who_lent_its_turn_goes_on_when_the_guest_has_done():
+    """Though it need not wait any more, as when it only wants the guest to have begun."""
+    order = []
+
+    @one_at_a_time
+    def guest():
+        order.append("in")
+        begun.set()
+        threading.Event().wait(0.3)
+        order.append("out")
+
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+
+        def callback():
+            pool.submit(guest)
+            begun.wait()
+
+        calls(callback)
+        order.append("on")
+    assert order == ["in", "out", "on"]
+
+
+def test_the_programs_that_a_callback_runs_wait_for_its_guests_too():
+    order = []
+
+    @one_at_a_time
+    def guest():
+        begun.set()
+        threading.Event().wait(0.3)
+        order.append("guest")
+
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+
+        def callback():
+            pool.submit(guest)
+            begun.wait()
+            one_at_a_time(order.append)("own")
+
+        calls(callback)
+    assert order == ["guest", "own"]
+
+
+def test_a_program_that_waits_lends_nothing():
+    """Handlers are open and parameters lent meanwhile: another program would meet them."""
+    got_in = threading.Event()
+
     def task():
         with alone():
-            raise AssertionError("it was let in")
-
-    def callback(_):
-        with ThreadPoolExecutor(1) as pool:
-            WAITS[how](pool, task)
-
-    with pytest.raises(UsageError, match=r"would wait for ever.*callback's own thread, or in a process"):
-        _called_by_vipack(callback)
-    assert not held_elsewhere()
-
-
-def test_a_callback_that_joins_a_thread_that_waits_for_it():
-    found = []
-
-    def task():
-        try:
-            with alone():
-                found.append("it was let in")
-        except UsageError as error:
-            found.append(error)
-
-    def callback(_):
-        thread = threading.Thread(target=task, name="the other")
-        thread.start()
-        thread.join()
-
-    _called_by_vipack(callback)
-    assert "'the other' would wait for ever" in str(found[0])
-
-
-def _called_by_vipack(callback):
-    """Hold the lock, and call `callback` from code of vipack's, as a fit does."""
-    from vipack.training.callbacks import Every
+            got_in.set()
 
     with alone():
-        Every(1, callback)(None)
+        thread = threading.Thread(target=task)
+        thread.start()
+        assert not got_in.wait(1.5)  # some looks
+    thread.join()
+
+
+def test_a_callback_that_works_on_lends_nothing():
+    got_in = threading.Event()
+
+    def task():
+        with alone():
+            got_in.set()
+
+    def busy():
+        thread = threading.Thread(target=task)
+        thread.start()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            sum(range(1_000))
+        found.append(got_in.is_set())
+        return thread
+
+    found = []
+    calls(busy).join()
+    assert found == [False]
+    assert got_in.is_set()
 
 
 def test_who_waits_for_a_thread_without_holding_anything_is_no_reason():
