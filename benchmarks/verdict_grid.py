@@ -32,9 +32,9 @@ from benchmarks.estimates import Reference, Result, judge
 from benchmarks.known_posteriors import KNOWN, Known
 from benchmarks.posteriordb_models import POSTERIORS, flat_names
 from benchmarks.sabotage import SABOTAGE
-from vipack.diagnostics.importance import KHAT_LIMIT
 from vipack.errors import VipackError, VipackWarning
 from vipack.guides import Flow
+from vipack.importance import KHAT_LIMIT
 
 __all__ = ["LIMIT", "main", "tally"]
 

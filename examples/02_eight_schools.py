@@ -43,9 +43,9 @@ def main(num_steps: int = 3_000, seed: int = 0) -> vi.Fit:
 if __name__ == "__main__":
     fit = main()
     print()
-    print(fit.summary().round(1))
-    print()
     print(fit.diagnose())
-    # CORRECTED certifies draws that are resampled with their importance weights.
-    theta = fit.sample(4_000, resample=True)["theta"]
+    # From here on the fit answers with the draws that the verdict certifies: after CORRECTED, resampled ones.
+    print()
+    print(fit.summary().round(1))
+    theta = fit.sample(4_000)["theta"]
     print("\nP(school 0 gains most):", (theta.argmax(1) == 0).float().mean().item())

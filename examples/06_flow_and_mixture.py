@@ -39,5 +39,5 @@ if __name__ == "__main__":
     fit = main()
     print()
     print(fit.diagnose())
-    draws = fit.sample(4_000, resample=True)
+    draws = fit.sample(4_000)
     print("\nsd of b:", draws["b"].std().item(), " sd of a + b^2:", (draws["a"] + draws["b"].square()).std().item())

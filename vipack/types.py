@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-__all__ = ["EngineReport", "Estimate", "StopReason", "Stopped"]
+__all__ = ["EngineReport", "Estimate", "StopReason", "Stopped", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,27 @@ class Estimate:
 
     def __float__(self) -> float:
         return self.value
+
+
+class Verdict(enum.Enum):
+    """What a fit's figures certify, and of which draws.
+
+    TRUST: means and sds of the guide's own draws. CORRECTED: those of draws resampled with the importance weights.
+    DISTRUST: nothing, of either.
+    """
+
+    TRUST = "TRUST"
+    CORRECTED = "CORRECTED"
+    DISTRUST = "DISTRUST"
+
+    @property
+    def certifies(self) -> str:
+        """What can be believed; never tails, quantiles and small probabilities, nor the evidence, which are not looked at."""
+        return {
+            "TRUST": "means and sds of the guide's own draws",
+            "CORRECTED": "means and sds of resampled draws",
+            "DISTRUST": "nothing",
+        }[self.value]
 
 
 class StopReason(enum.Enum):

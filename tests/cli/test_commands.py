@@ -68,6 +68,61 @@ def test_fit_writes_what_there_is_to_know(here, capsys):
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("losses.png", "posterior.png"))
 
 
+OFF = """
+import pyro
+import pyro.distributions as dist
+import torch
+from torch.distributions import constraints
+
+
+def coin(x):
+    p = pyro.sample("p", dist.Beta(1.0, 1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Bernoulli(p), obs=x)
+
+
+def off(x):
+    a = pyro.param("a", torch.tensor(5.0), constraint=constraints.positive)
+    pyro.sample("p", dist.Beta(a, 3.0))
+"""
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_fit_shows_the_draws_that_its_verdict_certifies_and_says_which(here, capsys, raw):
+    """Eight heads of ten: p has a mean of .75, in the guide's own draws .625."""
+    (here / "coin.py").write_text(OFF)
+    np.save(here / "coin.npy", np.array([1.0] * 8 + [0.0] * 2))
+    words = ["fit", "coin.py:coin", "--guide", "coin.py:off", "--data", "coin.npy", "--out", "off", "--draws", "2000"]
+    assert main([*words, "--quiet", "--steps", "1", "--lr", "1e-9", *(["--raw"] if raw else [])]) == 0
+    said = capsys.readouterr().out
+    which = (
+        "draws of the guide, which are not certified; resampled ones are (CORRECTED)"
+        if raw
+        else "resampled draws, whose means and sds are certified (CORRECTED)"
+    )
+    assert said.startswith(f"{which}:\n")
+    assert "CORRECTED: means and sds of resampled draws are certified; the guide is off" in said
+    assert f"show {which}\n" in (here / "off" / "diagnosis.txt").read_text()
+    summary = pd.read_csv(here / "off" / "summary.csv", index_col="site")
+    assert summary.loc["p", "mean"] == pytest.approx(0.625 if raw else 0.75, abs=0.02)
+    assert summary.loc["p", "draws"] == ("draws of the guide, CORRECTED" if raw else "resampled draws, CORRECTED")
+    posterior = arviz.from_netcdf(here / "off" / "posterior.nc")
+    assert float(posterior.posterior["p"].mean()) == pytest.approx(0.625 if raw else 0.75, abs=0.02)
+    assert posterior.posterior.attrs["draws"] == which
+    coin, off = (load_object(f"coin.py:{name}", name) for name in ("coin", "off"))
+    assert vi.load(here / "off" / "fit.pt", coin, off).verdict.value == "CORRECTED"
+
+
+def test_compare_says_what_its_verdicts_certify(here, capsys):
+    arguments = ["models.py:line", *XY, "--guides", "meanfield,delta", "--quiet", "--steps", "300"]
+    assert main(["compare", *arguments, "--out", "both"]) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv("both/compare.csv", index_col="fit")
+    for verdict, certified in zip(table["verdict"], table["certified"], strict=True):
+        assert f"{verdict} certifies {certified}\n" in said
+    assert "no verdict looks at tails" in said
+
+
 def test_the_written_fit_is_the_one_that_python_makes(here):
     arguments = ["--guide", "meanfield", "--seed", "3", "--lr", "0.02", "--batch-size", "10"]  # the default rate
     assert main(["fit", "models.py:line", *XY, "--out", "same", *QUIET, *arguments, "--draws", "50"]) == 0

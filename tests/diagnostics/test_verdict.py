@@ -147,6 +147,24 @@ def test_a_uniform_guide_is_no_point():
     assert verdict_of(guide, program=flat).verdict is Verdict.TRUST
 
 
+CERTIFIED = {
+    "exact": "TRUST: means and sds of the guide's own draws are certified; ",
+    "moved by a third": "CORRECTED: means and sds of resampled draws are certified; ",
+    "moved by two": "DISTRUST: the guide is far from the posterior",
+}
+
+
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_the_first_line_says_what_is_certified_and_of_which_draws(name):
+    """Tails and the evidence are not: nothing looks at them."""
+    found = verdict_of(KNOWN[name][0])
+    first, *others = str(found).splitlines()
+    assert first.startswith(CERTIFIED[name])
+    line = "  not looked at: tails, quantiles and small probabilities, and how good the evidence is"
+    assert (line in others) is (found.verdict is not Verdict.DISTRUST)
+    assert found.verdict.certifies in first or found.verdict.certifies == "nothing"
+
+
 def test_the_text_tells_verdict_figures_and_advice():
     text = str(verdict_of(off_by(shift=2.0))).splitlines()
     assert text[0].startswith("DISTRUST: the guide is far from the posterior: k-hat")

@@ -4,7 +4,7 @@ import pytest
 
 from vipack.engine import compiler
 
-_REMEMBERED = (compiler.cache_folder, compiler.interpreter, compiler.start_interpreter)
+_REMEMBERED = (compiler.interpreter, compiler.start_interpreter)
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,10 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
-from vipack.engine import compiler
+from vipack.engine import compiler, entries
 from vipack.engine.bridge import Bridge, NativeError
 from vipack.engine.compiler import Build, Request
+from vipack.engine.entries import seal
 from vipack.engine.runner import GraphRunner
 from vipack.errors import EngineWarning
 
@@ -143,10 +144,12 @@ def test_without_a_compiler_the_graph_goes_on(eager, cache, monkeypatch):
 def test_a_cache_that_cannot_be_made_is_replaced_by_a_temporary_folder(cache, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VIPACK_CACHE", str(tmp_path / "file" / "cache"))
-    compiler.cache_folder.cache_clear()
-    folder = compiler.cache_folder()
+    monkeypatch.setattr(entries, "_private", {})
+    with pytest.warns(EngineWarning, match="temporary folder, for this process alone, since .*Not a directory"):
+        folder = compiler.cache_folder()
     assert folder.is_dir()
     assert os.access(folder, os.W_OK)
+    assert compiler.cache_folder() == folder  # said once
 
 
 # --- the process that compiles
@@ -190,18 +193,30 @@ def test_the_result_is_moved_into_the_cache_as_a_whole(cache, monkeypatch):
 
 def test_of_two_processes_at_once_the_first_one_counts(cache, monkeypatch):
     (cache / "key").mkdir(parents=True)
-    (cache / "key" / "manifest.json").write_text("first")
+    (cache / "key" / "manifest.json").write_text("{}")
     (cache / "key" / "step.so").write_text("first")
+    seal(cache / "key", "key")
     build = ended(monkeypatch, Finished())
     assert build.folder == cache / "key"
     assert (build.folder / "step.so").read_text() == "first"
     assert {path.name for path in cache.iterdir()} == {"key"}
 
 
-def test_a_cache_that_is_read_only_leaves_the_result_to_this_process(cache, monkeypatch):
-    monkeypatch.setattr(compiler, "_writable", lambda folder: False)
+def test_of_a_damaged_entry_and_a_new_one_the_new_one_counts(cache, monkeypatch):
+    (cache / "key").mkdir(parents=True)
+    (cache / "key" / "manifest.json").write_text("{")
     build = ended(monkeypatch, Finished())
+    assert build.folder == cache / "key"
+    assert (build.folder / "step.so").read_text() == "new"
+
+
+def test_a_cache_that_is_read_only_leaves_the_result_to_this_process(cache, monkeypatch):
+    monkeypatch.setattr(entries, "_writable", lambda folder: False)
+    monkeypatch.setattr(entries, "_private", {})
+    with pytest.warns(EngineWarning, match=f"{cache} cannot be written to"):
+        build = ended(monkeypatch, Finished())
     assert build.folder.parent != cache
+    assert compiler.cached(Request(lambda: "a job", "key")) == build.folder
     assert (build.folder / "step.so").read_text() == "new"
     assert list(cache.iterdir()) == []
 
@@ -243,7 +258,7 @@ def test_stopping_ends_the_process_and_leaves_nothing(cache, monkeypatch):
 
 
 def test_an_old_entry_goes_when_there_are_too_many(cache, monkeypatch):
-    monkeypatch.setattr(compiler, "_KEPT", 2)
+    monkeypatch.setattr(entries, "_KEPT", 2)
     for age, name in enumerate(["newest", "middle", "oldest"]):
         (cache / name).mkdir(parents=True)
         (cache / name / "manifest.json").write_text("{}")
@@ -261,16 +276,19 @@ def test_work_that_a_killed_process_left_goes_and_that_of_a_running_one_stays(ca
 
 
 def test_a_bridge_that_does_not_load_is_named_and_removed(tmp_path):
-    path = tmp_path / "library-0.so"
-    path.write_bytes(b"rubbish")
+    entry = tmp_path / "library-0"
+    entry.mkdir()
+    (entry / "library.so").write_bytes(b"rubbish")
+    (entry / "manifest.json").write_text("{}")
+    seal(entry, "library-0")
 
     class Calls(Bridge):
         def tensor(self, value):
             raise AssertionError("no call has tensors here")
 
-    with pytest.raises(NativeError, match=r"library-0\.so does not load"):
-        Calls(path)
-    assert not path.exists()  # so that the next compilation builds it anew
+    with pytest.raises(NativeError, match="library-0 does not load"):
+        Calls(entry / "library.so")
+    assert not entry.exists()  # so that the next compilation builds it anew
 
 
 PROGRAM = """

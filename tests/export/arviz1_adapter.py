@@ -18,7 +18,7 @@ import numpy as np
 
 
 def cut(smoothed: np.ndarray) -> np.ndarray:
-    """Normalised log weights whose k-hat is 0.7 or more, as vipack leaves them; see vipack/diagnostics/importance.py."""
+    """Normalised log weights whose k-hat is 0.7 or more, as vipack leaves them; see vipack/importance.py."""
     low = np.minimum(smoothed - np.logaddexp.reduce(smoothed), -0.5 * np.log(len(smoothed)))
     return low - np.logaddexp.reduce(low)
 

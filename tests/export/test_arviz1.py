@@ -16,8 +16,8 @@ import pytest
 
 import vipack
 from tests.export import models
-from vipack.diagnostics.importance import importance
 from vipack.export.variables import SAMPLE_DIMS
+from vipack.importance import importance
 
 ROOT = Path(vipack.__file__).parent.parent
 
@@ -34,7 +34,7 @@ def outcome(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("arviz1")
     save(data, folder / "groups.npz")
     python, stand_in = interpreter()
-    script, module = Path(__file__).with_name("arviz1_adapter.py"), ROOT / "vipack/diagnostics/importance.py"
+    script, module = Path(__file__).with_name("arviz1_adapter.py"), ROOT / "vipack/importance.py"
     done = subprocess.run(
         [python, script, folder / "groups.npz", module, folder / "out.npz", *stand_in],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

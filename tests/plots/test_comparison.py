@@ -43,7 +43,11 @@ def test_verdicts_differ_in_colour_and_in_shape():
 
 def test_the_legend_names_the_verdicts_there_are_and_the_evidence():
     ax = plots.compare(TABLE.iloc[:2])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["TRUST", "CORRECTED", "log evidence"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "TRUST (means, sds)",
+        "CORRECTED (of resampled draws)",
+        "log evidence",
+    ]
 
 
 def test_figures_stand_beside_each_fit():

@@ -25,22 +25,27 @@ def run(chosen: argparse.Namespace) -> int:
     folder = output_folder(chosen.out)
     fit = train(program, guide, chosen)
     fit.save(folder / "fit.pt")  # first of all, so that nothing later can lose it
-    _write(fit, folder, chosen.draws, chosen.seed)
+    _write(fit, folder, chosen.draws, chosen.seed, False if chosen.raw else None)
     return 130 if fit.stopped.reason is StopReason.INTERRUPTED else 0
 
 
-def _write(fit: vipack.Fit, folder: Path, num_draws: int, seed: int) -> None:
-    summary = fit.summary(num_draws, seed=seed)
-    summary.to_csv(folder / "summary.csv", index_label="site")
+def _write(fit: vipack.Fit, folder: Path, num_draws: int, seed: int, resample: bool | None) -> None:
+    diagnosis = fit.diagnose(4 * num_draws, seed=seed)  # before anything is shown, which follows it
+    fit.save(folder / "fit.pt")  # with the verdict
+    summary = fit.summary(num_draws, seed=seed, resample=resample)
+    summary.assign(draws=summary.columns.name).to_csv(folder / "summary.csv", index_label="site")
     if len(fit.losses):
         save_picture(vipack.plots.losses(fit), folder / "losses.png")
-    save_picture(vipack.plots.posterior(fit, num_draws=num_draws, seed=seed)[0], folder / "posterior.png")
+    picture = vipack.plots.posterior(fit, num_draws=num_draws, seed=seed, resample=resample)[0]
+    save_picture(picture, folder / "posterior.png")
     try:
-        fit.to_arviz(num_draws, seed=seed).to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+        exported = fit.to_arviz(num_draws, seed=seed, resample=resample)
+        exported.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
     except UsageError as error:  # too large to hold
         print(f"vipack: warning: posterior.nc is left out: {error}", file=sys.stderr)
-    diagnosis = fit.diagnose(4 * num_draws, seed=seed)
-    (folder / "diagnosis.txt").write_text(f"{diagnosis}\n\n{fit!r}\n\n{fit.check}\n", encoding="utf-8")
+    said = f"summary.csv, posterior.nc and posterior.png show {summary.attrs['draws']}"
+    (folder / "diagnosis.txt").write_text(f"{diagnosis}\n{said}\n\n{fit!r}\n\n{fit.check}\n", encoding="utf-8")
+    print(f"{summary.attrs['draws']}:")
     print(text_table(summary.head(_SHOWN_ROWS)))
     if len(summary) > _SHOWN_ROWS:
         print(f"... {len(summary) - _SHOWN_ROWS} more in summary.csv")

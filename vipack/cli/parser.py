@@ -81,6 +81,11 @@ def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--guide", metavar="GUIDE", help=f"{_GUIDE} (fullrank)")
     command.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     command.add_argument("--draws", metavar="N", type=_positive, default=1_000, help="in posterior.nc (%(default)s)")
+    command.add_argument(
+        "--raw",
+        action="store_true",
+        help="the guide's own draws, where the verdict is CORRECTED and resampled ones would be shown",
+    )
     _add_training(command)
     _add_common(command, "fitting")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import html
 import math
 import numbers
+from collections.abc import Iterable
 
 import pandas as pd
 
-__all__ = ["html_table", "markdown_table", "text_table"]
+from vipack.types import Verdict
+
+__all__ = ["certified_by", "html_table", "markdown_table", "text_table"]
 
 _VERDICTS = ("TRUST", "CORRECTED", "DISTRUST")
 _DIGITS = {"ess": 0, "seconds": 1}  # of columns that two decimals do not suit
@@ -23,6 +26,15 @@ def text_table(table: pd.DataFrame) -> str:
         for row in rows
     ]
     return "\n".join("  ".join(row).rstrip() for row in aligned)
+
+
+def certified_by(verdicts: Iterable[str]) -> str:
+    """What the verdicts of a table certify, in a line each, and what none does."""
+    seen = set(verdicts)
+    lines = [f"{verdict.value} certifies {verdict.certifies}" for verdict in Verdict if verdict.value in seen]
+    return "\n".join(
+        [*lines, "no verdict looks at tails, quantiles and small probabilities, or certifies the evidence"]
+    )
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """Named data sets, each with its source and licence, and loaders for data of one's own."""
 
+from vipack.cache import cache_folder
 from vipack.datasets.builtin import digits, eight_schools
-from vipack.datasets.cache import cache_folder
 from vipack.datasets.corpus import Corpus
 from vipack.datasets.count_files import load_lda_c, load_matrix_market
 from vipack.datasets.mnist_files import mnist

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vipack.datasets.cache import cache_folder
+from vipack.cache import cache_folder, make_folders
 from vipack.datasets.idx import read_idx
 from vipack.datasets.reading import PathLike
 from vipack.datasets.tables import Images
@@ -52,6 +52,7 @@ def mnist(folder: PathLike | None = None, *, split: str = "train", url: str = _U
         return _images(str(folder), *(_in_folder(Path(folder), name) for name in names))
     cache = cache_folder() / "mnist"
     try:
+        make_folders(cache)  # pooch would let the umask decide who else may write there
         return _images(url, *(_download(cache, name, url) for name in names))
     except OSError as error:
         problem = error

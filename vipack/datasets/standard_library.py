@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from vipack.datasets.cache import cache_folder, write_whole
+from vipack.cache import cache_folder, write_whole
 from vipack.datasets.corpus import Corpus
 from vipack.datasets.sources import library_files, library_texts
 from vipack.datasets.stopwords import DOCSTRING_BOILERPLATE, ENGLISH

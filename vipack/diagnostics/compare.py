@@ -9,11 +9,14 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 
-from vipack.diagnostics.importance import khat_of_mean
 from vipack.diagnostics.report import Diagnosis
+from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.errors import DataWarning, UsageError
+from vipack.importance import khat_of_mean
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.types import Stopped
 
@@ -44,6 +47,7 @@ class Fitted(Protocol):
         """Equal for fits of the same data."""
 
 
+@one_at_a_time
 def compare(
     fits: Mapping[str, Fitted],
     *,
@@ -59,7 +63,8 @@ def compare(
     of two guides share their random numbers, so that noise that both have in common drops out; ``diff_khat``, of the
     heavier tail of these differences: above 0.7 a few rare draws decide ``elbo_diff``, and ``diff_se`` may be far too
     small; ``evidence`` and ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
-    ``verdict``; ``seconds`` of training. All in nats but k-hats and the last three.
+    ``verdict`` and what is ``certified`` by it; ``seconds`` of training. All in nats but k-hats, ``ess`` and the last three.
+    Answers of a fit that was not judged follow this verdict from then on, as after ``fit.diagnose()``.
 
     Args:
         num_draws, seed, repeats, chains, modes: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
@@ -85,9 +90,14 @@ def compare(
             modes=modes,
             several_starts=fit.several_starts,
         )
+        if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
+            fit.posterior.judge(found[name].verdict)
     order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
     best = weights[order[0]]
-    rows = [_row(rank, found[name], _below(best, weights[name]), fits[name].seconds) for rank, name in enumerate(order)]
+    eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
+    rows = [
+        _row(rank, found[name], _below(best, weights[name], eps), fits[name].seconds) for rank, name in enumerate(order)
+    ]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
 
@@ -107,10 +117,17 @@ def check_fits(fits: object) -> None:
     _same_data(fits)
 
 
-def _below(best: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Differences draw by draw; guides whose weights are judged row by row have one set of draws, others several."""
+def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
+    """Differences draw by draw, none where they are but rounding of the weights that they are between.
+
+    Guides whose weights are judged row by row have one set of draws, others several.
+    """
     common = min(len(best), len(other))
-    below: np.ndarray = best[:common] - other[:common]
+    with np.errstate(invalid="ignore"):
+        below: np.ndarray = best[:common] - other[:common]
+        least = float(rounding(np.maximum(np.abs(best).max(), np.abs(other).max()), COMPUTED * eps))
+        if np.abs(below.mean()) <= least and below.std() <= least:
+            return np.zeros(common)
     return below
 
 
@@ -129,6 +146,7 @@ def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict
         "khat": found.khat,
         "ess": found.ess,
         "verdict": found.verdict.value,
+        "certified": found.verdict.certifies,
         "seconds": seconds,
     }
 
@@ -143,7 +161,7 @@ def _same_data(fits: Mapping[str, Fitted]) -> None:
             DataWarning(
                 f"fits {listed} saw different data: their ELBOs are not comparable; fit them on the same data."
             ),
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 
 from vipack.diagnostics.compare import Fitted, check_fits
-from vipack.diagnostics.importance import importance
 from vipack.diagnostics.moments import Columns, columns_of
+from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
+from vipack.importance import importance
+from vipack.lock import one_at_a_time
+from vipack.posterior.answers import answer, used
 
 __all__ = ["disagreement"]
 
 
+@one_at_a_time
 def disagreement(
     fits: Mapping[str, Fitted], *, num_draws: int = 4_000, seed: int = 0, weighted: bool = False
 ) -> pd.DataFrame:
@@ -27,6 +31,7 @@ def disagreement(
 
     Args:
         weighted: compare draws weighted by importance, which a CORRECTED verdict certifies, instead of the guides' own.
+            ``attrs["draws"]`` says by fit which draws these are.
 
     Raises:
         UsageError: fewer than two fits, or fits without a common site.
@@ -38,19 +43,22 @@ def disagreement(
     positive("num_draws", num_draws, 2)
     if len(fits) < 2:
         raise UsageError(f"fits: expected at least two to compare, found {len(fits)}.")
-    found = {name: _moments(fit, num_draws, seed, weighted) for name, fit in fits.items()}
+    which = {name: used(fit.posterior, weighted) for name, fit in fits.items()}
+    found = {name: _moments(fit, num_draws, seed, which[name].resampled) for name, fit in fits.items()}
     common = set.intersection(*(set(each) for each in found.values()))
     if not common:
         raise UsageError("fits: they have no latent or deterministic element in common, so nothing can be compared.")
     labels = list(fits)
     rows = {}
     for element in [name for name in next(iter(found.values())) if name in common]:
-        means, sds, ses = (np.array([found[label][element][k] for label in labels]) for k in range(3))
+        means, sds, ses, relative = (np.array([found[label][element][k] for label in labels]) for k in range(4))
         low, high, thin, wide = means.argmin(), means.argmax(), sds.argmin(), sds.argmax()
-        unit = float(np.median(sds)) or float(sds.max()) or 1.0
+        unit = float(np.median(sds)) or float(sds.max())
+        apart = 0.0 if same(means[high], means[low], relative.max()) else float(means[high] - means[low])
         rows[element] = {
-            "mean_gap": float(means[high] - means[low]) / unit,
-            "gap_se": float(np.hypot(ses[low], ses[high])) / unit if low != high else 0.0,
+            # What is constant in every fit, but not the same, is infinitely many sds apart.
+            "mean_gap": apart / unit if unit else np.inf if apart else 0.0,
+            "gap_se": float(np.hypot(ses[low], ses[high])) / unit if apart and unit else 0.0,
             "lowest": labels[low],
             "highest": labels[high],
             "sd_ratio": float(sds[wide] / sds[thin]) if sds[thin] > 0 else np.inf if sds[wide] > 0 else 1.0,
@@ -59,16 +67,25 @@ def disagreement(
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "element"
-    return table.sort_values("mean_gap", ascending=False, kind="stable")
+    table = table.sort_values("mean_gap", ascending=False, kind="stable")
+    table.attrs["draws"] = {name: str(each).replace("resampled", "weighted") for name, each in which.items()}
+    return table
 
 
-def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str, tuple[float, float, float]]:
-    """Mean, sd and the mean's standard error of each element."""
+def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str, tuple[float, float, float, float]]:
+    """Mean, sd, the mean's standard error and the type's rounding of each element; sd and error of a constant are zero."""
     draws = fit.posterior.draws(num_draws, seed=seed)
-    columns: Columns = columns_of({**draws.latents, **draws.deterministic})
+    if weighted and draws.row_log_weights is not None:  # whose joint weights would all fall on one draw
+        draws, weighted = answer(fit.posterior, num_draws, seed=seed, resample=True)[0], False
+    columns: Columns = columns_of(draws.latents, draws.deterministic)
     shares = np.exp(importance(draws.log_weights).log_weights) if weighted else np.full(num_draws, 1 / num_draws)
-    mean = shares @ columns.values
-    centred = columns.values - mean
-    sd = np.sqrt(shares @ centred**2)
-    se = np.sqrt((shares[:, None] ** 2 * centred**2).sum(0))
-    return {name: (mean[i], sd[i], se[i]) for i, name in enumerate(columns.names)}
+    still, first = constant(columns.values, columns.rounding), columns.values[0]
+    with np.errstate(invalid="ignore"):
+        reference = np.where(np.isfinite(first), first, 0.0)  # sums of large numbers would lose what is between them
+        x = np.where(still, 0.0, columns.values - reference)
+        mean = shares @ x
+        centred = x - mean
+        sd = np.sqrt(shares @ centred**2)
+        se = np.sqrt((shares[:, None] ** 2 * centred**2).sum(0))
+        mean = np.where(still, first, reference + mean)
+    return {name: (mean[i], sd[i], se[i], columns.rounding[i]) for i, name in enumerate(columns.names)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from vipack.diagnostics.chains import Chains, run_chains
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
+from vipack.diagnostics.rounding import rounding
 
 __all__ = ["Drift", "Whitening", "find_drift", "whitening"]
 
@@ -67,7 +68,10 @@ def whitening(u: Tensor, weights: Tensor | None = None) -> Whitening:
     cov = (centred * share[:, None]).T @ centred
     effective = float(1 / (share**2).sum())
     keep = effective / (effective + 2 * u.shape[1])
-    diagonal = cov.diagonal().clamp(min=1e-20)
+    number = torch.finfo(u.dtype)
+    # Below, a spread is none; a coordinate without any must still have a scale that can be divided by.
+    least = (number.eps * loc.abs()).clamp(min=number.tiny**0.5)
+    diagonal = torch.maximum(cov.diagonal(), least**2)
     cov = keep * cov + (1 - keep) * torch.diag(diagonal)
     scale = diagonal.sqrt()
     correlation = cov / scale[:, None] / scale + 1e-6 * torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
@@ -86,7 +90,7 @@ def find_drift(
             weighted draws, and are held against them too.
 
     Returns:
-        The drift, or None with the reason for which it was not looked for.
+        The drift, or None, with what was not looked at, and why.
 
     Source: Wang, Kasprzak, Huggins (2023), A targeted accuracy diagnostic for variational approximations, AISTATS;
     here the chains are HMC preconditioned by the fit, and the estimates averages over their second half.
@@ -118,19 +122,24 @@ def find_drift(
         transitions=transitions - warm_up,
         generator=generator,
     )
-    values = _constrained(density, chains)
+    values = _constrained(density, chains, columns.names)
+    reached = np.isfinite(values).all(axis=0).all(axis=0)
+    drawn = np.isfinite(columns.values).all(axis=0)
+    without = columns.computed & ~(reached & drawn)
+    lost = [columns.names[i] for i in np.flatnonzero(without & drawn)]
+    columns = columns.taken(columns=~without)
     even = np.full(len(columns.values), 1 / len(columns.values))
-    names, found = columns.names, values
+    found = _Chained.of(values[:, :, ~without], columns.values[0])
     drift = Drift(
-        _shift(names, columns.values, even, found),
-        None if weights is None else _shift(names, columns.values, weights, found),
+        _shift(columns, even, found),
+        None if weights is None else _shift(columns, weights, found),
         num_chains,
         transitions - warm_up,
         chains.acceptance,
         chains.step_size,
         time.perf_counter() - started,
     )
-    return drift, ""
+    return drift, f"{', '.join(lost[:3])} infinite or NaN at some states, and left out" if lost else ""
 
 
 def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.Generator) -> Tensor:
@@ -144,37 +153,61 @@ def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.
     return order[places]
 
 
-def _constrained(density: ManyPoints, chains: Chains) -> Array:
-    """Values ``(T, N, P)`` of the second half of the states."""
+def _constrained(density: ManyPoints, chains: Chains, names: tuple[str, ...]) -> Array:
+    """Values ``(T, N, P)`` of the second half of the states, for the P elements of these names."""
     kept = chains.states[len(chains.states) // 2 :]
     flat = kept.reshape(-1, kept.shape[-1])
     with torch.no_grad():
-        named = torch.vmap(density.joint.constrain, randomness="different")(flat)
-    return columns_of(named).values.reshape(*kept.shape[:2], -1)
+        found = columns_of(torch.vmap(density.joint.constrain, randomness="different")(flat))
+    place = {name: i for i, name in enumerate(found.names)}
+    return found.values[:, [place[name] for name in names]].reshape(*kept.shape[:2], -1)
 
 
-def _shift(names: tuple[str, ...], draws: Array, weights: Array, found: Array) -> Shift:
-    """From draws ``(S, P)`` with `weights` to the chains' values ``(T, N, P)``.
+@dataclass(frozen=True)
+class _Chained:
+    """Moments of the chains' values less a reference, each ``(P,)``, with the variances of their estimates.
 
     Chains are independent of each other, so that the scatter of their averages gives the standard errors.
     """
-    num_chains = found.shape[1]
-    mean = found.mean((0, 1))
-    squares = (found - mean) ** 2
-    var = squares.mean((0, 1))
-    chain_mean_var = found.mean(0).var(0, ddof=1) / num_chains
-    chain_var_var = squares.mean(0).var(0, ddof=1) / num_chains
-    draws_mean = weights @ draws
-    centred = draws - draws_mean
-    draws_var = weights @ centred**2
-    draws_mean_var = (weights[:, None] ** 2 * centred**2).sum(0)
-    draws_var_var = (weights[:, None] ** 2 * (centred**2 - draws_var) ** 2).sum(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sd = np.sqrt(var)
-        shift = (mean - draws_mean) / sd
-        shift_se = np.sqrt(chain_mean_var + draws_mean_var) / sd
-        log_sd = 0.5 * np.log(var / draws_var)
-        log_sd_se = 0.5 * np.sqrt(chain_var_var / var**2 + draws_var_var / draws_var**2)
-    vary = (var > 0) | (draws_var > 0)
-    kept = tuple(name for name, v in zip(names, vary, strict=True) if v)
-    return Shift(kept, shift[vary], shift_se[vary], log_sd[vary], log_sd_se[vary])
+
+    mean: Array
+    mean_var: Array
+    var: Array
+    var_var: Array
+    size: Array
+
+    @staticmethod
+    def of(values: Array, reference: Array) -> _Chained:
+        """Of ``(T, N, P)``, which is overwritten."""
+        num_chains = values.shape[1]
+        size = np.abs(values).max((0, 1))
+        with np.errstate(invalid="ignore", over="ignore"):  # a latent that is no number makes none here either
+            values -= reference  # sums of large numbers would lose what is between them
+            mean = values.mean((0, 1))
+            mean_var = values.mean(0).var(0, ddof=1) / num_chains
+            values -= mean
+            np.square(values, out=values)
+            return _Chained(mean, mean_var, values.mean((0, 1)), values.mean(0).var(0, ddof=1) / num_chains, size)
+
+
+def _shift(columns: Columns, weights: Array, found: _Chained) -> Shift:
+    """From draws with `weights` to what the chains found; what is constant and the same in both is left out."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        draws = columns.values - columns.values[0]
+        mean = weights @ draws
+        centred = draws - mean
+        var = weights @ centred**2
+        mean_var = (weights[:, None] ** 2 * centred**2).sum(0)
+        var_var = (weights[:, None] ** 2 * (centred**2 - var) ** 2).sum(0)
+        least = rounding(np.maximum(np.abs(columns.values).max(0), found.size), columns.rounding)
+        still = (np.sqrt(var) <= least) & (np.sqrt(found.var) <= least) & (np.abs(mean - found.mean) <= least)
+        # One of the two may be constant where the other is not: a guide that has collapsed there.
+        var, reached = (np.maximum(each, least**2)[~still] for each in (var, found.var))
+        sd = np.sqrt(reached)
+        return Shift(
+            tuple(name for name, out in zip(columns.names, still, strict=True) if not out),
+            (found.mean - mean)[~still] / sd,
+            np.sqrt(found.mean_var + mean_var)[~still] / sd,
+            0.5 * np.log(reached / var),
+            0.5 * np.sqrt(found.var_var[~still] / reached**2 + var_var[~still] / var**2),
+        )

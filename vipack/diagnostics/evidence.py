@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from vipack.diagnostics.importance import importance
+from vipack.importance import importance
 from vipack.types import Estimate
 
 __all__ = ["elbo", "log_evidence"]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vipack.diagnostics.importance import KHAT_LIMIT, importance
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
+from vipack.importance import KHAT_LIMIT, importance
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
-from vipack.types import Estimate
+from vipack.types import Estimate, Verdict
 
 __all__ = ["Loo", "loo"]
 
@@ -30,6 +31,7 @@ class Loo:
         elpds, khats: of each observation, ``(N,)``; above 0.7 the observation is so influential that its estimate is
             unreliable.
         khat: of the weights that correct for the guide being an approximation.
+        verdict: of the last diagnosis of the fit; None where it was not judged.
     """
 
     elpd: Estimate
@@ -38,6 +40,7 @@ class Loo:
     elpds: Array
     khats: Array
     khat: float
+    verdict: Verdict | None = None
 
     @property
     def influential(self) -> tuple[str, ...]:
@@ -49,6 +52,10 @@ class Loo:
         lines = [
             f"elpd {self.elpd} nats over {len(self.names)} observations, about {self.effective_parameters:.1f} parameters"
         ]
+        judged = "not judged: run fit.diagnose()" if self.verdict is None else self.verdict.value
+        if self.verdict is Verdict.DISTRUST:
+            judged += ": nothing is certified, weighted or not"
+        lines.append(f"  from draws of the guide, weighted to be the posterior's ({judged})")
         if self.khat > KHAT_LIMIT:
             lines.append(f"  not to be believed: the guide's own k-hat is {self.khat:.2f}; fit a better guide")
         elif self.influential:
@@ -59,11 +66,13 @@ class Loo:
         return "\n".join(lines)
 
 
+@one_at_a_time
 def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int = 0) -> Loo:
     """Pareto-smoothed leave-one-out cross-validation with draws from a guide instead of the posterior.
 
     The weights of observation i are ``p(z, y) / q(z) / p(y_i | z)``: the guide is corrected for together with leaving the
-    observation out. Plain PSIS-LOO takes q for the posterior.
+    observation out. Plain PSIS-LOO takes q for the posterior. So the draws are weighted ones whatever the verdict of the
+    last diagnosis, which ``str()`` tells.
 
     Args:
         num_draws: S.
@@ -98,7 +107,15 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
     count = len(elpds)
     se = float(elpds.std(ddof=1)) * math.sqrt(count) if count > 1 else math.nan
     khats = np.array([w.khat for w in each])
-    return Loo(Estimate(float(elpds.sum()), se), float((fitted - elpds).sum()), names, elpds, khats, own.khat)
+    return Loo(
+        Estimate(float(elpds.sum()), se),
+        float((fitted - elpds).sum()),
+        names,
+        elpds,
+        khats,
+        own.khat,
+        posterior.verdict,
+    )
 
 
 def _observations(posterior: Posterior, likelihood: dict[str, Array]) -> tuple[tuple[str, ...], Array]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant, rounding
+from vipack.posterior import Draws
 from vipack.program import SiteTable
 
-__all__ = ["Columns", "Shift", "columns_of", "few_enough", "shift_by_weights"]
+__all__ = ["Columns", "Shift", "columns_of", "columns_of_sets", "comparable", "few_enough", "shift_by_weights"]
 
 Array = npt.NDArray[np.float64]
 
@@ -25,10 +29,20 @@ class Columns:
 
     Attributes:
         values: ``(S, P)``, constrained.
+        rounding: of the type that each column was drawn or computed in, relative to its size, ``(P,)``.
+        computed: which columns are of deterministic sites, ``(P,)``.
     """
 
     names: tuple[str, ...]
     values: Array
+    rounding: Array
+    computed: npt.NDArray[np.bool_]
+
+    def taken(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
+        """Some of the draws, by place or mask, or of the columns, by a mask."""
+        chosen = np.arange(len(self.names))[columns]
+        names = tuple(self.names[i] for i in chosen)
+        return Columns(names, self.values[draws][:, chosen], self.rounding[chosen], self.computed[chosen])
 
 
 @dataclass(frozen=True)
@@ -94,38 +108,79 @@ def few_enough(table: SiteTable, num_draws: int) -> bool:
     return elements <= _MOST_ELEMENTS and elements * num_draws <= _MOST_NUMBERS
 
 
-def columns_of(values: Mapping[str, Tensor]) -> Columns:
-    """The floating-point ones of named draws ``(S, *site shape)``, sites in the order of their names."""
+def columns_of(latents: Mapping[str, Tensor], computed: Mapping[str, Tensor] | None = None) -> Columns:
+    """The floating-point ones of named draws ``(S, *site shape)``, sites in the order of their names.
+
+    Args:
+        computed: draws of deterministic sites.
+    """
+    computed = {} if computed is None else computed
     names: list[str] = []
     parts: list[Array] = []
-    for name, value in sorted(values.items()):
+    relative: list[float] = []
+    own: list[bool] = []
+    for name, value in sorted({**latents, **computed}.items()):
         if not value.is_floating_point():
             continue
         flat = value.detach().cpu().double().reshape(len(value), -1).numpy()
-        names += [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*value.shape[1:])]
+        names += [_label(name, index) for index in np.ndindex(*value.shape[1:])]
         parts.append(flat)
-    return Columns(tuple(names), np.concatenate(parts, axis=1) if parts else np.empty((0, 0)))
+        relative += [(COMPUTED if name in computed else DRAWN) * torch.finfo(value.dtype).eps] * flat.shape[1]
+        own += [name in computed] * flat.shape[1]
+    values = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
+    return Columns(tuple(names), values, np.array(relative), np.array(own, dtype=bool))
+
+
+def columns_of_sets(sets: Sequence[Draws], masks: Mapping[str, Tensor]) -> Columns:
+    """Of several sets of draws, one after the other, without the elements of latents that a mask hides.
+
+    Args:
+        masks: site -> False where the model says nothing of the latent, which may lie anywhere; broadcasts to the site's
+            batch shape.
+    """
+    latents = {name: torch.cat([draws.latents[name] for draws in sets]) for name in sets[0].latents}
+    computed = {name: torch.cat([draws.deterministic[name] for draws in sets]) for name in sets[0].deterministic}
+    columns = columns_of(latents, computed)
+    masked: set[str] = set()
+    for name, mask in masks.items():
+        shape = latents[name].shape[1:]
+        wide = mask.detach().cpu().reshape(*mask.shape, *[1] * (len(shape) - mask.dim())) if mask.dim() else mask.cpu()
+        kept = wide.expand(shape).numpy()
+        masked.update(_label(name, index) for index in np.ndindex(*shape) if not kept[index])
+    return columns.taken(columns=np.array([name not in masked for name in columns.names], dtype=bool))
+
+
+def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
+    """Those whose means and sds can be compared, and the names of those that have none: computed, but infinite or NaN
+    at some draws and not at others. What is constant is neither."""
+    still = constant(columns.values, columns.rounding)
+    without = ~np.isfinite(columns.values).all(0) & columns.computed & ~still
+    names = tuple(name for name, out in zip(columns.names, without, strict=True) if out)
+    return columns.taken(columns=~still & ~without), names
 
 
 def shift_by_weights(columns: Columns, weights: Array) -> Shift:
     """From equally weighted draws to those weighted by `weights` ``(S,)``, which add up to one.
 
     Standard errors are those of self-normalised importance sampling by the delta method, of the difference between the
-    two estimates from the same draws.
+    two estimates from the same draws. Elements that are constant are left out.
     """
-    names, x = _varying(columns)
-    even = 1 / len(x)
-    plain_mean, mean = x.mean(0), weights @ x
-    plain_var = ((x - plain_mean) ** 2).mean(0)
-    centred = x - mean
-    var = weights @ centred**2
-    sd = np.sqrt(var)
-    mean_se = np.sqrt(((weights - even)[:, None] ** 2 * centred**2).sum(0)) / sd
-    relative = weights[:, None] * (centred**2 / var - 1) - even * ((x - plain_mean) ** 2 / plain_var - 1)
-    log_sd_se = 0.5 * np.sqrt((relative**2).sum(0))
-    return Shift(names, (mean - plain_mean) / sd, mean_se, 0.5 * np.log(var / plain_var), log_sd_se)
+    columns, _ = comparable(columns)
+    even = 1 / len(columns.values)
+    with np.errstate(invalid="ignore", over="ignore"):  # a latent that is no number makes none here either
+        x = columns.values - columns.values[:1]  # sums of large numbers would lose what is between them
+        plain_mean, mean = x.mean(0), weights @ x
+        plain_var = ((x - plain_mean) ** 2).mean(0)
+        centred = x - mean
+        # All weight may lie on draws that are equal.
+        var = np.maximum(weights @ centred**2, rounding(np.abs(columns.values).max(0), columns.rounding) ** 2)
+        sd = np.sqrt(var)
+        mean_se = np.sqrt(((weights - even)[:, None] ** 2 * centred**2).sum(0)) / sd
+        relative = weights[:, None] * (centred**2 / var - 1) - even * ((x - plain_mean) ** 2 / plain_var - 1)
+        log_sd_se = 0.5 * np.sqrt((relative**2).sum(0))
+        log_sd = 0.5 * np.log(var / plain_var)
+    return Shift(columns.names, (mean - plain_mean) / sd, mean_se, log_sd, log_sd_se)
 
 
-def _varying(columns: Columns) -> tuple[tuple[str, ...], Array]:
-    vary = np.ptp(columns.values, axis=0) > 0 if columns.values.size else np.zeros(len(columns.names), dtype=bool)
-    return tuple(name for name, v in zip(columns.names, vary, strict=True) if v), columns.values[:, vary]
+def _label(name: str, index: tuple[int, ...]) -> str:
+    return name + (f"[{', '.join(map(str, index))}]" if index else "")

@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from torch import Tensor
 
+from vipack.diagnostics.rounding import COMPUTED, constant, same
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
+from vipack.posterior.answers import predictions
 
 __all__ = ["predictive_pvalues"]
 
@@ -26,12 +30,14 @@ DEFAULT: dict[str, Statistic] = {
 }
 
 
+@one_at_a_time
 def predictive_pvalues(
     source: Posterior | HasPosterior,
     statistics: Mapping[str, Statistic] | None = None,
     *,
     num_draws: int = 1_000,
     seed: int = 0,
+    resample: bool | None = None,
 ) -> pd.DataFrame:
     """How often data drawn from the fit have a larger test statistic than the observed ones.
 
@@ -42,6 +48,8 @@ def predictive_pvalues(
     Args:
         statistics: name -> function of a site's observed values, a NumPy array of the site's shape, flat where values are
             masked; mean, sd, min and max by default.
+        resample: from which draws of the latents, resampled ones or the guide's own; None follows the verdict of the last
+            diagnosis. ``attrs["draws"]`` says which they are.
 
     Raises:
         UsageError: the model observes nothing, or a statistic is not a function of an array that gives a number.
@@ -57,17 +65,23 @@ def predictive_pvalues(
         )
     if not posterior.observed:
         raise UsageError("the model observes nothing, so that there is nothing to predict; give a site obs=.")
-    drawn = posterior.predictive(num_draws, seed=seed)
+    drawn, which, _ = predictions(posterior, num_draws, seed=seed, resample=resample)
     rows = {}
     for site, value in posterior.observed.items():
         observed, predicted = _kept(value, drawn[site], posterior.observed_masks.get(site))
+        relative = COMPUTED * torch.finfo(drawn[site].dtype if drawn[site].is_floating_point() else torch.float64).eps
         for name, statistic in chosen.items():
             actual = _number(name, statistic, observed)
             made = np.array([_number(name, statistic, each) for each in predicted])
-            p = np.mean(made > actual) + np.mean(made == actual) / 2
-            rows[site, name] = [actual, made.mean(), made.std(), float(p)]
+            tied = same(made, actual, relative)  # as the mean of probabilities is with that of others
+            p = np.mean((made > actual) & ~tied) + np.mean(tied) / 2
+            sd = 0.0 if constant(made, relative) else made.std()
+            rows[site, name] = [actual, made.mean(), sd, float(p)]
     index = pd.MultiIndex.from_tuples(rows, names=["site", "statistic"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=["observed", "predicted", "sd", "p"])
+    table = pd.DataFrame(list(rows.values()), index=index, columns=["observed", "predicted", "sd", "p"])
+    table.columns.name = which.label
+    table.attrs["draws"] = str(which)
+    return table
 
 
 def _kept(value: Tensor, drawn: Tensor, mask: Tensor | None) -> tuple[Array, Array]:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from vipack.diagnostics.drift import Drift
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Shift
-from vipack.types import Estimate
+from vipack.types import Estimate, Verdict
 
 __all__ = ["Diagnosis", "Verdict"]
-
-
-class Verdict(enum.Enum):
-    """What a fit's figures certify.
-
-    TRUST: the guide's own draws. CORRECTED: draws resampled with the importance weights. DISTRUST: neither.
-    """
-
-    TRUST = "TRUST"
-    CORRECTED = "CORRECTED"
-    DISTRUST = "DISTRUST"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """The verdict with its figures. ELBO, evidence and gap are in nats.
+
+    ``verdict.certifies`` says what can be believed: means and sds, and of which draws.
 
     Attributes:
         evidence: the importance estimate of log p(x), by Pareto-smoothed weights.
@@ -73,8 +63,9 @@ class Diagnosis:
     def __str__(self) -> str:
         low, high = self.khat_range
         spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
+        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.verdict.certifies} are certified; "
         lines = [
-            f"{self.verdict.value}: {self.reasons[0]}",
+            f"{self.verdict.value}: {certified}{self.reasons[0]}",
             f"  ELBO {self.elbo}   log evidence {self.evidence}   gap {self.gap:.2f} nats",
             f"  k-hat {self.khat:.2f}{spread}   ESS {self.ess:.0f} of {self.num_draws} draws",
         ]
@@ -86,6 +77,8 @@ class Diagnosis:
             )
         if self.modes is not None and not self.modes.missed:
             lines.append(f"  {self.modes.num_starts} climbs from elsewhere found no other mode that matters")
+        if self.verdict is not Verdict.DISTRUST:
+            lines.append("  not looked at: tails, quantiles and small probabilities, and how good the evidence is")
         lines += [f"  {reason}" for reason in self.reasons[1:]]
         lines += [f"  not checked: {each}" for each in self.skipped]
         lines += [f"  try: {advice}" for advice in self.advice]

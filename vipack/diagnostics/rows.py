@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vipack.diagnostics.importance import importance
 from vipack.diagnostics.moments import Array
+from vipack.importance import importance
 from vipack.types import Estimate
 
 __all__ = ["RowFigures", "row_figures"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,15 +9,25 @@ from torch import Tensor
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
 from vipack.diagnostics.evidence import elbo
-from vipack.diagnostics.importance import KHAT_LIMIT, Importance, importance
 from vipack.diagnostics.modes import ModeSearch, search_modes
-from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, few_enough, shift_by_weights
+from vipack.diagnostics.moments import (
+    Array,
+    Columns,
+    Shift,
+    columns_of_sets,
+    comparable,
+    few_enough,
+    shift_by_weights,
+)
 from vipack.diagnostics.report import Diagnosis, Verdict
+from vipack.diagnostics.reservations import finished
 from vipack.diagnostics.rows import row_figures
 from vipack.errors import UsageError, VipackError
+from vipack.importance import KHAT_LIMIT, Importance, importance
+from vipack.lock import one_at_a_time
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
-from vipack.types import Stopped, StopReason
+from vipack.types import Stopped
 
 __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
@@ -49,6 +57,7 @@ _RICHER = (
 )
 
 
+@one_at_a_time
 def diagnose(
     posterior: Posterior,
     *,
@@ -64,7 +73,7 @@ def diagnose(
 
     Weights see whether the guide's shape is right where it draws. Chains that leave the posterior as it is must not
     drift from its draws; they see scales and means that few draws hide. Neither sees a mode that the guide misses
-    altogether, which climbing from many starts may find.
+    altogether, which climbing from many starts may find. Whatever shows draws of `posterior` follows the verdict from now on.
 
     Args:
         num_draws: S, in each of the sets; k-hat scatters by about 0.2 at 1,000.
@@ -87,6 +96,7 @@ def diagnose(
         modes=modes,
         several_starts=several_starts,
     )
+    posterior.judge(found.verdict)  # which answers follow from now on
     return found
 
 
@@ -117,7 +127,7 @@ def diagnose_and_weigh(
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
     """The verdict by the weights of draws already made, without chains or a mode search; see :func:`diagnose`."""
     if _by_rows(draws):
-        return _finished(_judge_rows(draws), [draws], stopped)
+        return finished(_judge_rows(draws), [draws], stopped)
     return _Case(None, [draws], stopped, 0).judge(chains=False, modes=False)
 
 
@@ -182,14 +192,19 @@ class _Case:
             self.modes,
             tuple(self._skipped),
         )
-        return _finished(found, self._sets, self._stopped)
+        return finished(found, self._sets, self._stopped)
 
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
             return None
-        named = [{**draws.latents, **draws.deterministic} for draws in self._sets]
-        found = columns_of({name: torch.cat([values[name] for values in named]) for name in named[0]})
-        return found if found.names else None
+        found = columns_of_sets(self._sets, {} if self._posterior is None else self._posterior.latent_masks)
+        if not found.names:
+            return None
+        without = comparable(found)[1]
+        if without:
+            more = ", ..." if len(without) > 3 else ""
+            self._skipped.append(f"means and sds of {', '.join(without[:3])}{more}: infinite or NaN at some draws")
+        return found
 
     def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
         """Run the chains and the search, where the model allows them."""
@@ -214,7 +229,7 @@ class _Case:
         weights = self.even[kept] / self.even[kept].sum()
         if chains:
             assert self.columns is not None  # as each latent on R^D is a column
-            columns = Columns(self.columns.names, self.columns.values[kept])
+            columns = self.columns.taken(draws=kept)
             self.drift, why = find_drift(density, u, columns, weights if self.usable else None, seed=self._seed)
             if why:
                 self._skipped.append(f"short chains: {why}")
@@ -345,40 +360,3 @@ def _judge_rows(draws: Draws) -> Diagnosis:
         (khat,),
         skipped=skipped,
     )
-
-
-def _finished(found: Diagnosis, sets: list[Draws], stopped: Stopped | None) -> Diagnosis:
-    """The verdict lowered by what no weight or chain shows: points, odd densities, and how training ended."""
-    points = sets[0].points
-    if points:
-        named = ", ".join(map(repr, points))
-        found = dataclasses.replace(
-            found,
-            verdict=Verdict.DISTRUST,
-            reasons=(f"the guide is a point at latent site(s) {named}: it has no spread there to trust",),
-            advice=("a guide with a density, such as AutoNormal or AutoMultivariateNormal",),
-        )
-    found = _mind_the_odd(found, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets]))
-    return _mind_the_end(found, stopped)
-
-
-def _mind_the_odd(found: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
-    """Draws without a density: the ELBO that they make is no number, however even the other weights are."""
-    count, outside = len(log_weights), int(np.isneginf(log_weights).sum())
-    unknown = int((~np.isfinite(log_weights)).sum()) - outside
-    if unknown:
-        why = f"log p(x, z) or log q(z) is NaN or infinite at {unknown} of {count} draws"
-        return dataclasses.replace(found, verdict=Verdict.DISTRUST, reasons=(why, *found.reasons))
-    if outside:
-        why = f"{outside} of {count} draws lie where the model has no density, so the ELBO is -inf"
-        verdict = Verdict.CORRECTED if found.verdict is Verdict.TRUST else found.verdict
-        return dataclasses.replace(found, verdict=verdict, reasons=(*found.reasons, why))
-    return found
-
-
-def _mind_the_end(found: Diagnosis, stopped: Stopped | None) -> Diagnosis:
-    if stopped is None or stopped.reason not in (StopReason.DIVERGED, StopReason.INTERRUPTED):
-        return found
-    diverged = stopped.reason is StopReason.DIVERGED and found.verdict is Verdict.TRUST
-    verdict = Verdict.CORRECTED if diverged else found.verdict
-    return dataclasses.replace(found, verdict=verdict, reasons=(*found.reasons, f"training ended early ({stopped})"))

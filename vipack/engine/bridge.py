@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from vipack.engine.entries import NativeError, forget, read_entry
 
 __all__ = ["Bridge", "NativeError", "sizes"]
 
@@ -20,27 +21,23 @@ _LAYOUTS = {"strided": 0, "contiguous_format": 0, "preserve_format": 1}
 _WITHOUT_RESULT = ("vipack_layout", "vipack_wanted")
 
 
-class NativeError(Exception):
-    """The compiled files cannot be used; the message says why."""
-
-
 class Bridge(ABC):
     """One table of calls.
 
     Args:
-        path: the compiled bridge.
+        path: the compiled bridge, in its entry.
 
     Raises:
-        NativeError: it does not load.
+        NativeError: it is damaged, may be somebody else's, or does not load.
     """
 
     def __init__(self, path: Path) -> None:
         try:
+            read_entry(path.parent)
             self._library = library = ctypes.CDLL(str(path))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink()  # to be compiled anew with the next step
-            raise NativeError(f"{path.name} does not load: {error}") from error
+        except (NativeError, OSError) as error:
+            forget(path.parent)  # to be compiled anew with the next step
+            raise NativeError(f"{path.parent.name} does not load: {error}") from error
         library.vipack_table.restype = ctypes.c_void_p
         library.vipack_table_error.restype = ctypes.c_char_p
         self.table = ctypes.c_void_p(library.vipack_table())

@@ -1,7 +1,8 @@
-"""Compile a step in a process of its own: ``python -m vipack.engine.build JOB``.
+"""Compile a step in a process of its own, which compiling.py starts.
 
 The process that trains goes on meanwhile; it never imports Inductor, and nothing that goes wrong here can harm it. The
-job's folder holds ``job.pkl``; the result is ``step.so`` and ``manifest.json`` in the same folder, or ``error.txt``.
+job's folder holds ``job.pkl``; the result is ``step.so`` and ``manifest.json`` in the same folder, or ``error.txt``, and
+the bridge in a folder of its own in it, where there was none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import json
 import os
 import pickle
-import sys
 import threading
 import traceback
 from collections.abc import Sequence
@@ -29,7 +29,9 @@ from vipack.engine.lowering import lower, save_artifact
 from vipack.engine.plan import LibraryCall, PlanError, View, read_plan
 from vipack.engine.text import GraphText
 
-__all__ = ["InterpreterJob", "Job", "build", "library_name"]
+__all__ = ["LIBRARY", "InterpreterJob", "Job", "build", "library_name"]
+
+LIBRARY = "library.so"  # the bridge, in its entry
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
     """
     if isinstance(job, InterpreterJob):
         with _trusting_cpu_flags():
-            _compile_all(job.library, [(interpreter_source(), folder / KERNELS, True)])
+            _compile_all(job.library, folder, [(interpreter_source(), folder / KERNELS, True)])
         (folder / "manifest.json").write_text(json.dumps({"interpreter": KERNELS}))
         return
     examples = [
@@ -91,26 +93,26 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
             save_artifact(job.graph.module(), examples, job.num_threads, folder / "artifact")
             (folder / "manifest.json").write_text(json.dumps({"no_loop": str(error)}))
             return
-        _compile_all(job.library if driver.library else None, [(driver.source, folder / "step.so", True)])
+        library = job.library if driver.library else None
+        _compile_all(library, folder, [(driver.source, folder / "step.so", True)])
     manifest = {
         "arena": driver.arena,
         "offsets": list(driver.offsets),
         "library": [_call(call) for call in driver.library],
         "results": [list(key) for key in driver.results],
         "layouts": [dataclasses.asdict(layout) for layout in plan.layouts],
-        "checksum": hashlib.sha256((folder / "step.so").read_bytes()).hexdigest(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def library_name() -> str:
-    """File name of the bridge for this torch."""
+    """The key of the bridge for this torch."""
     digest = hashlib.sha256(f"{torch.__version__}{SOURCE}".encode()).hexdigest()[:16]
-    return f"library-{digest}.so"
+    return f"library-{digest}"
 
 
-def _compile_all(library: Path | None, tasks: list[tuple[str, Path, bool]]) -> None:
-    """Compile sources side by side, and the bridge with them where it is wanted and missing."""
+def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path, bool]]) -> None:
+    """Compile sources side by side, and the bridge with them, below `folder`, where it is wanted and missing."""
     failures: list[BaseException] = []
 
     def attempt(source: str, target: Path, sizes: bool) -> None:
@@ -120,7 +122,10 @@ def _compile_all(library: Path | None, tasks: list[tuple[str, Path, bool]]) -> N
             failures.append(error)
 
     if library is not None and not library.exists():
-        tasks.append((SOURCE, library, False))
+        own = folder / library_name()
+        own.mkdir()
+        (own / "manifest.json").write_text("{}")
+        tasks.append((SOURCE, own / LIBRARY, False))
     threads = [threading.Thread(target=attempt, args=task) for task in tasks]
     for thread in threads:
         thread.start()
@@ -187,9 +192,3 @@ def main(arguments: Sequence[str]) -> int:
         (folder / "traceback.txt").write_text(traceback.format_exc())
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    from vipack.engine.build import main as imported  # so that jobs are of the classes that this module defines
-
-    sys.exit(imported(sys.argv[1:]))

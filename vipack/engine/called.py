@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.cache import private_folder
 from vipack.engine.driver import DriverSpec
-from vipack.engine.native import NativeError
+from vipack.engine.entries import NativeError, verified_files
 from vipack.program import TorchState
 
 __all__ = ["CalledStep", "load_artifact"]
@@ -118,14 +119,23 @@ class CalledStep:
 def load_artifact(folder: Path) -> Step:
     """The step that Inductor compiled into ``folder/artifact``.
 
+    Inductor imports and unpickles what it finds there, and may add to it, so it gets a copy of the very bytes that were
+    checked.
+
     Raises:
-        NativeError: it does not load.
+        NativeError: it is damaged, may be somebody else's, or does not load.
     """
     import torch._inductor as inductor
 
     artifact: Any = inductor
     try:
-        made: Step = artifact.CompiledArtifact.load(path=str(folder / "artifact"), format="unpacked")
+        copy = private_folder("vipack-step-")
+        for name, content in verified_files(folder).items():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes(content)
+        made: Step = artifact.CompiledArtifact.load(path=str(copy / "artifact"), format="unpacked")
+    except NativeError:
+        raise
     except Exception as error:  # whatever Inductor finds wrong with a file of its own
         raise NativeError(f"the compiled step in {folder} does not load: {error}") from error
     return made

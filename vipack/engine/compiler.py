@@ -11,7 +11,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,10 @@ from pathlib import Path
 
 import torch
 
-from vipack.engine.build import InterpreterJob, Job, library_name
+from vipack.engine.build import LIBRARY, InterpreterJob, Job, library_name
+from vipack.engine.compiling import start_compiling
 from vipack.engine.driver import DriverSpec
+from vipack.engine.entries import cache_folder, find_entry, forget, put_entry, seal, writable_folder
 from vipack.engine.interpreter.build import source as interpreter_source
 from vipack.engine.interpreter.layout import contiguous
 from vipack.engine.step_graph import StepGraph
@@ -34,6 +35,7 @@ __all__ = [
     "Request",
     "bridge",
     "busy",
+    "cache_folder",
     "cached",
     "forget",
     "interpreter",
@@ -45,9 +47,6 @@ __all__ = [
 
 INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
 
-_POLITE = 10  # niceness of a compilation: training comes first
-_KEPT = 500  # compiled steps in the cache; the oldest go first
-_ABANDONED = 86_400.0  # seconds after which a folder of work belongs to a process that was killed
 _SOURCES = (
     "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "skinny.py", "small.py",
     "step.py", "subnormal.py",
@@ -60,17 +59,12 @@ class Request:
 
     Attributes:
         make_job: what has to be traced for it, is, only when there is something to compile.
-        needs: a file without which the result is of no use.
+        needs: the name of another entry, without which the result is of no use.
     """
 
     make_job: Callable[[], Job | InterpreterJob]
     key: str
-    needs: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the result is, once it is there."""
-        return cache_folder() / self.key
+    needs: str = ""
 
 
 def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
@@ -107,29 +101,22 @@ def request(step: StepGraph, spec: DriverSpec, num_threads: int) -> Request:
 def interpreter() -> Request:
     """The interpreter, which is the same for every step."""
     digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{_machine()}".encode()).hexdigest()[:24]
-    return Request(lambda: InterpreterJob(bridge()), f"interpreter-{digest}", bridge())
+    return Request(lambda: InterpreterJob(bridge()), f"interpreter-{digest}", library_name())
 
 
 def bridge() -> Path:
-    """The compiled bridge to torch's operators."""
-    return cache_folder() / library_name()
+    """The compiled bridge to torch's operators: where it is, or shall be."""
+    return (find_entry(library_name()) or cache_folder() / library_name()) / LIBRARY
 
 
 def cached(wanted: Request) -> Path | None:
-    """The folder of a compiled step, if there is one."""
-    folder = wanted.folder
-    if not (folder / "manifest.json").is_file():
+    """The folder of a compiled step, if there is one that may be loaded."""
+    try:
+        if wanted.needs and find_entry(wanted.needs) is None:
+            return None
+        return find_entry(wanted.key)
+    except OSError:  # there is no folder to look in
         return None
-    if wanted.needs is not None and not wanted.needs.is_file():
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(folder)  # used lately
-    return folder
-
-
-def forget(folder: Path) -> None:
-    """Remove a damaged entry."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Build:
@@ -148,25 +135,15 @@ class Build:
         self.folder: Path | None = None
         self.reason = ""
         self._process: subprocess.Popen[bytes] | None = None
-        job = wanted.make_job()
         try:
-            # Beside the cache where it can be written, so that the result is put in place in one move.
-            root = cache_folder()
-            self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=root if _writable(root) else None))
+            job = wanted.make_job()
+            # In the folder of the entries, so that the result is put in place in one move.
+            self._root = writable_folder()
+            self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=self._root))
             with (self._work / "job.pkl").open("wb") as file:
                 pickle.dump(job, file)
-            environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(self._work / "inductor")}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "vipack.engine.build", str(self._work)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the run
-            )
+            self._process = start_compiling(self._work)
             _RUNNING.add(self)
-            with contextlib.suppress(OSError, AttributeError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, _POLITE)
         except OSError as error:
             self.reason = f"the compiler could not be started: {error}"
 
@@ -200,27 +177,27 @@ class Build:
     def _collect(self, code: int) -> None:
         error = self._work / "error.txt"
         if (self._work / "manifest.json").is_file():
-            self.folder = self._publish()
-            return
-        found = error.read_text() if error.is_file() else f"the compiler's process ended with code {code}"
-        self.reason = f"compiling failed: {found}"
+            try:
+                self.folder = self._publish()
+                return
+            except (OSError, ValueError) as problem:
+                self.reason = f"what was compiled cannot be kept: {problem}"
+        else:
+            found = error.read_text() if error.is_file() else f"the compiler's process ended with code {code}"
+            self.reason = f"compiling failed: {found}"
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _publish(self) -> Path:
-        """Put the result into the cache; another process may have been first."""
+        """Put the result, and the bridge where it was compiled too, among the entries."""
         for leftover in ("job.pkl", "inductor"):
             path = self._work / leftover
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        if self._work.parent != cache_folder():  # a read-only cache: the result serves this process only
-            atexit.register(shutil.rmtree, self._work, ignore_errors=True)
-            return self._work
-        target = self._wanted.folder
-        try:
-            self._work.replace(target)
-        except OSError:
-            shutil.rmtree(self._work, ignore_errors=True)
-        _prune(target.parent)
-        return target
+        library = self._work / library_name()
+        if library.is_dir():
+            seal(library, library.name)
+            put_entry(library, self._root, library.name)
+        seal(self._work, self._wanted.key)
+        return put_entry(self._work, self._root, self._wanted.key)
 
 
 def busy() -> bool:
@@ -244,19 +221,6 @@ def predicted_seconds(num_nodes: int) -> float:
     return 6.0 + 0.012 * num_nodes + 1e-6 * num_nodes**2
 
 
-@cache
-def cache_folder() -> Path:
-    """``$VIPACK_CACHE/engine``, or ``~/.cache/vipack/engine``; a temporary folder where neither can be made."""
-    root = os.environ.get("VIPACK_CACHE") or os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")) + "/vipack"
-    folder = Path(root) / "engine"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="vipack-engine-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
 _RUNNING: set[Build] = set()
 
 
@@ -264,20 +228,6 @@ _RUNNING: set[Build] = set()
 def _stop_all() -> None:
     for build in list(_RUNNING):
         build.stop()
-
-
-def _writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK)
-
-
-def _prune(folder: Path) -> None:
-    for work in folder.glob(".build-*"):
-        with contextlib.suppress(OSError):  # another process may have been first
-            if time.time() - work.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(work, ignore_errors=True)
-    entries = [entry for entry in folder.iterdir() if (entry / "manifest.json").is_file()]
-    for entry in sorted(entries, key=lambda e: e.stat().st_mtime)[:-_KEPT]:
-        shutil.rmtree(entry, ignore_errors=True)
 
 
 @cache

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from vipack.engine.bound import BoundLoop
 from vipack.engine.bridge import Bridge, NativeError, sizes
+from vipack.engine.entries import read_entry
 
 __all__ = ["NativeError", "NativeStep", "read_manifest"]
 
@@ -112,17 +111,5 @@ class _Bridge(Bridge):
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """
-    Raises:
-        NativeError: it is missing, or the compiled file is not the one that was written.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-        if "no_loop" in manifest:
-            return manifest
-        checksum = hashlib.sha256((folder / "step.so").read_bytes()).hexdigest()
-    except (OSError, ValueError) as error:
-        raise NativeError(f"the compiled step in {folder} cannot be read: {error}") from error
-    if manifest.get("checksum") != checksum:
-        raise NativeError(f"the compiled step in {folder} is damaged")
-    return manifest
+    """How a compiled step is laid out; see :func:`~vipack.engine.entries.read_entry`."""
+    return read_entry(folder)

@@ -11,6 +11,7 @@ import numpy as np
 
 from vipack.errors import UsageError
 from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
+from vipack.lock import one_at_a_time
 from vipack.version import __version__
 
 if TYPE_CHECKING:
@@ -24,11 +25,16 @@ _MOST_NUMBERS = 1_000_000_000  # in one group; 4 GB in float32
 _MOST_DENSE = 10_000_000  # a sparse array larger than this when dense is left out
 
 
-def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
-    """All groups that ArviZ knows of a fit: one chain of `num_draws` draws from the guide.
+@one_at_a_time
+def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: bool | None = None) -> Any:
+    """All groups that ArviZ knows of a fit: one chain of `num_draws` draws.
 
-    - ``posterior``: latent and deterministic sites, the draws that ``Posterior.draws`` gives for `seed`.
-    - ``sample_stats``: ``lp`` = log p(x, z), ``log_q`` and ``log_weight`` = lp - log_q, in nats.
+    The attributes ``draws``, ``resampled`` and ``verdict`` say which draws: the guide's own, or resampled ones with equal
+    weights, in all groups the same.
+
+    - ``posterior``: latent and deterministic sites.
+    - ``sample_stats``: ``lp`` = log p(x, z), ``log_q`` and ``log_weight`` = lp - log_q, in nats. Resampled draws have been
+      weighted by these already.
     - ``observed_data``, ``posterior_predictive`` and ``log_likelihood`` (nats, one value an observation, never scaled by
       a minibatch): the observed sites. Whole-numbered ones are integers, so that ArviZ draws bars rather than curves.
       Masked observations are in none of the three: their values are placeholders. What is left of such a site lies along
@@ -42,15 +48,23 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
     :func:`~vipack.export.variables.without_clashes` says. Sparse arrays are made dense where that is small (10 million
     numbers) and are otherwise named in the attribute ``left_out``; where an observed one is, nothing is predicted.
 
+    Args:
+        resample: which draws; None follows the verdict of the last diagnosis.
+
     Raises:
         UsageError: so many draws of so large a model would not fit in memory.
     """
+    from vipack.posterior.answers import POOL, answer, predictions, used
+
     predict = not any(_is_large_and_sparse(value) for value in posterior.observed.values())
-    _check_size(
-        posterior, num_draws, ("latent", "deterministic", "observed") if predict else ("latent", "deterministic")
-    )
-    draws = posterior.draws(num_draws, seed=seed)
-    predictive = posterior.predictive(num_draws, seed=seed) if predict else {}
+    kinds: tuple[Kind, ...] = ("latent", "deterministic")
+    if used(posterior, resample).resampled:
+        _check_size(posterior, num_draws, kinds, POOL)
+    _check_size(posterior, num_draws, (*kinds, "observed") if predict else kinds)
+    draws, which = answer(posterior, num_draws, seed=seed, resample=resample)
+    predictive: Mapping[str, Any] = {}
+    if predict:
+        predictive, _, _ = predictions(posterior, num_draws, seed=seed, resample=which.resampled, drawn=draws)
     likelihood = posterior.log_likelihood(draws.latents)
     masks = {name: np.asarray(mask.cpu()) for name, mask in posterior.observed_masks.items()}
     plates, sites = posterior.table.plates, {site.name: site for site in posterior.table}
@@ -78,6 +92,9 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
         "inference_library": "vipack",
         "inference_library_version": __version__,
         "guide": posterior.guide_name,
+        "draws": str(which),
+        "resampled": int(which.resampled),  # netCDF has no booleans
+        "verdict": "not judged" if which.verdict is None else which.verdict.value,
     }
     if left_out:
         attributes["left_out"] = "sparse and too large to make dense: " + ", ".join(left_out)
@@ -204,17 +221,21 @@ def _constants(posterior: Posterior, left_out: list[str]) -> dict[str, Variable]
     return found
 
 
-def _check_size(posterior: Posterior, num_draws: int, kinds: tuple[Kind, ...]) -> None:
+def _check_size(posterior: Posterior, num_draws: int, kinds: tuple[Kind, ...], times: int = 1) -> None:
     """
+    Args:
+        times: how many draws each is chosen from.
+
     Raises:
         UsageError: the draws of the sites of these kinds would hold more than 4 GB.
     """
     sizes = {site.name: math.prod(site.batch_shape + site.event_shape) for site in posterior.table.of_kind(*kinds)}
-    total = sum(sizes.values())
+    total = times * sum(sizes.values())
     if num_draws * total > _MOST_NUMBERS:
         largest = max(sizes, key=lambda name: sizes[name])
         raise UsageError(
-            f"num_draws={num_draws}: each draw holds {total:,} numbers, {sizes[largest]:,} of them at site {largest!r}; "
+            f"num_draws={num_draws}: each draw{f', chosen from {times},' if times > 1 else ''} holds {total:,} numbers, "
+            f"{times * sizes[largest]:,} of them at site {largest!r}; "
             f"ArviZ keeps all draws in memory, so ask for at most {_MOST_NUMBERS // total:,}."
         )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,6 +29,7 @@ __all__ = [
     "axis_for",
     "legend_above",
     "number",
+    "say_above",
     "tidy",
 ]
 
@@ -68,6 +71,19 @@ def axes_for(
 def number(value: float, spec: str = ".3g") -> str:
     """`value` in print, with a true minus sign."""
     return format(value, spec).replace("-", "−")
+
+
+def say_above(panels: Sequence[Axes], text: object | None, *, own: bool) -> None:
+    """A line on what all panels show: over an own Figure, and else under the first panel's own label."""
+    if text is None:
+        return
+    if own:
+        figure = cast(Figure, panels[0].figure)
+        lines = textwrap.wrap(str(text), max(30, round(16 * figure.get_figwidth())))  # sixteen letters an inch
+        figure.suptitle("\n".join(lines), fontsize=TICK, color=QUIET, x=0.01, ha="left")
+    else:
+        label = panels[0].xaxis.label
+        label.set_text("\n".join([*([label.get_text()] if label.get_text() else []), *textwrap.wrap(str(text), 40)]))
 
 
 def legend_above(ax: Axes, columns: int) -> None:

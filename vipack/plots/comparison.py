@@ -14,6 +14,7 @@ __all__ = ["compare"]
 
 # Each verdict has a shape too: colour alone does not reach everyone.
 _VERDICTS = {"TRUST": (GREEN, "o"), "CORRECTED": (ORANGE, "s"), "DISTRUST": (RED, "X")}
+_CERTIFIED = {"TRUST": "TRUST (means, sds)", "CORRECTED": "CORRECTED (of resampled draws)", "DISTRUST": "DISTRUST"}
 
 
 def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -76,7 +77,9 @@ def _caption(row: pd.Series) -> str:
 def _legend(ax: Axes, table: pd.DataFrame) -> None:
     seen = [verdict for verdict in _VERDICTS if verdict in set(map(str, table["verdict"]))]
     handles = [
-        Line2D([], [], color=_VERDICTS[v][0], marker=_VERDICTS[v][1], linestyle="none", markersize=7, label=v)
+        Line2D(
+            [], [], color=_VERDICTS[v][0], marker=_VERDICTS[v][1], linestyle="none", markersize=7, label=_CERTIFIED[v]
+        )
         for v in seen
     ]
     if "evidence" in table.columns:

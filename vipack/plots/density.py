@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from vipack.diagnostics.rounding import constant, precision, rounding
+
 __all__ = ["bins_of", "density", "is_discrete", "is_point"]
 
 Array = npt.NDArray[np.float64]
@@ -20,12 +22,13 @@ def density(values: np.ndarray) -> tuple[Array, Array]:
     of heavy tails, further from the central 90% than that is wide, are left out.
     Bandwidth: Silverman's rule of thumb, 0.9 min(sd, IQR / 1.34) n^(-1/5) (Density Estimation, 1986, eq. 3.31).
     """
+    least = float(rounding(np.abs(values).max(), precision(np.asarray(values))))
     values = np.asarray(values, dtype=np.float64).ravel()
     bounds = (0.0 if values.min() >= 0 else -np.inf, 1.0 if values.min() >= 0 and values.max() <= 1 else np.inf)
     first, last = np.quantile(values, [0.05, 0.95])
-    reach = last - first or np.inf  # of nearly constant samples, all
+    reach = last - first if last - first > least else np.inf  # of nearly constant samples, all
     values = values[(values >= first - reach) & (values <= last + reach)]
-    width = _bandwidth(values) or np.ptp(values) / 100 or max(abs(values[0]), 1.0) / 100
+    width = _bandwidth(values, least) or np.ptp(values) / 100 or max(abs(values[0]), 1.0) / 100
     points = np.linspace(max(values.min() - 3 * width, bounds[0]), min(values.max() + 3 * width, bounds[1]), _GRID)
     step = points[1] - points[0]
     edges = np.linspace(points[0] - step / 2, points[-1] + step / 2, _GRID + 1)
@@ -35,8 +38,7 @@ def density(values: np.ndarray) -> tuple[Array, Array]:
 
 def is_point(values: np.ndarray) -> bool:
     """Whether a sample has no spread that could be told from rounding."""
-    eps = np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0
-    return bool(np.ptp(values) <= 4 * eps * np.abs(values).max())
+    return bool(constant(values.ravel()))
 
 
 def is_discrete(values: np.ndarray) -> bool:
@@ -59,7 +61,7 @@ def _smoothed(counts: Array, width: float) -> Array:
     return np.convolve(padded, kernel, mode="valid")
 
 
-def _bandwidth(values: Array) -> float:
+def _bandwidth(values: Array, least: float) -> float:
     lower, upper = np.quantile(values, [0.25, 0.75])
-    spreads = [float(spread) for spread in (values.std(), (upper - lower) / 1.34) if spread > 0]
+    spreads = [float(spread) for spread in (values.std(), (upper - lower) / 1.34) if spread > least]
     return float(0.9 * min(spreads, default=0.0) * len(values) ** -0.2)

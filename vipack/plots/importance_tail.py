@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from vipack.diagnostics.importance import KHAT_LIMIT, importance
 from vipack.errors import UsageError
+from vipack.importance import KHAT_LIMIT, importance
 from vipack.plots.canvas import BLUE, GREEN, INK, LABEL, PALE, QUIET, RED, TITLE, axis_for, tidy
 from vipack.plots.inputs import ArrayLike, Fitted, array_of, positive, posterior_of
 from vipack.plots.pareto import Tail, fit_tail

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.rounding import COMPUTED, same
 from vipack.errors import UsageError
 from vipack.plots.canvas import BLUE, LABEL, PALE, QUIET, axis_for, number, tidy
 from vipack.plots.inputs import ArrayLike, Trained, array_of
@@ -17,6 +18,7 @@ __all__ = ["losses"]
 
 Array = npt.NDArray[np.float64]
 
+_ROUNDING = COMPUTED * 2.0**-23  # losses are added up in double precision, but of densities in single
 _LEGIBLE = 20.0  # a loss that starts this many times above where it settles needs a logarithmic scale
 
 
@@ -93,7 +95,9 @@ def _scale(ax: Axes, values: Array, smooth: Array) -> None:
     if max(abs(low), abs(high)) > _LEGIBLE * settled:
         ax.set_yscale("symlog", linthresh=2 * settled)
         return
-    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    # A loss that only rounding moves, as that of an exact guide by sticking the landing, is a straight line.
+    spread = 0.0 if same(low, high, _ROUNDING) else high - low
+    margin = 0.06 * spread or 0.06 * abs(high) or 1.0
     ax.set_ylim(low - margin, high + margin)
 
 

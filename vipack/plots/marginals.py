@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from vipack.plots.canvas import BLUE, INK, PALE, QUIET, TICK, TITLE, axes_for, legend_above, number, tidy
+from vipack.errors import UsageError
+from vipack.plots.canvas import BLUE, INK, PALE, QUIET, TICK, TITLE, axes_for, legend_above, number, say_above, tidy
 from vipack.plots.density import bins_of, density, is_discrete, is_point
 from vipack.plots.inputs import ArrayLike, Fitted, chosen, draws_of, positive, posterior_of
 from vipack.posterior import Posterior
+from vipack.posterior.answers import Used, answer
 
 __all__ = ["posterior"]
 
@@ -26,6 +28,7 @@ def posterior(
     axes: Axes | Iterable[Axes] | None = None,
     num_draws: int = 2_000,
     seed: int = 0,
+    resample: bool | None = None,
 ) -> np.ndarray:
     """Marginals of the posterior: a density for each scalar, with its mean and 90% interval.
 
@@ -36,6 +39,8 @@ def posterior(
         source: a fit, its posterior, or draws as ``{site: (S, ...)}``.
         names: sites to draw, deterministic ones too; all latents by default.
         axes: Axes to draw on, one for each panel; a new Figure's by default.
+        resample: which draws of a fit, resampled ones or the guide's own; None follows the verdict of the last diagnosis.
+            A line above the panels says which they are.
 
     Returns:
         The Axes, ``(panels,)``; ``axes[0].figure`` is their Figure.
@@ -43,29 +48,43 @@ def posterior(
     Raises:
         UsageError: a name that is no site of the posterior, or `axes` of another number.
     """
-    draws = _draws(source, names, num_draws, seed)
+    draws, which = _draws(source, names, num_draws, seed, resample)
     total = sum(values[0].size for values in draws.values())
     scalars = _scalars(draws, np.unique(np.linspace(0, total - 1, _MOST_ROWS).round()))
     if total > _MOST_PANELS:
-        return np.array([_forest(scalars, total, axes)], dtype=object)
+        return np.array([_forest(scalars, total, axes, which)], dtype=object)
     panels = axes_for(axes, len(scalars), columns=4 if len(scalars) > 4 else len(scalars), width=2.6, height=1.9)
     for ax, (name, values) in zip(panels, scalars.items(), strict=True):
         _marginal(ax, name, values)
+    say_above(panels, which, own=axes is None)
     return np.array(panels, dtype=object)
 
 
 def _draws(
-    source: Posterior | Fitted | Mapping[str, ArrayLike], names: str | Iterable[str] | None, num_draws: int, seed: int
-) -> dict[str, np.ndarray]:
+    source: Posterior | Fitted | Mapping[str, ArrayLike],
+    names: str | Iterable[str] | None,
+    num_draws: int,
+    seed: int,
+    resample: bool | None,
+) -> tuple[dict[str, np.ndarray], Used | None]:
+    """Draws by site, and which they are; nothing is known of arrays."""
     if isinstance(source, Mapping):
+        if resample is not None:
+            raise UsageError("resample: draws that are given are shown as they are; leave it out, or pass a fit.")
         found = draws_of(source)
-        return {name: found[name] for name in chosen(names, found, found, "draws given")}
+        return {name: found[name] for name in chosen(names, found, found, "draws given")}, None
     fitted = posterior_of(source)
     present = [site.name for site in fitted.table.of_kind("latent", "deterministic")]
     latents = [site.name for site in fitted.table.of_kind("latent")]
     wanted = chosen(names, present, latents, "sites of the posterior")
-    draws = fitted.draws(positive("num_draws", num_draws), seed=seed, densities=not set(wanted) <= set(latents))
-    return draws_of({name: {**draws.latents, **draws.deterministic}[name] for name in wanted})
+    draws, which = answer(
+        fitted,
+        positive("num_draws", num_draws),
+        seed=seed,
+        resample=resample,
+        densities=not set(wanted) <= set(latents),
+    )
+    return draws_of({name: {**draws.latents, **draws.deterministic}[name] for name in wanted}), which
 
 
 def _scalars(draws: Mapping[str, np.ndarray], positions: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,7 +135,9 @@ def _bars(ax: Axes, values: np.ndarray) -> float:
     return float(shares.max())
 
 
-def _forest(scalars: Mapping[str, np.ndarray], total: int, axes: Axes | Iterable[Axes] | None) -> Axes:
+def _forest(
+    scalars: Mapping[str, np.ndarray], total: int, axes: Axes | Iterable[Axes] | None, which: Used | None
+) -> Axes:
     """Means and intervals, one row a scalar, the first on top."""
     labels = list(scalars)
     (ax,) = axes_for(axes, 1, columns=1, width=5.6, height=0.9 + 0.19 * len(labels))
@@ -133,7 +154,8 @@ def _forest(scalars: Mapping[str, np.ndarray], total: int, axes: Axes | Iterable
     if low.min() < 0 < high.max():
         ax.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
     legend_above(ax, 3)
-    ax.set_xlabel("value" if len(labels) == total else f"value; {len(labels)} of {total:,} elements, evenly chosen")
+    shown = "value" if len(labels) == total else f"value; {len(labels)} of {total:,} elements, evenly chosen"
+    ax.set_xlabel(shown if which is None else f"{shown}\n{which}")
     tidy(ax, grid="x")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
-from vipack.plots.canvas import INK, PALE, TITLE, axes_for, legend_above, tidy
+from vipack.plots.canvas import INK, PALE, TITLE, axes_for, legend_above, say_above, tidy
 from vipack.plots.density import bins_of, density, is_discrete, is_point
 from vipack.plots.inputs import ArrayLike, Fitted, array_of, chosen, draws_of, positive, posterior_of
 from vipack.posterior import Posterior
+from vipack.posterior.answers import Used, predictions
 
 __all__ = ["predictive"]
 
@@ -31,6 +32,7 @@ def predictive(
     axes: Axes | Iterable[Axes] | None = None,
     num_draws: int = 60,
     seed: int = 0,
+    resample: bool | None = None,
 ) -> np.ndarray:
     """Posterior predictive check, one panel an observed site: does the fitted model make data like those observed?
 
@@ -44,6 +46,8 @@ def predictive(
         observed: ``{site: (...)}``, for replicated data alone.
         axes: Axes to draw on, one for each panel; a new Figure's by default.
         num_draws: replicated data sets S; fewer where they would hold more than 20 million numbers.
+        resample: from which draws of a fit's latents, resampled ones or the guide's own; None follows the verdict of the
+            last diagnosis. A line above the panels says which they are.
 
     Returns:
         The Axes, ``(panels,)``; ``axes[0].figure`` is their Figure.
@@ -51,12 +55,15 @@ def predictive(
     Raises:
         UsageError: a name that is no observed site, or `observed` where it does not belong or lacks a site.
     """
+    which: Used | None = None
     if isinstance(source, Mapping):
+        if resample is not None:
+            raise UsageError("resample: data that are given are shown as they are; leave it out, or pass a fit.")
         pairs = _given(names, source, observed)
     elif observed is not None:
         raise UsageError("observed: a fit knows its own observed data; leave it out.")
     else:
-        pairs = _replicated(names, posterior_of(source), positive("num_draws", num_draws), seed)
+        pairs, which = _replicated(names, posterior_of(source), positive("num_draws", num_draws), seed, resample)
     panels = axes_for(axes, len(pairs), columns=3, width=4.2 if len(pairs) < 3 else 3.6, height=2.8)
     for ax, (name, pair) in zip(panels, pairs.items(), strict=True):
         seen, drawn = _finite(name, *pair)
@@ -66,6 +73,7 @@ def predictive(
             _curves(ax, seen, drawn)
         ax.set_title(name, fontsize=TITLE, loc="left", pad=18)
         legend_above(ax, 2)
+    say_above(panels, which, own=axes is None)
     return np.array(panels, dtype=object)
 
 
@@ -80,9 +88,11 @@ def _given(
     return {name: (seen[name], replicated[name]) for name in chosen(names, both, both, "sites observed and replicated")}
 
 
-def _replicated(names: str | Iterable[str] | None, fitted: Posterior, num_draws: int, seed: int) -> dict[str, Pair]:
+def _replicated(
+    names: str | Iterable[str] | None, fitted: Posterior, num_draws: int, seed: int, resample: bool | None
+) -> tuple[dict[str, Pair], Used]:
     wanted = chosen(names, fitted.observed, fitted.observed, "observed sites")
-    drawn = fitted.predictive(_num_replicates(fitted, num_draws), seed=seed)
+    drawn, which, _ = predictions(fitted, _num_replicates(fitted, num_draws), seed=seed, resample=resample)
     pairs = {name: (array_of(fitted.observed[name], name), array_of(drawn[name], name)) for name in wanted}
     for name, mask in fitted.observed_masks.items():
         if name in pairs:
@@ -90,7 +100,7 @@ def _replicated(names: str | Iterable[str] | None, fitted: Posterior, num_draws:
             event = (1,) * len(fitted.table[name].event_shape)
             kept = np.broadcast_to(array_of(mask, name).astype(bool).reshape(*mask.shape, *event), replicates.shape[1:])
             pairs[name] = np.broadcast_to(seen, kept.shape)[kept], replicates[:, kept]
-    return pairs
+    return pairs, which
 
 
 def _num_replicates(fitted: Posterior, num_draws: int) -> int:

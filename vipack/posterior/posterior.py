@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,17 +16,19 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
+from torch.distributions import biject_to
 
 from vipack.errors import ShapeError, VipackError
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.densities import is_deterministic, numbers_held, plate_nesting, row_plate, total
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmapped
-from vipack.program import Arguments, Program, SiteTable, read_sites, seeded
+from vipack.program import Arguments, Parameters, Program, Site, SiteTable, read_sites, seeded
 from vipack.program.enumeration import Enumerate, vmappable_sums
 from vipack.program.runs import check_signature, explained
 from vipack.program.simulation import Unobserved
 from vipack.program.vmappable import vmappable_densities
+from vipack.types import Verdict
 
 __all__ = ["Posterior"]
 
@@ -52,11 +55,29 @@ class Posterior:
         self._observed = {site.name: model_trace.nodes[site.name]["value"] for site in self.table.of_kind("observed")}
         self._masks = {name: _mask(model_trace.nodes[name]) for name in self._observed}
         self._latents = [site.name for site in self.table.of_kind("latent")]
+        self._latent_masks = {name: _mask(model_trace.nodes[name]) for name in self._latents}
         self._row_plate = row_plate(self.table, guide_trace)
         self._broadcast = Broadcast(self.table, guide_trace, model_trace, self._row_plate)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, numbers_held(guide_trace, model_trace)))
         self._nesting = plate_nesting(guide_trace, model_trace)
         self._evaluator = self._enumerator(model_trace)
+        self._judged: tuple[Verdict, str] | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the last diagnosis said of the guide as it stands; None without one, or if its parameters moved since."""
+        if self._judged is None or self._judged[1] != _fingerprint(self.program.parameters):
+            return None
+        return self._judged[0]
+
+    def judge(self, verdict: Verdict) -> None:
+        """Let answers follow `verdict`, which is of the guide as it stands."""
+        self._judged = verdict, _fingerprint(self.program.parameters)
+
+    @property
+    def rows_apart(self) -> bool:
+        """Whether every latent and likelihood term belongs to a row of one plate, in model and guide."""
+        return self._row_plate is not None
 
     @property
     def observed(self) -> dict[str, Tensor]:
@@ -70,6 +91,11 @@ class Posterior:
         Each mask broadcasts to the site's batch shape; sites without one are not listed.
         """
         return {name: mask for name, mask in self._masks.items() if mask is not None}
+
+    @property
+    def latent_masks(self) -> dict[str, Tensor]:
+        """As :attr:`observed_masks` of the latents: where a mask is False, the model says nothing of the latent."""
+        return {name: mask for name, mask in self._latent_masks.items() if mask is not None}
 
     def draws(self, num_draws: int, *, seed: int = 0, densities: bool = True, keep: bool = True) -> Draws:
         """`num_draws` draws from the guide.
@@ -96,9 +122,13 @@ class Posterior:
 
     def deterministic(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's deterministic sites at given latents ``site -> (S, *shape)``."""
+        return self.at(latents)[0]
+
+    def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """The deterministic sites, and log p(x, z) ``(S,)`` in nats, at given latents ``site -> (S, *shape)``."""
         with seeded(0), self._running(self.arguments):
-            parts = [self._evaluate(part, size)[0] for part, size in self._split(latents)]
-        return joined(parts)  # type: ignore[no-any-return]
+            deterministic, log_joint, _ = joined([self._evaluate(part, size) for part, size in self._split(latents)])
+        return deterministic, log_joint
 
     def rows_of(self, latents: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
         """Latents ``site -> (S, *shape)`` put together row by row, row i of new draw s from draw ``chosen[s, i]``.
@@ -112,22 +142,34 @@ class Posterior:
             taken[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
         return taken
 
-    def predictive(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
+    def guide_draws(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
+        """Draws of the guide alone, called on new data if `arguments` are given: ``site -> (S, *shape)``."""
+        chosen = self._checked(arguments)
+        with seeded(seed), self._running(chosen):
+            return joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])  # type: ignore[no-any-return]
+
+    def predictive(
+        self,
+        num_draws: int,
+        arguments: Arguments | None = None,
+        *,
+        seed: int = 0,
+        latents: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Draws of the observed sites (and deterministic ones) given draws of the guide: ``site -> (S, *shape)``.
 
         Args:
             arguments: call on new data; observed sites are drawn whatever is passed for them. None: the fit's data.
+            latents: ``site -> (S, *shape)``, instead of draws of the guide.
 
         Raises:
             SignatureError: the new call does not fit the model.
             ShapeError: a latent has one value for each row of the fit's data, and the new data have other rows.
         """
-        chosen = self.arguments if arguments is None else arguments
-        if arguments is not None:
-            check_signature("model", self.program.model, chosen)
-            check_signature("guide", self.program.guide, chosen)
+        chosen = self._checked(arguments)
         with seeded(seed), self._running(chosen):
-            latents = joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])
+            if latents is None:
+                latents = joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])
             try:
                 with explained("model", chosen):
                     parts = [self._predict(part, size, chosen) for part, size in self._split(latents, num_draws)]
@@ -140,6 +182,13 @@ class Posterior:
                         f"does not fit the new data ({error}); predict with data of the same rows, or fit an amortised guide."
                     ) from error
                 raise
+
+    def _checked(self, arguments: Arguments | None) -> Arguments:
+        if arguments is None:
+            return self.arguments
+        check_signature("model", self.program.model, arguments)
+        check_signature("guide", self.program.guide, arguments)
+        return arguments
 
     def log_likelihood(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """log p(x_i | z) of each observation at draws ``site -> (S, *shape)``: ``site -> (S, *batch shape)``, in nats.
@@ -222,13 +271,13 @@ class Posterior:
         return trace
 
     def _points(self, lows: list[Latents], highs: list[Latents]) -> tuple[str, ...]:
-        """Continuous latents that are the same in every draw, from the extremes of each chunk."""
+        """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
         low, high = lows[0], highs[0]
         for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
             low = {name: torch.minimum(value, other_low[name]) for name, value in low.items()}
             high = {name: torch.maximum(value, other_high[name]) for name, value in high.items()}
-        continuous = [s.name for s in self.table.of_kind("latent") if s.support is None or not s.support.is_discrete]
-        return tuple(name for name in continuous if torch.equal(low[name], high[name]))
+        free = [site.name for site in self.table.of_kind("latent") if _is_free(site)]
+        return tuple(name for name in free if torch.equal(low[name], high[name]))
 
     # --- the model
 
@@ -299,6 +348,28 @@ def _vmap_or_loop(
         "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
         "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
     }
+
+
+def _fingerprint(parameters: Parameters) -> str:
+    """Equal as long as no parameter or buffer has moved. Compiled steps move them without torch's taking note."""
+    found = hashlib.blake2b()
+    for name, value in sorted({**parameters.unconstrained, **parameters.buffers()}.items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _is_free(site: Site) -> bool:
+    """Whether a latent is continuous and can take other values: probabilities of a single outcome cannot."""
+    if site.support is None:
+        return True
+    if site.support.is_discrete:
+        return False
+    try:
+        shape = biject_to(site.support).inverse_shape(site.batch_shape + site.event_shape)
+    except NotImplementedError:  # a support that has no bijection
+        return True
+    return 0 not in shape
 
 
 def _mask(site: Mapping[str, Any]) -> Tensor | None:

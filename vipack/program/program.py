@@ -16,6 +16,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from vipack.errors import GuideError, ModelError, VipackError
+from vipack.lock import alone
 from vipack.program.agreement import check_discreteness, check_prototype
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.params import Parameters
@@ -61,6 +62,7 @@ class Program:
             training: False evaluates: modules in evaluation mode and every plate whole.
         """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(alone())  # all that follows is one for all threads
             stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
             if arguments.indices is not None and self.batch_plate is not None:

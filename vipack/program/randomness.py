@@ -13,6 +13,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from vipack.lock import alone
+
 __all__ = ["RandomState", "TorchState", "seeded"]
 
 
@@ -136,8 +138,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored() -> Iterator[None]:
-    before = RandomState.current()
-    try:
-        yield
-    finally:
-        before.install()
+    with alone():  # the generators are one for all threads
+        before = RandomState.current()
+        try:
+            yield
+        finally:
+            before.install()

@@ -13,6 +13,7 @@ import torch
 
 from vipack.engine.tiers import TIERS, Tier
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
+from vipack.lock import one_at_a_time
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
@@ -24,10 +25,12 @@ from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer, compare_fingerprints
+from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
 
 
+@one_at_a_time
 def fit(
     model: Callable[..., Any],
     guide: Any = None,
@@ -113,7 +116,7 @@ def fit(
     prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
-        warnings.warn(warning, stacklevel=2)
+        warnings.warn(warning, stacklevel=3)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
     if restarts > 1:
@@ -123,6 +126,7 @@ def fit(
     return Fit(trainer)
 
 
+@one_at_a_time
 def check(
     model: Callable[..., Any],
     guide: Any = None,
@@ -155,6 +159,7 @@ def check(
     )
 
 
+@one_at_a_time
 def load(
     path: str | os.PathLike[str],
     model: Callable[..., Any],
@@ -206,9 +211,12 @@ def load(
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
     with unharmed(path):
-        compare_fingerprints(saved, trainer.fingerprint(), path, ("sites", "parameters"))
+        own = trainer.fingerprint()
+        compare_fingerprints(saved, own, path, ("sites", "parameters"))
         trainer.load_content(content)
-    return Fit(trainer)
+        judged = content.get("verdict") if saved["data"] == own["data"] else None
+        verdict = None if judged is None else Verdict(judged)
+    return Fit(trainer, verdict)
 
 
 def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
@@ -219,7 +227,7 @@ def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
             CheckpointWarning(
                 f"removed {len(removed)} temporary file(s) that an interrupted run left beside {file.path}."
             ),
-            stacklevel=3,
+            stacklevel=4,
         )
     if not Path(file.path).exists():
         return False

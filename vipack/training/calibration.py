@@ -13,10 +13,12 @@ from torch import Tensor
 
 from vipack.diagnostics.calibration import Calibration, calibration
 from vipack.diagnostics.moments import columns_of
+from vipack.diagnostics.rounding import constant
 from vipack.engine.capture import CaptureError, leaves_of
 from vipack.engine.restarts import RestartsEngine, Start
 from vipack.engine.tiers import Tier
 from vipack.errors import DataError, UsageError
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.simulation import simulate
@@ -28,6 +30,7 @@ __all__ = ["vsbc"]
 _MOST_COPIES = 256  # fits side by side; more run in rounds
 
 
+@one_at_a_time
 def vsbc(
     model: Callable[..., Any],
     guide: Any,
@@ -91,8 +94,9 @@ def vsbc(
         for fit, call, truth in zip(fits, calls[part], truths[part], strict=True):
             # Each fit has draws of its own: errors that all share would look like a bias.
             rows.append(_places(Posterior(fit(), call), truth, num_draws, (seed + len(rows)) % 2**32))
-    names = tuple(rows[0])
-    table = np.array([[row[name] for name in names] for row in rows])
+    # Where every fit and every truth has the same value there is nothing to calibrate.
+    names = tuple(name for name in rows[0] if not all(np.isnan(row[name]) for row in rows))
+    table = np.array([[0.5 if np.isnan(row[name]) else row[name] for name in names] for row in rows])
     return calibration(names, table, seconds=time.perf_counter() - started, engine=how)
 
 
@@ -178,10 +182,11 @@ def _places_of(
 
 
 def _places(posterior: Posterior, truth: Mapping[str, Tensor], num_draws: int, seed: int) -> dict[str, float]:
-    """``P_q(theta < true theta)`` of each element."""
+    """``P_q(theta < true theta)`` of each element; NaN where all draws are the truth, as a Cholesky factor's zeros are."""
     draws = columns_of(posterior.draws(num_draws, seed=seed, densities=False).latents)
     true = columns_of({name: value[None] for name, value in truth.items()})
     if true.names != draws.names:
         raise DataError(f"the guide's latents {draws.names} are not the model's {true.names}.")
     below = (draws.values < true.values).mean(0)
+    below[constant(np.concatenate([draws.values, true.values]), draws.rounding)] = np.nan
     return dict(zip(draws.names, map(float, below), strict=True))

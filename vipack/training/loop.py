@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vipack.engine.tiers import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
+from vipack.lock import calling_out
 from vipack.program import Parameters, RandomState
 from vipack.training.callbacks import Callback, Every, Progress, ProgressBar
 from vipack.training.checkpoint import Checkpoint, due
@@ -167,7 +168,7 @@ class Run:
             progress = Progress(
                 state.step, state.batches.epoch, mean, state.losses, state.seconds, _parameters=self.parameters
             )
-            with _undisturbed():
+            with _undisturbed(), calling_out():
                 answers.append(callback(progress))
         if answers:
             self.engine.refresh()

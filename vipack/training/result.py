@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,16 +13,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vipack.diagnostics import Diagnosis, diagnose, elbo, importance
-from vipack.errors import UsageError
+from vipack.diagnostics import Diagnosis, diagnose, elbo
+from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
+from vipack.errors import TrustWarning, UsageError
 from vipack.export import to_arviz
+from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
+from vipack.posterior.answers import answer, predictions
 from vipack.program import Arguments, Check, Program
 from vipack.training.checkpoint import write_file
 from vipack.training.data import ArrayRows, read_data
 from vipack.training.ladder.report import Stages
 from vipack.training.trainer import Trainer
-from vipack.types import EngineReport, Estimate, Stopped
+from vipack.types import EngineReport, Estimate, Stopped, Verdict
 
 __all__ = ["Fit", "FittedGuide"]
 
@@ -69,9 +73,10 @@ class Fit:
         posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, verdict: Verdict | None = None) -> None:
         self._trainer = trainer
         self._posterior: Posterior | None = None
+        self._loaded = verdict  # of the fit as it was saved
 
     # --- what training did
 
@@ -81,6 +86,7 @@ class Fit:
         return FittedGuide(self._trainer.program)
 
     @property
+    @one_at_a_time
     def params(self) -> dict[str, Tensor]:
         """Copies of the parameters by Pyro name, constrained."""
         return self._trainer.program.parameters.constrained()
@@ -136,38 +142,47 @@ class Fit:
         return self._trainer.rows.fingerprint()
 
     @property
+    @one_at_a_time
     def posterior(self) -> Posterior:
         """The fitted guide on all of the fit's data."""
         if self._posterior is None:
             self._posterior = Posterior(self._trainer.program, self._trainer.rows.full())
+            if self._loaded is not None:
+                self._posterior.judge(self._loaded)
         return self._posterior
 
     # --- what it found
 
-    def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool = False) -> dict[str, Tensor]:
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the last :meth:`diagnose` said of the fit as it stands, which its answers follow; None if it was not judged.
+
+        A fit that is resumed is not judged any more; one that is saved and loaded is what it was, on the same data.
+        """
+        return None if self._posterior is None and self._loaded is None else self.posterior.verdict
+
+    @one_at_a_time
+    def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> dict[str, Tensor]:
         """Posterior draws of latent and deterministic sites: ``site -> (num_draws, *site shape)``.
 
         Args:
             resample: draw them with the Pareto-smoothed importance weights, which is what a CORRECTED verdict
                 certifies; from four times as many draws of the guide, and row by row where every latent belongs to a
-                row, as in a VAE.
+                row, as in a VAE. None does so where the last :meth:`diagnose` said CORRECTED; False never does.
         """
         _positive("num_draws", num_draws)
-        if not resample:
-            draws = self.posterior.draws(num_draws, seed=seed)
-            return {**draws.latents, **draws.deterministic}
-        draws = self.posterior.draws(4 * num_draws, seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        if draws.row_log_weights is None:
-            chosen = _by_weight(draws.log_weights[:, None], num_draws, generator)[:, 0]
-            return {name: value[chosen] for name, value in {**draws.latents, **draws.deterministic}.items()}
-        # The rows are independent under model and guide, and their joint weights would all fall on one draw.
-        chosen = _by_weight(draws.row_log_weights, num_draws, generator)
-        latents = self.posterior.rows_of(draws.latents, chosen)
-        return {**latents, **self.posterior.deterministic(latents)}
+        draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample)
+        return {**draws.latents, **draws.deterministic}
 
+    @one_at_a_time
     def predict(
-        self, num_draws: int = 1_000, *, data: Any = None, fixed: Mapping[str, Any] | None = None, seed: int = 0
+        self,
+        num_draws: int = 1_000,
+        *,
+        data: Any = None,
+        fixed: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        resample: bool | None = None,
     ) -> dict[str, Tensor]:
         """Posterior predictive draws of the observed and deterministic sites: ``site -> (num_draws, *site shape)``.
 
@@ -175,30 +190,48 @@ class Fit:
             data: new data in the form of the fit's, without what is to be predicted: the model's argument for it must
                 default to None. None predicts the fit's own data anew.
             fixed: new fixed arguments; the fit's own by default.
+            resample: from which draws of the latents, as in :meth:`sample`. Those that an amortised guide draws for new
+                rows are weighted by these rows' observed values.
 
         Raises:
             SignatureError: the model cannot be called with `data`.
             ShapeError: a latent has one value a row of the fit's data, and `data` has other rows.
+            UsageError: ``resample=True``, and the latents of the new data cannot be weighted.
+
+        Warns:
+            TrustWarning: resampled draws are due after the verdict, and cannot be had for the new data.
         """
         _positive("num_draws", num_draws)
-        if data is None:
-            return self.posterior.predictive(num_draws, seed=seed)
-        rows = self._trainer.rows
-        new = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
-        return self.posterior.predictive(num_draws, new.full(), seed=seed)
+        arguments = None
+        if data is not None:
+            rows = self._trainer.rows
+            arguments = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device).full()
+        found, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
+        if reason and resample:
+            raise UsageError(f"resample=True: {reason}; pass resample=False, or the observed values too.")
+        if reason:
+            warnings.warn(TrustWarning(f"predictions are from {which}: {reason}."), stacklevel=3)
+        return found
 
+    @one_at_a_time
     def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
         """The ELBO on all data with its standard error, in nats."""
         _positive("num_draws", num_draws)
         return elbo(self.log_weights(num_draws, seed=seed))
 
+    @one_at_a_time
     def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
         """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
         _positive("num_draws", num_draws)
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
+    @one_at_a_time
     def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
-        """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons."""
+        """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons.
+
+        From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it: after
+        CORRECTED they show resampled draws, until the fit goes on.
+        """
         _positive("num_draws", num_draws)
         return diagnose(
             self.posterior,
@@ -208,27 +241,45 @@ class Fit:
             several_starts=self.several_starts,
         )
 
-    def summary(self, num_draws: int = 4_000, *, seed: int = 0) -> pd.DataFrame:
-        """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``."""
+    @one_at_a_time
+    def summary(self, num_draws: int = 4_000, *, seed: int = 0, resample: bool | None = None) -> pd.DataFrame:
+        """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``.
+
+        The name of the columns says which draws these are, as in :meth:`sample`, and ``attrs["draws"]`` in a sentence.
+        """
+        _positive("num_draws", num_draws)
         rows: dict[str, list[float]] = {}
-        for name, draws in self.sample(num_draws, seed=seed).items():
+        computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
+        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample)
+        for name, draws in {**found.latents, **found.deterministic}.items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))
             probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
             # torch.quantile refuses more than 16 million numbers at once.
             columns = values.split(max(1, 2**23 // len(values)), dim=1)
             quantiles = torch.cat([part.quantile(probabilities, dim=0) for part in columns], dim=1)
-            table = torch.cat([values.mean(0, keepdim=True), values.std(0, keepdim=True), quantiles]).T
-            rows.update(zip(labels, table.tolist(), strict=True))
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
+            units = COMPUTED if name in computed else DRAWN
+            mean, sd = _mean_and_sd(values, units * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
+            figures = torch.cat([mean[None], sd[None], quantiles]).T
+            rows.update(zip(labels, figures.tolist(), strict=True))
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
+        table.columns.name = which.label
+        table.attrs["draws"] = str(which)
+        return table
 
-    def to_arviz(self, num_draws: int = 1_000, *, seed: int = 0) -> Any:
-        """All groups that ArviZ knows: InferenceData with ArviZ 0.x, a DataTree with 1.x."""
+    @one_at_a_time
+    def to_arviz(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> Any:
+        """All groups that ArviZ knows: InferenceData with ArviZ 0.x, a DataTree with 1.x.
+
+        Args:
+            resample: which draws, as in :meth:`sample`; the attribute ``draws`` says which they are.
+        """
         _positive("num_draws", num_draws)
-        return to_arviz(self.posterior, num_draws, seed=seed)
+        return to_arviz(self.posterior, num_draws, seed=seed, resample=resample)
 
     # --- going on, and leaving
 
+    @one_at_a_time
     def resume(self, steps: int | None = None) -> Fit:
         """Train this fit further, bit for bit as if it had never stopped.
 
@@ -236,13 +287,17 @@ class Fit:
             steps: how many more; None finishes what was planned. Beyond that, the learning rate of the default
                 optimizer, which has fallen, starts high again and falls over these steps.
         """
+        if steps is not None:
+            _positive("steps", steps)
+        if self._loaded is not None:
+            _ = self.posterior  # takes note of what was judged, before it moves
         if steps is None:
             self._trainer.train()
         else:
-            _positive("steps", steps)
             self._trainer.train_further(steps)
         return self
 
+    @one_at_a_time
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
         """Write the fit to one file, whole or not at all; ``vipack.load`` reads it.
 
@@ -250,26 +305,34 @@ class Fit:
             data: keep the data in the file, so that loading needs nothing else; a Dataset or DataLoader cannot be kept.
         """
         content = self._trainer.content()
+        verdict = self.verdict
+        content["verdict"] = None if verdict is None else verdict.value
         rows = self._trainer.rows
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:
             content["data"] = stored
         write_file(path, content)
 
+    @one_at_a_time
     def to_pyro(self) -> None:
         """Copy the parameters into Pyro's global store and the modules they came from, as ``pyro.infer.SVI`` would."""
         self._trainer.program.parameters.write_back()
 
     def __repr__(self) -> str:
         last = f", loss {self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else ""
-        return f"Fit({self.guide!r}, {self.steps} steps{last}, {self.seconds:.1f} s, {self.stopped})"
+        verdict = self.verdict
+        judged = "not judged" if verdict is None else verdict.value
+        return f"Fit({self.guide!r}, {self.steps} steps{last}, {self.seconds:.1f} s, {judged}, {self.stopped})"
 
 
-def _by_weight(log_weights: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
-    """Indices ``(num_draws, N)`` of draws taken with the smoothed weights of each column of ``(S, N)``."""
-    table = log_weights.cpu().numpy()
-    weights = np.exp([importance(table[:, i]).log_weights for i in range(table.shape[1])])
-    return torch.multinomial(torch.from_numpy(weights), num_draws, replacement=True, generator=generator).T
+def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
+    """Of the columns of ``(S, P)``; what does not vary beyond rounding is what its first draw is."""
+    first = values[0]
+    still = torch.from_numpy(constant(values.cpu().numpy(), relative)).to(values.device)
+    reference = torch.where(first.isfinite(), first, 0.0)  # sums of large numbers would lose what is between them
+    x = values - reference
+    sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
+    return torch.where(still, first, reference + x.mean(0)), sd
 
 
 def _positive(name: str, value: object) -> None:

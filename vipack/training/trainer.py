@@ -154,7 +154,7 @@ class Trainer:
                 DivergenceWarning(
                     f"{self.stopped.detail}, the best finite state; lower the learning rate or clip gradients."
                 ),
-                stacklevel=4,
+                stacklevel=5,
             )
         elif self.stopped.reason is StopReason.STEPS and self._average is not None:
             self._average.install(self.program.parameters)

@@ -103,7 +103,7 @@ def _report(
             f"{usual:.2f}: {copies}."
         ),
         trust=(
-            f"{found.verdict.value}: {found.reasons[0]}. Every latent belongs to an image, so each image's q(z | x) is judged by "
+            f"{found.verdict.value}, which certifies {found.verdict.certifies}: {found.reasons[0]}. Every latent belongs to an image, so each image's q(z | x) is judged by "
             "weights of its own. The verdict is on these codes, not on the new images, which come from the model alone. For "
             f"the model, look at images it has not seen: the ELBO per image is {per_image['train']:.1f} nats in training and "
             f"{per_image['held out']:.1f} held out."

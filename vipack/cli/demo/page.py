@@ -56,9 +56,10 @@ def write_page(path: Path, parts: Sequence[Part], lead: str, note: str) -> None:
 <h1>vipack demo</h1>
 <p class="lead">{html.escape(lead)}</p>
 {_overview(parts)}
-<p><span class="trust">TRUST</span>: believe the guide's draws. <span class="corrected">CORRECTED</span>: believe them once
-they are resampled with their importance weights. <span class="distrust">DISTRUST</span>: believe neither; a richer guide,
-another parametrisation or more steps may help. k-hat says how heavy the tail of the weights is (below 0.7 it can be
+<p><span class="trust">TRUST</span>: believe means and sds of the guide's draws. <span class="corrected">CORRECTED</span>: believe
+those of draws resampled with their importance weights, which are shown then. <span class="distrust">DISTRUST</span>: believe
+neither; a richer guide, another parametrisation or more steps may help. Tails and small probabilities, and the evidence, are not looked
+at. k-hat says how heavy the tail of the weights is (below 0.7 it can be
 corrected), ESS how many of the draws count.</p>
 {sections}
 <footer>{html.escape(note)}</footer>
@@ -81,12 +82,12 @@ def _overview(parts: Sequence[Part]) -> str:
 
 
 def _section(number: int, part: Part, folder: Path) -> str:
-    verdict, _, why = part.trust.partition(" ")
+    verdict, why = part.verdict, part.trust.removeprefix(part.verdict)
     lines = [
         f'<h2 id="part{number}">{html.escape(part.title)}</h2>',
         f"<p>{html.escape(part.question)}</p>",
         f"<p><strong>What to see.</strong> {html.escape(part.see)}</p>",
-        f'<p><strong>Whether to trust it.</strong> <span class="{part.verdict.lower()}">{verdict}</span> {html.escape(why)}</p>',
+        f'<p><strong>Whether to trust it.</strong> <span class="{part.verdict.lower()}">{verdict}</span>{html.escape(why)}</p>',
     ]
     lines += [f'<div class="scroll">{html_table(table)}</div>' for table in part.tables.values()]
     for name, picture in part.pictures.items():

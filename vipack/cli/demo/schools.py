@@ -19,7 +19,8 @@ import vipack
 from vipack.cli.demo.models import centred, non_centred
 from vipack.cli.demo.part import Part, Picture, Settings, say
 from vipack.cli.pictures import figure_of
-from vipack.cli.tables import text_table
+from vipack.cli.tables import certified_by, text_table
+from vipack.types import Verdict
 
 __all__ = ["Exact", "exact_answer", "run_schools"]
 
@@ -109,7 +110,7 @@ def run_schools(settings: Settings) -> Part:
             fits[f"{written} {way}"] = fit
             say(f"  {written} {way}: {fit.steps} steps in {fit.seconds:.1f} s")
     table = vipack.compare(fits, num_draws=settings.num_draws, seed=settings.seed)
-    say(f"\n{text_table(table)}\n")
+    say(f"\n{text_table(table.drop(columns='certified'))}\n{certified_by(table['verdict'])}\n")
     return _report(fits, table, exact_answer(schools["y"], schools["sigma"]), settings, started)
 
 
@@ -117,9 +118,11 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
     best, worst = str(table.index[0]), str(table.index[-1])
     fit = fits[best]
     found = fit.diagnose(settings.num_draws, seed=settings.seed)
-    drawn = fit.sample(settings.num_draws, seed=settings.seed)
+    drawn = fit.sample(settings.num_draws, seed=settings.seed, resample=False)
     mended = fit.sample(settings.num_draws, seed=settings.seed, resample=True)
     held = _held_against(exact, drawn, mended)
+    shown = "resampled" if found.verdict is Verdict.CORRECTED else "draws"
+    answer = f"mu = {held.loc['mean of mu', shown]:.1f} ± {held.loc['sd of mu', shown]:.1f}"
     say(f"{best} fit against the exact posterior:\n{text_table(held)}\n")
     below = exact.evidence - table["elbo"]
     return Part(
@@ -137,10 +140,11 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
             "nearly normal, so that how a model is written matters as much as which guide is chosen."
         ),
         trust=(
-            f"{found.verdict.value} for the {best} fit: {found.reasons[0]}. The exact posterior of mu and tau, from a grid, is at hand "
-            "to check that: see the second table, whose last column is of draws resampled with their importance weights."
+            f"{found.verdict.value}, which certifies {found.verdict.certifies}, for the {best} fit: {found.reasons[0]}. The exact "
+            "posterior of mu and tau, from a grid, is at hand to check that: see the second table, whose last column is of draws "
+            "resampled with their importance weights."
         ),
-        answer=f"the {best} fit is best; mu = {held.loc['mean of mu', 'resampled']:.1f} ± {held.loc['sd of mu', 'resampled']:.1f}",
+        answer=f"the {best} fit is best; {answer}, by {'resampled draws' if shown == 'resampled' else 'its draws'}",
         tables={"schools_compare": table, "schools_exact": held},
         pictures={
             "schools_compare": Picture(
@@ -148,8 +152,8 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
                 "ELBO of each fit, with the log evidence that its weights estimate.",
             ),
             "schools_posterior": Picture(
-                _posterior(mended, exact),
-                f"Posterior by the {best} fit, resampled draws; dashed: the exact marginals of mu and tau.",
+                _posterior(fit, exact, settings),
+                f"Posterior by the {best} fit; dashed: the exact marginals of mu and tau.",
             ),
             "schools_khat": Picture(
                 _tails(fits, best, worst, settings),
@@ -175,9 +179,10 @@ def _held_against(exact: Exact, drawn: dict[str, Any], mended: dict[str, Any]) -
     return table
 
 
-def _posterior(draws: dict[str, Any], exact: Exact) -> Figure:
-    panels = Figure(figsize=(12, 4), layout="constrained").subplots(2, 5)
-    axes = vipack.plots.posterior({name: draws[name] for name in ("mu", "tau", "theta")}, axes=panels.ravel())
+def _posterior(fit: vipack.Fit, exact: Exact, settings: Settings) -> Figure:
+    """By the draws that the verdict certifies, which the plot names."""
+    names = ("mu", "tau", "theta")
+    axes = vipack.plots.posterior(fit, names, num_draws=settings.num_draws, seed=settings.seed)
     for ax, name in zip(axes, ("mu", "tau"), strict=False):
         points = np.linspace(ax.get_xlim()[0], ax.get_xlim()[1], 300)
         points = points[points >= 0] if name == "tau" else points

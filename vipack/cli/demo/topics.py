@@ -91,7 +91,7 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
             "most about it. Topics are good if their words belong together and their documents are what you would expect."
         ),
         trust=(
-            f"{found.verdict.value}: {found.reasons[0]}. That is the rule for a mean-field guide of {num_latents:,} latents, whose "
+            f"{found.verdict.value}, which certifies {found.verdict.certifies}: {found.reasons[0]}. That is the rule for a mean-field guide of {num_latents:,} latents, whose "
             f"importance weights all fall on one draw: read the topics as a summary, not how sure the guide is of them. {known}"
         ),
         answer=f"{NUM_TOPICS} topics, {gain:+,.0f} nats against a single one",

@@ -15,6 +15,7 @@ from torch import Tensor
 from vipack.engine.bound import BoundLoop
 from vipack.engine.bridge import Bridge, NativeError
 from vipack.engine.driver import DriverSpec
+from vipack.engine.entries import read_entry
 from vipack.engine.interpreter.layout import Base, Value
 from vipack.engine.interpreter.program import LibraryCall, Operation, Program
 
@@ -148,6 +149,7 @@ def _name(dtype: torch.dtype) -> str:
 
 @cache
 def _load(path: Path) -> tuple[Any, dict[str, int]]:
+    read_entry(path.parent)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

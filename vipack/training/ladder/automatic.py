@@ -44,7 +44,7 @@ def train_without_guide(make: Make, plan: Plan) -> Trainer:
     if serious:
         first.check.raise_if_bad()
     for warning in first.check.warnings:
-        warnings.warn(warning, stacklevel=4)
+        warnings.warn(warning, stacklevel=5)
     bare = Program(first.program.model, no_guide, dtype=first.rows.dtype, device=first.rows.device)
     reason = _no_ladder(first, bare)
     if reason:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.diagnostics.importance import importance
+from vipack.importance import importance
 from vipack.training.ladder.candidates import Gaussian, scaled_cholesky
 from vipack.training.ladder.surface import Surface
 from vipack.types import Estimate

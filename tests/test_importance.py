@@ -9,7 +9,7 @@ import torch
 from scipy.special import logsumexp
 
 from vipack.diagnostics import importance
-from vipack.diagnostics.importance import khat_of_mean
+from vipack.importance import khat_of_mean
 
 
 def pareto_tailed(shape, size=4_000, seed=0):
