@@ -122,22 +122,6 @@ def test_a_callback_may_wait_for_a_fit_in_another_thread():
     assert inner == [started(1).losses.tolist()] * 2
 
 
-def test_a_loader_may_wait_for_a_thread_that_runs_programs():
-    class Simulated(TensorDataset):
-        def __getitem__(self, index):
-            return pool.submit(lambda: super(Simulated, self).__getitem__(index)[0] + drawn()).result()
-
-    def drawn():
-        return 0 * bases.sample(1)["mu"][0]
-
-    bases = started(0)
-    with ThreadPoolExecutor(1) as pool:
-        fit = vi.fit(model, AutoNormal, data=Simulated(X), batch_size=15, steps=2, engine="eager", progress=False)
-        loader = DataLoader(Simulated(X), batch_size=15)
-        other = vi.fit(model, AutoNormal, data=loader, steps=2, engine="eager", progress=False)
-    assert fit.steps == other.steps == 2
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_with_workers_are_read_in_threads_too(workers):
     """Worker processes are forked from a thread that holds the lock."""

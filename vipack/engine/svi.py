@@ -22,6 +22,7 @@ from vipack.engine.runner import GraphRunner
 from vipack.engine.shared import SharedParameters
 from vipack.engine.tiers import NonFiniteStep, Tier, TieredEngine
 from vipack.errors import UsageError
+from vipack.lock import one_at_a_time
 from vipack.program import Arguments, Program, TorchState
 from vipack.types import EngineReport
 
@@ -77,6 +78,7 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
         """Which tier ran, and why no faster one."""
         return self._report
 
+    @one_at_a_time
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step and return the loss before it (nats), as ``pyro.infer.SVI.step`` does."""
         if self._ready is not None and self._is_last_call(args, kwargs) and self._is_unchanged():
@@ -85,6 +87,7 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
                 return loss
         return self._advance(1, args, kwargs)[0]
 
+    @one_at_a_time
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """``run(num_steps, *args, **kwargs)``: take so many steps on the same arguments.
 
@@ -100,6 +103,11 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
         if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
             raise UsageError(f"num_steps: expected a positive integer, found {num_steps!r}; call run(1_000, *args).")
         return np.asarray(self._advance(num_steps, args, kwargs), dtype=np.float64)
+
+    @one_at_a_time
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Estimate the loss (nats) and take no step, as ``pyro.infer.SVI.evaluate_loss`` does."""
+        return super().evaluate_loss(*args, **kwargs)
 
     # --- steps
 

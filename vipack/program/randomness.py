@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class RandomState:
     torch_state: TorchState
     numpy_state: dict[str, Any]
     python_state: tuple[Any, ...]
+    _outer: RandomState | None = field(default=None, repr=False, compare=False)  # the process's own, while active
 
     @classmethod
     def from_seed(cls, seed: int) -> RandomState:
@@ -93,13 +94,32 @@ class RandomState:
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Draw from this stream inside the block, keep where it ended, and give the process its own back."""
-        with _restored():
+        with alone():  # the generators are one for all threads
+            outer, self._outer = self._outer, RandomState.current()
             self.install()
             try:
                 yield
             finally:
-                after = RandomState.current()
-                self.__dict__.update(after.__dict__)
+                self.keep()
+                self._outer.install()
+                self._outer = outer
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Inside :meth:`active`: give the process its own generators back for a while, and take up where they are left."""
+        assert self._outer is not None
+        self.keep()
+        self._outer.install()
+        try:
+            yield
+        finally:
+            self._outer = RandomState.current()
+            self.install()
+
+    def keep(self) -> None:
+        """Inside :meth:`active`: take note of where the stream stands."""
+        now = RandomState.current()
+        self.torch_state, self.numpy_state, self.python_state = now.torch_state, now.numpy_state, now.python_state
 
     def state(self) -> dict[str, Any]:
         """Plain tensors, numbers and lists, which ``torch.load(weights_only=True)`` reads back."""

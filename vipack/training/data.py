@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from vipack.errors import DataError, UsageError
-from vipack.lock import calling_out
 from vipack.program import Arguments, seeded
 from vipack.training.leaves import (
     UNKNOWN,
@@ -244,14 +243,12 @@ class StoredRows(Rows):
 
     def fingerprint(self) -> str:
         """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
-        with seeded(0), calling_out():  # a data set may draw random numbers, as for augmentation
+        with seeded(0):  # a data set may draw random numbers, as for augmentation
             ends = [*named_leaves(self._dataset[0]), *named_leaves(self._dataset[_count(self.num_rows) - 1])]
         return fingerprint_of([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
 
     def _collate(self, indices: Sequence[int] | range) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        with calling_out():
-            combined = self._combine([self._dataset[i] for i in indices])
-        arguments = self.call(combined)
+        arguments = self.call(self._combine([self._dataset[i] for i in indices]))
         return arguments.args, arguments.kwargs
 
 
@@ -346,7 +343,7 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
 def _first_row(dataset: Any) -> dict[str, Any]:
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized) or len(dataset) == 0:
         return {}
-    with seeded(0), calling_out():
+    with seeded(0):
         return dict(named_leaves(dataset[0]))  # type: ignore[index]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from vipack.lock import calling_out
 from vipack.program import RandomState
 
 __all__ = ["loader_batches"]
@@ -27,7 +26,7 @@ def loader_batches(loader: DataLoader[Any], generator: torch.Generator) -> Itera
     own = _Generators(loader, seed)
     batches: Iterator[Any] | None = None
     while True:
-        with random.active(), own.active(), calling_out():
+        with random.active(), own.active():
             if batches is None:
                 batches = iter(loader)
             try:

@@ -168,7 +168,8 @@ class Run:
             progress = Progress(
                 state.step, state.batches.epoch, mean, state.losses, state.seconds, _parameters=self.parameters
             )
-            with _undisturbed(), calling_out():
+            # A callback's own draws must not shift the run's, nor those of a fit in another thread that it waits for.
+            with state.random.suspended(), calling_out():
                 answers.append(callback(progress))
         if answers:
             self.engine.refresh()
@@ -202,7 +203,7 @@ class Run:
         return Stopped(StopReason.DIVERGED, detail)
 
     def _save(self, state: RunState) -> None:
-        state.random.__dict__.update(RandomState.current().__dict__)
+        state.random.keep()
         self.save()
 
 
@@ -219,16 +220,6 @@ def _is_look(step: int) -> bool:
 def _next_pace(number: int, spent: float) -> int:
     """How many steps fill the time between two looks."""
     return max(1, min(2 * number, int(number * _REPORT_SECONDS / max(spent, 1e-9))))
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A callback's own draws must not shift the run's."""
-    before = RandomState.current()
-    try:
-        yield
-    finally:
-        before.install()
 
 
 @contextlib.contextmanager
