@@ -175,6 +175,8 @@ def _shift(names: tuple[str, ...], draws: Array, weights: Array, found: Array) -
         shift_se = np.sqrt(chain_mean_var + draws_mean_var) / sd
         log_sd = 0.5 * np.log(var / draws_var)
         log_sd_se = 0.5 * np.sqrt(chain_var_var / var**2 + draws_var_var / draws_var**2)
-    vary = (var > 0) | (draws_var > 0)
+    # Of what is constant, such as the observed part of a partly observed site, rounding makes a tiny variance; of what a
+    # mask leaves out (NaN) there is none.
+    vary = (np.ptp(found, axis=(0, 1)) > 0) | (np.ptp(draws, axis=0) > 0)
     kept = tuple(name for name, v in zip(names, vary, strict=True) if v)
     return Shift(kept, shift[vary], shift_se[vary], log_sd[vary], log_sd_se[vary])

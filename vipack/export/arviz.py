@@ -27,7 +27,8 @@ _MOST_DENSE = 10_000_000  # a sparse array larger than this when dense is left o
 def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
     """All groups that ArviZ knows of a fit: one chain of `num_draws` draws from the guide.
 
-    - ``posterior``: latent and deterministic sites, the draws that ``Posterior.draws`` gives for `seed`.
+    - ``posterior``: latent and deterministic sites, the draws that ``Posterior.draws`` gives for `seed`; discrete latents
+      that are summed out too, as integers, drawn from their posterior.
     - ``sample_stats``: ``lp`` = log p(x, z), ``log_q`` and ``log_weight`` = lp - log_q, in nats.
     - ``observed_data``, ``posterior_predictive`` and ``log_likelihood`` (nats, one value an observation, never scaled by
       a minibatch): the observed sites. Whole-numbered ones are integers, so that ArviZ draws bars rather than curves.
@@ -46,9 +47,8 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
         UsageError: so many draws of so large a model would not fit in memory.
     """
     predict = not any(_is_large_and_sparse(value) for value in posterior.observed.values())
-    _check_size(
-        posterior, num_draws, ("latent", "deterministic", "observed") if predict else ("latent", "deterministic")
-    )
+    kinds: tuple[Kind, ...] = ("latent", "enumerated", "deterministic")
+    _check_size(posterior, num_draws, (*kinds, "observed") if predict else kinds)
     draws = posterior.draws(num_draws, seed=seed)
     predictive = posterior.predictive(num_draws, seed=seed) if predict else {}
     likelihood = posterior.log_likelihood(draws.latents)
@@ -58,8 +58,11 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0) -> Any:
     groups: dict[str, dict[str, Variable]] = {
         name: {} for name in ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data")
     }
-    for name, values in {**draws.latents, **draws.deterministic}.items():
-        groups["posterior"][name] = _of_site(_dense(values), sites[name], plates, sampled=True)
+    for name, values in draws.sites.items():
+        array = _dense(values)
+        if sites[name].kind == "enumerated":
+            array = _as_counts(array, sites[name])
+        groups["posterior"][name] = _of_site(array, sites[name], plates, sampled=True)
     for name, values in posterior.observed.items():
         if _is_large_and_sparse(values):
             left_out.append(f"{name} {tuple(values.shape)}")

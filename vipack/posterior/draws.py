@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +22,9 @@ class Draws:
         row_log_weights: ``(S, N)`` where the weights are a product over the rows of one plate (every latent is local
             to it, in model and guide, as in a VAE); None otherwise.
         points: continuous latents with an element that is the same in every draw: the guide is a point there.
+        enumerated: latents that are summed out, each drawn from its posterior given the others and the data; empty
+            where they were not asked for.
+        idle: latent -> which of its elements count, where a mask leaves out some that nothing depends on.
     """
 
     latents: dict[str, Tensor]
@@ -29,8 +33,24 @@ class Draws:
     log_q: Tensor
     row_log_weights: Tensor | None = None
     points: tuple[str, ...] = ()
+    enumerated: dict[str, Tensor] = field(default_factory=dict)
+    idle: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def log_weights(self) -> Tensor:
         """``log p(x, z) - log q(z)``, ``(S,)`` in nats; its mean estimates the ELBO."""
         return self.log_joint - self.log_q
+
+    @property
+    def sites(self) -> dict[str, Tensor]:
+        """Latents, enumerated latents and deterministic sites, by name."""
+        return {**self.latents, **self.enumerated, **self.deterministic}
+
+    @property
+    def compared(self) -> dict[str, Tensor]:
+        """Latents and deterministic sites, with NaN for elements of latents that a mask leaves out: they mean nothing."""
+        found = {**self.latents, **self.deterministic}
+        for name, counted in self.idle.items():
+            if name in found and found[name].is_floating_point():
+                found[name] = found[name].masked_fill(~counted, math.nan)
+        return found

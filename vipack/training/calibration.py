@@ -179,8 +179,10 @@ def _places_of(
 
 def _places(posterior: Posterior, truth: Mapping[str, Tensor], num_draws: int, seed: int) -> dict[str, float]:
     """``P_q(theta < true theta)`` of each element."""
-    draws = columns_of(posterior.draws(num_draws, seed=seed, densities=False).latents)
-    true = columns_of({name: value[None] for name, value in truth.items()})
+    latents = posterior.draws(num_draws, seed=seed, densities=False).latents
+    draws = columns_of(latents)
+    # Discrete latents that are summed out have a true value, but no draws of the guide.
+    true = columns_of({name: truth[name][None] for name in latents if name in truth})
     if true.names != draws.names:
         raise DataError(f"the guide's latents {draws.names} are not the model's {true.names}.")
     below = (draws.values < true.values).mean(0)

@@ -155,12 +155,12 @@ class Fit:
         _positive("num_draws", num_draws)
         if not resample:
             draws = self.posterior.draws(num_draws, seed=seed)
-            return {**draws.latents, **draws.deterministic}
+            return draws.sites
         draws = self.posterior.draws(4 * num_draws, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         if draws.row_log_weights is None:
             chosen = _by_weight(draws.log_weights[:, None], num_draws, generator)[:, 0]
-            return {name: value[chosen] for name, value in {**draws.latents, **draws.deterministic}.items()}
+            return {name: value[chosen] for name, value in draws.sites.items()}
         # The rows are independent under model and guide, and their joint weights would all fall on one draw.
         chosen = _by_weight(draws.row_log_weights, num_draws, generator)
         latents = self.posterior.rows_of(draws.latents, chosen)

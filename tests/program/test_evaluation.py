@@ -1,0 +1,245 @@
+"""One place for densities and answers: held to Pyro's own ELBOs and Predictive over random programs with every handler."""
+
+import contextlib
+import dataclasses
+import warnings
+
+import pyro
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from pyro import poutine
+from pyro.infer import Predictive, Trace_ELBO, TraceEnum_ELBO
+from torch.distributions import biject_to
+
+import vipack as vi
+from tests.program.random_programs import Drawn, Program, Spec, specs
+from vipack.objectives.particles import particles_of
+from vipack.program import LogJoint, seeded
+
+DRAWS = 3
+NESTING = 2
+QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
+DEFAULT = settings(max_examples=50, **QUIET)
+MANY = settings(max_examples=500, **QUIET)
+
+# Found by the search, or by thinking, and kept.
+ALWAYS = [
+    Spec(),
+    Spec(rows=1, labels="row", observed="sample"),
+    Spec(cols=3, columns="chain", labels="row", label_mask="poutine"),
+    Spec(cols=2, columns="chain", labels="row", label_mask="fn", seed=3),
+    Spec(labels="row", scale=3.0),
+    Spec(labels="row", label="OneHotCategorical", label_mask="fn", cols=2),
+    Spec(labels="global and row", label="Bernoulli", expand=True, seed=5),
+    Spec(local="masked", simplex=True, observed="poutine.mask"),
+    Spec(labels="global", wrappers=("scale",), cols=2),
+    Spec(labels="group", groups=2, wrappers=("reparam", "scale")),
+    Spec(observed="obs_mask", cols=2, columns="event"),
+    Spec(observed="poutine.mask", local="masked"),
+    Spec(sequential=True, local="masked", observed="fn.mask", labels="row"),
+    Spec(subsample=True, local="plain", observed="obs_mask"),
+    Spec(wrappers=("condition", "do", "reparam", "replay")),
+    Spec(wrappers=("split", "haar", "scale"), labels="row"),
+    Spec(wrappers=("block", "mask", "scale"), guide=frozenset({"auxiliary", "factor", "deterministic", "observed"})),
+]
+
+
+def always(test):
+    for spec in ALWAYS:
+        test = example(spec)(test)
+    return test
+
+
+@contextlib.contextmanager
+def in_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with pyro.get_param_store().scope(), torch.no_grad():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def fitted(program):
+    loss = TraceEnum_ELBO(max_plate_nesting=NESTING) if program.spec.enumerates else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a mask that leaves out all data, and the like
+        return vi.fit(program.model, program.guide, data=program.data(), loss=loss, steps=0)
+
+
+def drawn_guide(program, latents):
+    def guide(*args):
+        with Drawn(latents):
+            program.guide(*args)
+
+    return guide
+
+
+def stock_elbo(program, latents, seed=0):
+    """log p - log q at one draw, by Pyro: where `latents` are given, and else drawn from `seed`."""
+    twin = Program(program.spec, twin=True)
+    elbo = TraceEnum_ELBO(max_plate_nesting=NESTING) if program.spec.enumerates else Trace_ELBO()
+    with in_dtype(program.spec.dtype), seeded(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return -elbo.loss(twin.model, drawn_guide(twin, latents), *twin.data())
+
+
+def of_draw(values, i):
+    return {name: value[i] for name, value in values.items()}
+
+
+def exactness(spec):
+    return {"rel": 1e-9, "abs": 1e-9} if spec.dtype == torch.float64 else {"rel": 1e-5, "abs": 1e-5}
+
+
+# --- log p - log q
+
+
+def assert_weights_are_those_of_pyros_elbo(spec):
+    program = Program(spec)
+    posterior = fitted(program).posterior
+    if "auxiliary" in spec.guide:  # whose draws are not told: one run each, from the same random numbers
+        posterior.ways.allowed = ("loop",)
+        draws = [posterior.draws(1, seed=seed, enumerated=False) for seed in range(DRAWS)]
+        found = [float(one.log_weights) for one in draws]
+        expected = [stock_elbo(program, {}, seed=seed) for seed in range(DRAWS)]
+    else:
+        draws = posterior.draws(DRAWS, enumerated=False)
+        found = draws.log_weights.tolist()
+        expected = [stock_elbo(program, of_draw(draws.latents, i)) for i in range(DRAWS)]
+    assert found == pytest.approx(expected, **exactness(spec))
+
+
+@always
+@given(specs())
+@DEFAULT
+def test_the_weights_are_those_of_pyros_elbo(spec):
+    assert_weights_are_those_of_pyros_elbo(spec)
+
+
+@pytest.mark.slow
+@given(specs())
+@MANY
+def test_the_weights_of_many_programs_are_those_of_pyros_elbo(spec):
+    assert_weights_are_those_of_pyros_elbo(spec)
+
+
+# --- the same in the coordinates of the log joint, and for objectives
+
+
+def assert_the_log_joint_is_the_same_density(spec):
+    program = Program(spec)
+    posterior = fitted(program).posterior
+    draws = posterior.draws(DRAWS, enumerated=False)
+    joint = LogJoint(posterior.program, posterior.arguments)
+    for i in range(DRAWS):
+        latents = of_draw(draws.latents, i)
+        u = joint.unconstrain(latents)
+        parts = dict(zip(joint.shapes, u.split([shape.numel() for shape in joint.shapes.values()]), strict=True))
+        expected = float(draws.log_joint[i])
+        for name, value in latents.items():
+            transform = biject_to(posterior.table[name].support)
+            part = parts[name].reshape(joint.shapes[name])
+            gain = transform.log_abs_det_jacobian(part, value)
+            if (
+                name in draws.idle
+            ):  # standard normal on R in the log joint, and nothing to a guide that knows each element
+                events = len(posterior.table[name].event_shape)
+                counts = (
+                    draws.idle[name].expand(value.shape).flatten(value.dim() - events)[..., 0]
+                    if events
+                    else draws.idle[name]
+                )
+                normal = torch.distributions.Normal(0.0, 1.0).log_prob(part)
+                gain = torch.where(counts, gain, normal.sum(-1) if events else normal)
+            expected += float(gain.sum())
+        assert float(joint(u)) == pytest.approx(expected, **exactness(spec))
+
+
+@always
+@given(specs())
+@DEFAULT
+def test_the_log_joint_is_the_same_density(spec):
+    assert_the_log_joint_is_the_same_density(spec)
+
+
+def assert_objectives_weigh_particles_alike(spec):
+    program = Program(spec)
+    posterior = fitted(program).posterior
+    call = (posterior.arguments.args, posterior.arguments.kwargs)
+    with posterior.program.bound(posterior.arguments, training=False):
+        particles = particles_of(program.model, program.guide, call)
+        drawn, latents, _ = particles.draw(DRAWS, call, antithetic=False)
+        weights = particles.log_p(latents, call) - particles.log_q(drawn, latents, call)
+    values = {name: value.detach() for name, value in latents.items()}
+    expected = [stock_elbo(program, of_draw(values, i)) for i in range(DRAWS)]
+    assert weights.tolist() == pytest.approx(expected, **exactness(spec))
+
+
+@always
+@given(specs())
+@DEFAULT
+def test_objectives_weigh_particles_alike(spec):
+    assert_objectives_weigh_particles_alike(dataclasses.replace(spec, subsample=False))
+
+
+# --- answers
+
+
+def assert_answers_are_those_of_predictive(spec):
+    """Observations without noise, so that what is predicted is known: their location at each draw."""
+    program = Program(dataclasses.replace(spec, noise=1e-7))
+    posterior = fitted(program).posterior
+    draws, predicted = posterior.draws(DRAWS, seed=1), posterior.predictive(DRAWS, seed=1)
+    expected = by_predictive(program, {**draws.latents, **draws.enumerated}, *program.data()[:1])
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    expected.pop("votes", None)  # a factor
+    if spec.observed == "obs_mask":  # of which plain Pyro sees one site, where there are no observations
+        expected["y_observed"] = expected.pop("y")
+        predicted.pop("y"), draws.deterministic.pop("y")
+    if spec.observed == "factor":
+        predicted.update({n: expected[n] for n in set(expected) - set(predicted) if n.startswith("y")})
+    assert set(expected) == set(predicted)
+    for name, value in predicted.items():
+        torch.testing.assert_close(value, expected[name].reshape(value.shape), **close)
+    for name, value in draws.deterministic.items():
+        torch.testing.assert_close(value, expected[name].reshape(value.shape), **close)
+
+
+def by_predictive(program, values, x):
+    """What plain Pyro returns where the observations are not passed."""
+    twin = Program(program.spec, twin=True)
+    with in_dtype(program.spec.dtype), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Predictive(twin.model, posterior_samples=values)(x)
+
+
+@always
+@given(specs())
+@DEFAULT
+def test_answers_are_those_of_predictive(spec):
+    assert_answers_are_those_of_predictive(spec)
+
+
+def assert_log_likelihoods_are_those_of_single_rows(spec):
+    program = Program(spec)
+    posterior = fitted(program).posterior
+    draws = posterior.draws(DRAWS)
+    found = posterior.log_likelihood(draws.latents)
+    twin = Program(spec, twin=True)
+    for i in range(DRAWS):
+        with in_dtype(spec.dtype), Drawn(of_draw(draws.latents, i)):
+            trace = poutine.trace(twin.model).get_trace(*twin.data())
+            trace.compute_log_prob()
+        for name, value in found.items():
+            torch.testing.assert_close(value[i], trace.nodes[name]["unscaled_log_prob"], rtol=1e-5, atol=1e-5)
+    assert bool(found) != spec.enumerates or spec.observed == "factor"
+
+
+@always
+@given(specs())
+@DEFAULT
+def test_log_likelihoods_are_those_of_single_rows(spec):
+    assert_log_likelihoods_are_those_of_single_rows(spec)
