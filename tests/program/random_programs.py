@@ -200,8 +200,10 @@ class Program:
             loc = loc + effect
         with poutine.scale(scale=spec.scale):
             if spec.local:
-                with self._mask(seen) if spec.local == "masked" else contextlib.nullcontext():
-                    fn = dist.Dirichlet(torch.tensor([2.0, 1.0, 3.0])) if spec.simplex else dist.Normal(0.2, 0.8)
+                fn = dist.Dirichlet(torch.tensor([2.0, 1.0, 3.0])) if spec.simplex else dist.Normal(0.2, 0.8)
+                by_fn = spec.local == "masked" and spec.observed == "fn.mask"
+                fn = fn.mask(seen) if by_fn else fn
+                with self._mask(seen) if spec.local == "masked" and not by_fn else contextlib.nullcontext():
                     z = pyro.sample(f"z{end}", fn)
                     loc = loc + (z[..., 0] if spec.simplex else z)
             if spec.chain:

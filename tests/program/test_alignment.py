@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal, AutoStructured
 from pyro.infer.reparam import LocScaleReparam
 
 import vipack as vi
@@ -235,6 +235,19 @@ def test_rows_that_the_plate_chooses_are_the_same_in_model_and_guide():
             pyro.sample("x", dist.Normal(z, 0.1), obs=x[rows])
 
     assert vi.check(model, AutoNormal, data=X).ok
+
+
+@pytest.mark.parametrize("guide", [AutoMultivariateNormal, vi.guides.Flow, AutoStructured])
+def test_a_guide_that_draws_some_rows_as_one_vector_is_refused(guide):
+    def model(x):
+        mu = normal()
+        with pyro.plate("row", len(x), subsample_size=3) as rows:
+            z = pyro.sample("z", dist.Normal(mu, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.1), obs=x[rows])
+
+    (error,) = vi.check(model, guide, data=X).errors
+    for words in ("'z'", "3 of 8 rows of plate 'row'", guide.__name__, "use AutoNormal"):
+        assert words in str(error)
 
 
 def test_random_rows_of_a_plate_for_data_that_stay_the_same_are_refused():

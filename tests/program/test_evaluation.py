@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from pyro import poutine
 from pyro.infer import Predictive, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from torch.distributions import biject_to
 
 import vipack as vi
@@ -62,11 +63,15 @@ def in_dtype(dtype):
         torch.set_default_dtype(before)
 
 
-def fitted(program):
-    loss = TraceEnum_ELBO(max_plate_nesting=NESTING) if program.spec.enumerates else None
+def stock_loss(program):
+    return TraceEnum_ELBO(max_plate_nesting=NESTING) if program.spec.enumerates else Trace_ELBO()
+
+
+def fitted(program, guide=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a mask that leaves out all data, and the like
-        return vi.fit(program.model, program.guide, data=program.data(), loss=loss, steps=0)
+        own = program.guide if guide is None else guide
+        return vi.fit(program.model, own, data=program.data(), loss=stock_loss(program), steps=0)
 
 
 def drawn_guide(program, latents):
@@ -80,10 +85,9 @@ def drawn_guide(program, latents):
 def stock_elbo(program, latents, seed=0):
     """log p - log q at one draw, by Pyro: where `latents` are given, and else drawn from `seed`."""
     twin = Program(program.spec, twin=True)
-    elbo = TraceEnum_ELBO(max_plate_nesting=NESTING) if program.spec.enumerates else Trace_ELBO()
     with in_dtype(program.spec.dtype), seeded(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return -elbo.loss(twin.model, drawn_guide(twin, latents), *twin.data())
+        return -stock_loss(program).loss(twin.model, drawn_guide(twin, latents), *twin.data())
 
 
 def of_draw(values, i):
@@ -124,6 +128,32 @@ def test_the_weights_are_those_of_pyros_elbo(spec):
 @MANY
 def test_the_weights_of_many_programs_are_those_of_pyros_elbo(spec):
     assert_weights_are_those_of_pyros_elbo(spec)
+
+
+def assert_automatic_guides_are_weighed_alike(spec):
+    """From the same random numbers, by the guide in plain Pyro."""
+    simpler = {"local": "" if spec.sequential or spec.local == "masked" else spec.local}
+    simpler["observed"] = "sample" if spec.observed == "obs_mask" else spec.observed
+    program = Program(dataclasses.replace(spec, **simpler))
+    twin = Program(program.spec, twin=True)
+    joint = () if program.spec.subsample and program.spec.local else (AutoMultivariateNormal,)
+    for guide in (AutoNormal, AutoDelta, *joint):
+        fit = fitted(program, guide)
+        fit.posterior.ways.allowed = ("loop",)
+        found = [float(fit.posterior.draws(1, seed=seed, enumerated=False).log_weights) for seed in range(DRAWS)]
+        expected = []
+        for seed in range(DRAWS):
+            with in_dtype(spec.dtype), seeded(seed), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected.append(-stock_loss(program).loss(twin.model, fit.guide, *twin.data()))
+        assert found == pytest.approx(expected, **exactness(spec))
+
+
+@always
+@given(specs())
+@DEFAULT
+def test_automatic_guides_are_weighed_alike(spec):
+    assert_automatic_guides_are_weighed_alike(spec)
 
 
 # --- the same in the coordinates of the log joint, and for objectives

@@ -344,3 +344,46 @@ def test_svi_is_pyros_own_masks_or_not():
     pyro.set_rng_seed(0)
     svi = pyro.infer.SVI(partly, AutoNormal(partly), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
     assert ours == pytest.approx([svi.step(Y, SEEN) for _ in range(10)], rel=1e-5)
+
+
+def test_fits_are_not_held_to_disagree_about_elements_that_mean_nothing():
+    fits = {
+        guide.__name__: vi.fit(partly, guide, data=(Y, SEEN), steps=5) for guide in (AutoNormal, AutoMultivariateNormal)
+    }
+    found = set(vi.diagnostics.disagreement(fits, num_draws=100).index)
+    assert {f"y_unobserved[{i}]" for i in range(N)} & found == {f"y_unobserved[{i}]" for i in range(N) if not SEEN[i]}
+
+
+def test_simulation_based_calibration_asks_about_elements_that_count():
+    found = vi.vsbc(partly, AutoNormal, data=(Y, SEEN), steps=20, num_simulations=20, num_draws=50)
+    assert set(found.names) == {"mu", *(f"y_unobserved[{i}]" for i in range(N) if not SEEN[i])}
+
+
+def test_a_mask_with_nothing_left_out_and_one_that_leaves_out_all():
+    for seen in (torch.ones(N, dtype=torch.bool), torch.zeros(N, dtype=torch.bool)):
+        fit = vi.fit(partly, AutoNormal, data=(Y, seen), steps=0)
+        latents = {name: value[0] for name, value in fit.posterior.draws(1).latents.items()}
+        expected = dist.Normal(0.0, 1.0).log_prob(latents["mu"])
+        values = Y if bool(seen.all()) else latents["y_unobserved"]
+        expected = expected + dist.Normal(latents["mu"], 0.8).log_prob(values).sum()
+        assert float(fit.posterior.draws(1).log_joint) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_latent_whose_masked_elements_break_the_model_is_not_idle():
+    """It indexes with them."""
+
+    def model(y, seen):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(y)):
+            with poutine.mask(mask=seen):
+                z = pyro.sample("z", dist.Normal(100.0, 100.0))
+            if bool((z[~seen] > 1.0).any()):
+                raise ValueError("too large")
+            pyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+
+    def guide(y, seen):
+        pyro.sample("mu", dist.Normal(pyro.param("at", torch.tensor(0.0)), 1.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("z", dist.Normal(torch.where(seen, 100.0, 0.0), 0.1))
+
+    assert vi.fit(model, guide, data=(Y, SEEN), steps=1)._trainer.program.masked == {}

@@ -65,10 +65,11 @@ def disagreement(
 def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str, tuple[float, float, float]]:
     """Mean, sd and the mean's standard error of each element."""
     draws = fit.posterior.draws(num_draws, seed=seed)
-    columns: Columns = columns_of({**draws.latents, **draws.deterministic})
+    columns: Columns = columns_of(draws.compared)
     shares = np.exp(importance(draws.log_weights).log_weights) if weighted else np.full(num_draws, 1 / num_draws)
     mean = shares @ columns.values
     centred = columns.values - mean
     sd = np.sqrt(shares @ centred**2)
     se = np.sqrt((shares[:, None] ** 2 * centred**2).sum(0))
-    return {name: (mean[i], sd[i], se[i]) for i, name in enumerate(columns.names)}
+    kept = [i for i in range(len(mean)) if not np.isnan(mean[i])]  # without elements that a mask leaves out
+    return {columns.names[i]: (mean[i], sd[i], se[i]) for i in kept}

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor
 
 from vipack.errors import PlateError, ProgramWarning, SiteError, VipackError, VipackWarning
+from vipack.program.batches import draws_jointly
 from vipack.program.plates import OWN_BATCH_SHAPE, PlateCall
 from vipack.program.program import Program
 from vipack.program.runs import Arguments
@@ -80,6 +82,12 @@ def rows_of_others(
                     "rows outside of model and guide and pass them to both as data (to an automatic guide through "
                     "create_plates=)."
                 )
+        elif (joint := _joint_guide(program, local, call)) is not None:
+            yield PlateError(
+                f"latent site {joint[0]!r}: the model takes {call.subsample_size} of {call.size} rows of plate {plate!r} at a "
+                f"time, but {joint[1]} draws their latents as one vector, whichever rows they are, so that latents would be "
+                "trained on the data of other rows; use AutoNormal, an amortised guide, or leave subsample_size out."
+            )
         elif _drawn_anew(program, plate, call, arguments):
             yield PlateError(
                 f"latent site {local[0]!r}: plate {plate!r} holds {call.subsample_size} of {call.size} rows, drawn anew at "
@@ -127,6 +135,15 @@ def _has(shape: Sequence[int], dim: int) -> bool:
 
 def _same_rows(one: Any, two: Any) -> bool:
     return torch.equal(torch.as_tensor(one), torch.as_tensor(two))
+
+
+def _joint_guide(program: Program, local: Sequence[str], call: PlateCall) -> tuple[str, str] | None:
+    """The latent of rows, and the automatic guide that draws it with others, where a plate takes some of its rows."""
+    guide, size = program.guide, call.subsample_size
+    if not isinstance(guide, AutoGuide) or size is None or size >= call.size:
+        return None
+    parts = [(name, part) for name in local for part in guide.modules() if draws_jointly(part, name)]
+    return (parts[0][0], type(parts[0][1]).__name__) if parts else None
 
 
 def _drawn_anew(program: Program, plate: str, call: PlateCall, arguments: Arguments) -> bool:

@@ -22,7 +22,7 @@ from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_prior
 from vipack.program.sites import has_density, is_latent, sample_nodes
 
-__all__ = ["check_local_latents", "cover_batches", "local_latents"]
+__all__ = ["check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
 
 
 def cover_batches(
@@ -221,7 +221,7 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
                 "parameters for each row, but a DataLoader does not say which rows a batch holds; pass its Dataset "
                 "with batch_size=, or write an amortised guide."
             )
-        joint = next((part for part in guide.modules() if _draws_jointly(part, name)), None)
+        joint = next((part for part in guide.modules() if draws_jointly(part, name)), None)
         if joint is not None:
             raise PlateError(
                 f"latent site {name!r} stands in the batch plate {plate.name!r}, but {type(joint).__name__} draws "
@@ -230,7 +230,8 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
             )
 
 
-def _draws_jointly(part: torch.nn.Module, name: str) -> bool:
+def draws_jointly(part: torch.nn.Module, name: str) -> bool:
+    """Whether an automatic guide draws the rows of a local latent as one vector, without knowing which rows they are."""
     if not isinstance(part, AutoContinuous | AutoGaussian | AutoStructured):
         return False
     prototype: Any = part.prototype_trace

@@ -158,7 +158,7 @@ class LogJoint:
         self._constrained = set(self.shapes) | self._fixed(nodes)
 
     def _run(self, latents: Mapping[str, Tensor]) -> Trace:
-        with seeded(0), Given(latents):
+        with seeded(0), Given(latents), explained("model", self._arguments):
             return trace_model(self._program.model, self._arguments)
 
     def _fixed(self, nodes: Mapping[str, Mapping[str, Tensor]]) -> set[str]:

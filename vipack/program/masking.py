@@ -24,6 +24,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.errors import VipackError
 from vipack.program.densities import counted_densities, same_densities
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.sites import base_distribution, is_latent, sample_nodes
@@ -111,7 +112,10 @@ def idle_latents(model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace
     before = counted_densities(run(values))
 
     def unmoved(moved: Mapping[str, Tensor]) -> bool:
-        return same_densities(before, counted_densities(run({**values, **moved})))
+        try:
+            return same_densities(before, counted_densities(run({**values, **moved})))
+        except VipackError:  # the model minds the values, so it looks at them
+            return False
 
     return list(masked) if unmoved(others) else [name for name, other in others.items() if unmoved({name: other})]
 

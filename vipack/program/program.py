@@ -104,7 +104,7 @@ class Program:
         """What is done about latents that a mask leaves out on `arguments`; to be called inside :meth:`bound`."""
 
         def run(latents: Mapping[str, Tensor]) -> Trace:
-            with seeded(0), Given(latents):
+            with seeded(0), Given(latents), explained("model", arguments):
                 return trace_model(self.model, arguments)
 
         return treatments(guide_trace, model_trace, run)

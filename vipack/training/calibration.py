@@ -179,11 +179,12 @@ def _places_of(
 
 def _places(posterior: Posterior, truth: Mapping[str, Tensor], num_draws: int, seed: int) -> dict[str, float]:
     """``P_q(theta < true theta)`` of each element."""
-    latents = posterior.draws(num_draws, seed=seed, densities=False).latents
+    latents = posterior.draws(num_draws, seed=seed, densities=False).compared
     draws = columns_of(latents)
     # Discrete latents that are summed out have a true value, but no draws of the guide.
     true = columns_of({name: truth[name][None] for name in latents if name in truth})
     if true.names != draws.names:
         raise DataError(f"the guide's latents {draws.names} are not the model's {true.names}.")
     below = (draws.values < true.values).mean(0)
-    return dict(zip(draws.names, map(float, below), strict=True))
+    counted = ~np.isnan(draws.values[0])  # others are elements that a mask leaves out
+    return {name: float(p) for name, p, kept in zip(draws.names, below, counted, strict=True) if kept}

@@ -147,6 +147,8 @@ class Fit:
     def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool = False) -> dict[str, Tensor]:
         """Posterior draws of latent and deterministic sites: ``site -> (num_draws, *site shape)``.
 
+        Discrete latents that are summed out are drawn from their posterior given the others and the data.
+
         Args:
             resample: draw them with the Pareto-smoothed importance weights, which is what a CORRECTED verdict
                 certifies; from four times as many draws of the guide, and row by row where every latent belongs to a
@@ -170,6 +172,9 @@ class Fit:
         self, num_draws: int = 1_000, *, data: Any = None, fixed: Mapping[str, Any] | None = None, seed: int = 0
     ) -> dict[str, Tensor]:
         """Posterior predictive draws of the observed and deterministic sites: ``site -> (num_draws, *site shape)``.
+
+        Sites that only this call has come with them. Discrete latents that are summed out have the values that the
+        posterior gives them; for new data those that belong to rows are drawn from their prior given the rest.
 
         Args:
             data: new data in the form of the fit's, without what is to be predicted: the model's argument for it must
