@@ -169,6 +169,19 @@ def test_scales_that_differ_are_named_before_training():
         assert words in message
 
 
+def test_a_label_outside_the_batch_plate_is_refused_in_minibatches():
+    def model(x):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        k = pyro.sample("k", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+        with pyro.plate("row", len(x)):
+            pyro.sample("x", dist.Normal(a + k, 1.0), obs=x)
+
+    options = {"loss": TraceEnum_ELBO(max_plate_nesting=1)}
+    assert vi.check(model, AutoNormal, data=X, **options).ok
+    (error,) = vi.check(model, AutoNormal, data=X, batch_size=2, **options).errors
+    assert "leave batch_size out" in str(error)
+
+
 def test_a_scale_for_each_row_is_refused_where_a_sum_is_scaled():
     model = scaled(outer=torch.tensor([1.0, 2.0, 1.0]))
     found = vi.check(model, AutoNormal, data=X, loss=TraceEnum_ELBO(max_plate_nesting=1))

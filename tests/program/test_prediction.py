@@ -80,6 +80,18 @@ def test_log_likelihoods_and_loo_are_of_the_data_at_hand(batch_size):
     assert loo(new, num_draws=200).elpds.shape == (7,)
 
 
+@pytest.mark.parametrize("rows", [1, 7, N + 20])
+def test_a_batch_plate_of_a_fixed_size_takes_that_of_new_data(rows):
+    def model(x, y=None):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("obs", N):
+            pyro.sample("y", dist.Normal(slope * x, 0.1), obs=y)
+
+    fit = vi.fit(model, AutoNormal, data=(X, Y), batch_size=7, steps=5)
+    assert fit.predict(3, data=(torch.zeros(rows),))["y"].shape == (3, rows)
+    assert fit.predict(3)["y"].shape == (3, N)
+
+
 def test_fixed_arguments_as_long_as_the_plate_do_not_hide_the_new_rows():
     def model(x, y=None, *, weights):
         slope = pyro.sample("slope", dist.Normal(0.0, 1.0))

@@ -148,7 +148,8 @@ class _VectorParticles(Particles):
         supports = None
         if not getattr(self.guide, "follows_supports", False):
             supports = {n: site["fn"].support for n, site in self.guide.prototype_trace.iter_stochastic_nodes()}
-        return Place({site["name"]: part for site, part in self.guide._unpack_latent(u)}, supports, self._treated)
+        parts = {site["name"]: part for site, part in self.guide._unpack_latent(u)}
+        return Place(parts, supports, [name for name, how in self._treated.items() if how != "kept"])
 
     def _rows(self, u: Tensor, call: tuple[Any, Any]) -> Values:
         """The rows that subsampling plates of the model draw, the same for all particles."""
@@ -195,11 +196,12 @@ class _TraceParticles(Particles):
             return {name: trace.nodes[name]["value"] for name in self._latents}
 
         latents: Values = self._each("guide", one, {"particle": torch.arange(number)})
-        if self._treated:
+        left_out = [name for name, how in self._treated.items() if how == "left out"]
+        if left_out:
             with _looking():  # the masks of these rows are the same for all particles
                 first = {name: value[0] for name, value in latents.items()}
                 nodes = self._model_trace(first, call).nodes
-            found = {n: counting(nodes[n]) for n, how in self._treated.items() if how == "left out" and n in nodes}
+            found = {name: counting(nodes[name]) for name in left_out if name in nodes}
             self._counted = {name: mask for name, mask in found.items() if mask is not None}
         return {name: latents[name] for name in self._drawn}, latents, None
 

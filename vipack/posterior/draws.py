@@ -24,7 +24,7 @@ class Draws:
         points: continuous latents with an element that is the same in every draw: the guide is a point there.
         enumerated: latents that are summed out, each drawn from its posterior given the others and the data; empty
             where they were not asked for.
-        idle: latent -> which of its elements count, where a mask leaves out some that nothing depends on.
+        counted: latent -> which of its elements count, where a mask leaves out some that nothing depends on.
     """
 
     latents: dict[str, Tensor]
@@ -34,7 +34,7 @@ class Draws:
     row_log_weights: Tensor | None = None
     points: tuple[str, ...] = ()
     enumerated: dict[str, Tensor] = field(default_factory=dict)
-    idle: dict[str, Tensor] = field(default_factory=dict)
+    counted: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def log_weights(self) -> Tensor:
@@ -50,7 +50,7 @@ class Draws:
     def compared(self) -> dict[str, Tensor]:
         """Latents and deterministic sites, with NaN for elements of latents that a mask leaves out: they mean nothing."""
         found = {**self.latents, **self.deterministic}
-        for name, counted in self.idle.items():
+        for name, mask in self.counted.items():
             if name in found and found[name].is_floating_point():
-                found[name] = found[name].masked_fill(~counted, math.nan)
+                found[name] = found[name].masked_fill(~mask, math.nan)
         return found

@@ -97,7 +97,7 @@ class Posterior:
         latents, deterministic, labels, log_joint, log_q, rows = joined(parts)
         points = self._points(lows, highs) if num_draws > 1 else ()
         rows = rows if self._evaluation.row_plate else None
-        return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self._evaluation.idle))
+        return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self._evaluation.counted))
 
     def deterministic(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's deterministic sites at given latents ``site -> (S, *shape)``.

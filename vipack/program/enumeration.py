@@ -175,7 +175,8 @@ def _common(scales: dict[str, Any]) -> Any:
         if other is not scale and float(other) != float(scale):
             raise ModelError(
                 f"site {first!r} is scaled by {float(scale):g} and site {name!r} by {float(other):g}, but both depend on "
-                "latents that are summed out, whose sum is scaled as one; put poutine.scale around both of them, or neither."
+                "latents that are summed out, whose sum is scaled as one; put poutine.scale around both of them, or neither. (A "
+                "minibatch scales the sites in its plate: for a discrete latent outside of it leave batch_size out.)"
             )
     return scale
 

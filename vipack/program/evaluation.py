@@ -66,7 +66,7 @@ class Evaluation:
         table: the model's sites.
         observed: site -> observed value.
         masks: observed site -> which of its observations count; only sites with a mask.
-        idle: latent -> which of its elements count, in the dimensions of its value, for latents of which a mask leaves
+        counted: latent -> which of its elements count, in the dimensions of its value, for latents of which a mask leaves
             out elements that nothing depends on.
         row_plate: the plate over whose rows the weights are a product, if there is one.
         varying: deterministic sites that depend on enumerated latents, and have no value without a draw of these.
@@ -85,10 +85,11 @@ class Evaluation:
         self.latents = [site.name for site in self.table.of_kind("latent")]
         self.enumerated = [site.name for site in self.table.of_kind("enumerated")]
         treated = program.treatments_of(guide_trace, model_trace, arguments)
-        counted = {n: m for n in treated if n in self.latents and (m := counting(nodes[n])) is not None}
-        self.idle = {name: over_events(mask, nodes[name]["fn"].event_dim) for name, mask in counted.items()}
-        self._left_out = {name: mask for name, mask in counted.items() if treated[name] == "left out"}
-        self._standard = {name for name in counted if treated[name] == "standard normal"}
+        idle = [name for name in self.latents if treated.get(name) in ("left out", "standard normal")]
+        masks = {name: mask for name in idle if (mask := counting(nodes[name])) is not None}
+        self.counted = {name: over_events(mask, nodes[name]["fn"].event_dim) for name, mask in masks.items()}
+        self._left_out = {name: mask for name, mask in masks.items() if treated[name] == "left out"}
+        self._standard = {name for name in masks if treated[name] == "standard normal"}
         self.row_plate = row_plate(self.table, guide_trace)
         self.density = ModelDensity(
             program.model, nesting=plate_nesting(guide_trace, model_trace), enumerates=bool(self.enumerated)

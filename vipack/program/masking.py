@@ -44,7 +44,7 @@ __all__ = [
     "unmasked",
 ]
 
-Treatment = Literal["left out", "standard normal", "summed out"]
+Treatment = Literal["left out", "standard normal", "summed out", "kept"]
 
 
 def counting(node: Mapping[str, Any]) -> Tensor | None:
@@ -77,22 +77,25 @@ def over_events(mask: Tensor, event_dim: int) -> Tensor:
 def treatments(
     guide_trace: Trace, model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace]
 ) -> dict[str, Treatment]:
-    """What is done about each latent of which a mask leaves out idle elements.
+    """What is done about each latent of which a mask leaves out elements.
 
     - ``left out``: of log q, as of log p; the guide has a density for each element.
     - ``standard normal``: has that density on R^D; the guide draws it with others as one vector.
     - ``summed out``: ``.mask()`` stands on a discrete latent, whose prior must sum to one as under ``poutine.mask``.
+    - ``kept``: nothing, since the elements are not idle.
 
     Args:
         run: the model's trace at given latents.
     """
-    found: dict[str, Treatment] = {}
+    known = _active_treatments()
+    if known is not None:
+        return dict(known)
+    nodes = sample_nodes(model_trace)
+    found: dict[str, Treatment] = dict.fromkeys(_masked(nodes), "kept")
     for name in idle_latents(model_trace, run):
         node = guide_trace.nodes.get(name)
         if node is None:
-            if isinstance(model_trace.nodes[name]["fn"], MaskedDistribution) and _is_summed_out(
-                model_trace.nodes[name]
-            ):
+            if isinstance(nodes[name]["fn"], MaskedDistribution) and _is_summed_out(nodes[name]):
                 found[name] = "summed out"
         elif not _is_point(node) or _unconstrained(name) in guide_trace.nodes or not _has_auxiliaries(guide_trace):
             found[name] = "left out"
@@ -103,8 +106,11 @@ def treatments(
 
 def idle_latents(model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace]) -> list[str]:
     """The latents of which a mask leaves out elements whose values change no density of the model."""
+    known = _active_treatments()
+    if known is not None:
+        return [name for name, how in known.items() if how != "kept"]
     nodes = sample_nodes(model_trace)
-    masked = {name: mask for name, node in nodes.items() if is_latent(node) and (mask := counting(node)) is not None}
+    masked = _masked(nodes)
     if not masked:
         return []
     values = {name: node["value"] for name, node in nodes.items() if is_latent(node)}
@@ -118,6 +124,10 @@ def idle_latents(model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace
             return False
 
     return list(masked) if unmoved(others) else [name for name, other in others.items() if unmoved({name: other})]
+
+
+def _masked(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    return {name: mask for name, node in nodes.items() if is_latent(node) and (mask := counting(node)) is not None}
 
 
 def leave_out(guide_trace: Trace, masks: Mapping[str, Tensor]) -> None:
@@ -208,11 +218,11 @@ class MaskedLatents(Messenger):  # type: ignore[misc]
 
     def __init__(self, treated: Mapping[str, Treatment]) -> None:
         super().__init__()
-        self._treated = treated
+        self.treated = treated
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        how = self._treated.get(msg["name"])
-        if how is None or msg["is_observed"] or site_is_subsample(msg):
+        how = self.treated.get(msg["name"], "kept")
+        if how == "kept" or msg["is_observed"] or site_is_subsample(msg):
             return
         if how == "summed out":
             if _is_summed_out(msg):
@@ -227,6 +237,11 @@ class MaskedLatents(Messenger):  # type: ignore[misc]
         fn, scale = unmasked(msg["fn"]), msg["scale"]
         # The message is scaled as a whole, and this density is to count once.
         msg["fn"], msg["mask"] = CountedLatent(fn, counted, lambda value: standard_density(fn, value) / scale), None
+
+
+def _active_treatments() -> Mapping[str, Treatment] | None:
+    """What has been found of the program that runs; to find it again asks for values, which vmap and tracers refuse."""
+    return next((handler.treated for handler in _PYRO_STACK if isinstance(handler, MaskedLatents)), None)
 
 
 def _guide_trace_of(msg: Mapping[str, Any]) -> Trace | None:

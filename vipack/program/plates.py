@@ -68,8 +68,9 @@ def evaluated_plates(
 ) -> Iterator[None]:
     """Run programs with every plate whole, whatever ``subsample_size`` they ask for, unless that is the size of new data.
 
-    ``plate("row", N, subsample_size=len(x))`` has as many rows as the data at hand; ``plate("row", len(x),
-    subsample_size=100)``, by which a model takes minibatches of its own, has all of them.
+    ``plate("row", N, subsample_size=len(x))`` has as many rows as the data at hand, and so has the batch plate written as
+    ``plate("row", N)``; ``plate("row", len(x), subsample_size=100)``, by which a model takes minibatches of its own, has
+    all of them.
 
     Args:
         plate: the batch plate, if there is one.
@@ -78,11 +79,15 @@ def evaluated_plates(
     """
 
     def rows(name: str, size: Any, subsample_size: Any, subsample: Any) -> tuple[Any, Any, Any]:
+        is_batch = plate is not None and name == plate.name and size == plate.num_rows
+        if is_batch and subsample is None and subsample_size is None and len(lengths) == 1:
+            (own,) = lengths
+            return own, None, torch.arange(own)
         if subsample is not None or subsample_size is None or subsample_size == size:
             return size, subsample_size, subsample
         fitted = written.get(name)
         whole = fitted is not None and fitted.size == size and fitted.subsample_size in (None, size)
-        if whole or (plate is not None and name == plate.name and size == plate.num_rows):
+        if whole or is_batch:
             # Not whole any more, so that its size follows the data.
             return subsample_size, None, torch.arange(subsample_size)
         if subsample_size in lengths and size not in lengths:
