@@ -82,6 +82,13 @@ def prior_further_down(x, y):
         pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
 
 
+def prior_of_a_row_by_the_number(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(w, float(len(x))))
+        pyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
+
+
 def one_latent_for_each_row(x, y):
     """In a loop that no plate declares."""
     z = torch.stack([pyro.sample(f"z_{i}", dist.Normal(0.0, 1.0)) for i in range(len(x))])
@@ -167,6 +174,8 @@ CASES = [
          lambda: two(model=prior_of_the_number, guide=AutoNormal, batch_size=5)),
     Case("prior that depends on the batch further down", PlateError, ("latent site 'w'", "prior changes", "fixed="),
          lambda: two(model=prior_further_down, guide=AutoNormal, batch_size=5)),
+    Case("prior of a row that depends on the batch's size", PlateError, ("site 'z'", "prior of a row", "plate 'data'", "fixed="),
+         lambda: two(model=prior_of_a_row_by_the_number, guide=AutoNormal, batch_size=5)),
     Case("a latent for each row in no plate", PlateError, ("latent site 'z_4'", "comes and goes", "outside plate 'data'"),
          lambda: two(model=one_latent_for_each_row, guide=AutoNormal, batch_size=5)),
     Case("two plates of the data's size", PlateError, ("'one', 'two'", "batch_plate="),

@@ -8,7 +8,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 import vipack as vi
-from vipack.errors import ProgramWarning
+from vipack.errors import PlateError, ProgramWarning
 
 N = 20
 X = torch.randn(N, generator=torch.Generator().manual_seed(0))
@@ -53,7 +53,7 @@ def warnings_of(model, guide=AutoNormal, data=X, **options):
 
 @pytest.mark.parametrize(
     ("model", "site"),
-    [(standardised, "x"), (prior_by_number, "z"), (likelihood_by_number, "x"), (softmax_over_rows, "share")],
+    [(standardised, "x"), (likelihood_by_number, "x"), (softmax_over_rows, "share")],
 )
 def test_a_row_that_depends_on_the_others_of_its_batch_is_pointed_out(model, site):
     (warning,) = warnings_of(model)
@@ -61,6 +61,13 @@ def test_a_row_that_depends_on_the_others_of_its_batch_is_pointed_out(model, sit
     for words in (f"site {site!r}", "plate 'row'", "other rows of its minibatch", "fixed="):
         assert words in str(warning)
     assert vi.check(model, AutoNormal, data=X).warnings == ()  # of all rows there is nothing to say
+
+
+def test_a_prior_of_a_row_that_depends_on_the_others_is_refused():
+    (error,) = vi.check(prior_by_number, AutoNormal, data=X, batch_size=6).errors
+    assert isinstance(error, PlateError)
+    assert "site 'z': the prior of a row in plate 'row' changes with the other rows" in str(error)
+    assert vi.check(prior_by_number, AutoNormal, data=X).ok
 
 
 def test_a_fit_says_it_too():

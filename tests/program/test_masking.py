@@ -238,7 +238,7 @@ def test_a_verdict_does_not_mind_elements_that_were_never_trained():
             pyro.sample("y", dist.Normal(z, 0.5), obs=y)
 
     few = torch.arange(N) < 2
-    fit = vi.fit(only_mu, guide, data=(Y, few), steps=2_000)
+    fit = vi.fit(only_mu, guide, data=(Y, few), steps=600)
     found = fit.diagnose()
     assert found.drift is not None
     assert {name for name in found.drift.draws.names if name.startswith("z")} == {"z[0]", "z[1]"}
@@ -294,9 +294,14 @@ def evidence_of_sequences():
 
 @pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
 def test_padded_sequences_have_the_evidence_of_ragged_ones(guide):
-    fit = vi.fit(sequences, guide, data=(SEQUENCES, LENGTHS), steps=2_000)
-    found = fit.diagnose()
-    assert found.evidence.value == pytest.approx(evidence_of_sequences(), abs=0.03)
+    fit = vi.fit(sequences, guide, data=(SEQUENCES, LENGTHS), steps=600)
+    found = vi.diagnostics.log_evidence(fit.log_weights(4_000))
+    assert abs(found.value - evidence_of_sequences()) < 4 * found.se + 0.01
+
+
+@pytest.mark.slow
+def test_padded_sequences_are_certified():
+    found = vi.fit(sequences, AutoMultivariateNormal, data=(SEQUENCES, LENGTHS), steps=2_000).diagnose()
     assert found.verdict is not vi.diagnostics.Verdict.DISTRUST
 
 

@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from vipack.errors import ProgramWarning, VipackError, VipackWarning
+from vipack.errors import PlateError, ProgramWarning, VipackError, VipackWarning
 from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate
 from vipack.program.program import Program
@@ -26,10 +26,11 @@ Nodes = dict[str, dict[str, Any]]
 
 def batch_effects(
     program: Program, first: Arguments, second: Arguments, fewer: Arguments | None, *, seed: int
-) -> Iterator[VipackWarning]:
+) -> Iterator[VipackError | VipackWarning]:
     """Shared latents whose guide depends on the batch, and rows whose density depends on the others of their batch.
 
-    Modules are in evaluation mode, so that BatchNorm, which is meant to couple rows in training, is no such case. What
+    A prior that does is an error, since there is no model of all rows that has it; a likelihood may be an approximation that
+    is meant. Modules are in evaluation mode, so that BatchNorm, which is meant to couple rows in training, is no such case. What
     draws random numbers of its own cannot be told.
 
     Args:
@@ -65,7 +66,7 @@ def _guide_of_the_batch(
 
 def _rows_of_the_batch(
     program: Program, plate: BatchPlate, second: Arguments, fewer: Arguments, seed: int
-) -> Iterator[VipackWarning]:
+) -> Iterator[VipackError | VipackWarning]:
     assert fewer.indices is not None
     size = len(fewer.indices)
     one = _nodes(program, program.model, second, {}, seed)
@@ -77,8 +78,9 @@ def _rows_of_the_batch(
         if _frame(node, plate) is None or name not in two or not _same(node, again[name]):
             continue
         if not _close(_first_rows(_density(node), node, plate, size, events=False), _density(two[name])):
-            yield ProgramWarning(
-                f"site {name!r}: the density of a row in plate {plate.name!r} changes with the other rows of its minibatch, or "
+            kind, what = (PlateError, "prior") if is_latent(node) else (ProgramWarning, "density")
+            yield kind(
+                f"site {name!r}: the {what} of a row in plate {plate.name!r} changes with the other rows of its minibatch, or "
                 "with their number, so that the batches do not add up to the model of all rows; make what a row needs of "
                 "the others (a mean, a standard deviation, a count) from all rows beforehand and pass it in fixed=."
             )

@@ -14,7 +14,7 @@ from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal
 from pyro.infer.autoguide.effect import AutoMessenger
 
-from vipack.errors import DataError, PlateError, UsageError, VipackError
+from vipack.errors import DataError, PlateError, UsageError, VipackError, VipackWarning
 from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batch_effects import batch_effects
@@ -97,8 +97,10 @@ def prepare(
         if check.ok:
             check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
         if check.ok and batched:
-            said = batch_effects(program, first, *_with_fewer(rows, second, fewer), seed=seed)
-            check = dataclasses.replace(check, warnings=(*check.warnings, *said))
+            said = list(batch_effects(program, first, *_with_fewer(rows, second, fewer), seed=seed))
+            errors = tuple(each for each in said if isinstance(each, VipackError))
+            warnings = tuple(each for each in said if isinstance(each, VipackWarning))
+            check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
     program.parameters.settle()
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(
