@@ -55,6 +55,47 @@ def factor_outside_the_plate(x, y):
     pyro.factor("penalty", -(w * y).sum())
 
 
+def factor_of_the_mean(x, y):
+    """One number for the batch, whatever its size."""
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+    pyro.sample("y", dist.Normal(w, 1.0), obs=y.mean())
+
+
+def prior_of_the_content(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, x.std()))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+
+def prior_of_the_number(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, len(x) ** -0.5))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+
+def prior_further_down(x, y):
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    w = pyro.sample("w", dist.Normal(0.0, tau * x.std()))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+
+def prior_of_a_row_by_the_number(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(w, float(len(x))))
+        pyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
+
+
+def one_latent_for_each_row(x, y):
+    """In a loop that no plate declares."""
+    z = torch.stack([pyro.sample(f"z_{i}", dist.Normal(0.0, 1.0)) for i in range(len(x))])
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(z * x, 1.0), obs=y)
+
+
 def two_plates(x, y):
     w = pyro.sample("w", dist.Normal(0.0, 1.0))
     with pyro.plate("one", len(x)):
@@ -123,6 +164,20 @@ CASES = [
          lambda: two(model=rows_in_the_event, guide=AutoNormal, batch_size=5)),
     Case("factor outside the plate", PlateError, ("'penalty'", "outside plate 'data'", "move it"),
          lambda: two(model=factor_outside_the_plate, guide=AutoNormal, batch_size=5)),
+    Case("mean of the batch observed outside the plate", PlateError, ("observed site 'y'", "outside plate 'data'"),
+         lambda: two(model=factor_of_the_mean, guide=AutoNormal, batch_size=5)),
+    Case("mean of an uneven batch observed outside the plate", PlateError, ("observed site 'y'", "outside plate 'data'"),
+         lambda: two(model=factor_of_the_mean, guide=AutoNormal, batch_size=13)),
+    Case("prior that depends on the batch's content", PlateError, ("latent site 'w'", "prior changes", "fixed="),
+         lambda: two(model=prior_of_the_content, guide=AutoNormal, batch_size=5)),
+    Case("prior that depends on the batch's size", PlateError, ("latent site 'w'", "prior changes", "fixed="),
+         lambda: two(model=prior_of_the_number, guide=AutoNormal, batch_size=5)),
+    Case("prior that depends on the batch further down", PlateError, ("latent site 'w'", "prior changes", "fixed="),
+         lambda: two(model=prior_further_down, guide=AutoNormal, batch_size=5)),
+    Case("prior of a row that depends on the batch's size", PlateError, ("site 'z'", "prior of a row", "plate 'data'", "fixed="),
+         lambda: two(model=prior_of_a_row_by_the_number, guide=AutoNormal, batch_size=5)),
+    Case("a latent for each row in no plate", PlateError, ("latent site 'z_4'", "comes and goes", "outside plate 'data'"),
+         lambda: two(model=one_latent_for_each_row, guide=AutoNormal, batch_size=5)),
     Case("two plates of the data's size", PlateError, ("'one', 'two'", "batch_plate="),
          lambda: two(model=two_plates, guide=AutoNormal, batch_size=5)),
     Case("two plates and one of them named", PlateError, ("'y'", "outside plate 'one'", "move it"),

@@ -6,13 +6,16 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoNormal
+from pyro.infer.reparam import LocScaleReparam
 from torch.distributions import constraints
 
 from tests.bad_input.programs import X, Y, draw_s, draw_w, guide, mixture_guide, one, plate_of_ten, regression, two
 from tests.bad_input.refusal import Case, assert_fit_is_refused
 from vipack.errors import (
     GuideError,
+    ModelError,
     NonFiniteError,
+    PlateError,
     ShapeError,
     SiteError,
     SupportError,
@@ -186,6 +189,71 @@ def wrong_event(x):
     pyro.sample("x", dist.MultivariateNormal(w * torch.ones(3), torch.eye(3)), obs=x)
 
 
+# --- densities that count for every row, and rows of others
+
+
+def broadcast_likelihood(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(w, 1.0).expand([len(y)]).to_event(1), obs=y)
+        pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+
+def mean_in_a_plate(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(w, 1.0), obs=y.mean())
+        pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+
+def summed_factor(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.factor("likelihood", dist.Normal(w * x, 1.0).log_prob(y).sum())
+
+
+def summed_factor_in_the_guide(x, y):
+    guide(x, y)
+    with pyro.plate("data", len(x)):
+        pyro.factor("jacobian", torch.zeros(()), has_rsample=True)
+
+
+def rows_of_its_own(x):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    rows = torch.randperm(len(x))[:5]
+    with pyro.plate("data", len(x), subsample=rows):
+        z = pyro.sample("z", dist.Normal(w, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows])
+
+
+def part_of_a_plate(x):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", 100, subsample_size=len(x)):
+        z = pyro.sample("z", dist.Normal(w, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def local(x):
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("data", len(x)):
+        theta = pyro.sample("theta", dist.Normal(0.0, tau))
+        pyro.sample("x", dist.Normal(theta, 1.0), obs=x)
+
+
+def fixed_after_reparam():
+    computed = pyro.poutine.reparam(local, config={"theta": LocScaleReparam(0.0)})
+    return pyro.poutine.condition(computed, data={"theta": torch.zeros(20)})
+
+
+@config_enumerate
+def scales_that_differ(x):
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Categorical(torch.ones(2) / 2))
+        with pyro.poutine.scale(scale=2.0):
+            pyro.sample("x", dist.Normal(loc[k], 1.0), obs=x)
+
+
 # --- supports of the data
 
 
@@ -310,6 +378,27 @@ CASES = [
          lambda: two(model=plate_of_ten, guide=AutoNormal)),
     Case("event of another size than the data", ShapeError, ("'x'", "(3,)", "(20,)"),
          lambda: one(model=wrong_event, guide=AutoNormal)),
+    # densities that count for every row, and rows of others
+    Case("likelihood broadcast over a plate", PlateError, ("'y'", "(20,)", "plate 'data'", "counts 20 times", ".to_event()"),
+         lambda: two(model=broadcast_likelihood, guide=AutoNormal)),
+    Case("likelihood broadcast over a plate, no guide given", PlateError, ("'y'", "plate 'data'", "counts 20 times"),
+         lambda: two(model=broadcast_likelihood)),
+    Case("one number observed in a plate", PlateError, ("'y'", "shape ()", "counts 20 times", "poutine.scale"),
+         lambda: two(model=mean_in_a_plate, guide=AutoNormal)),
+    Case("factor summed in a plate", PlateError, ("model site 'likelihood'", "shape ()", "counts 20 times", "no .sum()"),
+         lambda: two(model=summed_factor, guide=AutoNormal)),
+    Case("factor summed in a plate, minibatches", PlateError, ("model site 'likelihood'", "counts 5 times"),
+         lambda: two(model=summed_factor, guide=AutoNormal, batch_size=5)),
+    Case("factor summed in a plate of the guide", PlateError, ("guide site 'jacobian'", "counts 20 times"),
+         lambda: two(model=regression, guide=summed_factor_in_the_guide)),
+    Case("rows drawn in the model", PlateError, ("'z'", "'data'", "subsample=", "data of other rows", "create_plates="),
+         lambda: one(model=rows_of_its_own, guide=AutoNormal)),
+    Case("random rows for data that stay", PlateError, ("'z'", "20 of 100 rows", "drawn anew", "batch_size="),
+         lambda: one(model=part_of_a_plate, guide=AutoNormal)),
+    Case("condition on what a reparametrisation computes", SiteError, ("'theta'", "is computed", "poutine.reparam(poutine.condition("),
+         lambda: one(model=fixed_after_reparam(), guide=AutoNormal)),
+    Case("scales that differ where a latent is summed out", ModelError, ("'k' is scaled by 1", "'x' by 2", "poutine.scale around both"),
+         lambda: one(model=scales_that_differ, guide=AutoNormal, loss=TraceEnum_ELBO(max_plate_nesting=1))),
     # supports of the data
     Case("negative counts", SupportError, ("'x'", "-1.0", "Poisson", "mend the data"),
          lambda: {"model": counts, "guide": AutoNormal, "data": torch.tensor([1.0, -1.0, 3.0])}),

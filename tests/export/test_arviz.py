@@ -134,7 +134,14 @@ def test_whole_numbers_are_integers_observed_and_replicated(dtype, family):
 def test_enumerated_models_have_no_log_likelihood():
     data = models.enumerated().to_arviz(10)
     assert set(data.groups()) == {"posterior", "posterior_predictive", "sample_stats", "observed_data"}
-    assert list(data.posterior) == ["loc"]
+    assert list(data.posterior) == ["loc", "which"]
+
+
+def test_enumerated_latents_are_integers_with_their_plates():
+    which = models.enumerated().to_arviz(10).posterior.which
+    assert which.dims == ("chain", "draw", "row")
+    assert which.dtype == np.int64
+    assert set(which.values.ravel()) <= {0, 1}
 
 
 @pytest.mark.parametrize("how", ["obs_mask", "poutine.mask", ".mask"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 import zuko
 from pyro import poutine
 from pyro.contrib.zuko import ZukoToPyro
@@ -53,6 +54,7 @@ class Case:
         compiled: in the default run; the others are compiled in the slow one.
         without: tiers that cannot run it, so that the run stays below.
         single: whether the program itself holds tensors of single precision, so that it cannot run in double.
+        counted: by latent, the elements that the model counts; plain Pyro's guide counts them all, and is told here.
     """
 
     model: Callable[..., Any]
@@ -63,6 +65,7 @@ class Case:
     compiled: bool = False
     without: tuple[str, ...] = ()
     single: bool = False
+    counted: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
         """For ``vipack.fit``."""
@@ -159,7 +162,9 @@ CASES = {
     "zero-inflated counts": Case(models.inflated, autoguide.AutoNormal, (FEATURES, COUNTS)),
     "a mask": Case(models.masked, autoguide.AutoNormal, (FEATURES, TARGET, SEEN)),
     "a mask in batches": Case(models.masked, autoguide.AutoNormal, (FEATURES, TARGET, SEEN), None, {"batch_size": 15}),
-    "obs_mask": Case(models.partly_observed, autoguide.AutoNormal, (FEATURES, TARGET, SEEN)),
+    "obs_mask": Case(
+        models.partly_observed, autoguide.AutoNormal, (FEATURES, TARGET, SEEN), counted={"y_unobserved": ~SEEN}
+    ),
     "poutine.scale": Case(models.scaled, autoguide.AutoNormal, LINEAR),
     "factors": Case(models.factors, autoguide.AutoNormal, SERIES),
     "deterministic sites": Case(models.deterministic, autoguide.AutoNormal, LINEAR),

@@ -10,6 +10,7 @@ import pyro
 import pytest
 import torch
 from pyro.infer import SVI
+from pyro.poutine.messenger import Messenger
 
 import vipack as vi
 from tests.parity.table import CASES
@@ -48,7 +49,7 @@ def captured(name):
 
     def recording(program, loss, arguments, execution):
         graph = capture(program, loss, arguments, execution)
-        theirs = pyro_step(graph.layout.names, program, loss, arguments)
+        theirs = pyro_step(graph.layout.names, program, loss, arguments, CASES[name].counted)
         found.append((graph, graph_step(graph, program, arguments), theirs))
         return graph
 
@@ -72,17 +73,31 @@ def graph_step(graph, program, arguments):
     return Step(float(loss), dict(zip(graph.layout.names, results, strict=False)))
 
 
-def pyro_step(names, program, loss, arguments):
+def pyro_step(names, program, loss, arguments, counted):
     """Outside of vipack: parameters in Pyro's global store and in the user's modules, batch rows by the plate."""
+    guide = Masked(counted)(program.guide) if counted else program.guide
     parameters = program.parameters
     with torch.random.fork_rng(devices=[]), in_plain_pyro(parameters), contextlib.ExitStack() as stack:
         if arguments.indices is not None and program.batch_plate is not None:
             stack.enter_context(subsampled(program.batch_plate, arguments.indices))
-        svi = SVI(program.model, program.guide, pyro.optim.SGD({"lr": 0.0}), loss)
-        value = svi.loss_and_grads(program.model, program.guide, *arguments.args, **arguments.kwargs)
+        svi = SVI(program.model, guide, pyro.optim.SGD({"lr": 0.0}), loss)
+        value = svi.loss_and_grads(program.model, guide, *arguments.args, **arguments.kwargs)
         store = dict(pyro.get_param_store().named_parameters())
         found = {n: torch.zeros_like(store[n]) if store[n].grad is None else store[n].grad.clone() for n in names}
     return Step(float(sum(value)) if isinstance(value, tuple) else float(value), found)
+
+
+class Masked(Messenger):
+    """What a user of plain Pyro would write around the guide's site of each latent."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.masks = masks
+
+    def _pyro_sample(self, message):
+        mask = self.masks.get(message["name"].removesuffix("_unconstrained"))
+        if mask is not None:
+            message["mask"] = mask if message["mask"] is None else message["mask"] & mask
 
 
 @contextlib.contextmanager

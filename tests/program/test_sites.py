@@ -5,10 +5,18 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.reparam import (
+    HaarReparam,
+    LocScaleReparam,
+    ProjectedNormalReparam,
+    SplitReparam,
+    TransformReparam,
+)
 from torch.distributions import constraints
 
 from vipack.program import read_sites
-from vipack.program.sites import base_distribution
+from vipack.program.flat import flat_priors_sampled
+from vipack.program.sites import base_distribution, has_density
 
 
 def model(x, y):
@@ -100,3 +108,70 @@ def test_a_subsampled_plate_has_its_full_size():
 def test_the_distribution_itself_is_found():
     fn = dist.Gamma(torch.ones(3), 1.0).expand([2, 3]).to_event(1).mask(torch.tensor(True))
     assert type(base_distribution(fn)).__name__ == "Gamma"
+
+
+# --- what handlers make of sites
+
+
+def vectors():
+    pyro.sample("a", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+    with pyro.plate("rows", 2):
+        pyro.sample("b", dist.Normal(0.0, 1.0))
+    pyro.sample("p", dist.ProjectedNormal(torch.ones(3)))
+    pyro.sample("l", dist.LogNormal(torch.zeros(2), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor(0.1))
+
+
+REPARAMS = {
+    "a": [LocScaleReparam(0.3), HaarReparam(dim=-1), SplitReparam([1, 3], -1)],
+    "b": [LocScaleReparam(0.0)],
+    "p": [ProjectedNormalReparam()],
+    "l": [TransformReparam()],
+}
+
+
+@pytest.mark.parametrize(
+    ("site", "reparam"),
+    [(site, each) for site, all_ in REPARAMS.items() for each in all_],
+    ids=lambda v: type(v).__name__,
+)
+@pytest.mark.parametrize("plate", [False, True])
+def test_what_a_reparametrisation_computes_is_deterministic(site, reparam, plate):
+    program = poutine.reparam(vectors, config={site: reparam})
+    if plate:
+        program = pyro.plate("copies", 3, dim=-2)(program)
+    with flat_priors_sampled():
+        table = read_sites(poutine.trace(program).get_trace(), None)
+    assert [each.name for each in table.of_kind("deterministic")] == [site]
+    assert [each.name for each in table.of_kind("observed")] == ["x"]
+    assert any(each.name.startswith(f"{site}_") for each in table.of_kind("latent"))
+
+
+def test_a_computed_value_may_bear_a_density_all_the_same():
+    """SplitReparam puts the density of the whole on it; LocScaleReparam has given it to the noise."""
+    for reparam, expected in ((SplitReparam([1, 3], -1), True), (LocScaleReparam(0.0), False)):
+        with flat_priors_sampled():
+            trace = poutine.trace(poutine.reparam(vectors, config={"a": reparam})).get_trace()
+        assert has_density(trace.nodes["a"]) == expected
+
+
+def test_a_site_that_an_intervention_replaces_is_no_part_of_the_table():
+    table = read_sites(poutine.trace(poutine.do(vectors, {"b": torch.zeros(2)})).get_trace(), None)
+    assert {site.name for site in table} == {"a", "b", "p", "l", "x"}
+    assert table["b"].kind == "latent"
+    assert table["b"].plates == ("rows",)
+
+
+def test_what_a_handler_hides_is_not_in_the_table():
+    table = read_sites(poutine.trace(poutine.block(vectors, hide=["x", "p"])).get_trace(), None)
+    assert {site.name for site in table} == {"a", "b", "l"}
+
+
+def test_sequential_enumeration_is_for_guides():
+    def discrete():
+        pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "sequential"})
+        pyro.sample("m", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+
+    trace = poutine.trace(discrete).get_trace()
+    table = read_sites(trace, poutine.Trace())
+    assert (table["k"].kind, table["m"].kind) == ("latent", "enumerated")

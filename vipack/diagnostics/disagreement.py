@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vipack.diagnostics.compare import Fitted, check_fits
-from vipack.diagnostics.moments import Columns, columns_of
+from vipack.diagnostics.moments import Columns, columns_of_sets
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
@@ -77,7 +77,7 @@ def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str
     draws = fit.posterior.draws(num_draws, seed=seed)
     if weighted and draws.row_log_weights is not None:  # whose joint weights would all fall on one draw
         draws, weighted = answer(fit.posterior, num_draws, seed=seed, resample=True)[0], False
-    columns: Columns = columns_of(draws.latents, draws.deterministic)
+    columns: Columns = columns_of_sets([draws])
     shares = np.exp(importance(draws.log_weights).log_weights) if weighted else np.full(num_draws, 1 / num_draws)
     still, first = constant(columns.values, columns.rounding), columns.values[0]
     with np.errstate(invalid="ignore"):

@@ -131,23 +131,17 @@ def columns_of(latents: Mapping[str, Tensor], computed: Mapping[str, Tensor] | N
     return Columns(tuple(names), values, np.array(relative), np.array(own, dtype=bool))
 
 
-def columns_of_sets(sets: Sequence[Draws], masks: Mapping[str, Tensor]) -> Columns:
-    """Of several sets of draws, one after the other, without the elements of latents that a mask hides.
-
-    Args:
-        masks: site -> False where the model says nothing of the latent, which may lie anywhere; broadcasts to the site's
-            batch shape.
-    """
+def columns_of_sets(sets: Sequence[Draws]) -> Columns:
+    """Of several sets of draws, one after the other, without the elements of latents that a mask leaves out."""
     latents = {name: torch.cat([draws.latents[name] for draws in sets]) for name in sets[0].latents}
     computed = {name: torch.cat([draws.deterministic[name] for draws in sets]) for name in sets[0].deterministic}
     columns = columns_of(latents, computed)
-    masked: set[str] = set()
-    for name, mask in masks.items():
+    idle: set[str] = set()
+    for name, mask in sets[0].counted.items():
         shape = latents[name].shape[1:]
-        wide = mask.detach().cpu().reshape(*mask.shape, *[1] * (len(shape) - mask.dim())) if mask.dim() else mask.cpu()
-        kept = wide.expand(shape).numpy()
-        masked.update(_label(name, index) for index in np.ndindex(*shape) if not kept[index])
-    return columns.taken(columns=np.array([name not in masked for name in columns.names], dtype=bool))
+        counts = mask.cpu().expand(shape).numpy()
+        idle.update(_label(name, index) for index in np.ndindex(*shape) if not counts[index])
+    return columns.taken(columns=np.array([name not in idle for name in columns.names], dtype=bool))
 
 
 def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:

@@ -116,10 +116,11 @@ def diagnose_and_weigh(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
     keep = few_enough(posterior.table, num_draws * repeats)
-    first = posterior.draws(num_draws, seed=seed, keep=keep)
+    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False)
     if _by_rows(first):
         return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
-    sets = [first, *(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep) for r in range(1, repeats))]
+    seeds = [(seed + r) % 2**32 for r in range(1, repeats)]
+    sets = [first, *(posterior.draws(num_draws, seed=s, keep=keep, enumerated=False) for s in seeds)]
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
     return _Case(posterior, sets, stopped, seed, alone=modes and not several_starts).judge(chains, modes), weights
 
@@ -197,7 +198,7 @@ class _Case:
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
             return None
-        found = columns_of_sets(self._sets, {} if self._posterior is None else self._posterior.latent_masks)
+        found = columns_of_sets(self._sets)
         if not found.names:
             return None
         without = comparable(found)[1]

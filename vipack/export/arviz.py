@@ -32,7 +32,8 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
     The attributes ``draws``, ``resampled`` and ``verdict`` say which draws: the guide's own, or resampled ones with equal
     weights, in all groups the same.
 
-    - ``posterior``: latent and deterministic sites.
+    - ``posterior``: latent and deterministic sites; discrete latents that are summed out too, as integers, drawn from
+      their posterior.
     - ``sample_stats``: ``lp`` = log p(x, z), ``log_q`` and ``log_weight`` = lp - log_q, in nats. Resampled draws have been
       weighted by these already.
     - ``observed_data``, ``posterior_predictive`` and ``log_likelihood`` (nats, one value an observation, never scaled by
@@ -57,7 +58,7 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
     from vipack.posterior.answers import POOL, answer, predictions, used
 
     predict = not any(_is_large_and_sparse(value) for value in posterior.observed.values())
-    kinds: tuple[Kind, ...] = ("latent", "deterministic")
+    kinds: tuple[Kind, ...] = ("latent", "enumerated", "deterministic")
     if used(posterior, resample).resampled:
         _check_size(posterior, num_draws, kinds, POOL)
     _check_size(posterior, num_draws, (*kinds, "observed") if predict else kinds)
@@ -72,8 +73,11 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
     groups: dict[str, dict[str, Variable]] = {
         name: {} for name in ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data")
     }
-    for name, values in {**draws.latents, **draws.deterministic}.items():
-        groups["posterior"][name] = _of_site(_dense(values), sites[name], plates, sampled=True)
+    for name, values in draws.sites.items():
+        array = _dense(values)
+        if sites[name].kind == "enumerated":
+            array = _as_counts(array, sites[name])
+        groups["posterior"][name] = _of_site(array, sites[name], plates, sampled=True)
     for name, values in posterior.observed.items():
         if _is_large_and_sparse(values):
             left_out.append(f"{name} {tuple(values.shape)}")

@@ -14,9 +14,7 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.infer.autoguide import AutoContinuous
-from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.guide import GuideMessenger
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -24,8 +22,11 @@ from torch.distributions import Independent, lowrank_multivariate_normal, multiv
 
 from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
-from vipack.program.enumeration import Enumerate, vmappable_sums
-from vipack.program.placing import Place
+from vipack.program import Arguments
+from vipack.program.densities import plate_nesting
+from vipack.program.evaluation import ModelDensity
+from vipack.program.masking import counting, leave_out, standard_terms, treatments
+from vipack.program.placing import Given, Place
 from vipack.program.randomness import TorchState, seeded
 
 __all__ = ["Particles", "particles_of"]
@@ -44,7 +45,9 @@ class Particles(ABC):
         self._refused: set[str] = set()
         with _looking():
             guide_trace, model_trace = self._traces(call)
-            self._sum_out(model_trace, guide_trace, call)
+            self._treated = treatments(guide_trace, model_trace, lambda latents: self._model_trace(latents, call))
+        enumerates = any(_is_enumerated(s) and name not in guide_trace for name, s in model_trace.nodes.items())
+        self._density = ModelDensity(model, nesting=plate_nesting(guide_trace, model_trace), enumerates=enumerates)
         self._read(model_trace, guide_trace)
 
     @abstractmethod
@@ -80,28 +83,10 @@ class Particles(ABC):
         trace: Trace = poutine.trace(self.guide).get_trace(*args, **kwargs)
         return trace
 
-    def _sum_out(self, model_trace: Trace, guide_trace: Trace, call: tuple[Any, Any]) -> None:
-        """Prepare for discrete latents that the guide does not draw and that are marked for enumeration."""
-        self._evaluator: TraceEinsumEvaluator | None = None
-        self._run_model = self.model
-        if not any(_is_enumerated(site) and name not in guide_trace for name, site in model_trace.nodes.items()):
-            return
-        dims = [-f.dim for s in model_trace.nodes.values() for f in s.get("cond_indep_stack", ()) if f.vectorized]
-        nesting = max(dims, default=0)
-        self._run_model = Enumerate(first_available_dim=-1 - nesting)(self.model)
+    def _model_trace(self, latents: Mapping[str, Tensor], call: tuple[Any, Any]) -> Trace:
         args, kwargs = call
-        replayed = poutine.replay(self._run_model, trace=guide_trace)
-        self._evaluator = TraceEinsumEvaluator(poutine.trace(replayed).get_trace(*args, **kwargs), True, nesting)
-
-    def _log_joint(self, given: Messenger, call: tuple[Any, Any]) -> Tensor:
-        args, kwargs = call
-        with given:
-            trace = poutine.trace(self._run_model).get_trace(*args, **kwargs)
-        if self._evaluator is None:
-            return torch.as_tensor(trace.log_prob_sum())
-        with vmappable_sums():
-            total: Tensor = self._evaluator.log_prob(trace)
-        return total
+        with seeded(0), Given(latents):
+            return poutine.trace(self.model).get_trace(*args, **kwargs)
 
     def _each(self, what: str, one: Callable[[Values], Any], inputs: Values) -> Any:
         """`one` of each of the stacked `inputs`, results stacked."""
@@ -152,9 +137,9 @@ class _VectorParticles(Particles):
 
         def one(values: Values) -> Tensor:
             placed = self._placed(values["u"])
-            with _Given(rows):
-                log_p = self._log_joint(placed, call)
-            return log_p + torch.stack([log_det.sum() for log_det in placed.log_dets.values()]).sum()
+            with Given(rows):
+                log_p = self._density.log_p(self._density.trace(Arguments(*call), placed))
+            return log_p + placed.gain
 
         result: Tensor = self._each("model", one, {"u": latents["u"]})
         return result
@@ -163,7 +148,8 @@ class _VectorParticles(Particles):
         supports = None
         if not getattr(self.guide, "follows_supports", False):
             supports = {n: site["fn"].support for n, site in self.guide.prototype_trace.iter_stochastic_nodes()}
-        return Place({site["name"]: part for site, part in self.guide._unpack_latent(u)}, supports)
+        parts = {site["name"]: part for site, part in self.guide._unpack_latent(u)}
+        return Place(parts, supports, [name for name, how in self._treated.items() if how != "kept"])
 
     def _rows(self, u: Tensor, call: tuple[Any, Any]) -> Values:
         """The rows that subsampling plates of the model draw, the same for all particles."""
@@ -180,6 +166,8 @@ class _TraceParticles(Particles):
 
     def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
         self._drawn, self._rows = [], []
+        self._counted: dict[str, Tensor] = {}
+        self._standard = [name for name, how in self._treated.items() if how == "standard normal"]
         for name, site in guide_trace.nodes.items():
             if site["type"] != "sample" or site["is_observed"]:
                 continue
@@ -208,19 +196,31 @@ class _TraceParticles(Particles):
             return {name: trace.nodes[name]["value"] for name in self._latents}
 
         latents: Values = self._each("guide", one, {"particle": torch.arange(number)})
+        left_out = [name for name, how in self._treated.items() if how == "left out"]
+        if left_out:
+            with _looking():  # the masks of these rows are the same for all particles
+                first = {name: value[0] for name, value in latents.items()}
+                nodes = self._model_trace(first, call).nodes
+            found = {name: counting(nodes[name]) for name in left_out if name in nodes}
+            self._counted = {name: mask for name, mask in found.items() if mask is not None}
         return {name: latents[name] for name in self._drawn}, latents, None
 
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
         def one(values: Values) -> Tensor:
-            with _Given(values):
+            with Given(values):
                 trace = self._guide_trace(call)
+            leave_out(trace, self._counted)
             return torch.as_tensor(trace.log_prob_sum())
 
         result: Tensor = self._each("density", one, {**drawn, **{name: latents[name] for name in self._rows}})
         return result
 
     def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
-        result: Tensor = self._each("model", lambda values: self._log_joint(_Given(values), call), latents)
+        def one(values: Values) -> Tensor:
+            trace = self._density.trace(Arguments(*call), Given(values))
+            return self._density.log_p(trace) + standard_terms(trace, self._standard)
+
+        result: Tensor = self._each("model", one, latents)
         return result
 
 
@@ -231,19 +231,6 @@ def particles_of(model: Callable[..., Any], guide: Callable[..., Any], call: tup
         GuideError: a draw of the guide is not reparametrized.
     """
     return (_VectorParticles if isinstance(guide, AutoContinuous) else _TraceParticles)(model, guide, call)
-
-
-class _Given(Messenger):  # type: ignore[misc]
-    """Gives sites the values at hand, as draws rather than observations."""
-
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self._values = values
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self._values:
-            msg["value"] = self._values[msg["name"]]
-            msg["done"] = True
 
 
 def _is_subsample(site: Mapping[str, Any]) -> bool:

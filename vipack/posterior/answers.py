@@ -140,23 +140,24 @@ def _resampled(posterior: Posterior, num_draws: int, seed: int) -> Draws:
     generator = torch.Generator().manual_seed(seed)
     if pool.row_log_weights is None:
         chosen = _by_weight(pool.log_weights[:, None], num_draws, generator)[:, 0]
-        latents, computed = (
+        latents, computed, enumerated = (
             {name: value[chosen.to(value.device)] for name, value in values.items()}
-            for values in (pool.latents, pool.deterministic)
+            for values in (pool.latents, pool.deterministic, pool.enumerated)
         )
         chosen = chosen.to(pool.log_q.device)
-        return Draws(latents, computed, pool.log_joint[chosen], pool.log_q[chosen], points=pool.points)
+        log_joint, log_q = pool.log_joint[chosen], pool.log_q[chosen]
+        return Draws(latents, computed, log_joint, log_q, None, pool.points, enumerated, pool.counted)
     # The rows are independent under model and guide.
     rows = pool.row_log_weights
     chosen = _by_weight(rows, num_draws, generator).to(rows.device)
     latents = posterior.rows_of(pool.latents, chosen)
     computed, log_joint = posterior.at(latents)
     log_weights = rows.gather(0, chosen).sum(1).to(log_joint.device)
-    return Draws(latents, computed, log_joint, log_joint - log_weights, points=pool.points)
+    return Draws(latents, computed, log_joint, log_joint - log_weights, points=pool.points, counted=pool.counted)
 
 
 def _pool_size(posterior: Posterior, num_draws: int) -> int:
-    sites = posterior.table.of_kind("latent", "deterministic")
+    sites = posterior.table.of_kind("latent", "enumerated", "deterministic")
     numbers = sum(torch.Size([*site.batch_shape, *site.event_shape]).numel() for site in sites)
     return max(POOL * num_draws, min(_LEAST_POOL, _MOST_NUMBERS // max(1, numbers)))
 

@@ -6,25 +6,24 @@ at a few of its draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from vipack.posterior.densities import is_deterministic, plate_nesting, total, total_of_many
-from vipack.program import SiteTable
+from vipack.program import Arguments
+from vipack.program.densities import total, total_of_many
+from vipack.program.evaluation import Evaluation
+from vipack.program.sites import is_deterministic, sample_nodes
 
 __all__ = ["Broadcast"]
 
 _CHECKED = 8  # draws held against single runs: a guide that tosses a coin outside its sites passes one time in 2**8
 
 Found = tuple[dict[str, Tensor], Tensor, Tensor]
-Trace_of = Callable[..., Trace]
 
 
 class Broadcast:
@@ -33,54 +32,56 @@ class Broadcast:
     Results are triples: values by site ``(S, *site shape)``, log density ``(S,)``, and its rows ``(S, N)``.
     """
 
-    def __init__(self, table: SiteTable, guide_trace: Trace, model_trace: Trace, row_plate: str | None) -> None:
-        self._nesting = plate_nesting(guide_trace, model_trace)
-        self._row_plate = row_plate
-        latents = table.of_kind("latent")
-        self._shapes = {site.name: model_trace.nodes[site.name]["value"].shape for site in latents}
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._evaluation = evaluation
+        self._nesting = evaluation.density.nesting
+        latents = evaluation.table.of_kind("latent")
+        model_nodes = sample_nodes(evaluation.model_trace)
+        self._shapes = {site.name: model_nodes[site.name]["value"].shape for site in latents}
         self._batch_dims = {site.name: len(site.batch_shape) for site in latents}
-        self._computed = {n: s["value"].shape for n, s in _sites(model_trace).items() if is_deterministic(s)}
-        self._drawn = {n: s["value"].shape for n, s in _sites(guide_trace).items()}
+        self._computed = {n: s["value"].shape for n, s in model_nodes.items() if is_deterministic(s)}
+        self._drawn = {n: s["value"].shape for n, s in sample_nodes(evaluation.guide_trace).items()}
 
-    def guide(self, guide: Callable[..., Any], trace_of: Trace_of, num_draws: int) -> Found:
-        """`num_draws` draws of `guide`, of which `trace_of` makes one trace with its log densities.
+    def guide(self, num_draws: int, arguments: Arguments | None = None) -> Found:
+        """`num_draws` draws of the guide, with log q.
 
         Raises:
             RuntimeError: the guide does not broadcast.
         """
+        evaluation, guide = self._evaluation, self._evaluation.program.guide
         with self._plate(num_draws):
-            trace = trace_of(guide)
+            trace = evaluation.guide(guide, arguments)
         latents = {n: _each(trace.nodes[n]["value"], num_draws, shape) for n, shape in self._shapes.items()}
-        log_q, rows = total_of_many(trace, self._row_plate, num_draws, self._nesting)
+        log_q, rows = total_of_many(trace, evaluation.row_plate, num_draws, self._nesting)
         drawn = {
             name: _each(node["value"], num_draws, self._drawn[name])
-            for name, node in _sites(trace).items()
+            for name, node in sample_nodes(trace).items()
             if type(node["fn"]).__name__ != "Delta"
         }
         for index in _some(num_draws):
-            single = trace_of(poutine.condition(guide, data=_draw_of(drawn, index)))
+            single = evaluation.guide(poutine.condition(guide, data=_draw_of(drawn, index)), arguments)
             found = {name: single.nodes[name]["value"] for name in latents}
             _check((found, total(single, None)[0]), (_draw_of(latents, index), log_q[index]))
         return latents, log_q, rows
 
-    def model(self, latents: Mapping[str, Tensor], trace_of: Trace_of, one: Callable[[Any], Found]) -> Found:
-        """The model at many `latents`; `trace_of` makes one trace at given values, `one` the result of one draw.
+    def model(self, latents: Mapping[str, Tensor]) -> Found:
+        """The model at many `latents`: deterministic sites, with log p.
 
         Raises:
             RuntimeError: the model does not broadcast.
         """
+        evaluation = self._evaluation
         num_draws = len(next(iter(latents.values())))
         given = {}
         for name, value in latents.items():
             padding = (1,) * (self._nesting - self._batch_dims[name])
             given[name] = value.reshape(num_draws, *padding, *self._shapes[name])
         with self._plate(num_draws):
-            trace = trace_of(given)
-        trace.compute_log_prob()
-        log_p, rows = total_of_many(trace, self._row_plate, num_draws, self._nesting)
+            trace = evaluation.model(given)
+        log_p, rows = total_of_many(trace, evaluation.row_plate, num_draws, self._nesting)
         values = {n: _each(trace.nodes[n]["value"], num_draws, shape) for n, shape in self._computed.items()}
         for index in _some(num_draws):
-            _check(one(_draw_of(latents, index))[:2], (_draw_of(values, index), log_p[index]))
+            _check(evaluation.evaluate(_draw_of(latents, index))[:2], (_draw_of(values, index), log_p[index]))
         return values, log_p, rows
 
     def _plate(self, num_draws: int) -> Any:
@@ -107,7 +108,3 @@ def _some(num_draws: int) -> list[int]:
 
 def _draw_of(values: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
     return {name: value[index] for name, value in values.items()}
-
-
-def _sites(trace: Trace) -> dict[str, Any]:
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Draws:
         row_log_weights: ``(S, N)`` where the weights are a product over the rows of one plate (every latent is local
             to it, in model and guide, as in a VAE); None otherwise.
         points: continuous latents with an element that is the same in every draw: the guide is a point there.
+        enumerated: latents that are summed out, each drawn from its posterior given the others and the data; empty
+            where they were not asked for.
+        counted: latent -> which of its elements count, where a mask leaves out some that nothing depends on.
     """
 
     latents: dict[str, Tensor]
@@ -29,8 +32,15 @@ class Draws:
     log_q: Tensor
     row_log_weights: Tensor | None = None
     points: tuple[str, ...] = ()
+    enumerated: dict[str, Tensor] = field(default_factory=dict)
+    counted: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def log_weights(self) -> Tensor:
         """``log p(x, z) - log q(z)``, ``(S,)`` in nats; its mean estimates the ELBO."""
         return self.log_joint - self.log_q
+
+    @property
+    def sites(self) -> dict[str, Tensor]:
+        """Latents, enumerated latents and deterministic sites, by name."""
+        return {**self.latents, **self.enumerated, **self.deterministic}

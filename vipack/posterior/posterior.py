@@ -5,34 +5,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.distributions.torch_distribution import MaskedDistribution
-from pyro.infer.mcmc.util import TraceEinsumEvaluator
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import biject_to
 
-from vipack.errors import ShapeError, VipackError
+from vipack.errors import ProgramWarning
 from vipack.posterior.broadcast import Broadcast
-from vipack.posterior.densities import is_deterministic, numbers_held, plate_nesting, row_plate, total
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmapped
-from vipack.program import Arguments, Parameters, Program, Site, SiteTable, read_sites, seeded
-from vipack.program.enumeration import Enumerate, vmappable_sums
+from vipack.program import Arguments, Parameters, Program, Site, SiteTable, seeded
+from vipack.program.evaluation import Evaluation
+from vipack.program.placing import Given
+from vipack.program.prediction import Prediction
 from vipack.program.runs import check_signature, explained
-from vipack.program.simulation import Unobserved
 from vipack.program.vmappable import vmappable_densities
 from vipack.types import Verdict
 
 __all__ = ["Posterior"]
 
 _ELEMENTS_AT_ONCE = 20_000_000  # numbers held by one vectorized pass, about 80 MB in float32
+_MOST_LABELS = 250_000_000  # of enumerated latents in all draws together, 2 GB
 
 Latents = dict[str, Tensor]  # site -> (S, *site shape)
 
@@ -50,17 +48,10 @@ class Posterior:
         self.arguments = arguments
         self.ways = Ways()
         with seeded(0), self._running(arguments):
-            guide_trace, model_trace = program.traces(arguments)
-        self.table: SiteTable = read_sites(model_trace, guide_trace)
-        self._observed = {site.name: model_trace.nodes[site.name]["value"] for site in self.table.of_kind("observed")}
-        self._masks = {name: _mask(model_trace.nodes[name]) for name in self._observed}
-        self._latents = [site.name for site in self.table.of_kind("latent")]
-        self._latent_masks = {name: _mask(model_trace.nodes[name]) for name in self._latents}
-        self._row_plate = row_plate(self.table, guide_trace)
-        self._broadcast = Broadcast(self.table, guide_trace, model_trace, self._row_plate)
-        self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, numbers_held(guide_trace, model_trace)))
-        self._nesting = plate_nesting(guide_trace, model_trace)
-        self._evaluator = self._enumerator(model_trace)
+            self._evaluation = Evaluation(program, arguments)
+        self.table: SiteTable = self._evaluation.table
+        self._broadcast = Broadcast(self._evaluation)
+        self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self._evaluation.numbers))
         self._judged: tuple[Verdict, str] | None = None
 
     @property
@@ -77,12 +68,12 @@ class Posterior:
     @property
     def rows_apart(self) -> bool:
         """Whether every latent and likelihood term belongs to a row of one plate, in model and guide."""
-        return self._row_plate is not None
+        return self._evaluation.row_plate is not None
 
     @property
     def observed(self) -> dict[str, Tensor]:
         """The observed sites' values, by name."""
-        return dict(self._observed)
+        return dict(self._evaluation.observed)
 
     @property
     def observed_masks(self) -> dict[str, Tensor]:
@@ -90,38 +81,53 @@ class Posterior:
 
         Each mask broadcasts to the site's batch shape; sites without one are not listed.
         """
-        return {name: mask for name, mask in self._masks.items() if mask is not None}
+        return dict(self._evaluation.masks)
 
-    @property
-    def latent_masks(self) -> dict[str, Tensor]:
-        """As :attr:`observed_masks` of the latents: where a mask is False, the model says nothing of the latent."""
-        return {name: mask for name, mask in self._latent_masks.items() if mask is not None}
-
-    def draws(self, num_draws: int, *, seed: int = 0, densities: bool = True, keep: bool = True) -> Draws:
+    def draws(
+        self, num_draws: int, *, seed: int = 0, densities: bool = True, keep: bool = True, enumerated: bool = True
+    ) -> Draws:
         """`num_draws` draws from the guide.
 
         Args:
             densities: False skips the model; then ``log_joint`` is NaN and ``deterministic`` empty.
             keep: False forgets latents and deterministic sites as soon as their densities are known, to save memory.
+            enumerated: False leaves out latents that are summed out, and the deterministic sites that depend on them.
+
+        Warns:
+            ProgramWarning: the draws of enumerated latents would not fit in memory, and are left out.
         """
         parts, lows, highs = [], [], []
+        discrete = enumerated and densities and keep and self._few_labels(num_draws)
         with seeded(seed), self._running(self.arguments):
             for size in self._chunks(num_draws):
-                latents, log_q, row_log_q = self._draw_guide(size, self.arguments)
+                latents, log_q, row_log_q = self._draw_guide(size)
                 lows.append({name: value.amin(0) for name, value in latents.items()})
                 highs.append({name: value.amax(0) for name, value in latents.items()})
                 deterministic: Latents = {}
+                labels: Latents = {}
                 log_joint, row_log_joint = torch.full_like(log_q, torch.nan), torch.full_like(row_log_q, torch.nan)
                 if densities:
                     deterministic, log_joint, row_log_joint = self._evaluate(latents, size)
-                kept = (latents, deterministic) if keep else ({}, {})
+                if discrete:
+                    labels = self._draw_enumerated(latents, size)
+                    if self._evaluation.varying:
+                        deterministic = self._deterministic({**latents, **labels}, size)
+                kept = (latents, deterministic, labels) if keep else ({}, {}, {})
                 parts.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
-        latents, deterministic, log_joint, log_q, rows = joined(parts)
+        latents, deterministic, labels, log_joint, log_q, rows = joined(parts)
         points = self._points(lows, highs) if num_draws > 1 else ()
-        return Draws(latents, deterministic, log_joint, log_q, rows if self._row_plate else None, points)
+        rows = rows if self._evaluation.row_plate else None
+        return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self._evaluation.counted))
 
     def deterministic(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The model's deterministic sites at given latents ``site -> (S, *shape)``."""
+        """The model's deterministic sites at given latents ``site -> (S, *shape)``.
+
+        Those that depend on enumerated latents are left out, unless `latents` has draws of these too.
+        """
+        if all(name in latents for name in self._evaluation.enumerated):
+            with seeded(0), self._running(self.arguments):
+                parts = [self._deterministic(part, size) for part, size in self._split(latents)]
+            return joined(parts)  # type: ignore[no-any-return]
         return self.at(latents)[0]
 
     def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -138,15 +144,15 @@ class Posterior:
         rows = torch.arange(chosen.shape[1], device=chosen.device)
         taken = {}
         for name, value in latents.items():
-            axis = 1 + self.table[name].dim_names.index(self._row_plate)
+            axis = 1 + self.table[name].dim_names.index(self._evaluation.row_plate)
             taken[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
         return taken
 
     def guide_draws(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
         """Draws of the guide alone, called on new data if `arguments` are given: ``site -> (S, *shape)``."""
         chosen = self._checked(arguments)
-        with seeded(seed), self._running(chosen):
-            return joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])  # type: ignore[no-any-return]
+        with seeded(seed):
+            return self._draw_latents(num_draws, chosen)
 
     def predictive(
         self,
@@ -156,7 +162,10 @@ class Posterior:
         seed: int = 0,
         latents: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Draws of the observed sites (and deterministic ones) given draws of the guide: ``site -> (S, *shape)``.
+        """Draws of the observed sites given draws of the latents: ``site -> (S, *shape)``.
+
+        Deterministic sites come with them, and whatever sites only this call has. Latents that are summed out are drawn
+        from their posterior; for new data, those that belong to rows from their prior given the rest.
 
         Args:
             arguments: call on new data; observed sites are drawn whatever is passed for them. None: the fit's data.
@@ -167,21 +176,17 @@ class Posterior:
             ShapeError: a latent has one value for each row of the fit's data, and the new data have other rows.
         """
         chosen = self._checked(arguments)
-        with seeded(seed), self._running(chosen):
-            if latents is None:
-                latents = joined([self._draw_guide(size, chosen)[0] for size in self._chunks(num_draws)])
-            try:
-                with explained("model", chosen):
-                    parts = [self._predict(part, size, chosen) for part, size in self._split(latents, num_draws)]
-                    return joined(parts)  # type: ignore[no-any-return]
-            except VipackError as error:
-                local = [s.name for s in self.table.of_kind("latent") if s.plates]
-                if arguments is not None and local:
-                    raise ShapeError(
-                        f"latent site(s) {', '.join(map(repr, local))} have a value for each row of the fit's data, which "
-                        f"does not fit the new data ({error}); predict with data of the same rows, or fit an amortised guide."
-                    ) from error
-                raise
+        with self._running(self.arguments), explained("model", self.arguments):
+            prediction = Prediction(self._evaluation, chosen)
+        with seeded(seed):
+            values = self._starts(num_draws, prediction, chosen, latents)
+            with self._running(chosen):
+                prediction.check_shapes(values)
+                parts = [
+                    self.ways.run("predictive", _vmap_or_loop(prediction.predict, part, size), chosen)
+                    for part, size in self._split(values, num_draws)
+                ]
+        return joined(parts)  # type: ignore[no-any-return]
 
     def _checked(self, arguments: Arguments | None) -> Arguments:
         if arguments is None:
@@ -195,17 +200,11 @@ class Posterior:
 
         Never scaled. Empty where discrete latents are summed out, since an observation then has no density given z.
         """
-        if self._evaluator is not None or not latents:
+        if self._evaluation.enumerated or not latents:
             return {}
-
-        def one(values: Latents) -> dict[str, Tensor]:
-            trace = self._model_trace(values)
-            trace.compute_log_prob()
-            return {name: trace.nodes[name]["unscaled_log_prob"] for name in self._observed}
-
         with seeded(0), self._running(self.arguments):
             parts = [
-                self.ways.run("log_likelihood", _vmap_or_loop(one, part, size), self.arguments)
+                self._run("log_likelihood", self._evaluation.log_likelihood, part, size)
                 for part, size in self._split(latents)
             ]
         return joined(parts)  # type: ignore[no-any-return]
@@ -245,30 +244,15 @@ class Posterior:
 
     # --- the guide
 
-    def _draw_guide(self, num_draws: int, arguments: Arguments) -> tuple[Latents, Tensor, Tensor]:
-        def one(_: Any) -> Any:
-            trace = self._guide_trace(self.program.guide, arguments)
-            return {name: trace.nodes[name]["value"] for name in self._latents}, *total(trace, self._row_plate)
-
-        def in_plate() -> Any:
-            return self._broadcast.guide(
-                self.program.guide, lambda guide: self._guide_trace(guide, arguments), num_draws
-            )
-
+    def _draw_guide(self, num_draws: int, arguments: Arguments | None = None) -> tuple[Latents, Tensor, Tensor]:
+        """Latents, log q and its rows; of the guide called with `arguments`, by default those of the fit."""
+        evaluation = self._evaluation
         ways: dict[str, Callable[[], Any]] = {
-            "vmap": lambda: vmapped(one, torch.arange(num_draws)),
-            "plate": in_plate,
-            "loop": lambda: stacked([one(None) for _ in range(num_draws)]),
+            "vmap": lambda: vmapped(lambda _: evaluation.draw(arguments), torch.arange(num_draws)),
+            "plate": lambda: self._broadcast.guide(num_draws, arguments),
+            "loop": lambda: stacked([evaluation.draw(arguments) for _ in range(num_draws)]),
         }
-        return self.ways.run("guide", ways, arguments)  # type: ignore[no-any-return]
-
-    def _guide_trace(self, guide: Callable[..., Any], arguments: Arguments) -> Trace:
-        if isinstance(poutine.unwrap(guide), Messenger):
-            trace = self.program.traces(arguments)[0]
-        else:
-            trace = poutine.trace(guide).get_trace(*arguments.args, **arguments.kwargs)
-        trace.compute_log_prob()
-        return trace
+        return self.ways.run("guide", ways, arguments or self.arguments)  # type: ignore[no-any-return]
 
     def _points(self, lows: list[Latents], highs: list[Latents]) -> tuple[str, ...]:
         """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
@@ -283,58 +267,75 @@ class Posterior:
 
     def _evaluate(self, latents: Latents, num_draws: int) -> tuple[Latents, Tensor, Tensor]:
         """Deterministic sites, log p(x, z) and its rows."""
-
-        def one(values: Latents) -> Any:
-            trace = self._model_trace(values)
-            kept = {n: s["value"] for n, s in trace.nodes.items() if s["type"] == "sample" and is_deterministic(s)}
-            if self._evaluator is not None:
-                with vmappable_sums():
-                    log_p = self._evaluator.log_prob(trace).double()
-                return kept, log_p, log_p.new_empty(0)
-            trace.compute_log_prob()
-            return kept, *total(trace, self._row_plate)
-
-        ways = _vmap_or_loop(one, latents, num_draws)
-        if self._evaluator is None and latents:
-            ways["plate"] = lambda: self._broadcast.model(latents, self._model_trace, one)
+        ways = _vmap_or_loop(self._evaluation.evaluate, latents, num_draws)
+        if not self._evaluation.enumerated and latents:
+            ways["plate"] = lambda: self._broadcast.model(latents)
         return self.ways.run("model", ways, self.arguments)  # type: ignore[no-any-return]
 
-    def _model_trace(self, latents: Mapping[str, Tensor]) -> Trace:
-        model = poutine.condition(self._enumerated_model or self.program.model, data=dict(latents))
-        return poutine.trace(model).get_trace(*self.arguments.args, **self.arguments.kwargs)
+    def _draw_enumerated(self, latents: Latents, num_draws: int) -> Latents:
+        return self._run("enumerated", self._evaluation.draw_enumerated, latents, num_draws)  # type: ignore[no-any-return]
 
-    def _enumerator(self, model_trace: Trace) -> TraceEinsumEvaluator | None:
-        self._enumerated_model: Callable[..., Any] | None = None
-        if not self.table.of_kind("enumerated"):
-            return None
-        self._enumerated_model = Enumerate(first_available_dim=-1 - self._nesting)(self.program.model)
-        with seeded(0), self._running(self.arguments):
-            trace = self._model_trace({name: model_trace.nodes[name]["value"] for name in self._latents})
-        return TraceEinsumEvaluator(trace, True, self._nesting)
+    def _deterministic(self, values: Latents, num_draws: int) -> Latents:
+        return self._run("deterministic", self._evaluation.deterministic, values, num_draws)  # type: ignore[no-any-return]
 
-    def _predict(self, latents: Latents, num_draws: int, arguments: Arguments) -> dict[str, Tensor]:
-        wanted = {site.name for site in self.table.of_kind("observed", "deterministic")}
+    def _few_labels(self, num_draws: int) -> bool:
+        """Whether the model has enumerated latents, and so many draws of them can be kept."""
+        sites = self.table.of_kind("enumerated")
+        count = sum(math.prod(site.batch_shape + site.event_shape) for site in sites)
+        if num_draws * count > _MOST_LABELS:
+            warnings.warn(
+                ProgramWarning(
+                    f"num_draws={num_draws}: draws of the enumerated latent(s) {', '.join(repr(s.name) for s in sites)} would "
+                    f"hold {num_draws * count:,} numbers, so they are left out, with the deterministic sites that depend on "
+                    f"them; ask for at most {_MOST_LABELS // count:,} draws to have them."
+                ),
+                stacklevel=3,
+            )
+            return False
+        return bool(sites)
 
-        def one(values: Latents) -> dict[str, Tensor]:
-            # Latents are given outside: they keep their values, and what the data fixed is drawn.
-            model = _Given(values)(Unobserved()(self.program.model))
-            trace = poutine.trace(model).get_trace(*arguments.args, **arguments.kwargs)
-            return {n: s["value"] for n, s in trace.nodes.items() if n in wanted and s["type"] == "sample"}
+    # --- predictions
 
-        return self.ways.run("predictive", _vmap_or_loop(one, latents, num_draws), arguments)  # type: ignore[no-any-return]
+    def _starts(
+        self, num_draws: int, prediction: Prediction, arguments: Arguments, given: Mapping[str, Tensor] | None
+    ) -> Latents:
+        """Draws of the latents that a prediction is made from, `given` ones of the guide among them."""
+        if given is None and prediction.is_new and not prediction.drawn:
+            return self._draw_latents(num_draws, arguments)
+        latents = self._draw_latents(num_draws, self.arguments) if given is None else dict(given)
+        labels: Latents = {}
+        if prediction.drawn:
+            with self._running(self.arguments):
+                parts = [self._draw_enumerated(part, size) for part, size in self._split(latents, num_draws)]
+            found = joined(parts)
+            labels = {name: found[name] for name in prediction.drawn}
+        if given is None and prediction.is_new and prediction.local:
+            # Labels of groups of the fit's data go with the shared latents they were drawn for.
+            latents |= self._draw_local(latents, num_draws, prediction, arguments)
+        return {**latents, **labels}
 
+    def _draw_latents(self, num_draws: int, arguments: Arguments) -> Latents:
+        own = None if arguments is self.arguments else arguments
+        with self._running(arguments):
+            return joined([self._draw_guide(size, own)[0] for size in self._chunks(num_draws)])  # type: ignore[no-any-return]
 
-class _Given(Messenger):  # type: ignore[misc]
-    """Gives named latents their values, leaving them latent."""
+    def _draw_local(
+        self, latents: Latents, num_draws: int, prediction: Prediction, arguments: Arguments
+    ) -> dict[str, Tensor]:
+        """Latents of the rows of new data, the others given."""
+        shared = {name: value for name, value in latents.items() if name not in prediction.local}
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self._values = values
+        def one(values: Mapping[str, Tensor]) -> Latents:
+            with Given(values):
+                drawn = self._evaluation.draw(arguments)[0]
+            return {name: drawn[name] for name in prediction.local}
 
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self._values:
-            msg["value"] = self._values[msg["name"]]
-            msg["done"] = True
+        with self._running(arguments):
+            parts = [self._run("local", one, part, size) for part, size in self._split(shared, num_draws)]
+        return joined(parts)  # type: ignore[no-any-return]
+
+    def _run(self, what: str, one: Callable[[Any], Any], values: Mapping[str, Tensor], num_draws: int) -> Any:
+        return self.ways.run(what, _vmap_or_loop(one, values, num_draws), self.arguments)
 
 
 def _vmap_or_loop(
@@ -370,16 +371,3 @@ def _is_free(site: Site) -> bool:
     except NotImplementedError:  # a support that has no bijection
         return True
     return 0 not in shape
-
-
-def _mask(site: Mapping[str, Any]) -> Tensor | None:
-    masks = [] if site["mask"] is None else [site["mask"]]
-    fn = site["fn"]
-    while isinstance(fn, MaskedDistribution):
-        masks.append(fn._mask)
-        fn = fn.base_dist
-    together: Tensor | None = None
-    for mask in masks:
-        mask = torch.as_tensor(mask).bool()
-        together = mask if together is None else together & mask
-    return together

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
@@ -11,16 +11,18 @@ import torch
 from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoStructured
 from pyro.infer.autoguide.gaussian import AutoGaussian
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from torch import Tensor
 
 from vipack.errors import ModelError, PlateError, ShapeError, UsageError
 from vipack.program.flat import flat_priors_sampled
+from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_prior
+from vipack.program.sites import has_density, is_latent, sample_nodes
 
-__all__ = ["check_local_latents", "cover_batches", "local_latents"]
+__all__ = ["check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
 
 
 def cover_batches(
@@ -68,11 +70,12 @@ def cover_batches(
     return plate
 
 
-def _trace(program: Program, arguments: Arguments, seed: int) -> Trace:
+def _trace(program: Program, arguments: Arguments, seed: int, given: Mapping[str, Tensor] | None = None) -> Trace:
     with contextlib.ExitStack() as stack:
         for context in (seeded(seed), program.bound(arguments), flat_priors_sampled(), torch.no_grad()):
             stack.enter_context(context)
         stack.enter_context(pyro.validation_enabled(False))
+        stack.enter_context(Given(given or {}))
         return trace_prior(program.model, arguments)
 
 
@@ -130,43 +133,63 @@ def _prove(
     program: Program, plate: BatchPlate, first: Arguments, second: Arguments, fewer: Arguments | None, seed: int
 ) -> None:
     """Whatever changes from one batch to another must stand in the batch plate, and the plate must follow the data."""
-    one, two = _trace(program, first, seed), _trace(program, second, seed)
-    _compare(plate, one, two, same_size=_batch_size(first) == _batch_size(second))
+    one = _trace(program, first, seed)
+    outside = {
+        n: node["value"] for n, node in sample_nodes(one).items() if is_latent(node) and not _inside(node, plate)
+    }
+
+    def compare(batch: Arguments, *, followed: bool) -> None:
+        _compare(plate, one, _trace(program, batch, seed), followed=followed)
+        # At the same values of the latents outside of the plate, for their densities.
+        _compare(plate, one, _trace(program, batch, seed, outside), followed=followed)
+
+    compare(second, followed=_batch_size(first) != _batch_size(second))
     # A model may need a full batch for reasons of its own, as BatchNorm does; then no more can be said.
     with contextlib.suppress(ModelError):
         if fewer is not None:
-            _compare(plate, one, _trace(program, fewer, seed), same_size=False)
+            compare(fewer, followed=True)
 
 
-def _compare(plate: BatchPlate, one: Trace, two: Trace, *, same_size: bool) -> None:
-    for name, node in one.nodes.items():
-        if node["type"] != "sample" or site_is_subsample(node) or node["infer"].get("_deterministic"):
-            continue
-        if plate.name in {frame.name for frame in node["cond_indep_stack"]} or name not in two.nodes:
-            continue
-        other = two.nodes[name]
-        if not _changed(node, other, compare_values=same_size and (_is_observed(node) or site_is_factor(node))):
+def _compare(plate: BatchPlate, one: Trace, two: Trace, *, followed: bool) -> None:
+    """
+    Args:
+        followed: whether the batches have different numbers of rows.
+    """
+    others = sample_nodes(two)
+    for name, node in sample_nodes(one).items():
+        if not has_density(node) or _inside(node, plate):
             continue
         kind = "observed site" if node["is_observed"] else "latent site"
-        raise PlateError(
-            f"{kind} {name!r} changes with the minibatch but stands outside plate {plate.name!r}, so it would not be "
-            f"scaled to all {plate.num_rows} rows; move it into `with pyro.plate({plate.name!r}, len(x)):` "
-            "(without .to_event over the rows), or leave batch_size out."
+        outside = (
+            f"stands outside plate {plate.name!r}, so it would not be scaled to all {plate.num_rows} rows; move it into "
+            f"`with pyro.plate({plate.name!r}, len(x)):` (without .to_event over the rows), or leave batch_size out."
         )
+        if name not in others:
+            if followed:
+                raise PlateError(
+                    f"{kind} {name!r} comes and goes with the number of rows of the minibatch but {outside}"
+                )
+            continue
+        change = _change(node, others[name])
+        if change == "density" and is_latent(node):
+            raise PlateError(
+                f"latent site {name!r}: its prior changes with the minibatch, so that every batch has a model of its own; make "
+                "what the prior needs of the data (their number, their standard deviation) from all rows beforehand and "
+                "pass it in fixed=, or leave batch_size out."
+            )
+        if change:
+            raise PlateError(f"{kind} {name!r} changes with the minibatch but {outside}")
 
 
-def _changed(node: dict[str, object], other: dict[str, object], *, compare_values: bool) -> bool:
+def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What differs at a site between two batches: its value, or, at the same value, its density."""
     value, other_value = node["value"], other["value"]
-    assert isinstance(value, torch.Tensor)
-    assert isinstance(other_value, torch.Tensor)
     if value.shape != other_value.shape:
-        return True
-    if not compare_values:
-        return False
+        return "value"
     if not torch.equal(value.to_dense(), other_value.to_dense()):
-        return True
-    one, two = (n["fn"].log_prob(n["value"]) for n in (node, other))  # type: ignore[attr-defined]
-    return one.shape != two.shape or not torch.allclose(one, two, equal_nan=True)
+        return "value" if node["is_observed"] else ""  # another draw
+    one, two = (n["fn"].log_prob(n["value"]) for n in (node, other))
+    return "" if one.shape == two.shape and torch.allclose(one, two, equal_nan=True) else "density"
 
 
 def local_latents(program: Program, batch: Arguments, *, seed: int) -> tuple[str, ...]:
@@ -174,14 +197,8 @@ def local_latents(program: Program, batch: Arguments, *, seed: int) -> tuple[str
     plate = program.batch_plate
     if plate is None:
         return ()
-    return tuple(
-        name
-        for name, node in _trace(program, batch, seed).nodes.items()
-        if node["type"] == "sample"
-        and not node["is_observed"]
-        and not site_is_subsample(node)
-        and plate.name in {frame.name for frame in node["cond_indep_stack"]}
-    )
+    nodes = _trace(program, batch, seed).nodes.items()
+    return tuple(name for name, node in nodes if is_latent(node) and _inside(node, plate))
 
 
 def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bool) -> None:
@@ -204,7 +221,7 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
                 "parameters for each row, but a DataLoader does not say which rows a batch holds; pass its Dataset "
                 "with batch_size=, or write an amortised guide."
             )
-        joint = next((part for part in guide.modules() if _draws_jointly(part, name)), None)
+        joint = next((part for part in guide.modules() if draws_jointly(part, name)), None)
         if joint is not None:
             raise PlateError(
                 f"latent site {name!r} stands in the batch plate {plate.name!r}, but {type(joint).__name__} draws "
@@ -213,11 +230,16 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
             )
 
 
-def _draws_jointly(part: torch.nn.Module, name: str) -> bool:
+def draws_jointly(part: torch.nn.Module, name: str) -> bool:
+    """Whether an automatic guide draws the rows of a local latent as one vector, without knowing which rows they are."""
     if not isinstance(part, AutoContinuous | AutoGaussian | AutoStructured):
         return False
     prototype: Any = part.prototype_trace
     return prototype is not None and name in prototype.nodes
+
+
+def _inside(node: Mapping[str, Any], plate: BatchPlate) -> bool:
+    return plate.name in {frame.name for frame in node["cond_indep_stack"]}
 
 
 def _is_observed(node: dict[str, object]) -> bool:

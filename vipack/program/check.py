@@ -13,10 +13,15 @@ from torch.distributions import constraints
 
 from vipack.errors import NonFiniteError, ProgramWarning, VipackError, VipackWarning
 from vipack.program.agreement import compare_plates, compare_shapes, compare_sites, compare_supports, support_name
+from vipack.program.alignment import broadcast_densities, fixed_without_effect, own_rows, rows_of_others
+from vipack.program.densities import plate_nesting
+from vipack.program.evaluation import ModelDensity
+from vipack.program.placing import Given
+from vipack.program.plates import PlateCall, own_batch_shapes, recorded_plates
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.reach import scaled_twice, unused_data
-from vipack.program.runs import Arguments, arguments_left_out, named_arguments
+from vipack.program.runs import Arguments, arguments_left_out, explained, named_arguments
 from vipack.program.sites import SiteTable, read_sites
 from vipack.program.values import forgotten_obs, non_finite_densities, outside_support, unvalidated
 
@@ -79,20 +84,28 @@ def check_program(
     everything = named_arguments(program.model, arguments)
     try:
         with seeded(seed), program.bound(arguments), unvalidated():
-            guide_trace, model_trace = program.traces(arguments)
+            with own_batch_shapes(), recorded_plates() as opened:
+                guide_trace, model_trace = program.traces(arguments)
             plate = program.batch_plate
             table = read_sites(model_trace, guide_trace, None if plate is None else (plate.name, plate.num_rows))
             errors += forgotten_obs(table, model_trace, leaves, arguments_left_out(program.model, arguments))
             errors += compare_sites(table, program.guide, guide_trace, enumerates=enumerates)
             errors += compare_shapes(table, model_trace, guide_trace)
             errors += compare_plates(table, program.batch_plate, guide_trace)
+            errors += broadcast_densities("guide", guide_trace)
+            errors += broadcast_densities("model", model_trace)
+            errors += rows_of_others(program, table, guide_trace, arguments, opened)
+            errors += fixed_without_effect(model_trace)
             errors += _parameters(program)
             errors += compare_supports(table, model_trace, guide_trace)
             if not errors:
                 errors += outside_support(model_trace, everything)
             if not errors:
                 errors += non_finite_densities(model_trace, guide_trace, everything, arguments)
+            if not errors and enumerates:
+                _sum_out(program, table, guide_trace, model_trace, arguments)
             if not errors:
+                warnings += _own_rows(program, arguments, opened, seed)
                 warnings += unused_data(program, arguments, leaves, (guide_trace, model_trace), seed)
                 warnings += scaled_twice(program, model_trace, arguments)
                 warnings += _unregistered(program, model_trace, guide_trace)
@@ -101,6 +114,29 @@ def check_program(
         errors.append(error)
     shapes = {name: tuple(value.shape) for name, value in program.parameters.unconstrained.items()}
     return Check(table, shapes, tuple(errors), tuple(warnings))
+
+
+def _sum_out(program: Program, table: SiteTable, guide_trace: Trace, model_trace: Trace, arguments: Arguments) -> None:
+    """Sum out the enumerated latents once.
+
+    Raises:
+        VipackError: they cannot be, as with scales that differ.
+    """
+    if not table.of_kind("enumerated"):
+        return
+    density = ModelDensity(program.model, nesting=plate_nesting(guide_trace, model_trace), enumerates=True)
+    given = Given({site.name: guide_trace.nodes[site.name]["value"] for site in table.of_kind("latent")})
+    with explained("model, its discrete latents enumerated,", arguments), torch.no_grad():
+        density.log_p(density.trace(arguments, given))
+
+
+def _own_rows(
+    program: Program, arguments: Arguments, opened: Mapping[str, list[PlateCall]], seed: int
+) -> Iterator[VipackWarning]:
+    if any(call.subsample is not None for calls in opened.values() for call in calls):
+        with seeded((seed + 1) % 2**32), recorded_plates() as again:
+            program.traces(arguments)
+        yield from own_rows(opened, again)
 
 
 def _parameters(program: Program) -> Iterator[VipackError]:

@@ -9,19 +9,22 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
 from vipack.errors import GuideError, SupportError
-from vipack.program.enumeration import Enumerate, vmappable_sums
+from vipack.program.densities import plate_nesting
+from vipack.program.enumeration import depends_on_enumeration
+from vipack.program.evaluation import ModelDensity
 from vipack.program.flat import flat_priors_sampled
+from vipack.program.masking import counting, idle_latents, over_events
+from vipack.program.placing import Given, Place
 from vipack.program.program import Program
+from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, explained, trace_model
+from vipack.program.sites import is_deterministic, is_latent, sample_nodes
 from vipack.program.vmappable import vmappable_densities
 
 __all__ = ["LogJoint"]
@@ -32,7 +35,8 @@ class LogJoint:
 
     Each latent's transform is made from the support that its distribution has at that point, so a support that depends
     on other latents, as in ``Uniform(0, a)``, is right everywhere. Discrete latents marked
-    ``infer={"enumerate": "parallel"}`` are summed out.
+    ``infer={"enumerate": "parallel"}`` are summed out. An element of a latent that a mask leaves out, and that nothing
+    depends on, is standard normal on R.
 
     Attributes:
         dim: D.
@@ -43,17 +47,13 @@ class LogJoint:
     def __init__(self, program: Program, arguments: Arguments) -> None:
         self._program = program
         self._arguments = arguments
-        self._model = program.model
         self.device = program.parameters.device
         # Once, and not at each call: a transform such as vmap lets no tensor be marked as requiring grad within it.
         self._values = program.parameters.detached()
-        self._evaluator: TraceEinsumEvaluator | None = None
         with program.bound(arguments, training=False), flat_priors_sampled(), torch.no_grad():
             with explained("model", arguments):
                 trace = trace_model(program.model, arguments)
             self._read(trace)
-            if self._enumerated:
-                self._enumerate(trace)
 
     def __call__(self, u: Tensor) -> Tensor:
         """
@@ -63,11 +63,25 @@ class LogJoint:
         Returns:
             ``()`` in nats.
         """
-        return self._run(u)[0]
+        placed = self._placed(u)
+        with self._bound():
+            log_p = self._density.log_p(self._density.trace(self._arguments, placed))
+        return log_p + placed.gain if self.shapes else log_p
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
-        """Latent and deterministic values at ``u`` ``(D,)``, by site name."""
-        return self._run(u)[1]
+        """Latent and deterministic values at ``u`` ``(D,)``, by site name, NaN for elements that a mask leaves out.
+
+        Deterministic sites that depend on a latent which is summed out have no value here.
+        """
+        placed = self._placed(u)
+        with self._bound():
+            nodes = sample_nodes(self._density.trace(self._arguments, placed))
+        found = {name: node["value"] for name, node in nodes.items() if name in self._constrained}
+        for name, event_dim in self._idle.items():
+            counted = counting(nodes[name])
+            if counted is not None:
+                found[name] = found[name].masked_fill(~over_events(counted, event_dim), torch.nan)
+        return found
 
     def unconstrain(self, latents: Mapping[str, Tensor]) -> Tensor:
         """The ``u`` ``(D,)`` at which :meth:`constrain` gives `latents`.
@@ -75,21 +89,22 @@ class LogJoint:
         Raises:
             SupportError: a value is outside its site's support.
         """
-        reader = _Read(self, latents)
-        with self._bound(), torch.no_grad(), reader:
-            self._model(*self._arguments.args, **self._arguments.kwargs)
+        reader = _Read(self._value_shapes, latents)
+        with self._bound(), torch.no_grad():
+            self._density.trace(self._arguments, reader)
         return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
 
     def unconstrain_many(self, latents: Mapping[str, Tensor]) -> Tensor:
         """As :meth:`unconstrain` of many draws ``site -> (S, *site shape)``: ``(S, D)``.
 
-        Rows of draws outside their support, or on its boundary, are not finite.
+        Rows of draws outside their support, or on its boundary, are not finite. Elements that a mask leaves out are drawn
+        anew, from the standard normal distribution that they have here.
         """
 
         def one(values: Mapping[str, Tensor]) -> Tensor:
-            reader = _Read(self, values, strict=False)
-            with self._bound(), reader:
-                self._model(*self._arguments.args, **self._arguments.kwargs)
+            reader = _Read(self._value_shapes, values, strict=False, idle=self._idle)
+            with self._bound():
+                self._density.trace(self._arguments, reader)
             return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
 
         with torch.no_grad():
@@ -100,22 +115,10 @@ class LogJoint:
         parameters = self._program.parameters
         return torch.empty(self.dim, dtype=parameters.dtype, device=parameters.device).uniform_(-radius, radius)
 
-    def _run(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        placer = _Place(self, u)
-        with self._bound():
-            with placer:
-                trace = trace_model(self._model, self._arguments)
-            if self._evaluator is not None:
-                with vmappable_sums():
-                    log_p = self._evaluator.log_prob(trace)
-            else:
-                log_p = trace.log_prob_sum(site_filter=lambda _, site: not site_is_subsample(site))
-        values = {
-            name: site["value"]
-            for name, site in trace.nodes.items()
-            if site["type"] == "sample" and (name in self.shapes or site["infer"].get("_deterministic"))
-        }
-        return log_p + placer.log_det, values
+    def _placed(self, u: Tensor) -> Place:
+        parts = u.split([math.prod(shape) for shape in self.shapes.values()])
+        named = zip(self.shapes.items(), parts, strict=True)
+        return Place({name: part.reshape(shape) for (name, shape), part in named}, None, self._idle)
 
     @contextlib.contextmanager
     def _bound(self) -> Iterator[None]:
@@ -126,22 +129,18 @@ class LogJoint:
 
     def _read(self, trace: Trace) -> None:
         self.shapes: dict[str, torch.Size] = {}
-        self._enumerated = False
-        self._max_plate_nesting = 0
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample":
-                continue
-            dims = [-frame.dim for frame in site["cond_indep_stack"] if frame.vectorized]
-            self._max_plate_nesting = max([self._max_plate_nesting, *dims])
-            if site["is_observed"] or site_is_subsample(site):
+        enumerates = False
+        nodes = sample_nodes(trace)
+        for name, site in nodes.items():
+            if not is_latent(site):
                 continue
             if site["fn"].support.is_discrete:
-                if not site["infer"].get("enumerate"):
+                if site["infer"].get("enumerate") != "parallel":
                     raise GuideError(
                         f"site {name!r} is a discrete latent ({type(site['fn']).__name__}): log p(x, z) on R^D needs it "
                         "summed out; mark the model with pyro.infer.config_enumerate, or marginalise it by hand."
                     )
-                self._enumerated = True
+                enumerates = True
                 continue
             try:
                 self.shapes[name] = biject_to(site["fn"].support).inv(site["value"]).shape
@@ -150,58 +149,71 @@ class LogJoint:
                     f"site {name!r}: no bijection from R^D to the support {site['fn'].support} is known; register one with "
                     "torch.distributions.biject_to, or write the site through one that has it."
                 ) from error
+        self._value_shapes = {name: nodes[name]["value"].shape for name in self.shapes}
         self.dim = sum(math.prod(shape) for shape in self.shapes.values())
+        self._density = ModelDensity(self._program.model, nesting=plate_nesting(trace), enumerates=enumerates)
+        self._idle = {
+            name: nodes[name]["fn"].event_dim for name in idle_latents(trace, self._run) if name in self.shapes
+        }
+        self._constrained = set(self.shapes) | self._fixed(nodes)
 
-    def _enumerate(self, trace: Trace) -> None:
-        self._model = Enumerate(first_available_dim=-1 - self._max_plate_nesting)(self._model)
-        placed = {name: trace.nodes[name]["value"] for name in self.shapes}
-        enumerated = trace_model(poutine.condition(self._model, data=placed), self._arguments)
-        self._evaluator = TraceEinsumEvaluator(enumerated, True, self._max_plate_nesting)
+    def _run(self, latents: Mapping[str, Tensor]) -> Trace:
+        with seeded(0), Given(latents), explained("model", self._arguments):
+            return trace_model(self._program.model, self._arguments)
 
+    def _fixed(self, nodes: Mapping[str, Mapping[str, Tensor]]) -> set[str]:
+        """Deterministic sites that do not depend on enumerated latents.
 
-class _Place(Messenger):  # type: ignore[misc]
-    """Gives each latent the value that its slice of ``u`` transforms to, and adds up the log Jacobian."""
-
-    def __init__(self, joint: LogJoint, u: Tensor) -> None:
-        super().__init__()
-        sizes = [math.prod(shape) for shape in joint.shapes.values()]
-        self._parts = dict(zip(joint.shapes, u.split(sizes), strict=True))
-        self._shapes = joint.shapes
-        self.log_det: Tensor = u.new_zeros(())
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        part = self._parts.get(msg["name"])
-        if part is None:
-            return
-        transform = biject_to(msg["fn"].support)
-        part = part.reshape(self._shapes[msg["name"]])
-        value = transform(part)
-        log_det = transform.log_abs_det_jacobian(part, value)
-        self.log_det = self.log_det + log_det.sum()
-        msg["value"] = value
-        msg["done"] = True
+        Raises:
+            GuideError: the support of a latent depends on one.
+        """
+        computed = {name: node["value"] for name, node in nodes.items() if is_deterministic(node)}
+        if not self._density.enumerates:
+            return set(computed)
+        reader = _Read(self._value_shapes, {name: nodes[name]["value"] for name in self.shapes}, strict=False)
+        enumerated = sample_nodes(self._density.trace(self._arguments, reader))
+        for name, shape in self.shapes.items():
+            if depends_on_enumeration(reader.parts[name], shape):
+                raise GuideError(
+                    f"site {name!r}: its support depends on a discrete latent that is summed out, so that there is no one map "
+                    "from R^D to its values; write it as a fixed support, moved and scaled by a deterministic expression."
+                )
+        return {n for n, value in computed.items() if not depends_on_enumeration(enumerated[n]["value"], value.shape)}
 
 
 class _Read(Messenger):  # type: ignore[misc]
     """Collects the unconstrained values of given latents, each through the support that it has there."""
 
-    def __init__(self, joint: LogJoint, latents: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, torch.Size],
+        latents: Mapping[str, Tensor],
+        *,
+        strict: bool = True,
+        idle: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
-        self._joint = joint
+        self._shapes = shapes
         self._latents = latents
         self._strict = strict
+        self._idle = idle or {}
         self.parts: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
-        if name not in self._joint.shapes:
+        if name not in self._shapes:
             return
-        value = self._latents[name].reshape(msg["fn"].shape())
+        value = self._latents[name].reshape(self._shapes[name])
         support = msg["fn"].support
         if self._strict and not support.check(value).all():
             raise SupportError(
                 f"site {name!r}: value {value} is outside its support {support}; give a value inside it."
             )
-        self.parts[name] = biject_to(support).inv(value)
+        part = biject_to(support).inv(value)
+        counted = counting(msg) if name in self._idle else None
+        if counted is not None:
+            event_dim = part.dim() - (value.dim() - msg["fn"].event_dim)
+            part = torch.where(over_events(counted, event_dim), part, torch.randn_like(part))
+        self.parts[name] = part
         msg["value"] = value
         msg["done"] = True

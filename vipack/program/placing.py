@@ -1,16 +1,35 @@
-"""Giving a model's latents the values that unconstrained tensors transform to."""
+"""Giving a program's latents values: as they are, or as what unconstrained tensors transform to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
+from pyro.distributions import Normal
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
-__all__ = ["Place"]
+from vipack.program.masking import counting
+
+__all__ = ["Given", "Place"]
+
+
+class Given(Messenger):  # type: ignore[misc]
+    """Gives sites the values at hand, as draws rather than observations."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._values = values
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self._values:
+            msg["value"] = self._values[msg["name"]]
+            msg["done"] = True
+            if "_enumerate_dim" in msg["infer"]:  # by a handler further in
+                msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in ("_enumerate_dim", "_dim_to_id")}
 
 
 class Place(Messenger):  # type: ignore[misc]
@@ -20,20 +39,35 @@ class Place(Messenger):  # type: ignore[misc]
         parts: latent name -> unconstrained value; dimensions left of the latent's own are draws.
         supports: latent name -> the support to transform to; None takes the one that the latent has at that point,
             which may depend on latents before it, as in ``Uniform(0, a)``.
+        idle: the latents of which a mask leaves out elements that nothing depends on.
 
     Attributes:
         values: latent name -> constrained value, once the model has run.
         log_dets: latent name -> log |dz/du| in nats, one for each element of its batch shape.
+        gains: latent name -> the same, but the log density of a standard normal where a mask leaves out idle elements:
+            what log p(x, z) gains to be a proper density of u.
         supports: latent name -> the support that was transformed to.
     """
 
-    def __init__(self, parts: Mapping[str, Tensor], supports: Mapping[str, Constraint] | None = None) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Tensor],
+        supports: Mapping[str, Constraint] | None = None,
+        idle: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self._parts = parts
         self._supports = supports
+        self._idle = idle
         self.values: dict[str, Tensor] = {}
         self.log_dets: dict[str, Tensor] = {}
+        self.gains: dict[str, Tensor] = {}
         self.supports: dict[str, Constraint] = {}
+
+    @property
+    def gain(self) -> Tensor:
+        """The sum ``()`` of all gains."""
+        return torch.stack([gain.sum() for gain in self.gains.values()]).sum()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -43,10 +77,17 @@ class Place(Messenger):  # type: ignore[misc]
         support = msg["fn"].support if self._supports is None else self._supports[name]
         transform = biject_to(support)
         value = transform(part)
-        log_det = transform.log_abs_det_jacobian(part, value)
-        extra = log_det.dim() - (value.dim() - msg["fn"].event_dim)
+        batch = value.dim() - msg["fn"].event_dim
+        log_det = _to_batch(transform.log_abs_det_jacobian(part, value), batch)
         self.supports[name] = support
         self.values[name] = value
-        self.log_dets[name] = log_det.flatten(-extra).sum(-1) if extra > 0 else log_det
+        self.log_dets[name] = self.gains[name] = log_det
+        if name in self._idle and (counted := counting(msg)) is not None:
+            normal = Normal(torch.zeros_like(part), 1.0, validate_args=False).log_prob(part)
+            self.gains[name] = torch.where(counted, log_det, _to_batch(normal, batch))
         msg["value"] = value
         msg["done"] = True
+
+
+def _to_batch(density: Tensor, batch: int) -> Tensor:
+    return density.flatten(batch).sum(-1) if density.dim() > batch else density

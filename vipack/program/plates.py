@@ -1,24 +1,28 @@
-"""The batch plate: the one plate whose rows a minibatch is a sample of, and the scale N/B that makes it honest.
+"""Which rows plates hold: those of a minibatch with the scale N/B that makes it honest, all of them, or those of new data.
 
-Three ways of writing that plate all work, in model and guide alike: ``plate(name, len(x))``,
-``plate(name, N)`` and ``plate(name, N, subsample_size=len(x))``. Without the scale a global latent's posterior comes
-out too wide by about ``sqrt(N / B)``, with no warning from anyone.
+Three ways of writing the batch plate all work, in model and guide alike: ``plate(name, len(x))``, ``plate(name, N)`` and
+``plate(name, N, subsample_size=len(x))``. Without the scale a global latent's posterior comes out too wide by about
+``sqrt(N / B)``, with no warning from anyone.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 
 from vipack.errors import PlateError
 
-__all__ = ["BatchPlate", "full_plates", "subsampled"]
+__all__ = ["BatchPlate", "PlateCall", "evaluated_plates", "own_batch_shapes", "recorded_plates", "subsampled"]
+
+OWN_BATCH_SHAPE = "_vipack_own_batch_shape"  # in a message's infer, inside own_batch_shapes()
 
 
 @dataclass(frozen=True)
@@ -29,33 +33,108 @@ class BatchPlate:
     num_rows: int
 
 
+class PlateCall(NamedTuple):
+    """How a program opens a plate: ``pyro.plate(name, size, subsample_size, subsample)``.
+
+    Attributes:
+        held: the rows that the plate came to hold; inside a model that is replayed, the guide's.
+    """
+
+    size: int
+    subsample_size: int | None
+    subsample: Any
+    held: Any
+
+
+Choose = Callable[[str, Any, Any, Any], tuple[Any, Any, Any]]
+
+
 @contextlib.contextmanager
 def subsampled(plate: BatchPlate, indices: Tensor) -> Iterator[None]:
     """Run programs on the rows `indices` ``(B,)`` of the data: the batch plate holds them and scales by N/B."""
 
-    def rows(name: str, size: int | None, subsample_size: int | None, subsample: Any) -> tuple[int | None, Any]:
+    def rows(name: str, size: Any, subsample_size: Any, subsample: Any) -> tuple[Any, Any, Any]:
         if name == plate.name and size == plate.num_rows and subsample is None:
-            return None, indices
-        return subsample_size, subsample
+            return size, None, indices
+        return size, subsample_size, subsample
 
     with _plate_rows(rows), _Scale(plate, len(indices)):
         yield
 
 
 @contextlib.contextmanager
-def full_plates() -> Iterator[None]:
-    """Run programs with every plate whole, whatever ``subsample_size`` they ask for."""
+def evaluated_plates(
+    plate: BatchPlate | None, written: Mapping[str, PlateCall], lengths: Collection[int]
+) -> Iterator[None]:
+    """Run programs with every plate whole, whatever ``subsample_size`` they ask for, unless that is the size of new data.
 
-    def rows(name: str, size: int | None, subsample_size: int | None, subsample: Any) -> tuple[int | None, Any]:
-        return (None, None) if subsample is None else (subsample_size, subsample)
+    ``plate("row", N, subsample_size=len(x))`` has as many rows as the data at hand, and so has the batch plate written as
+    ``plate("row", N)``; ``plate("row", len(x), subsample_size=100)``, by which a model takes minibatches of its own, has
+    all of them.
+
+    Args:
+        plate: the batch plate, if there is one.
+        written: how the program opened its plates on the data that it was fitted to.
+        lengths: of the tensors that the program is called with.
+    """
+
+    def rows(name: str, size: Any, subsample_size: Any, subsample: Any) -> tuple[Any, Any, Any]:
+        is_batch = plate is not None and name == plate.name and size == plate.num_rows
+        if is_batch and subsample is None and subsample_size is None and len(lengths) == 1:
+            (own,) = lengths
+            return own, None, torch.arange(own)
+        if subsample is not None or subsample_size is None or subsample_size == size:
+            return size, subsample_size, subsample
+        fitted = written.get(name)
+        whole = fitted is not None and fitted.size == size and fitted.subsample_size in (None, size)
+        if whole or is_batch:
+            # Not whole any more, so that its size follows the data.
+            return subsample_size, None, torch.arange(subsample_size)
+        if subsample_size in lengths and size not in lengths:
+            # The data are a part of what the plate stands for, and count for all of it.
+            return max(size, subsample_size), None, torch.arange(subsample_size)
+        return size, None, None
 
     with _plate_rows(rows):
         yield
 
 
 @contextlib.contextmanager
-def _plate_rows(choose: Any) -> Iterator[None]:
-    """Let `choose` decide which rows each plate takes.
+def recorded_plates() -> Iterator[dict[str, list[PlateCall]]]:
+    """How programs open their plates inside the block, call by call."""
+    calls: dict[str, list[PlateCall]] = {}
+
+    def keep(name: str, size: Any, subsample_size: Any, subsample: Any, result: Any) -> None:
+        if size is not None:
+            calls.setdefault(name, []).append(PlateCall(size, subsample_size, subsample, result[2]))
+
+    with _plate_rows(lambda name, *written: written, keep):
+        yield calls
+
+
+@contextlib.contextmanager
+def own_batch_shapes() -> Iterator[None]:
+    """Let each message keep, under ``infer[OWN_BATCH_SHAPE]``, the batch shape that a distribution has by itself.
+
+    Plates expand distributions before any handler outside of the program can see them.
+    """
+    original = BroadcastMessenger._pyro_sample
+
+    def _pyro_sample(msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and hasattr(msg["fn"], "batch_shape"):
+            msg["infer"].setdefault(OWN_BATCH_SHAPE, tuple(msg["fn"].batch_shape))
+        original(msg)
+
+    BroadcastMessenger._pyro_sample = staticmethod(_pyro_sample)
+    try:
+        yield
+    finally:
+        BroadcastMessenger._pyro_sample = staticmethod(original)
+
+
+@contextlib.contextmanager
+def _plate_rows(choose: Choose, keep: Callable[..., None] | None = None) -> Iterator[None]:
+    """Let `choose` decide which rows each plate takes, of how many, and `keep` see what came of it.
 
     Pyro offers no message for this: a plate compares the rows it is handed with the ``subsample_size`` it was written
     with and refuses a different number, so the choice has to be made before that comparison.
@@ -70,8 +149,10 @@ def _plate_rows(choose: Any) -> Iterator[None]:
         use_cuda: Any = None,
         device: Any = None,
     ) -> Any:
-        subsample_size, subsample = choose(name, size, subsample_size, subsample)
-        return original(name, size, subsample_size, subsample, use_cuda, device)
+        result = original(name, *choose(name, size, subsample_size, subsample), use_cuda, device)
+        if keep is not None:
+            keep(name, size, subsample_size, subsample, result)
+        return result
 
     SubsampleMessenger._subsample = staticmethod(_subsample)
     try:

@@ -19,8 +19,11 @@ from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
 from vipack.program.agreement import check_discreteness, check_prototype
 from vipack.program.flat import flat_priors_sampled
+from vipack.program.masking import MaskedLatents, Treatment, treatments
 from vipack.program.params import Parameters
-from vipack.program.plates import BatchPlate, full_plates, subsampled
+from vipack.program.placing import Given
+from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
+from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
 from vipack.program.values import unvalidated
 
@@ -35,6 +38,8 @@ class Program:
         guide: the user's callable, or this fit's own copy of an AutoGuide.
         parameters: the tensors that training changes.
         batch_plate: the plate that minibatches are rows of, once known.
+        plates: how the model opens each of its plates on the data that it was initialised with.
+        masked: what is done about latents that a mask leaves out, by name; known once initialised.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class Program:
         self.guide = guide
         self.parameters = Parameters(dtype, device)
         self.batch_plate: BatchPlate | None = None
+        self.plates: dict[str, PlateCall] = {}
+        self.masked: dict[str, Treatment] = {}
 
     @contextlib.contextmanager
     def bound(
@@ -59,16 +66,18 @@ class Program:
         Args:
             values: unconstrained parameters in place of the program's own.
             buffers: modules' buffers in place of the program's own.
-            training: False evaluates: modules in evaluation mode and every plate whole.
+            training: False evaluates: modules in evaluation mode and every plate whole, or as large as new data.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(alone())  # all that follows is one for all threads
             stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
+            if self.masked:  # outermost, so that it sees each message with all masks and scales
+                stack.enter_context(MaskedLatents(self.masked))
             if arguments.indices is not None and self.batch_plate is not None:
                 stack.enter_context(subsampled(self.batch_plate, arguments.indices))
             elif not training:
-                stack.enter_context(full_plates())
+                stack.enter_context(evaluated_plates(self.batch_plate, self.plates, arguments.lengths))
             yield
 
     def initialise(self, arguments: Arguments) -> None:
@@ -88,7 +97,19 @@ class Program:
                 check_prototype(self.guide, trace_prior(self.model, arguments))
             else:
                 self._compare_with_prior(arguments)
-            self.traces(arguments)
+            with recorded_plates() as opened:
+                guide_trace, model_trace = self.traces(arguments)
+            self.plates = {name: calls[-1] for name, calls in opened.items()}
+            self.masked = self.treatments_of(guide_trace, model_trace, arguments)
+
+    def treatments_of(self, guide_trace: Trace, model_trace: Trace, arguments: Arguments) -> dict[str, Treatment]:
+        """What is done about latents that a mask leaves out on `arguments`; to be called inside :meth:`bound`."""
+
+        def run(latents: Mapping[str, Tensor]) -> Trace:
+            with seeded(0), Given(latents), explained("model", arguments):
+                return trace_model(self.model, arguments)
+
+        return treatments(guide_trace, model_trace, run)
 
     def _compare_with_prior(self, arguments: Arguments) -> None:
         # A model may fail everywhere in its prior, but not where the user's guide draws.

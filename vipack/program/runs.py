@@ -48,6 +48,12 @@ class Arguments:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     indices: Tensor | None = None
 
+    @property
+    def lengths(self) -> frozenset[int]:
+        """The leading sizes of its tensors."""
+        parts = (*self.args, *self.kwargs.values())
+        return frozenset(len(part) for part in parts if isinstance(part, Tensor) and part.dim())
+
     def __str__(self) -> str:
         parts = [_describe(value) for value in self.args]
         parts += [f"{name}={_describe(value)}" for name, value in self.kwargs.items()]

@@ -1,21 +1,32 @@
-"""Latents and data drawn from the model itself."""
+"""Latents and data drawn from the model itself, and which observed sites are data."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.trace_struct import Trace
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
 from vipack.errors import ModelError
+from vipack.program.densities import same_densities
+from vipack.program.masking import unmasked
+from vipack.program.placing import Given
 from vipack.program.program import Program
-from vipack.program.runs import Arguments, explained
+from vipack.program.randomness import seeded
+from vipack.program.runs import Arguments, explained, trace_model
+from vipack.program.sites import has_density, is_deterministic, is_latent, sample_nodes
 
-__all__ = ["Unobserved", "simulate"]
+__all__ = ["Unobserved", "held_by_condition", "simulate"]
+
+_CONDITIONED = "_vipack_conditioned"  # in a message's infer, inside _marked_conditions()
 
 
 class Unobserved(UnconditionMessenger):  # type: ignore[misc]
@@ -23,11 +34,72 @@ class Unobserved(UnconditionMessenger):  # type: ignore[misc]
 
     Pyro's messenger also draws deterministic sites anew, from a Delta that the site's plates have expanded: theta of
     shape ``(8,)`` in a plate of 8 came back ``(8, 8)``, and so did whatever was computed from it.
+
+    Args:
+        held: observed sites that are no data and keep their values.
     """
 
+    def __init__(self, held: Collection[str] = ()) -> None:
+        super().__init__()
+        self._held = held
+
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if not msg["infer"].get("_deterministic"):
+        if msg["name"] not in self._held and not is_deterministic(msg):
             super()._pyro_sample(msg)
+
+
+def held_by_condition(
+    run: Callable[[Mapping[str, Tensor]], Trace], latents: Mapping[str, Tensor], others: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Sites that ``poutine.condition`` holds at a value, as a parameter that is known: no data, though observed.
+
+    They are those on which no latent acts and on which other sites depend.
+
+    Args:
+        run: the model's trace at given values of latents, or of observed sites.
+        latents, others: two draws of the latents.
+    """
+    with _marked_conditions():
+        nodes = sample_nodes(run(latents))
+    marked = [n for n, node in nodes.items() if node["infer"].get(_CONDITIONED) and not is_deterministic(node)]
+    if not marked:
+        return frozenset()
+
+    def densities(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # Whether they count or not: what a mask leaves out is predicted too.
+        found = {name: node for name, node in sample_nodes(run(given)).items() if has_density(node)}
+        return {name: unmasked(node["fn"]).log_prob(node["value"]) for name, node in found.items()}
+
+    before, moved = densities(latents), densities(others)
+    held = []
+    for name in marked:
+        if not same_densities({name: before[name]}, {name: moved[name]}):
+            continue
+        after = densities({**latents, name: nodes[name]["fn"].sample()})
+        if not same_densities(_without(before, name), _without(after, name)):
+            held.append(name)
+    return frozenset(held)
+
+
+def _without(densities: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {other: value for other, value in densities.items() if other != name}
+
+
+@contextlib.contextmanager
+def _marked_conditions() -> Iterator[None]:
+    """Let each message tell whether ``poutine.condition`` gave it its value, rather than ``obs=``."""
+    original = ConditionMessenger._pyro_sample
+
+    def _pyro_sample(self: Any, msg: dict[str, Any]) -> None:
+        original(self, msg)
+        if msg["is_observed"] and msg["name"] in self.data:
+            msg["infer"][_CONDITIONED] = True
+
+    ConditionMessenger._pyro_sample = _pyro_sample
+    try:
+        yield
+    finally:
+        ConditionMessenger._pyro_sample = original
 
 
 def simulate(program: Program, arguments: Arguments) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -39,19 +111,26 @@ def simulate(program: Program, arguments: Arguments) -> tuple[dict[str, Tensor],
     values = program.parameters.detached()
     with program.bound(arguments, values=values, training=False), pyro.validation_enabled(False), torch.no_grad():
         observed = _observed(program, arguments)
+
+        def run(given: Mapping[str, Tensor]) -> Trace:
+            with seeded(0), Given(given):
+                return trace_model(program.model, arguments)
+
         with explained("model", arguments):
-            trace = poutine.trace(Unobserved()(program.model)).get_trace(*arguments.args, **arguments.kwargs)
-    sites = {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
-    latents = {n: s["value"] for n, s in sites.items() if not s["infer"].get("_deterministic") and n not in observed}
-    return latents, {name: sites[name]["value"] for name in observed}
+            draws = [sample_nodes(trace_model(program.model, arguments)) for _ in range(2)]
+            held = held_by_condition(run, *({n: s["value"] for n, s in d.items() if is_latent(s)} for d in draws))
+            trace = poutine.trace(Unobserved(held)(program.model)).get_trace(*arguments.args, **arguments.kwargs)
+    sites = sample_nodes(trace)
+    latents = {n: s["value"] for n, s in sites.items() if n not in observed and is_latent(s)}
+    return latents, {name: sites[name]["value"] for name in observed if name not in held}
 
 
 def _observed(program: Program, arguments: Arguments) -> list[str]:
     with explained("model", arguments), _Midway():
         trace = poutine.trace(program.model).get_trace(*arguments.args, **arguments.kwargs)
     found = []
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample" or not site["is_observed"] or site["infer"].get("_deterministic"):
+    for name, site in sample_nodes(trace).items():
+        if not site["is_observed"] or is_deterministic(site):
             continue
         if site_is_factor(site):
             raise ModelError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
@@ -13,9 +14,20 @@ from torch.distributions.constraints import Constraint
 
 from vipack.errors import SiteError
 
-__all__ = ["Site", "SiteTable", "base_distribution", "read_sites"]
+__all__ = [
+    "Site",
+    "SiteTable",
+    "base_distribution",
+    "has_density",
+    "is_deterministic",
+    "is_latent",
+    "read_sites",
+    "sample_nodes",
+]
 
 Kind = Literal["latent", "enumerated", "observed", "deterministic", "factor"]
+
+_WRAPPERS = ("Independent", "ExpandedDistribution", "MaskedDistribution", "CountedLatent")
 
 
 @dataclass(frozen=True)
@@ -153,19 +165,56 @@ def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Sit
 
 
 def _kind(node: dict[str, Any], given: bool) -> Kind:
-    if node["infer"].get("_deterministic"):
+    if is_deterministic(node):
         return "deterministic"
     if site_is_factor(node):
         return "factor"
     if node["is_observed"]:
         return "observed"
-    if not given and node["infer"].get("enumerate") and getattr(node["fn"], "has_enumerate_support", False):
+    if (
+        not given
+        and node["infer"].get("enumerate") == "parallel"
+        and getattr(node["fn"], "has_enumerate_support", False)
+    ):
         return "enumerated"
     return "latent"
 
 
 def base_distribution(fn: Any) -> Any:
     """The distribution itself, without ``to_event``, ``expand`` and ``mask`` around it."""
-    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+    while type(fn).__name__ in _WRAPPERS:
         fn = fn.base_dist
     return fn
+
+
+def sample_nodes(trace: Trace) -> dict[str, dict[str, Any]]:
+    """The ``pyro.sample`` statements of a trace by name, without the rows that plates draw."""
+    return {
+        name: node for name, node in trace.nodes.items() if node["type"] == "sample" and not site_is_subsample(node)
+    }
+
+
+def is_latent(node: Mapping[str, Any]) -> bool:
+    """Whether a node of a trace is an unobserved ``pyro.sample`` statement."""
+    return node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
+
+
+def is_deterministic(node: Mapping[str, Any]) -> bool:
+    """Whether a sample node records a value that was computed: by ``pyro.deterministic``, or by a reparametrisation.
+
+    ``LocScaleReparam`` and its kin leave an observed Delta behind, without the mark of ``pyro.deterministic``.
+    """
+    return bool(node["infer"].get("_deterministic")) or (
+        node["is_observed"] and isinstance(base_distribution(node["fn"]), Delta)
+    )
+
+
+def has_density(node: Mapping[str, Any]) -> bool:
+    """Whether a sample node may add to a log density: a computed value does where its Delta bears one that counts."""
+    if not is_deterministic(node):
+        return True
+    fn, masks = node["fn"], [node["mask"]]
+    while type(fn).__name__ in _WRAPPERS:
+        masks.append(getattr(fn, "_mask", None))
+        fn = fn.base_dist
+    return not any(mask is False for mask in masks)

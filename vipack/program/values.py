@@ -16,7 +16,7 @@ from torch.distributions import Distribution, constraints
 from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, SupportError, VipackError
 from vipack.program.agreement import expanded_as, support_name
 from vipack.program.runs import Arguments, explanation
-from vipack.program.sites import SiteTable, base_distribution
+from vipack.program.sites import SiteTable, base_distribution, is_deterministic
 
 __all__ = ["count_non_finite", "forgotten_obs", "non_finite_densities", "outside_support", "unvalidated"]
 
@@ -80,7 +80,7 @@ def outside_support(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[V
             continue
         support = getattr(node["fn"], "support", None)
         value = node["value"]
-        if support is None or node["infer"].get("_deterministic") or _validation_refused(node["fn"]):
+        if support is None or is_deterministic(node) or _validation_refused(node["fn"]):
             continue
         inside = support.check(value)
         if node["mask"] is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.calibration import Calibration, calibration
-from vipack.diagnostics.moments import columns_of
+from vipack.diagnostics.moments import columns_of, columns_of_sets
 from vipack.diagnostics.rounding import constant
 from vipack.engine.capture import CaptureError, leaves_of
 from vipack.engine.restarts import RestartsEngine, Start
@@ -183,10 +183,13 @@ def _places_of(
 
 def _places(posterior: Posterior, truth: Mapping[str, Tensor], num_draws: int, seed: int) -> dict[str, float]:
     """``P_q(theta < true theta)`` of each element; NaN where all draws are the truth, as a Cholesky factor's zeros are."""
-    draws = columns_of(posterior.draws(num_draws, seed=seed, densities=False).latents)
-    true = columns_of({name: value[None] for name, value in truth.items()})
-    if true.names != draws.names:
-        raise DataError(f"the guide's latents {draws.names} are not the model's {true.names}.")
-    below = (draws.values < true.values).mean(0)
-    below[constant(np.concatenate([draws.values, true.values]), draws.rounding)] = np.nan
+    draws = columns_of_sets([posterior.draws(num_draws, seed=seed, densities=False)])
+    # Discrete latents that are summed out have a true value, but no draws of the guide.
+    given = columns_of({name: value[None] for name, value in truth.items()})
+    place = {name: i for i, name in enumerate(given.names)}
+    if not set(draws.names) <= set(place):
+        raise DataError(f"the guide's latents {draws.names} are not the model's {given.names}.")
+    true = given.values[:, [place[name] for name in draws.names]]
+    below = (draws.values < true).mean(0)
+    below[constant(np.concatenate([draws.values, true]), draws.rounding)] = np.nan
     return dict(zip(draws.names, map(float, below), strict=True))

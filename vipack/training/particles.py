@@ -9,12 +9,12 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 
 from vipack.errors import ShapeError, VipackError
-from vipack.posterior.densities import is_deterministic, plate_nesting
 from vipack.program import Arguments, Program, seeded
+from vipack.program.densities import plate_nesting
 from vipack.program.runs import explained
+from vipack.program.sites import has_density, sample_nodes
 
 __all__ = ["check_particles"]
 
@@ -58,8 +58,8 @@ def check_particles(program: Program, arguments: Arguments, loss: Any, *, seed: 
 
 def _beyond(where: str, trace: Trace, nesting: int, num_particles: int) -> Iterator[VipackError]:
     """Sites whose log_prob has dimensions left of the particles'."""
-    for name, node in trace.nodes.items():
-        if node["type"] != "sample" or site_is_subsample(node) or is_deterministic(node):
+    for name, node in sample_nodes(trace).items():
+        if not has_density(node):
             continue
         shape = tuple(node["fn"].log_prob(node["value"]).shape)
         if any(size > 1 for size in shape[: max(0, len(shape) - nesting - 1)]):

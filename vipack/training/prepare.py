@@ -14,9 +14,10 @@ from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal
 from pyro.infer.autoguide.effect import AutoMessenger
 
-from vipack.errors import DataError, PlateError, UsageError, VipackError
+from vipack.errors import DataError, PlateError, UsageError, VipackError, VipackWarning
 from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
+from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.runs import check_signature, named_arguments, trace_prior
@@ -95,6 +96,11 @@ def prepare(
         check = check_program(program, call, _leaves(program, rows, call), enumerates=_sums_out(loss), seed=seed)
         if check.ok:
             check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
+        if check.ok and batched:
+            said = list(batch_effects(program, first, *_with_fewer(rows, second, fewer), seed=seed))
+            errors = tuple(each for each in said if isinstance(each, VipackError))
+            warnings = tuple(each for each in said if isinstance(each, VipackWarning))
+            check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
     program.parameters.settle()
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(
@@ -172,6 +178,17 @@ def _device(device: Any) -> torch.device:
             f"device: {device!r} cannot be used here ({' '.join(str(error).split())[:120]}); pass 'cpu', or a device "
             "that torch finds."
         ) from error
+
+
+def _with_fewer(rows: Rows, batch: Arguments, fewer: Arguments | None) -> tuple[Arguments, Arguments | None]:
+    """A batch and the same one without its last row, if a row of the data is the same whenever it is asked for."""
+    if fewer is None or batch.indices is None:
+        return batch, None
+    with seeded(0):  # a data set may draw random numbers, as for augmentation
+        one, two = rows.rows(batch.indices), rows.rows(batch.indices)
+    pairs = zip((*one.args, *one.kwargs.values()), (*two.args, *two.kwargs.values()), strict=True)
+    steady = all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided)
+    return one, fewer if steady else None
 
 
 def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:

@@ -165,6 +165,8 @@ class Fit:
     def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> dict[str, Tensor]:
         """Posterior draws of latent and deterministic sites: ``site -> (num_draws, *site shape)``.
 
+        Discrete latents that are summed out are drawn from their posterior given the others and the data.
+
         Args:
             resample: draw them with the Pareto-smoothed importance weights, which is what a CORRECTED verdict
                 certifies; from four times as many draws of the guide, and row by row where every latent belongs to a
@@ -172,7 +174,7 @@ class Fit:
         """
         _positive("num_draws", num_draws)
         draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample)
-        return {**draws.latents, **draws.deterministic}
+        return draws.sites
 
     @one_at_a_time
     def predict(
@@ -185,6 +187,9 @@ class Fit:
         resample: bool | None = None,
     ) -> dict[str, Tensor]:
         """Posterior predictive draws of the observed and deterministic sites: ``site -> (num_draws, *site shape)``.
+
+        Sites that only this call has come with them. Discrete latents that are summed out have the values that the
+        posterior gives them; for new data those that belong to rows are drawn from their prior given the rest.
 
         Args:
             data: new data in the form of the fit's, without what is to be predicted: the model's argument for it must

@@ -7,17 +7,52 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from vipack.program import SiteTable
+from vipack.program.sites import SiteTable, has_density, sample_nodes
 
-__all__ = ["is_deterministic", "numbers_held", "plate_nesting", "row_plate", "total", "total_of_many"]
+__all__ = [
+    "compute",
+    "counted_densities",
+    "numbers_held",
+    "plate_nesting",
+    "row_plate",
+    "same_densities",
+    "total",
+    "total_of_many",
+]
+
+
+def compute(trace: Trace) -> Trace:
+    """The trace, with ``log_prob`` (nats, scaled and masked) and ``unscaled_log_prob`` at each site that has a density."""
+    trace.compute_log_prob(site_filter=lambda _, node: not site_is_subsample(node) and has_density(node))
+    return trace
+
+
+def counted_densities(trace: Trace) -> dict[str, Tensor]:
+    """site -> log density over its batch shape in nats, masked but not scaled."""
+    return {
+        name: scale_and_mask(node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"]), mask=node["mask"])
+        for name, node in sample_nodes(trace).items()
+        if has_density(node)
+    }
+
+
+def same_densities(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    """Whether two runs at different values have the same sites and densities, to the last bit."""
+    return one.keys() == two.keys() and all(
+        torch.equal(value.nan_to_num(), two[name].nan_to_num()) for name, value in one.items()
+    )
 
 
 def total(trace: Trace, plate: str | None) -> tuple[Tensor, Tensor]:
-    """log density ``()`` of a trace of one draw and of its rows ``(N,)``, ``(0,)`` without a row plate; in float64."""
+    """log density ``()`` of a trace of one draw and of its rows ``(N,)``, ``(0,)`` without a row plate; in float64.
+
+    The densities of its sites are computed already.
+    """
     nodes = _densities(trace)
     every = torch.zeros((), dtype=torch.float64)
     for node in nodes:
@@ -55,14 +90,8 @@ def row_plate(table: SiteTable, guide_trace: Trace) -> str | None:
         return None
     common = set.intersection(*(set(site.plates) for site in sites))
     for node in _densities(guide_trace):
-        if not is_deterministic(node):
-            common &= {frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
+        common &= {frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
     return min(common, key=lambda name: -table.plates[name], default=None)
-
-
-def is_deterministic(node: Mapping[str, Any]) -> bool:
-    """Whether a sample node is a ``pyro.deterministic`` statement."""
-    return bool(node["infer"].get("_deterministic"))
 
 
 def plate_nesting(*traces: Trace) -> int:
@@ -90,7 +119,7 @@ def numbers_held(*traces: Trace) -> int:
 
 
 def _densities(trace: Trace) -> list[dict[str, Any]]:
-    return [s for s in trace.nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
+    return [node for node in sample_nodes(trace).values() if has_density(node)]
 
 
 def _add_up(terms: list[Tensor]) -> Tensor:
@@ -102,8 +131,6 @@ def _add_up(terms: list[Tensor]) -> Tensor:
 
 def _sum_to_rows(log_prob: Tensor, node: Mapping[str, Any], plate: str, keep: int) -> Tensor:
     """Sum `log_prob` over all dimensions but the plate's and the `keep` leftmost."""
-    dim = next((frame.dim for frame in node["cond_indep_stack"] if frame.name == plate), None)
-    if dim is None:  # a deterministic site outside the plate, whose density is zero
-        return torch.zeros((), dtype=torch.float64)
+    dim = next(frame.dim for frame in node["cond_indep_stack"] if frame.name == plate)
     others = [d for d in range(keep, log_prob.dim()) if d != log_prob.dim() + dim]
     return log_prob.sum(others, dtype=torch.float64) if others else log_prob.double()

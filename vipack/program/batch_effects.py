@@ -1,0 +1,131 @@
+"""What a minibatch changes although the scale N/B takes it to be the same in every batch: rows that depend on each other."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from vipack.errors import PlateError, ProgramWarning, VipackError, VipackWarning
+from vipack.program.placing import Given
+from vipack.program.plates import BatchPlate
+from vipack.program.program import Program
+from vipack.program.randomness import seeded
+from vipack.program.runs import Arguments, explained, trace_model
+from vipack.program.sites import has_density, is_latent, sample_nodes
+
+__all__ = ["batch_effects"]
+
+Nodes = dict[str, dict[str, Any]]
+
+
+def batch_effects(
+    program: Program, first: Arguments, second: Arguments, fewer: Arguments | None, *, seed: int
+) -> Iterator[VipackError | VipackWarning]:
+    """Shared latents whose guide depends on the batch, and rows whose density depends on the others of their batch.
+
+    A prior that does is an error, since there is no model of all rows that has it; a likelihood may be an approximation that
+    is meant. Modules are in evaluation mode, so that BatchNorm, which is meant to couple rows in training, is no such case. What
+    draws random numbers of its own cannot be told.
+
+    Args:
+        second: another batch than `first`.
+        fewer: `second` without its last row.
+    """
+    plate = program.batch_plate
+    # Programs may refuse other batches for reasons of their own; then no more can be said.
+    with contextlib.suppress(VipackError):
+        if plate is not None and not isinstance(poutine.unwrap(program.guide), poutine.messenger.Messenger):
+            yield from _guide_of_the_batch(program, plate, first, second, seed)
+            if fewer is not None:
+                yield from _rows_of_the_batch(program, plate, second, fewer, seed)
+
+
+def _guide_of_the_batch(
+    program: Program, plate: BatchPlate, first: Arguments, second: Arguments, seed: int
+) -> Iterator[VipackWarning]:
+    one = _nodes(program, program.guide, first, {}, seed)
+    shared = {name: value for name, value in _latents(one).items() if _frame(one[name], plate) is None}
+    again = _nodes(program, program.guide, first, shared, seed + 1)
+    two = _nodes(program, program.guide, second, shared, seed)
+    for name in shared:
+        if name in two and _same(one[name], again[name]) and not _same(one[name], two[name]):
+            yield ProgramWarning(
+                f"guide site {name!r}: its distribution changes with the minibatch, though the latent belongs to all rows, so "
+                "that every step trains an approximation of its own, and the one of all rows together, which the fit's draws "
+                "come from, is never trained; let it depend on parameters alone, or move the latent into plate "
+                f"{plate.name!r} if each row has its own."
+            )
+            return
+
+
+def _rows_of_the_batch(
+    program: Program, plate: BatchPlate, second: Arguments, fewer: Arguments, seed: int
+) -> Iterator[VipackError | VipackWarning]:
+    assert fewer.indices is not None
+    size = len(fewer.indices)
+    one = _nodes(program, program.model, second, {}, seed)
+    latents = _latents(one)
+    again = _nodes(program, program.model, second, latents, seed + 1)
+    kept = {name: _first_rows(value, one[name], plate, size, events=True) for name, value in latents.items()}
+    two = _nodes(program, program.model, fewer, kept, seed)
+    for name, node in one.items():
+        if _frame(node, plate) is None or name not in two or not _same(node, again[name]):
+            continue
+        if not _close(_first_rows(_density(node), node, plate, size, events=False), _density(two[name])):
+            kind, what = (PlateError, "prior") if is_latent(node) else (ProgramWarning, "density")
+            yield kind(
+                f"site {name!r}: the {what} of a row in plate {plate.name!r} changes with the other rows of its minibatch, or "
+                "with their number, so that the batches do not add up to the model of all rows; make what a row needs of "
+                "the others (a mean, a standard deviation, a count) from all rows beforehand and pass it in fixed=."
+            )
+            return
+
+
+def _nodes(
+    program: Program, what: Callable[..., Any], arguments: Arguments, given: Mapping[str, Tensor], seed: int
+) -> Nodes:
+    with contextlib.ExitStack() as stack:
+        values = program.parameters.detached()
+        bound = program.bound(arguments, values=values, training=False)
+        for context in (seeded(seed % 2**32), bound, torch.no_grad(), pyro.validation_enabled(False), Given(given)):
+            stack.enter_context(context)
+        with explained("program", arguments):
+            nodes = sample_nodes(trace_model(what, arguments))
+    return {name: node for name, node in nodes.items() if has_density(node)}
+
+
+def _latents(nodes: Nodes) -> dict[str, Tensor]:
+    return {name: node["value"] for name, node in nodes.items() if is_latent(node)}
+
+
+def _frame(node: Mapping[str, Any], plate: BatchPlate) -> Any:
+    frames = (frame for frame in node["cond_indep_stack"] if frame.name == plate.name and frame.vectorized)
+    return next(frames, None)
+
+
+def _density(node: Mapping[str, Any]) -> Tensor:
+    density: Tensor = node["fn"].log_prob(node["value"])
+    return density
+
+
+def _same(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    return _close(_density(one), _density(two))
+
+
+def _close(before: Tensor, after: Tensor) -> bool:
+    return before.shape == after.shape and torch.allclose(before, after, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _first_rows(value: Tensor, node: Mapping[str, Any], plate: BatchPlate, size: int, *, events: bool) -> Tensor:
+    """A value or density with the first `size` rows of the plate, where it has a dimension for it."""
+    frame = _frame(node, plate)
+    dim = 0 if frame is None else frame.dim - (node["fn"].event_dim if events else 0)
+    if frame is None or value.dim() < -dim or value.shape[dim] == 1:
+        return value
+    return value.narrow(dim, 0, size)
