@@ -37,6 +37,7 @@ ALWAYS = [
     Spec(observed="poutine.mask", local="masked"),
     Spec(sequential=True, local="masked", observed="fn.mask", labels="row"),
     Spec(subsample=True, local="plain", observed="obs_mask"),
+    Spec(subsample=True, rows=4, observed="obs_mask"),
     Spec(wrappers=("condition", "do", "reparam", "replay")),
     Spec(wrappers=("split", "haar", "scale"), labels="row"),
     Spec(wrappers=("block", "mask", "scale"), guide=frozenset({"auxiliary", "factor", "deterministic", "observed"})),

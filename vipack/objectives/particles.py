@@ -166,7 +166,6 @@ class _TraceParticles(Particles):
 
     def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
         self._drawn, self._rows = [], []
-        self._counted: dict[str, Tensor] = {}
         self._standard = [name for name, how in self._treated.items() if how == "standard normal"]
         for name, site in guide_trace.nodes.items():
             if site["type"] != "sample" or site["is_observed"]:
@@ -196,24 +195,29 @@ class _TraceParticles(Particles):
             return {name: trace.nodes[name]["value"] for name in self._latents}
 
         latents: Values = self._each("guide", one, {"particle": torch.arange(number)})
-        left_out = [name for name, how in self._treated.items() if how == "left out"]
-        if left_out:
-            with _looking():  # the masks of these rows are the same for all particles
-                first = {name: value[0] for name, value in latents.items()}
-                nodes = self._model_trace(first, call).nodes
-            found = {name: counting(nodes[name]) for name in left_out if name in nodes}
-            self._counted = {name: mask for name, mask in found.items() if mask is not None}
         return {name: latents[name] for name in self._drawn}, latents, None
 
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
+        counted = self._counted(latents, call)
+
         def one(values: Values) -> Tensor:
             with Given(values):
                 trace = self._guide_trace(call)
-            leave_out(trace, self._counted)
+            leave_out(trace, counted)
             return torch.as_tensor(trace.log_prob_sum())
 
         result: Tensor = self._each("density", one, {**drawn, **{name: latents[name] for name in self._rows}})
         return result
+
+    def _counted(self, latents: Values, call: tuple[Any, Any]) -> Values:
+        """Which elements of latents to leave out of log q count; on the same rows they are the same for all particles."""
+        left_out = [name for name, how in self._treated.items() if how == "left out"]
+        if not left_out:
+            return {}
+        with _looking():
+            nodes = self._model_trace({name: value[0] for name, value in latents.items()}, call).nodes
+        masks = {name: counting(nodes[name]) for name in left_out if name in nodes}
+        return {name: mask for name, mask in masks.items() if mask is not None}
 
     def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
         def one(values: Values) -> Tensor:

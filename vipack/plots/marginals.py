@@ -74,7 +74,7 @@ def _draws(
         found = draws_of(source)
         return {name: found[name] for name in chosen(names, found, found, "draws given")}, None
     fitted = posterior_of(source)
-    present = [site.name for site in fitted.table.of_kind("latent", "deterministic")]
+    present = [site.name for site in fitted.table.of_kind("latent", "enumerated", "deterministic")]
     latents = [site.name for site in fitted.table.of_kind("latent")]
     wanted = chosen(names, present, latents, "sites of the posterior")
     draws, which = answer(
@@ -84,7 +84,7 @@ def _draws(
         resample=resample,
         densities=not set(wanted) <= set(latents),
     )
-    return draws_of({name: {**draws.latents, **draws.deterministic}[name] for name in wanted}), which
+    return draws_of({name: draws.sites[name] for name in wanted}), which
 
 
 def _scalars(draws: Mapping[str, np.ndarray], positions: np.ndarray) -> dict[str, np.ndarray]:

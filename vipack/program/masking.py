@@ -113,7 +113,13 @@ def idle_latents(model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace
     masked = _masked(nodes)
     if not masked:
         return []
-    values = {name: node["value"] for name, node in nodes.items() if is_latent(node)}
+    # With the same rows, if a plate of the model draws them.
+    rows = {
+        n: node["value"]
+        for n, node in model_trace.nodes.items()
+        if node["type"] == "sample" and site_is_subsample(node)
+    }
+    values = rows | {name: node["value"] for name, node in nodes.items() if is_latent(node)}
     others = {name: _moved(nodes[name], mask) for name, mask in masked.items()}
     before = counted_densities(run(values))
 

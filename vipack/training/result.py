@@ -256,7 +256,7 @@ class Fit:
         rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
         found, which = answer(self.posterior, num_draws, seed=seed, resample=resample)
-        for name, draws in {**found.latents, **found.deterministic}.items():
+        for name, draws in found.sites.items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))
             probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)

@@ -179,7 +179,7 @@ class PythonState:
         self._tensors = [
             (name, value, value._version, value.detach().clone() if value.numel() <= _MOST_NUMBERS else None)
             for name, value in reading.tensors.values()
-            if id(value) not in self._apart
+            if id(value) not in self._apart and not _is_left_over(value)
         ]
         self._sort(list(reading.slots.values()))
 
@@ -193,9 +193,14 @@ class PythonState:
         self._others = [slot for slot in watched if not (slot.in_dict and (slot.contents is None or slot.is_empty))]
 
 
+def _is_left_over(tensor: Tensor) -> bool:
+    """Whether a run under vmap left it behind, such as the rows of an automatic guide's plates: nobody can read it."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def _marks(tensor: Tensor) -> set[tuple[str, int]]:
     """By which a graph's constant is known again: torch may have wrapped it anew."""
     marks = {("id", id(tensor))}
-    if tensor.layout is torch.strided and tensor.numel():
+    if tensor.layout is torch.strided and tensor.numel() and not _is_left_over(tensor):
         marks.add(("memory", tensor.data_ptr()))
     return marks
