@@ -14,9 +14,9 @@ import torch
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import diagnose_and_weigh
+from vipack.entry import entry
 from vipack.errors import DataWarning, UsageError
 from vipack.importance import khat_of_mean
-from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.types import Stopped
 
@@ -47,7 +47,7 @@ class Fitted(Protocol):
         """Equal for fits of the same data."""
 
 
-@one_at_a_time
+@entry
 def compare(
     fits: Mapping[str, Fitted],
     *,

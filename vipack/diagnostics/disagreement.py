@@ -11,15 +11,15 @@ from vipack.diagnostics.compare import Fitted, check_fits
 from vipack.diagnostics.moments import Columns, columns_of_sets
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
+from vipack.entry import entry
 from vipack.errors import UsageError
 from vipack.importance import importance
-from vipack.lock import one_at_a_time
 from vipack.posterior.answers import answer, used
 
 __all__ = ["disagreement"]
 
 
-@one_at_a_time
+@entry
 def disagreement(
     fits: Mapping[str, Fitted], *, num_draws: int = 4_000, seed: int = 0, weighted: bool = False
 ) -> pd.DataFrame:

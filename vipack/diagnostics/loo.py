@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.entry import entry
 from vipack.errors import UsageError
 from vipack.importance import KHAT_LIMIT, importance
-from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
 
@@ -66,7 +66,7 @@ class Loo:
         return "\n".join(lines)
 
 
-@one_at_a_time
+@entry
 def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int = 0) -> Loo:
     """Pareto-smoothed leave-one-out cross-validation with draws from a guide instead of the posterior.
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vipack.diagnostics.rounding import COMPUTED, constant, same
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.entry import entry
 from vipack.errors import UsageError
-from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.posterior.answers import predictions
 
@@ -30,7 +30,7 @@ DEFAULT: dict[str, Statistic] = {
 }
 
 
-@one_at_a_time
+@entry
 def predictive_pvalues(
     source: Posterior | HasPosterior,
     statistics: Mapping[str, Statistic] | None = None,

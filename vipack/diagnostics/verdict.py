@@ -22,9 +22,9 @@ from vipack.diagnostics.moments import (
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
 from vipack.diagnostics.rows import row_figures
+from vipack.entry import entry
 from vipack.errors import UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
-from vipack.lock import one_at_a_time
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
 from vipack.types import Stopped
@@ -57,7 +57,7 @@ _RICHER = (
 )
 
 
-@one_at_a_time
+@entry
 def diagnose(
     posterior: Posterior,
     *,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vipack.entry import entry
 from vipack.errors import UsageError
 from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
-from vipack.lock import one_at_a_time
 from vipack.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _MOST_NUMBERS = 1_000_000_000  # in one group; 4 GB in float32
 _MOST_DENSE = 10_000_000  # a sparse array larger than this when dense is left out
 
 
-@one_at_a_time
+@entry
 def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: bool | None = None) -> Any:
     """All groups that ArviZ knows of a fit: one chain of `num_draws` draws.
 

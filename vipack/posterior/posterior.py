@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.entry import on_its_own
 from vipack.errors import ProgramWarning
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
@@ -229,7 +230,7 @@ class Posterior:
     def _running(self, arguments: Arguments) -> Iterator[None]:
         values = self.program.parameters.detached()
         bound = self.program.bound(arguments, values=values, training=False)
-        with bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad():
+        with on_its_own(), bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad():
             yield
 
     def _chunks(self, num_draws: int) -> list[int]:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from vipack.engine.tiers import TIERS, Tier
+from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
-from vipack.lock import one_at_a_time
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
@@ -30,7 +30,7 @@ from vipack.types import Verdict
 __all__ = ["check", "fit", "load"]
 
 
-@one_at_a_time
+@training_entry
 def fit(
     model: Callable[..., Any],
     guide: Any = None,
@@ -126,7 +126,7 @@ def fit(
     return Fit(trainer)
 
 
-@one_at_a_time
+@training_entry
 def check(
     model: Callable[..., Any],
     guide: Any = None,
@@ -159,7 +159,7 @@ def check(
     )
 
 
-@one_at_a_time
+@entry
 def load(
     path: str | os.PathLike[str],
     model: Callable[..., Any],

@@ -17,8 +17,8 @@ from vipack.diagnostics.rounding import constant
 from vipack.engine.capture import CaptureError, leaves_of
 from vipack.engine.restarts import RestartsEngine, Start
 from vipack.engine.tiers import Tier
+from vipack.entry import training_entry
 from vipack.errors import DataError, UsageError
-from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.simulation import simulate
@@ -30,7 +30,7 @@ __all__ = ["vsbc"]
 _MOST_COPIES = 256  # fits side by side; more run in rounds
 
 
-@one_at_a_time
+@training_entry
 def vsbc(
     model: Callable[..., Any],
     guide: Any,

@@ -83,7 +83,8 @@ def read_leaf(name: str, value: Any) -> Any:
             raise DtypeError(f"{name}: complex numbers are not supported; pass real and imaginary parts.")
         if value.dim() > 0 and value.numel() == 0:
             raise DataError(f"{name}: is empty (shape {tuple(value.shape)}); a fit needs at least one observation.")
-        return value.detach()
+        # What was made in inference mode cannot be computed with where gradients are wanted.
+        return value.clone() if value.is_inference() else value.detach()
     if scipy.sparse.issparse(value):
         if 0 in value.shape:
             raise DataError(f"{name}: is empty (shape {value.shape}); a fit needs at least one observation.")

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
+from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError
 from vipack.export import to_arviz
-from vipack.lock import one_at_a_time
 from vipack.posterior import Posterior
 from vipack.posterior.answers import answer, predictions
 from vipack.program import Arguments, Check, Program
@@ -86,7 +86,7 @@ class Fit:
         return FittedGuide(self._trainer.program)
 
     @property
-    @one_at_a_time
+    @entry
     def params(self) -> dict[str, Tensor]:
         """Copies of the parameters by Pyro name, constrained."""
         return self._trainer.program.parameters.constrained()
@@ -142,7 +142,7 @@ class Fit:
         return self._trainer.rows.fingerprint()
 
     @property
-    @one_at_a_time
+    @entry
     def posterior(self) -> Posterior:
         """The fitted guide on all of the fit's data."""
         if self._posterior is None:
@@ -161,7 +161,7 @@ class Fit:
         """
         return None if self._posterior is None and self._loaded is None else self.posterior.verdict
 
-    @one_at_a_time
+    @entry
     def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> dict[str, Tensor]:
         """Posterior draws of latent and deterministic sites: ``site -> (num_draws, *site shape)``.
 
@@ -176,7 +176,7 @@ class Fit:
         draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample)
         return draws.sites
 
-    @one_at_a_time
+    @entry
     def predict(
         self,
         num_draws: int = 1_000,
@@ -218,19 +218,19 @@ class Fit:
             warnings.warn(TrustWarning(f"predictions are from {which}: {reason}."), stacklevel=3)
         return found
 
-    @one_at_a_time
+    @entry
     def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
         """The ELBO on all data with its standard error, in nats."""
         _positive("num_draws", num_draws)
         return elbo(self.log_weights(num_draws, seed=seed))
 
-    @one_at_a_time
+    @entry
     def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
         """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
         _positive("num_draws", num_draws)
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
-    @one_at_a_time
+    @entry
     def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons.
 
@@ -246,7 +246,7 @@ class Fit:
             several_starts=self.several_starts,
         )
 
-    @one_at_a_time
+    @entry
     def summary(self, num_draws: int = 4_000, *, seed: int = 0, resample: bool | None = None) -> pd.DataFrame:
         """Mean, sd and quantiles of every latent and deterministic element: one row each, as ``theta[0]``.
 
@@ -272,7 +272,7 @@ class Fit:
         table.attrs["draws"] = str(which)
         return table
 
-    @one_at_a_time
+    @entry
     def to_arviz(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> Any:
         """All groups that ArviZ knows: InferenceData with ArviZ 0.x, a DataTree with 1.x.
 
@@ -284,7 +284,7 @@ class Fit:
 
     # --- going on, and leaving
 
-    @one_at_a_time
+    @training_entry
     def resume(self, steps: int | None = None) -> Fit:
         """Train this fit further, bit for bit as if it had never stopped.
 
@@ -302,7 +302,7 @@ class Fit:
             self._trainer.train_further(steps)
         return self
 
-    @one_at_a_time
+    @entry
     def save(self, path: str | os.PathLike[str], *, data: bool = True) -> None:
         """Write the fit to one file, whole or not at all; ``vipack.load`` reads it.
 
@@ -318,7 +318,7 @@ class Fit:
             content["data"] = stored
         write_file(path, content)
 
-    @one_at_a_time
+    @entry
     def to_pyro(self) -> None:
         """Copy the parameters into Pyro's global store and the modules they came from, as ``pyro.infer.SVI`` would."""
         self._trainer.program.parameters.write_back()

@@ -1,0 +1,88 @@
+"""Where a call of the user's comes in: it takes its turn, and what is set around it for torch and Pyro stays outside.
+
+So ``fit.sample()`` inside ``torch.no_grad()``, ``torch.inference_mode()``, autocast or a handler of Pyro's is what it is
+elsewhere. ``vipack.SVI`` and ``fit.guide`` are otherwise: they are called inside programs, and heed what stands around them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+import torch
+from pyro.poutine import runtime
+
+from vipack.errors import UsageError
+from vipack.lock import alone
+
+__all__ = ["entry", "on_its_own", "training_entry"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def entry(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which runs :func:`on_its_own`, one call at a time."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with alone(), on_its_own():
+            return function(*args, **kwargs)
+
+    return run
+
+
+def training_entry(function: Callable[P, R]) -> Callable[P, R]:
+    """As :func:`entry`; refuses handlers of Pyro's around the call, which are meant for the program and would be lost.
+
+    Raises:
+        UsageError: such a handler stands around the call.
+    """
+    run = entry(function)
+
+    @functools.wraps(function)
+    def refuse(*args: P.args, **kwargs: P.kwargs) -> R:
+        with alone():  # the handlers are one for all threads
+            if runtime._PYRO_STACK:
+                handler = type(runtime._PYRO_STACK[-1]).__name__
+                raise UsageError(
+                    f"{function.__name__}: called inside a handler of Pyro's, {handler}, which is not around the program but "
+                    f"around its training. Put it on the program, as in poutine.mask(model, mask=...), or call "
+                    f"{function.__name__} outside of it."
+                )
+            return run(*args, **kwargs)
+
+    return refuse
+
+
+@contextlib.contextmanager
+def on_its_own() -> Iterator[None]:
+    """Gradients on, inference mode and autocast off, and no handlers of Pyro's; all is as it was afterwards."""
+    with contextlib.ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+        if runtime._PYRO_STACK:
+            modes.enter_context(_without_handlers())
+        yield
+
+
+@contextlib.contextmanager
+def _without_handlers() -> Iterator[None]:
+    """Neither handlers, nor the dimensions that plates and enumeration among them have taken."""
+    handlers = list(runtime._PYRO_STACK)
+    allocators = runtime._DIM_ALLOCATOR, runtime._ENUM_ALLOCATOR
+    taken = [dict(vars(allocator)) for allocator in allocators]
+    runtime._PYRO_STACK.clear()
+    for allocator in allocators:
+        vars(allocator).update(vars(type(allocator)()))
+    try:
+        yield
+    finally:
+        runtime._PYRO_STACK[:] = handlers
+        for allocator, before in zip(allocators, taken, strict=True):
+            vars(allocator).update(before)
