@@ -187,6 +187,7 @@ int vipack_run_call(void* table, int64_t index) {
     call.op.callBoxed(stack);
     for (auto& value : stack) {
       if (value.isTensor()) call.results.push_back(value.toTensor());
+      else if (value.isNone()) call.results.emplace_back();
       else if (value.isTensorList()) for (const at::Tensor& item : value.toTensorVector()) call.results.push_back(item);
     }
     int64_t number = -1;
@@ -216,9 +217,13 @@ int vipack_run_into(void* table, int64_t index) {
     std::vector<at::Tensor> results;
     for (auto& value : stack) {
       if (value.isTensor()) results.push_back(value.toTensor());
+      else if (value.isNone()) results.emplace_back();
       else if (value.isTensorList()) for (const at::Tensor& item : value.toTensorVector()) results.push_back(item);
     }
-    for (auto& target : call.targets) target.second.copy_(results.at(target.first));
+    for (auto& target : call.targets) {
+      auto& result = results.at(target.first);
+      if (result.defined()) target.second.copy_(result);  // else a gradient that was not asked for, and that nothing reads
+    }
   });
 }
 

@@ -373,6 +373,8 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         else:  # a PyroModule takes what the store holds for its own, which must not happen to one of the user's
             store._params[name], store._param_to_name[own] = own, name
         frozen = self._frozen.pop(name, None)
+        if frozen is None and isinstance(first, nn.Parameter) and not first.requires_grad:
+            frozen = first  # of a PyroParam, which no store has been given
         if frozen is not None:  # Pyro's store takes every tensor that it is given for one to be trained
             frozen.requires_grad_(False)
             own.requires_grad_(False)

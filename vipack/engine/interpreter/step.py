@@ -128,8 +128,9 @@ class _Calls(Bridge):
         for number, call in enumerate(calls):
             self.begin(number, call.operator, call.overload)
             self.arguments(call.arguments, call.keywords)
-            for item, result in enumerate(r for r in call.results if r is not None):
-                self.into(item, address(result), _name(result.dtype), result.size, result.stride)
+            for item, result in enumerate(call.results):
+                if result is not None:  # as of gradients that are not asked for
+                    self.into(item, address(result), _name(result.dtype), result.size, result.stride)
 
     def tensor(self, value: Any) -> None:
         """See :class:`Bridge`."""
