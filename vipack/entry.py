@@ -2,6 +2,8 @@
 
 So ``fit.sample()`` inside ``torch.no_grad()``, ``torch.inference_mode()``, autocast or a handler of Pyro's is what it is
 elsewhere. ``vipack.SVI`` and ``fit.guide`` are otherwise: they are called inside programs, and heed what stands around them.
+
+torch and Pyro are imported where they are used: the ArviZ adapter runs without them.
 """
 
 from __future__ import annotations
@@ -10,9 +12,6 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
-
-import torch
-from pyro.poutine import runtime
 
 from vipack.errors import UsageError
 from vipack.lock import alone
@@ -44,6 +43,8 @@ def training_entry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def refuse(*args: P.args, **kwargs: P.kwargs) -> R:
+        from pyro.poutine import runtime
+
         with alone():  # the handlers are one for all threads
             if runtime._PYRO_STACK:
                 handler = type(runtime._PYRO_STACK[-1]).__name__
@@ -60,6 +61,9 @@ def training_entry(function: Callable[P, R]) -> Callable[P, R]:
 @contextlib.contextmanager
 def on_its_own() -> Iterator[None]:
     """Gradients on, inference mode and autocast off, and no handlers of Pyro's; all is as it was afterwards."""
+    import torch
+    from pyro.poutine import runtime
+
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.enable_grad())
@@ -74,6 +78,8 @@ def on_its_own() -> Iterator[None]:
 @contextlib.contextmanager
 def _without_handlers() -> Iterator[None]:
     """Neither handlers, nor the dimensions that plates and enumeration among them have taken."""
+    from pyro.poutine import runtime
+
     handlers = list(runtime._PYRO_STACK)
     allocators = runtime._DIM_ALLOCATOR, runtime._ENUM_ALLOCATOR
     taken = [dict(vars(allocator)) for allocator in allocators]

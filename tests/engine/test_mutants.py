@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -122,7 +123,7 @@ class Trials:
             for _ in range(count):
                 self.runner.before_last = self.memory.snapshot()
                 losses.append(self.runner.traced(batches, 1))
-            return torch.tensor(losses).double().reshape(-1).numpy()
+            return np.asarray([float(loss) for loss in losses], dtype=np.float64)
 
         return steps(self.again, number)
 

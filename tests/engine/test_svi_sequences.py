@@ -15,7 +15,8 @@ import vipack as vi
 from tests.engine.worlds import ACTS, World, outcome
 
 WEIGHTED = [name for name, (weight, _) in ACTS.items() for _ in range(weight)]
-SEQUENCES = st.lists(st.tuples(st.sampled_from(WEIGHTED), st.integers(0, 11), st.integers(0, 11)), max_size=14)
+CALLS = st.tuples(st.sampled_from(WEIGHTED), st.integers(0, 11), st.integers(0, 11))
+SEQUENCES = st.lists(CALLS, max_size=14)
 OPTIMIZERS = st.sampled_from(["adam", "sgd", "clipped", "schedule"])
 ONCE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
@@ -50,7 +51,7 @@ def assert_alike(optim, acts, engine):
 
 
 @settings(max_examples=50, derandomize=True, **ONCE)
-@given(OPTIMIZERS, SEQUENCES)
+@given(OPTIMIZERS, st.lists(CALLS, max_size=7))
 def test_sequences_of_acts_end_where_they_do_in_pyro(optim, acts):
     assert_alike(optim, acts, "traced")
 

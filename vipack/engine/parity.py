@@ -74,7 +74,7 @@ def difference(
         return "it counts the optimizer's steps otherwise"
     if not _same_rates(other.rates, right.rates):
         return "it leaves a learning rate elsewhere"
-    noise: dict[int, Tensor] = {}
+    unsure: dict[int, Tensor] = {}
     for kind in [kind for kind in dict.fromkeys(names.kinds) if kind not in leave_out]:
         of_kind = [place for place, each in enumerate(names.kinds) if each == kind]
         states = _Comparison([_picked(trial, "states", of_kind) for trial in (expected, found, *same)])
@@ -83,11 +83,12 @@ def difference(
             wrong = states.wrong(place)
             if bool(wrong.any()):
                 return f"it moves the optimizer's state of parameter {names.at(owner, wrong)!r} elsewhere"
-            noise[owner] = states.is_noise(place) | noise.get(owner, torch.zeros_like(wrong))
+            share = states.share_of_rounding(place)
+            unsure[owner] = torch.maximum(share, unsure.get(owner, torch.zeros_like(share)))
     every = list(range(len(right.values)))
     values = _Comparison([_picked(trial, "values", every) for trial in (expected, found, *same)])
     for place in every:
-        wrong = values.wrong(place, noise.get(place))
+        wrong = values.wrong(place, unsure.get(place))
         if bool(wrong.any()):
             return f"it moves the parameters elsewhere, {names.at(place, wrong)!r} first"
     every = list(range(len(right.buffers)))
@@ -115,24 +116,29 @@ class _Comparison:
         finite = [float(move.abs().nan_to_num(0.0).max()) for move in self._moved if move.numel()]
         self._largest = max(finite, default=0.0)
 
-    def wrong(self, place: int, noise: Tensor | None = None) -> Tensor:
+    def wrong(self, place: int, unsure: Tensor | None = None) -> Tensor:
         """Where the other tier is not at the same.
 
         Args:
-            noise: where an optimizer had nothing but rounding to go by, and may take a whole step either way.
+            unsure: the share of rounding in what an optimizer had to go by, where that is known: it moves an element by a
+                step at most, by a whole one either way where there was nothing but rounding, and no further apart than so
+                much of it elsewhere.
         """
         expected, found = self._expected[place], self._found[place]
         if not expected.is_floating_point():
             return expected != found
-        bound = self._allowed(place) + _SHARE * self._moved[place].abs() + 4 * _eps(expected) * expected.abs()
-        if noise is not None:
-            bound = bound + noise * (_STEPS * self._moved[place].abs().nan_to_num(0.0).amax())
+        bound = self._allowed(place)
+        if unsure is not None:
+            step = _STEPS * self._moved[place].abs().nan_to_num(0.0).amax()
+            noise = unsure >= _NOISE
+            bound = torch.where(noise, bound + step, torch.minimum(bound, unsure.clamp(max=1.0) * step))
+        bound = bound + _SHARE * self._moved[place].abs() + 4 * _eps(expected) * expected.abs()
         same = ((found - expected).abs() <= bound) | (found == expected) | (found.isnan() & expected.isnan())
         return ~same
 
-    def is_noise(self, place: int) -> Tensor:
-        """Where what has moved is nothing but rounding."""
-        return self._allowed(place) >= _NOISE * self._moved[place].abs()
+    def share_of_rounding(self, place: int) -> Tensor:
+        """How much of what has moved may be rounding; infinite where nothing has."""
+        return (self._allowed(place) / self._moved[place].abs()).nan_to_num(torch.inf, torch.inf)
 
     def _allowed(self, place: int) -> Tensor:
         return _ROUNDINGS * self._rounding[place] + _eps(self._moved[place]) * self._largest
