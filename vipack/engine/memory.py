@@ -6,84 +6,24 @@ optimizers and the user go on seeing their own tensors, always current.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from vipack.engine.capture import Layout
 from vipack.engine.optimizers import FitOptimizer, Handle
-from vipack.engine.rates import Rates
-from vipack.engine.rules import Rule, rule_of
+from vipack.engine.snapshots import Names, Snapshot
 from vipack.engine.step_graph import Unit
+from vipack.engine.units import FROZEN, GRADIENT, distinct_rates, grouped, rate_key, rules_of, together
 from vipack.program import Parameters, TorchState
 
-__all__ = ["Memory", "Names", "Part", "Snapshot", "grouped", "rules_of", "together"]
+__all__ = ["Memory", "Part"]
 
 _AHEAD = 64  # rows that are made at once where steps are taken one by one
 _MOVING = ("params", "lr", "initial_lr")  # entries of a parameter group that no graph holds
-_LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copies of everything that a step changes.
-
-    Attributes:
-        counts: of steps, by parameter group or parameter.
-        rates: learning rates, with the state of their schedules.
-        optimizer: the whole state of an optimizer that takes its steps itself.
-    """
-
-    values: tuple[Tensor, ...]
-    states: tuple[Tensor, ...]
-    buffers: tuple[Tensor, ...]
-    counts: tuple[float, ...]
-    rates: tuple[Any, ...]
-    generator: TorchState
-    optimizer: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Names:
-    """What stands where in a memory.
-
-    Attributes:
-        pieces: of each vector of parameters, their names and sizes in order.
-        owners: for each state vector, the vector of parameters that it belongs to.
-        kinds: for each state vector, the optimizer's name for it.
-    """
-
-    pieces: tuple[tuple[tuple[str, int], ...], ...]
-    owners: tuple[int, ...]
-    kinds: tuple[str, ...]
-
-    @classmethod
-    def of(cls, units: Sequence[Unit], names: Sequence[str]) -> Names:
-        """The names in units, from those of parameters by place."""
-        states = [(place, kind) for place, unit in enumerate(units) for kind in unit.rule.state]
-        return cls(
-            tuple(
-                tuple((names[place], shape.numel()) for place, shape in zip(u.places, u.shapes, strict=True))
-                for u in units
-            ),
-            tuple(place for place, _ in states),
-            tuple(kind for _, kind in states),
-        )
-
-    def at(self, vector: int, chosen: Tensor) -> str:
-        """The parameter that the first chosen element of a vector belongs to; of fits side by side, that of any."""
-        flat = chosen.reshape(-1, chosen.shape[-1]).any(0)
-        place, end = int(flat.nonzero()[0]), 0
-        for name, size in self.pieces[vector]:
-            end += size
-            if place < end:
-                return name
-        raise IndexError(place)
 
 
 class Memory:
@@ -123,15 +63,15 @@ class Memory:
         rules = rules_of(self._handles)
         self.outside = handles is None or any(rule is None for rule in rules)
         if self.outside:
-            rules = [_GRADIENT if any(pattern) else _FROZEN for pattern in patterns]
+            rules = [GRADIENT if any(pattern) else FROZEN for pattern in patterns]
             self._handles = [None] * len(rules)
-        self.units, members = grouped(self._tensors, self._handles, [rule or _FROZEN for rule in rules], patterns)
+        self.units, members = grouped(self._tensors, self._handles, [rule or FROZEN for rule in rules], patterns)
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
         self._held: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
         self._entries: list[tuple[dict[str, Any], str, Tensor]] = []  # optimizer's state, name, the piece
         self._even = True  # parameters of one vector have taken as many steps
-        self._all_rates = _distinct_rates(self._handles, members)
+        self._all_rates = distinct_rates(self._handles, members)
         self._members = members
         self._options, self._sharing = _constants_of(self._handles), _sharing_a_rate(self.units, self._handles)
         for place, unit in enumerate(self.units):
@@ -262,7 +202,7 @@ class Memory:
         for name, first in zip(unit.rule.state, unit.rule.first, strict=True):
             vector = torch.full_like(value, first)
             pieces = vector.split([tensor.numel() for tensor in tensors])
-            if unit.rule is _GRADIENT:
+            if unit.rule is GRADIENT:
                 self._gradients += [
                     (place_of_unit, t, piece.view(t.shape)) for t, piece in zip(tensors, pieces, strict=True)
                 ]
@@ -365,7 +305,7 @@ class Part:
             if not unit.rule.width:
                 continue
             if handle is not None and updates:
-                parts.append(unit.rule.rows(_count(handle), taken[_rate_key(handle)]))
+                parts.append(unit.rule.rows(_count(handle), taken[rate_key(handle)]))
             else:
                 parts.append(np.zeros((num_steps, unit.rule.width)))
         return together(parts, num_steps)
@@ -402,99 +342,3 @@ def _state(handle: Handle) -> dict[str, Any]:
 def _count(handle: Handle) -> int:
     """Steps that the optimizer has taken with a parameter; at least the one before its memory was adopted."""
     return int(_state(handle).get("step", 1))
-
-
-def grouped(
-    tensors: Sequence[Tensor],
-    handles: Sequence[Handle | None],
-    each: Sequence[Rule],
-    patterns: Sequence[Any] | None = None,
-) -> tuple[list[Unit], list[Handle | None]]:
-    """Parameters by rule, learning rate and steps taken, large ones by themselves; and for each unit one of its handles.
-
-    Args:
-        patterns: equal for parameters that are always updated together; all are by default.
-    """
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    rules: dict[tuple[Any, ...], Rule] = {}
-    for place, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
-        alone = handle is not None and (tensor.numel() >= _LARGE or handle.clip != (None, None))
-        steps = None if handle is None else int(handle.optimizer.state.get(handle.parameter, {}).get("step", 0))
-        pattern = None if patterns is None else patterns[place]
-        key = (rule.key, _schedule(handle), steps, pattern, place if alone else None)
-        groups.setdefault(key, []).append(place)
-        rules[key] = rule
-    units, members, row = [], [], 0
-    for key, places in groups.items():
-        shapes = tuple(tensors[place].shape for place in places)
-        handle = handles[places[0]]
-        clip = None if handle is None or handle.clip == (None, None) else _clipper(*handle.clip)
-        units.append(Unit(tuple(places), shapes, rules[key], row, clip))
-        members.append(handle)
-        row += rules[key].width
-    return units, members
-
-
-def together(parts: Sequence[np.ndarray], num_steps: int) -> np.ndarray:
-    """The rows of several rules side by side, ``(K, width)``."""
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([np.empty((num_steps, 0)), *parts], axis=1)
-
-
-def _schedule(handle: Handle | None) -> Any:
-    """Equal for parameters whose learning rates are and will be the same."""
-    if handle is None:
-        return None
-    scheduler = handle.scheduler
-    if scheduler is None or len(scheduler.optimizer.param_groups) > 1:
-        return (handle.group["lr"], id(handle.group))[: 1 if scheduler is None else 2]
-    return handle.group["lr"], type(scheduler).__name__, repr(scheduler.state_dict())
-
-
-def _clipper(largest_norm: float | None, largest_value: float | None) -> Callable[[Tensor], Tensor]:
-    """``clip_grad_norm_`` and ``clip_grad_value_`` of one gradient, as pyro.optim applies them."""
-
-    def clip(gradient: Tensor) -> Tensor:
-        if largest_norm is not None:
-            norm = torch.linalg.vector_norm(gradient)
-            gradient = gradient * (largest_norm / (norm + 1e-6)).clamp(max=1.0)
-        if largest_value is not None:
-            gradient = gradient.clamp(-largest_value, largest_value)
-        return gradient
-
-    return clip
-
-
-def rules_of(handles: Sequence[Handle | None]) -> list[Rule | None]:
-    """The rule of each parameter: one that leaves it alone where it has no handle, None where there is no rule."""
-    # These schedules turn momentum down as the rate goes up, which a rule has as constants.
-    odd = (OneCycleLR, CyclicLR)
-    return [
-        _FROZEN if h is None else None if isinstance(h.scheduler, odd) else rule_of(h.optimizer, h.group)
-        for h in handles
-    ]
-
-
-def _no_rows(done: int, rates: np.ndarray) -> np.ndarray:
-    return np.empty((len(rates), 0))
-
-
-_FROZEN = Rule(("frozen",), (), (), 0, _no_rows, lambda p, g, state, row: (p, []))
-_GRADIENT = Rule(("gradient",), ("gradient",), (0.0,), 0, _no_rows, lambda p, g, state, row: (p, [g]))
-
-
-def _rate_key(handle: Handle) -> tuple[int, int]:
-    return id(handle.optimizer), id(handle.group)
-
-
-def _distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
-    """The rates that are asked for, one a unit, and those of schedules, which must move on with every step."""
-    found: dict[tuple[int, int], Rates] = {}
-    for handle in [*members, *handles]:
-        if handle is None:
-            continue
-        rates = Rates(handle.optimizer, handle.group, handle.scheduler)
-        if handle in members or rates.moving:
-            found.setdefault(_rate_key(handle), rates).handles.append(handle)
-    return found

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.engine.memory import Names, Snapshot
+from vipack.engine.snapshots import Names, Snapshot
 
 __all__ = ["Trial", "close", "difference", "perturb"]
 

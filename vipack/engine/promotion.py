@@ -14,19 +14,20 @@ import torch
 from vipack.engine import compiler
 from vipack.engine.bridge import NativeError
 from vipack.engine.compiler import Build
+from vipack.engine.contracts import Batches
 from vipack.engine.interpreter.layout import NotUnderstood
-from vipack.engine.memory import Names, Snapshot
 from vipack.engine.parity import Trial, difference, perturb
-from vipack.engine.runner import Batches, GraphRunner
+from vipack.engine.runner import GraphRunner
+from vipack.engine.snapshots import Names, Snapshot
 from vipack.errors import EngineWarning
 from vipack.program import Arguments
 from vipack.types import EngineReport
 
-__all__ = ["Again", "Promotion", "nearby"]
+__all__ = ["SLOW_SECONDS", "Again", "Promotion", "nearby"]
 
 _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
 _NEARBY = 2  # times that they are taken from elsewhere, to measure what rounding does
-_SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
+SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
 
 
 class Restorable(Protocol):
@@ -201,7 +202,7 @@ class Promotion:
         saved = memory.snapshot()
         traced = taken = 0.0
         # One step alone, in which rounding has not yet been amplified; then two, since draws and numbers must move on.
-        numbers = (1,) if memory.one_by_one or self.seconds > _SLOW_SECONDS else (1, 2)
+        numbers = (1,) if memory.one_by_one or self.seconds > SLOW_SECONDS else (1, 2)
         for number in numbers:
             started = time.perf_counter()
             expected = Trial(saved, runner.expected(again, number), memory.snapshot())
@@ -222,7 +223,7 @@ class Promotion:
                 runner.native = None
                 self.refused.discard(tier)
                 return False
-            times = 1 if traced > _SLOW_SECONDS else _NEARBY
+            times = 1 if traced > SLOW_SECONDS else _NEARBY
             others = nearby(memory, saved, lambda number=number: runner.expected(again, number), times)  # type: ignore[misc]
             mismatch = difference(expected, found, [expected, *others], memory.pieces)
             if mismatch:

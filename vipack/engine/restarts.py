@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.optim import SGD
 
 from vipack.engine.capture import CaptureError, Graph, Layout, capture
+from vipack.engine.contracts import Batches, NonFiniteStep, Tier
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
-from vipack.engine.memory import Names, Snapshot, grouped, rules_of, together
 from vipack.engine.optimizers import FitOptimizer, Handle
 from vipack.engine.promotion import Again, Promotion
 from vipack.engine.rates import Rates
-from vipack.engine.runner import Batches, GraphRunner
-from vipack.engine.tiers import NonFiniteStep, Tier
+from vipack.engine.runner import GraphRunner
+from vipack.engine.snapshots import Names, Snapshot
+from vipack.engine.units import grouped, rules_of, together
 from vipack.errors import NonFiniteError
 from vipack.program import Arguments, Program, TorchState
 from vipack.types import EngineReport

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from vipack.engine import compiler
 from vipack.engine.called import CalledStep, load_artifact
 from vipack.engine.capture import Graph, leaves_of
 from vipack.engine.compiler import Request
+from vipack.engine.contracts import Batches, StepMemory
 from vipack.engine.driver import DriverSpec
 from vipack.engine.guards.tensors import TensorContents, copy_if_changed
 from vipack.engine.interpreter.build import KERNELS
@@ -24,90 +25,13 @@ from vipack.engine.interpreter.translate import translate
 from vipack.engine.native import NativeStep, read_manifest
 from vipack.engine.noise import Draw, lift_draws
 from vipack.engine.step import assemble
-from vipack.engine.step_graph import Feed, StepGraph, Unit
+from vipack.engine.step_graph import Feed, StepGraph
 from vipack.program import Arguments, Parameters
 
-__all__ = ["Batches", "GraphRunner"]
+__all__ = ["GraphRunner"]
 
 _NOTHING: Any = None  # a stream of batches where none is asked
 _FED_AT_ONCE = 64_000_000  # bytes of inputs that change from step to step, laid out before a call of the loop
-
-
-class Batches(Protocol):
-    """A stream of batches, as far as an engine needs to know."""
-
-    def __next__(self) -> Arguments:
-        """The next batch."""
-        ...
-
-    def peek(self) -> Arguments:
-        """The next batch, which stays the next."""
-        ...
-
-    def upcoming(self) -> tuple[Hashable, int]:
-        """What tells the next batch's shape from others', and how many batches of that shape come in a row."""
-        ...
-
-    def rows(self, number: int) -> Tensor | None:
-        """Row numbers ``(number, B)`` of the next batches, passing them; None where batches are not rows."""
-        ...
-
-    def whole(self) -> Arguments | None:
-        """The call on all rows; None where they are not tensors in memory."""
-        ...
-
-    def state(self) -> dict[str, object]:
-        """Where the stream stands."""
-        ...
-
-    def load_state(self, state: dict[str, object]) -> None:
-        """Go back to :meth:`state`."""
-        ...
-
-
-class StepMemory(Protocol):
-    """The memory of a step, as far as running it needs to know.
-
-    Attributes:
-        order: for each parameter of the graph, its place among those of the units.
-        active: for each unit, whether the step updates it.
-    """
-
-    units: list[Unit]
-    values: list[Tensor]
-    states: list[Tensor]
-    copies: int | None
-    order: tuple[int, ...]
-    active: tuple[bool, ...]
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether something must be done in Python after every step."""
-        ...
-
-    def buffers(self) -> list[Tensor]:
-        """The modules' buffers, in order."""
-        ...
-
-    def rows(self, num_steps: int) -> np.ndarray:
-        """The optimizer's numbers for the next steps ``(K, width)``."""
-        ...
-
-    def row(self, dtype: torch.dtype) -> Tensor:
-        """Those of one step, ``(1, width)``."""
-        ...
-
-    def finish(self, loss: float) -> None:
-        """What remains of a step with this loss."""
-        ...
-
-    def mark(self) -> tuple[Any, ...]:
-        """Where the rates stand, for :meth:`undo`."""
-        ...
-
-    def undo(self, mark: tuple[Any, ...]) -> None:
-        """Take back that rates and counts have moved on by a step since :meth:`mark`."""
-        ...
 
 
 class GraphRunner:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from vipack.engine.memory import Memory, Snapshot
-from vipack.engine.runner import Batches
+from vipack.engine.contracts import Batches
+from vipack.engine.memory import Memory
+from vipack.engine.snapshots import Snapshot
 
 __all__ = ["SafeStates"]
 

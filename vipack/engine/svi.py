@@ -14,13 +14,14 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from vipack.engine.contracts import NonFiniteStep, Tier
 from vipack.engine.guards.arguments import FlatCall, flatten
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
 from vipack.engine.optimizers import PyroOptimizer
 from vipack.engine.runner import GraphRunner
 from vipack.engine.shared import SharedParameters
-from vipack.engine.tiers import NonFiniteStep, Tier, TieredEngine
+from vipack.engine.tiers import TieredEngine
 from vipack.errors import UsageError
 from vipack.lock import one_at_a_time
 from vipack.program import Arguments, Program, TorchState

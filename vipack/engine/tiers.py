@@ -7,28 +7,26 @@ import time
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
 from vipack.engine.capture import CaptureError, Graph, Layout, capture
+from vipack.engine.contracts import Batches, NonFiniteStep, Tier
 from vipack.engine.eager import EagerStep
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.memory import Memory
 from vipack.engine.optimizers import FitOptimizer
-from vipack.engine.parity import Trial, difference
-from vipack.engine.promotion import Again, Promotion, nearby
-from vipack.engine.runner import Batches, GraphRunner
+from vipack.engine.promotion import Again, Promotion
+from vipack.engine.runner import GraphRunner
 from vipack.engine.safe import SafeStates
+from vipack.engine.trials import TrialError, compare
 from vipack.errors import EngineWarning, NonFiniteError
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.params import UnmetParameterError
 from vipack.types import EngineReport
 
-__all__ = ["TIERS", "Engine", "NonFiniteStep", "Tier", "TieredEngine"]
-
-Tier = Literal["auto", "eager", "traced", "interpreted", "compiled"]
-TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
+__all__ = ["TieredEngine"]
 
 _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
@@ -37,48 +35,6 @@ _SHAPES = 8  # of batches that get a graph
 
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 _REGROUPINGS = 16  # likewise for a program whose optimizer is changed
-
-
-class NonFiniteStep(Exception):
-    """A step met NaN or infinity; the losses before it are kept, and nothing of the step itself."""
-
-    def __init__(self, losses: list[float], cause: NonFiniteError) -> None:
-        super().__init__(str(cause))
-        self.losses = losses
-        self.cause = cause
-
-
-class _TrialError(Exception):
-    """Pyro's own step raised on trial."""
-
-
-class Engine(Protocol):
-    """Runs steps. Parameters, optimizer and generators are up to date after every call."""
-
-    report: EngineReport
-
-    def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
-        """Take `num_steps` steps and return their losses (nats).
-
-        Args:
-            remaining: steps that the run is expected to take in all from here, for deciding what pays.
-
-        Raises:
-            NonFiniteStep: a loss or gradient is not finite.
-        """
-        ...
-
-    def refresh(self) -> None:
-        """Code of the user's has run, which may have written to the data by ways that torch takes no note of."""
-        ...
-
-    def rest(self) -> None:
-        """There are no steps to take for now: stop what goes on in the background."""
-        ...
-
-    def go_on(self, tier: Tier, running: str) -> None:
-        """Go on as a saved run: its `tier`, and with "auto" the one it was `running` in, if that can be had at once."""
-        ...
 
 
 @dataclass
@@ -384,7 +340,7 @@ class TieredEngine:
         self.report.capture_seconds += runner.seconds - graph.seconds
         try:
             mismatch = self._compare(shape, graph, runner, batch)
-        except _TrialError:
+        except TrialError:
             return  # the step itself will tell
         if mismatch:
             shape.graph, self.report.reason = None, f"eager: the captured graph gave another step ({mismatch})"
@@ -411,45 +367,11 @@ class TieredEngine:
         return self._memory
 
     def _compare(self, shape: _Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> str:
-        """Take a step on `batch` eagerly and in the tier that runs, go back to before, and say how they differ."""
-        memory, state = self._memory, graph.state
-        assert memory is not None
-        before = memory.snapshot()
-        found_more = True
-        while found_more:  # of the variables that a run reads, each must be seen to stay as it is in a run
-            execution: Execution | None = None
-            try:
-                with recorded() as execution:
-                    loss = self._eager(batch)
-            except Exception as error:  # whatever a program may raise on a batch, the step itself will raise
-                raise _TrialError from error
-            finally:
-                changed, lost = state.changed_by_a_run(), state.restore()
-                after = memory.snapshot()
-                memory.restore(before)
-            expected = Trial(before, np.asarray([loss]), after)
-            found_more = state.extend(execution)
-            self._execution = state.execution
-            if changed or lost or state.reason:
-                what = changed or lost
-                return state.reason or f"each run of the program changes {what!r}, which it may read again"
-        single = Again(batch)
-
-        def take(steps: Callable[[Batches, int], np.ndarray]) -> np.ndarray:
-            losses = steps(single, 1)
-            if memory.one_by_one and np.isfinite(losses[0]):
-                runner.finish(float(losses[0]))
-            return losses
-
-        started = time.perf_counter()
-        found = traced = Trial(before, take(runner.traced), memory.snapshot())
-        shape.traced_seconds = time.perf_counter() - started
-        memory.restore(before)
-        if runner.native is not None:
-            found = Trial(before, take(runner.native_steps), memory.snapshot())
-            memory.restore(before)
-        others = nearby(memory, before, lambda: take(runner.traced), 1 if shape.traced_seconds > 0.25 else 2)
-        return difference(expected, found, [traced, *others], memory.pieces, leave_out=("gradient",))
+        assert self._memory is not None
+        found = compare(self._eager, graph, runner, self._memory, batch)
+        self._execution = graph.state.execution
+        shape.traced_seconds = found.traced_seconds or shape.traced_seconds
+        return found.mismatch
 
     def _check_again(self, shape: _Shape, batches: Batches) -> None:
         """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
@@ -457,7 +379,7 @@ class TieredEngine:
         assert shape.graph is not None
         try:
             mismatch = self._compare(shape, shape.graph, shape.runner, batches.peek())
-        except _TrialError:
+        except TrialError:
             return
         if not mismatch:
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["LateLoans", "all_modules", "refresh_flat_weights"]
+__all__ = ["LateLoans", "all_modules", "evaluation_mode", "refresh_flat_weights"]
 
 
 def all_modules() -> Iterator[nn.Module]:
@@ -61,3 +62,16 @@ def refresh_flat_weights(modules: Iterable[nn.Module]) -> None:
         if hasattr(module, "_flat_weights_names"):
             names: list[str] = module._flat_weights_names  # type: ignore[assignment]
             module._flat_weights = [module._parameters.get(name) for name in names]  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def evaluation_mode(modules: list[nn.Module]) -> Iterator[None]:
+    """Modules that are in training mode are in evaluation mode meanwhile."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributions import constraints, transform_to
 
 from vipack.errors import CheckpointError
-from vipack.program.lending import LateLoans, all_modules, refresh_flat_weights
+from vipack.program.lending import LateLoans, all_modules, evaluation_mode, refresh_flat_weights
 
 __all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
@@ -124,7 +124,7 @@ class Parameters:
             if not self._settled:
                 stack.enter_context(self._recording())
             if not training:
-                stack.enter_context(_evaluation_mode(self._modules))
+                stack.enter_context(evaluation_mode(self._modules))
             stack.enter_context(_ParamMessenger(self, answers, stack.enter_context(LateLoans())))
             yield
             if values is None and training:
@@ -395,15 +395,3 @@ def _same_shape(name: str, saved: Tensor, own: Tensor) -> Tensor:
             "the file belongs to another model, guide or data set."
         )
     return saved.to(own)
-
-
-@contextlib.contextmanager
-def _evaluation_mode(modules: list[nn.Module]) -> Iterator[None]:
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

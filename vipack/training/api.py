@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vipack.engine.tiers import TIERS, Tier
+from vipack.engine.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError
 from vipack.program import Check

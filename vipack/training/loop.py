@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vipack.engine.tiers import Engine, NonFiniteStep
+from vipack.engine.contracts import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
 from vipack.program import Parameters, RandomState

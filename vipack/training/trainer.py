@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from vipack.engine.contracts import Engine, Tier
 from vipack.engine.optimizers import make_optimizer
-from vipack.engine.tiers import Engine, Tier, TieredEngine
+from vipack.engine.tiers import TieredEngine
 from vipack.errors import CheckpointError, DivergenceWarning, GuideError
 from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average

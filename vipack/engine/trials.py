@@ -1,0 +1,83 @@
+"""A captured step on trial: whether it, and the tier that runs it, take the program's own step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vipack.engine.capture import Graph
+from vipack.engine.contracts import Batches
+from vipack.engine.guards.execution import Execution, recorded
+from vipack.engine.memory import Memory
+from vipack.engine.parity import Trial, difference
+from vipack.engine.promotion import SLOW_SECONDS, Again, nearby
+from vipack.engine.runner import GraphRunner
+from vipack.program import Arguments
+
+__all__ = ["Compared", "TrialError", "compare"]
+
+
+class TrialError(Exception):
+    """The program's own step raised on trial."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a trial has shown.
+
+    Attributes:
+        mismatch: how the steps differ, or why no graph can take them; empty where they agree.
+        traced_seconds: of a step by the graph as it was captured; 0 if there was none.
+    """
+
+    mismatch: str
+    traced_seconds: float = 0.0
+
+
+def compare(
+    eager: Callable[[Arguments], float], graph: Graph, runner: GraphRunner, memory: Memory, batch: Arguments
+) -> Compared:
+    """Take a step on `batch` eagerly and in the tier that runs, and go back to before.
+
+    Raises:
+        TrialError: the eager step raised.
+    """
+    state = graph.state
+    before = memory.snapshot()
+    found_more = True
+    while found_more:  # of the variables that a run reads, each must be seen to stay as it is in a run
+        execution: Execution | None = None
+        try:
+            with recorded() as execution:
+                loss = eager(batch)
+        except Exception as error:  # whatever a program may raise on a batch, the step itself will raise
+            raise TrialError from error
+        finally:
+            changed, lost = state.changed_by_a_run(), state.restore()
+            after = memory.snapshot()
+            memory.restore(before)
+        expected = Trial(before, np.asarray([loss]), after)
+        found_more = state.extend(execution)
+        what = changed or lost
+        if what or state.reason:
+            return Compared(state.reason or f"each run of the program changes {what!r}, which it may read again")
+    single = Again(batch)
+
+    def take(steps: Callable[[Batches, int], np.ndarray]) -> np.ndarray:
+        losses = steps(single, 1)
+        if memory.one_by_one and np.isfinite(losses[0]):
+            runner.finish(float(losses[0]))
+        return losses
+
+    started = time.perf_counter()
+    found = traced = Trial(before, take(runner.traced), memory.snapshot())
+    seconds = time.perf_counter() - started
+    memory.restore(before)
+    if runner.native is not None:
+        found = Trial(before, take(runner.native_steps), memory.snapshot())
+        memory.restore(before)
+    others = nearby(memory, before, lambda: take(runner.traced), 1 if seconds > SLOW_SECONDS else 2)
+    return Compared(difference(expected, found, [traced, *others], memory.pieces, leave_out=("gradient",)), seconds)

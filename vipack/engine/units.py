@@ -1,0 +1,117 @@
+"""Which parameters lie in one vector, and by which rules and rates they are updated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+
+from vipack.engine.optimizers import Handle
+from vipack.engine.rates import Rates
+from vipack.engine.rules import Rule, rule_of
+from vipack.engine.step_graph import Unit
+
+__all__ = ["FROZEN", "GRADIENT", "distinct_rates", "grouped", "rate_key", "rules_of", "together"]
+
+_LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
+
+
+def grouped(
+    tensors: Sequence[Tensor],
+    handles: Sequence[Handle | None],
+    each: Sequence[Rule],
+    patterns: Sequence[Any] | None = None,
+) -> tuple[list[Unit], list[Handle | None]]:
+    """Parameters by rule, learning rate and steps taken, large ones by themselves; and for each unit one of its handles.
+
+    Args:
+        patterns: equal for parameters that are always updated together; all are by default.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    rules: dict[tuple[Any, ...], Rule] = {}
+    for place, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
+        alone = handle is not None and (tensor.numel() >= _LARGE or handle.clip != (None, None))
+        steps = None if handle is None else int(handle.optimizer.state.get(handle.parameter, {}).get("step", 0))
+        pattern = None if patterns is None else patterns[place]
+        key = (rule.key, _schedule(handle), steps, pattern, place if alone else None)
+        groups.setdefault(key, []).append(place)
+        rules[key] = rule
+    units, members, row = [], [], 0
+    for key, places in groups.items():
+        shapes = tuple(tensors[place].shape for place in places)
+        handle = handles[places[0]]
+        clip = None if handle is None or handle.clip == (None, None) else _clipper(*handle.clip)
+        units.append(Unit(tuple(places), shapes, rules[key], row, clip))
+        members.append(handle)
+        row += rules[key].width
+    return units, members
+
+
+def together(parts: Sequence[np.ndarray], num_steps: int) -> np.ndarray:
+    """The rows of several rules side by side, ``(K, width)``."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.empty((num_steps, 0)), *parts], axis=1)
+
+
+def _schedule(handle: Handle | None) -> Any:
+    """Equal for parameters whose learning rates are and will be the same."""
+    if handle is None:
+        return None
+    scheduler = handle.scheduler
+    if scheduler is None or len(scheduler.optimizer.param_groups) > 1:
+        return (handle.group["lr"], id(handle.group))[: 1 if scheduler is None else 2]
+    return handle.group["lr"], type(scheduler).__name__, repr(scheduler.state_dict())
+
+
+def _clipper(largest_norm: float | None, largest_value: float | None) -> Callable[[Tensor], Tensor]:
+    """``clip_grad_norm_`` and ``clip_grad_value_`` of one gradient, as pyro.optim applies them."""
+
+    def clip(gradient: Tensor) -> Tensor:
+        if largest_norm is not None:
+            norm = torch.linalg.vector_norm(gradient)
+            gradient = gradient * (largest_norm / (norm + 1e-6)).clamp(max=1.0)
+        if largest_value is not None:
+            gradient = gradient.clamp(-largest_value, largest_value)
+        return gradient
+
+    return clip
+
+
+def rules_of(handles: Sequence[Handle | None]) -> list[Rule | None]:
+    """The rule of each parameter: one that leaves it alone where it has no handle, None where there is no rule."""
+    # These schedules turn momentum down as the rate goes up, which a rule has as constants.
+    odd = (OneCycleLR, CyclicLR)
+    return [
+        FROZEN if h is None else None if isinstance(h.scheduler, odd) else rule_of(h.optimizer, h.group)
+        for h in handles
+    ]
+
+
+def _no_rows(done: int, rates: np.ndarray) -> np.ndarray:
+    return np.empty((len(rates), 0))
+
+
+FROZEN = Rule(("frozen",), (), (), 0, _no_rows, lambda p, g, state, row: (p, []))
+GRADIENT = Rule(("gradient",), ("gradient",), (0.0,), 0, _no_rows, lambda p, g, state, row: (p, [g]))
+
+
+def rate_key(handle: Handle) -> tuple[int, int]:
+    """Equal for parameters that have one learning rate, in one group of one optimizer."""
+    return id(handle.optimizer), id(handle.group)
+
+
+def distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
+    """The rates that are asked for, one a unit, and those of schedules, which must move on with every step."""
+    found: dict[tuple[int, int], Rates] = {}
+    for handle in [*members, *handles]:
+        if handle is None:
+            continue
+        rates = Rates(handle.optimizer, handle.group, handle.scheduler)
+        if handle in members or rates.moving:
+            found.setdefault(rate_key(handle), rates).handles.append(handle)
+    return found
