@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pyro
@@ -370,3 +372,13 @@ def test_what_a_parameter_is_a_view_of_moves_with_it(maker):
     np.testing.assert_allclose(found, losses, rtol=1e-4)
     torch.testing.assert_close(found_moved, moved)
     assert "shares its memory" in svi.engine.reason
+
+
+def test_it_can_be_put_in_its_place_before_it_is_loaded():
+    program = (
+        "import pyro.infer, vipack\n"
+        "pyro.infer.SVI = lambda *args, **options: vipack.SVI(*args, engine='traced', **options)\n"
+        "svi = pyro.infer.SVI(print, print, pyro.optim.Adam({}), pyro.infer.Trace_ELBO())\n"
+        "assert isinstance(svi, pyro.infer.svi.SVI)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)  # in which nothing has been loaded yet

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyro
-import pyro.infer
+import pyro.infer.svi
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
@@ -31,7 +31,7 @@ __all__ = ["SVI"]
 _PLAIN_STEPS = 2  # that create parameters and optimizers, before there is anything to capture
 
 
-class SVI(pyro.infer.SVI):  # type: ignore[misc]
+class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     """``pyro.infer.SVI`` at the speed of compiled code; change the import and nothing else.
 
     Pyro's global parameter store, the modules and the optimizer are current after every step, and the random numbers are
