@@ -132,7 +132,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             found = engine.advance(batches, left, expected)
         except NonFiniteStep as error:
             found = [*error.losses, float("nan")]
-        if not np.isfinite(found[-1]):
+        if math.isnan(found[-1]):
             warnings.warn("Encountered NaN: loss", stacklevel=3)  # as Pyro does, which goes on with it
         self._remember(engine, batches.key, around, call, args, kwargs)
         return losses + found
@@ -182,7 +182,8 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
                 generators.install()
                 runner.undo(mark)
                 return None
-            warnings.warn("Encountered NaN: loss", stacklevel=3)
+            if math.isnan(loss):
+                warnings.warn("Encountered NaN: loss", stacklevel=3)
         self._report.tier = tier = runner.native_tier
         self._report.steps[tier] = self._report.steps.get(tier, 0) + 1
         return loss
