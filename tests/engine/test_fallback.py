@@ -7,7 +7,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceTailAdaptive_ELBO
+from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 import vipack as vi
@@ -180,3 +181,23 @@ def test_a_number_that_is_another_at_every_call_is_not_captured_for_ever():
     svi, found = run(vi.SVI, engine="traced")
     np.testing.assert_allclose(found, losses, rtol=1e-5)
     assert svi.engine.steps["eager"] >= 15
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_loss_is_no_warning_as_in_pyro():
+    def at_a_level(y):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(level, 0.5), obs=y)
+
+    def run(make, **options):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(4)
+        loss = TraceTailAdaptive_ELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=1)
+        svi = make(at_a_level, AutoNormal(at_a_level), pyro.optim.Adam({"lr": 0.05}), loss, **options)
+        return [svi.step(Y) for _ in range(5)], dict(pyro.get_param_store().items())
+
+    losses, parameters = run(SVI)
+    found, found_parameters = run(vi.SVI, engine="traced")
+    assert found == losses == [float("inf")] * 5  # the objective has a gradient and no value
+    torch.testing.assert_close(found_parameters, parameters)

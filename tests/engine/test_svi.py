@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pyro
@@ -311,3 +313,72 @@ def test_a_loss_that_is_not_finite_is_returned_as_pyro_returns_it():
             return [svi.step(X, Y), svi.step(X, Y), svi.step(X, Y), svi.step(X, bad)]
 
     np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
+
+
+class Shifted(torch.nn.Module):
+    """A weight that begins as a view of a buffer, and maybe another one that begins as the same memory as the first."""
+
+    def __init__(self, twice):
+        super().__init__()
+        self.register_buffer("zero", torch.tensor(0.0))
+        self.one = torch.nn.Parameter(self.zero.view(1))
+        self.two = torch.nn.Parameter(self.one.data) if twice else None
+
+    def forward(self):
+        return (self.one + (0.0 if self.two is None else self.two) + self.zero).sum()
+
+
+def of_a_buffer(y):
+    net = Shifted(twice=False)
+    return lambda y: pyro.module("net", net)(), lambda: net.zero
+
+
+def of_another_parameter(y):
+    net = Shifted(twice=True)
+    return lambda y: pyro.module("net", net)(), lambda: net.two.detach()
+
+
+def of_a_tensor_that_the_model_reads(y):
+    start = torch.zeros(2)
+    return lambda y: pyro.param("shift", start[:1]).sum() + start[0], lambda: start
+
+
+def of_the_data(y):
+    return lambda y: pyro.param("shift", y[:3]).sum(), lambda: y
+
+
+VIEWS = [of_a_buffer, of_another_parameter, of_a_tensor_that_the_model_reads, of_the_data]
+
+
+@pytest.mark.parametrize("maker", VIEWS, ids=lambda maker: maker.__name__)
+def test_what_a_parameter_is_a_view_of_moves_with_it(maker):
+    def run(make, **options):
+        data = Y.clone()
+        shift, seen = maker(data)
+
+        def shifted(y):
+            w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            with pyro.plate("rows", len(y)):
+                pyro.sample("y", dist.Normal(w[0] * X + w[1] + shift(y), 0.5), obs=y)
+
+        pyro.clear_param_store()
+        pyro.set_rng_seed(4)
+        svi = make(shifted, lambda y: guide(X), adam(), Trace_ELBO(), **options)
+        losses = [svi.step(data) for _ in range(STEPS)]
+        return losses, seen().clone(), svi
+
+    losses, moved, _ = run(SVI)
+    found, found_moved, svi = run(vi.SVI, engine="traced")
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    torch.testing.assert_close(found_moved, moved)
+    assert "shares its memory" in svi.engine.reason
+
+
+def test_it_can_be_put_in_its_place_before_it_is_loaded():
+    program = (
+        "import pyro.infer, vipack\n"
+        "pyro.infer.SVI = lambda *args, **options: vipack.SVI(*args, engine='traced', **options)\n"
+        "svi = pyro.infer.SVI(print, print, pyro.optim.Adam({}), pyro.infer.Trace_ELBO())\n"
+        "assert isinstance(svi, pyro.infer.svi.SVI)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)  # in which nothing has been loaded yet

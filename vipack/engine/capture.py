@@ -22,7 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
-from vipack.engine.guards.python_state import PythonState
+from vipack.engine.guards.python_state import PythonState, sharing_memory
 from vipack.engine.purify import pure_objectives
 from vipack.program import Arguments, Parameters, Program, TorchState, captured_scans
 from vipack.program.params import BASELINE, UnmetParameterError
@@ -185,6 +185,15 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
             "the program reaches a tensor that requires grad and that neither pyro.param nor pyro.module declares, and Pyro "
             "leaves its gradient in it"
         )
+    # Parameters move into vectors of the engine's own, where a view of theirs would no longer follow them.
+    name = sharing_memory(
+        dict(zip(layout.names, inputs, strict=True)), [*buffers.values(), *leaves, *_tensors(constants)]
+    )
+    if name:
+        raise CaptureError(
+            f"parameter {name!r} shares its memory with another one or with a tensor that the program reads, which changes "
+            "with it"
+        )
     if lost:
         raise CaptureError(f"each run of the program writes to {lost!r}, which is too large to be put back")
     module.graph.set_codegen(fx.graph.CodeGen())
@@ -229,6 +238,10 @@ def _constants(module: fx.GraphModule) -> list[Any]:
     return [operator.attrgetter(str(n.target))(module) for n in module.graph.nodes if n.op == "get_attr"]
 
 
+def _tensors(constants: Iterable[Any]) -> list[Tensor]:
+    return [value for value in constants if isinstance(value, Tensor)]
+
+
 def _drop_gradients(tensors: Iterable[Any]) -> None:
     """Take away gradients without values, which tracing leaves in leaves of autograd's that are no inputs of the graph."""
     for tensor in tensors:
@@ -255,7 +268,7 @@ def _refuse_state(
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     if any(inputs[place] in written_to for place in leaves):
         raise CaptureError("each run of the program writes to one of its arguments, which the next run reads")
-    name = state.changed_by_a_run() or state.hold([c for c in constants if isinstance(c, Tensor)])
+    name = state.changed_by_a_run() or state.hold(_tensors(constants))
     if not name and any(node.op == "get_attr" for node in written_to):
         raise CaptureError("each run of the program writes to a tensor that it keeps, which the next run reads")
     if name:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyro
-import pyro.infer
+import pyro.infer.svi
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
@@ -32,7 +32,7 @@ __all__ = ["SVI"]
 _PLAIN_STEPS = 2  # that create parameters and optimizers, before there is anything to capture
 
 
-class SVI(pyro.infer.SVI):  # type: ignore[misc]
+class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     """``pyro.infer.SVI`` at the speed of compiled code; change the import and nothing else.
 
     Pyro's global parameter store, the modules and the optimizer are current after every step, and the random numbers are
@@ -133,7 +133,7 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
             found = engine.advance(batches, left, expected)
         except NonFiniteStep as error:
             found = [*error.losses, float("nan")]
-        if not np.isfinite(found[-1]):
+        if math.isnan(found[-1]):
             warnings.warn("Encountered NaN: loss", stacklevel=3)  # as Pyro does, which goes on with it
         self._remember(engine, batches.key, around, call, args, kwargs)
         return losses + found
@@ -183,7 +183,8 @@ class SVI(pyro.infer.SVI):  # type: ignore[misc]
                 generators.install()
                 runner.undo(mark)
                 return None
-            warnings.warn("Encountered NaN: loss", stacklevel=3)
+            if math.isnan(loss):
+                warnings.warn("Encountered NaN: loss", stacklevel=3)
         self._report.tier = tier = runner.native_tier
         self._report.steps[tier] = self._report.steps.get(tier, 0) + 1
         return loss

@@ -9,11 +9,12 @@ tables; numbers and tensors of the modules and distributions of torch and Pyro; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.reader import Reading, read_programs
@@ -26,7 +27,7 @@ from vipack.engine.guards.slots import (
     set_generator_state,
 )
 
-__all__ = ["PythonState"]
+__all__ = ["PythonState", "sharing_memory"]
 
 _MOST_NUMBERS = 10_000_000  # of a tensor that is copied, to be put back
 
@@ -196,6 +197,33 @@ class PythonState:
 def _is_left_over(tensor: Tensor) -> bool:
     """Whether a run under vmap left it behind, such as the rows of an automatic guide's plates: nobody can read it."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def sharing_memory(parameters: Mapping[str, Tensor], others: Iterable[Tensor]) -> str:
+    """The name of a parameter in whose memory another parameter or one of the other tensors lies; empty if there is none."""
+    stretches = [(*_stretch(value), name) for name, value in parameters.items() if _has_memory(value)]
+    stretches += [(*_stretch(value), "") for value in others if _has_memory(value)]
+    furthest = furthest_parameter = ("", 0)  # device and end of what was met so far
+    last = ""
+    for device, start, end, name in sorted(stretches):
+        if (device, start) < (furthest if name else furthest_parameter):
+            return name or last
+        furthest = max(furthest, (device, end))
+        if name and (device, end) > furthest_parameter:
+            furthest_parameter, last = (device, end), name
+    return ""
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    strided = tensor.layout is torch.strided and not isinstance(tensor, FakeTensor)
+    return strided and tensor.numel() > 0 and not _is_left_over(tensor)
+
+
+def _stretch(tensor: Tensor) -> tuple[str, int, int]:
+    """Device, first byte and end of the memory that the elements lie in."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.data_ptr()
+    return str(tensor.device), start, start + (last + 1) * tensor.itemsize
 
 
 def _marks(tensor: Tensor) -> set[tuple[str, int]]:
