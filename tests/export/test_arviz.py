@@ -5,10 +5,14 @@ import warnings
 import arviz as az
 import matplotlib
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
+from pyro.infer.autoguide import AutoNormal
 
+import vipack as vi
 from tests.export import models
 from vipack.errors import UsageError
 from vipack.export import to_arviz
@@ -233,3 +237,21 @@ def test_netcdf_round_trip(make, tmp_path):
 def test_the_adapter_needs_no_torch():
     code = "import sys; sys.modules['torch'] = sys.modules['pyro'] = None; import vipack.export.arviz"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_single_observation_has_no_dimension():
+    def one(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    def one_by_one(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        for i in pyro.plate("rows", len(x)):
+            pyro.sample(f"x_{i}", dist.Normal(mu, 1.0), obs=x[i])
+
+    single = vi.fit(one, AutoNormal, data=torch.tensor(1.5), steps=5, progress=False).to_arviz(4)
+    assert single.observed_data.x.shape == ()
+    assert float(single.observed_data.x) == 1.5
+    assert single.posterior_predictive.x.shape == single.log_likelihood.x.shape == (1, 4)
+    rows = vi.fit(one_by_one, AutoNormal, data=torch.ones(2), steps=5, progress=False).to_arviz(4)
+    assert rows.observed_data.x_1.shape == ()

@@ -1,5 +1,6 @@
 """What a fit gives back: draws, predictions, figures, and a guide that works in plain Pyro."""
 
+import copy
 import math
 
 import numpy as np
@@ -343,3 +344,16 @@ def test_modules_get_their_weights_when_taken_to_pyro():
     finally:
         with torch.no_grad():
             encoder.weight.copy_(before)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_of_the_guide_is_one(copied):
+    """A deep copy stands still when the fit goes on."""
+    fit = vi.fit(line, AutoNormal, data=(XS, YS), steps=40, engine="eager")
+    guide, before = copied(fit.guide), fit.guide.median(XS, YS)
+    fit.resume(100)
+    after = fit.guide.median(XS, YS)
+    assert float(after["a"]) != float(before["a"])
+    expected = before if copied is copy.deepcopy else after
+    assert float(guide.median(XS, YS)["a"]) == float(expected["a"])
+    assert repr(guide) == repr(fit.guide)

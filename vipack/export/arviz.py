@@ -180,7 +180,7 @@ def _of_site(
         event_dim = _event_dim(shape, plate_dims, plates, event_dim)
     names = axis_names(site.name, shape, plate_dims, plates, event_dim)
     kept = [size for size, name in zip(shape, names, strict=True) if name is not None]
-    array = array.reshape(*array.shape[:lead], *kept)
+    array = array.reshape((*array.shape[:lead], *kept))
     return Variable(array[None] if sampled else array, tuple(name for name in names if name is not None), sampled)
 
 

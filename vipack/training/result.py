@@ -37,17 +37,33 @@ class FittedGuide:
     nothing there. Attributes and methods of an automatic guide, such as ``median()`` and ``quantiles()``, work too.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(
+        self, program: Program, values: dict[str, Tensor] | None = None, buffers: dict[str, Tensor] | None = None
+    ) -> None:
         self._program = program
+        self._values, self._buffers = values, buffers  # None: the fit's, as they stand
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Draw from the guide."""
         return self._bound(self._program.guide)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_program":  # what copy and pickle ask for is not the guide's to answer
+            raise AttributeError(name)
         with self._running():
             value = getattr(self._program.guide, name)
         return self._bound(value) if callable(value) and not isinstance(value, type) else value
+
+    def __copy__(self) -> FittedGuide:
+        return FittedGuide(self._program, self._values, self._buffers)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FittedGuide:
+        """The guide as it stands now, whatever the fit does later."""
+        parameters = self._program.parameters
+        values = parameters.detached() if self._values is None else self._values
+        buffers = parameters.buffers() if self._buffers is None else self._buffers
+        own = {name: value.detach().clone().requires_grad_(value.requires_grad) for name, value in values.items()}
+        return FittedGuide(self._program, own, {name: buffer.clone() for name, buffer in buffers.items()})
 
     def __repr__(self) -> str:
         guide = self._program.guide
@@ -62,7 +78,8 @@ class FittedGuide:
 
     def _running(self) -> contextlib.AbstractContextManager[None]:
         # Whatever rows the caller passes are all there are: no minibatch of the fit's, and every plate whole.
-        return self._program.bound(Arguments(), values=self._program.parameters.detached(), training=False)
+        values = self._program.parameters.detached() if self._values is None else self._values
+        return self._program.bound(Arguments(), values=values, buffers=self._buffers, training=False)
 
 
 class Fit:
