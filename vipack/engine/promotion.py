@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Protocol
 
@@ -23,11 +24,10 @@ from vipack.errors import EngineWarning
 from vipack.program import Arguments
 from vipack.types import EngineReport
 
-__all__ = ["SLOW_SECONDS", "Again", "Promotion", "nearby"]
+__all__ = ["Again", "Promotion", "parted"]
 
 _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
-_NEARBY = 2  # times that they are taken from elsewhere, to measure what rounding does
-SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
+_SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
 
 
 class Restorable(Protocol):
@@ -202,7 +202,7 @@ class Promotion:
         saved = memory.snapshot()
         traced = taken = 0.0
         # One step alone, in which rounding has not yet been amplified; then two, since draws and numbers must move on.
-        numbers = (1,) if memory.one_by_one or self.seconds > SLOW_SECONDS else (1, 2)
+        numbers = (1,) if memory.one_by_one or self.seconds > _SLOW_SECONDS else (1, 2)
         for number in numbers:
             started = time.perf_counter()
             expected = Trial(saved, runner.expected(again, number), memory.snapshot())
@@ -223,9 +223,8 @@ class Promotion:
                 runner.native = None
                 self.refused.discard(tier)
                 return False
-            times = 1 if traced > SLOW_SECONDS else _NEARBY
-            others = nearby(memory, saved, lambda number=number: runner.expected(again, number), times)  # type: ignore[misc]
-            mismatch = difference(expected, found, [expected, *others], memory.pieces)
+            run = functools.partial(runner.expected, again, number)
+            mismatch = parted(memory, expected, found, expected, run, traced)
             if mismatch:
                 runner.native = None
                 self._refuse(tier, f"the {tier} step is not the graph's ({mismatch})")
@@ -245,15 +244,38 @@ class Promotion:
             )
 
 
-def nearby(memory: Restorable, saved: Snapshot, run: Callable[[], np.ndarray], times: int) -> list[Trial]:
-    """Trials of `run` from states close to `saved`, which the memory has again afterwards."""
-    found = []
-    for seed in range(times):
-        perturb(memory.values, seed)
-        before = memory.snapshot()
-        found.append(Trial(before, run(), memory.snapshot()))
-        memory.restore(saved)
-    return found
+def parted(
+    memory: Restorable,
+    expected: Trial,
+    found: Trial,
+    here: Trial,
+    run: Callable[[], np.ndarray],
+    seconds: float,
+    leave_out: Collection[str] = (),
+) -> str:
+    """How two trials from one state differ, beyond what rounding does; see :func:`difference`.
+
+    What rounding does is measured by trials from close by: by two of them, and by more before anything is called wrong,
+    since where a gradient is nothing but rounding, two may well move one way.
+
+    Args:
+        memory: which has the state of `expected` before it; it has so afterwards.
+        here: the trial from there of what `run` takes.
+        run: takes the steps of a trial, and returns their losses.
+        seconds: that this takes.
+    """
+    others: list[Trial] = []
+    mismatch = ""
+    for times in (1, 2) if seconds > _SLOW_SECONDS else (2, 6):
+        for _ in range(times):
+            perturb(memory.values, len(others))
+            before = memory.snapshot()
+            others.append(Trial(before, run(), memory.snapshot()))
+            memory.restore(expected.before)
+        mismatch = difference(expected, found, [here, *others], memory.pieces, leave_out)
+        if not mismatch:
+            return ""
+    return mismatch
 
 
 class Again:

@@ -12,8 +12,8 @@ from vipack.engine.capture import Graph
 from vipack.engine.contracts import Batches
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.memory import Memory
-from vipack.engine.parity import Trial, difference
-from vipack.engine.promotion import SLOW_SECONDS, Again, nearby
+from vipack.engine.parity import Trial
+from vipack.engine.promotion import Again, parted
 from vipack.engine.runner import GraphRunner
 from vipack.program import Arguments
 
@@ -79,5 +79,5 @@ def compare(
     if runner.native is not None:
         found = Trial(before, take(runner.native_steps), memory.snapshot())
         memory.restore(before)
-    others = nearby(memory, before, lambda: take(runner.traced), 1 if seconds > SLOW_SECONDS else 2)
-    return Compared(difference(expected, found, [traced, *others], memory.pieces, leave_out=("gradient",)), seconds)
+    mismatch = parted(memory, expected, found, traced, lambda: take(runner.traced), seconds, leave_out=("gradient",))
+    return Compared(mismatch, seconds)

@@ -460,12 +460,12 @@ def an_environment_variable():
 
 @change
 def an_environment_variable_by_getenv():
-    os.environ.pop("VIPACK_TEST_BETA", None)
+    os.environ.pop("VIPACK_TEST_GAMMA", None)
 
     def set_it():
-        os.environ["VIPACK_TEST_BETA"] = "2.0"
+        os.environ["VIPACK_TEST_GAMMA"] = "2.0"
 
-    return lambda: float(os.getenv("VIPACK_TEST_BETA", "1.0")), set_it
+    return lambda: float(os.getenv("VIPACK_TEST_GAMMA", "1.0")), set_it
 
 
 @change
