@@ -374,6 +374,78 @@ def test_what_a_parameter_is_a_view_of_moves_with_it(maker):
     assert "shares its memory" in svi.engine.reason
 
 
+def store_views():
+    return [value.detach() for value in pyro.get_param_store()._params.values()]
+
+
+def store_arrays():
+    return [value.detach().numpy() for value in pyro.get_param_store()._params.values()]
+
+
+@pytest.mark.parametrize("take", [store_views, store_arrays], ids=["views", "arrays"])
+@pytest.mark.parametrize("before", [0, 1, 2, 10])
+@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+def test_views_of_parameters_that_are_kept_follow_them(engine, before, take):
+    """Taken before and after the engine moves them; a second program's engine finds them where the first one left them."""
+
+    def run(make, **options):
+        svi = made(make, **options)
+        svi.evaluate_loss(X, Y)  # makes the parameters
+        kept = []
+        for other in (svi, make(model, guide, adam(), TraceMeanField_ELBO(), **options)):
+            for _ in range(before):
+                other.step(X, Y)
+            kept += take()
+            for _ in range(STEPS):
+                other.step(X, Y)
+        svi.step(X, Y)
+        now = store_views()
+        return [torch.as_tensor(value).clone() for value in kept], now + now, svi
+
+    expected, _, _ = run(SVI)
+    found, now, svi = run(vi.SVI, engine=engine)
+    for one, right, current in zip(found, expected, now, strict=True):
+        torch.testing.assert_close(one, right, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one, current, rtol=0, atol=0)
+    assert svi.engine.steps[engine] > STEPS - 3
+
+
+def test_a_kept_state_of_the_optimizer_follows_it():
+    def run(make, **options):
+        optim = adam()
+        svi = made(make, optim, **options)
+        svi.step(X, Y)
+        kept = {f"{n}.{k}": v for n, one in optim.get_state().items() for k, v in one["state"][0].items()}
+        for _ in range(STEPS):
+            svi.step(X, Y)
+        return {name: value.clone() for name, value in kept.items()}, svi
+
+    expected, _ = run(SVI)
+    found, svi = run(vi.SVI, engine="interpreted")
+    assert_close(found, expected)
+    assert svi.engine.tier == "interpreted"
+
+
+def test_a_parameter_that_was_transposed_stays_with_pyro():
+    def run(make, **options):
+        def wide(x, y=None):
+            table = pyro.param("table", torch.arange(6.0).reshape(3, 2))
+            pyro.sample("w", dist.Normal(table.sum(0), 1.0).to_event(1))
+
+        pyro.clear_param_store()
+        pyro.set_rng_seed(4)
+        svi = make(model, wide, adam(), Trace_ELBO(), **options)
+        svi.step(X, Y)
+        table = pyro.get_param_store()._params["table"]
+        table.data = table.detach().t().contiguous().t()  # the store itself keeps parameters in order
+        return [svi.step(X, Y) for _ in range(STEPS)], svi
+
+    losses, _ = run(SVI)
+    found, svi = run(vi.SVI, engine="traced")
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert "not in order of memory" in svi.engine.reason
+
+
 def test_it_can_be_put_in_its_place_before_it_is_loaded():
     program = (
         "import pyro.infer, vipack\n"

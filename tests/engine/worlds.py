@@ -58,6 +58,7 @@ class World:
         self.svi = make(self.model, self.guide, self.optim, Trace_ELBO(), **options)
         self.around = contextlib.nullcontext
         self.handles = []
+        self.kept = []  # what was taken from parameters and optimizers without a copy
 
     def optimizer(self, kind, lr=0.02):
         if kind == "schedule":
@@ -116,7 +117,8 @@ class World:
         store = {name: value.detach().clone() for name, value in pyro.get_param_store().named_parameters()}
         buffers = {name: value.clone() for name, value in self.net.named_buffers()}
         rates = [getattr(one, "optimizer", one).param_groups[0]["lr"] for one in self.svi.optim.optim_objs.values()]
-        return store, buffers, sorted(rates)
+        kept = [torch.as_tensor(value).detach().clone() for value in self.kept]
+        return store, buffers, sorted(rates), kept
 
 
 def outcome(act, world):
@@ -275,6 +277,23 @@ def save_and_load_the_optimizer(which, number):
             w.step(w.x[0], w.y[0])
         w.svi.optim.set_state(state)
         w.svi.optim.optim_objs.clear()
+
+    return change
+
+
+@act(weight=2)
+def keep_views(which, number):
+    def change(w):
+        if which % 4 == 0:
+            w.kept += w.net.state_dict().values()
+        if which % 4 == 1:
+            w.kept += [value.detach().numpy() for value in w.net.parameters()]
+        if which % 4 == 2:
+            w.kept += [value.detach().reshape(-1)[:1] for value in pyro.get_param_store()._params.values()]
+        if which % 4 == 3:
+            states = [getattr(one, "optimizer", one).state_dict()["state"] for one in w.svi.optim.optim_objs.values()]
+            every = [value for state in states for one in state.values() for value in one.values()]
+            w.kept += [value for value in every if torch.is_tensor(value)]
 
     return change
 

@@ -133,6 +133,11 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     buffers = parameters.buffers()
     leaves, rebuild = leaves_of(arguments)
     inputs = [parameters.unconstrained[name].detach() for name in layout.names]
+    turned = [name for name, value in zip(layout.names, inputs, strict=True) if not value.is_contiguous()]
+    if turned:
+        raise CaptureError(
+            f"the elements of parameter {turned[0]!r} are not in order of memory, as after a transposition"
+        )
     num_parameters, num_buffers = len(inputs), len(buffers)
     trainable = [parameters.unconstrained[name].requires_grad for name in layout.names]
     touched: set[str] = set()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vipack.engine.capture import Layout
+from vipack.engine.holders import held_elsewhere
 from vipack.engine.optimizers import FitOptimizer, Handle
 from vipack.engine.snapshots import Names, Snapshot
 from vipack.engine.step_graph import Unit
@@ -65,11 +66,14 @@ class Memory:
         if self.outside:
             rules = [GRADIENT if any(pattern) else FROZEN for pattern in patterns]
             self._handles = [None] * len(rules)
-        self.units, members = grouped(self._tensors, self._handles, [rule or FROZEN for rule in rules], patterns)
+        self._staying = held_elsewhere(self._tensors, parameters.modules) if parameters.shared else None
+        self.units, members = grouped(
+            self._tensors, self._handles, [rule or FROZEN for rule in rules], patterns, self._staying
+        )
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
         self._held: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
-        self._entries: list[tuple[dict[str, Any], str, Tensor]] = []  # optimizer's state, name, the piece
+        self._entries: list[tuple[dict[str, Any], str, int, Tensor]] = []  # optimizer's state, name, address, the piece
         self._even = True  # parameters of one vector have taken as many steps
         self._all_rates = distinct_rates(self._handles, members)
         self._members = members
@@ -86,7 +90,8 @@ class Memory:
         self._sharing_a_count = [
             [h for h in group if h is not None] for group in groups if len(group) > 1 and id(group[0]) in counting
         ]
-        self._counts_version = self._counts._version
+        self._steps = [_state(handle)["step"] for handle in self._counted]
+        self._versions = [step._version for step in self._steps]  # of the optimizer's own tensors: a user's writes
 
     @property
     def one_by_one(self) -> bool:
@@ -135,14 +140,18 @@ class Memory:
                 if tensor.data_ptr() != address:
                     piece.copy_(tensor.detach())
                     tensor.data = piece
-            for state, name, piece in self._entries:
+            for state, name, address, piece in self._entries:
                 found = state.get(name)
-                if found is not piece and found is not None:
+                if found is not None and not (isinstance(found, Tensor) and found.data_ptr() == address):
                     piece.copy_(torch.as_tensor(found).reshape(piece.shape))
-                    state[name] = piece
+                    _move(state, name, piece)
                     counts = counts or name == "step"
-        if counts or self._plain_counts or self._counts._version != self._counts_version:
-            self._counts_version = self._counts._version
+        if counts:
+            self._steps = [_state(handle)["step"] for handle in self._counted]
+        versions = [step._version for step in self._steps]
+        if counts or self._plain_counts or versions != self._versions:
+            self._versions = versions
+            self._counts.add_(0.0)  # what was made ahead of these counts is seen to be out of date
             self._even = all(len(set(map(_count, handles))) == 1 for handles in self._sharing_a_count)
         return self._even and self._same_options()
 
@@ -172,7 +181,6 @@ class Memory:
                 buffer.copy_(saved)
         number = len(self._counted)
         self._counts.copy_(torch.tensor(snapshot.counts[:number]))
-        self._counts_version = self._counts._version
         for handle, count in zip(self._plain_counts, snapshot.counts[number:], strict=True):
             _state(handle)["step"] = int(count)
         for rates, stood in zip(self._all_rates.values(), snapshot.rates, strict=True):
@@ -187,17 +195,23 @@ class Memory:
         device = steps[0].device if steps else None  # an optimizer that is fused or capturable counts on the GPU
         vector = torch.tensor([float(step) for step in steps], device=device)
         for place, handle in enumerate(self._counted):
-            _state(handle)["step"] = piece = vector[place]
-            self._entries.append((_state(handle), "step", piece))
+            piece = vector[place]
+            _move(_state(handle), "step", piece)
+            self._entries.append((_state(handle), "step", piece.data_ptr(), piece))
         return vector
 
     def _adopt(self, place_of_unit: int, unit: Unit) -> None:
-        """Move a unit's parameters and state into vectors, and leave views where they were."""
+        """Move a unit's parameters and state into vectors, those parameters excepted that others look at."""
         tensors = [self._tensors[place] for place in unit.places]
-        value = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        stay = self._staying is not None and self._staying[unit.places[0]]
+        if stay:
+            value = tensors[0].detach().as_strided((unit.size,), (1,))
+        else:
+            value = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         self.values.append(value)
         for tensor, piece in zip(tensors, value.split([t.numel() for t in tensors]), strict=True):
-            tensor.data = piece.view(tensor.shape)
+            if not stay:
+                tensor.data = piece.view(tensor.shape)
             self._held.append((tensor, tensor.data_ptr(), piece.view(tensor.shape)))
         for name, first in zip(unit.rule.state, unit.rule.first, strict=True):
             vector = torch.full_like(value, first)
@@ -214,8 +228,9 @@ class Memory:
                 state = handle.optimizer.state[tensor]
                 if isinstance(state.get(name), Tensor):
                     piece.copy_(state[name].reshape(-1))
-                state[name] = view = piece.view(tensor.shape)
-                self._entries.append((state, name, view))
+                view = piece.view(tensor.shape)
+                _move(state, name, view)
+                self._entries.append((state, name, view.data_ptr(), view))
             self.states.append(vector)
 
 
@@ -313,9 +328,17 @@ class Part:
     def _count_on(self, num_steps: int) -> None:
         memory = self._memory
         memory._counts += num_steps if self._counted is None else num_steps * self._counted
-        memory._counts_version = memory._counts._version
         for handle in self._plain_counts:
             _state(handle)["step"] += num_steps
+
+
+def _move(state: dict[str, Any], name: str, piece: Tensor) -> None:
+    """Let a tensor of an optimizer's state lie elsewhere: the same object, which a kept ``state_dict()`` holds as well."""
+    held = state.get(name)
+    if isinstance(held, Tensor) and held.shape == piece.shape and held.dtype == piece.dtype:
+        held.data = piece
+    else:
+        state[name] = piece
 
 
 def _constants_of(handles: Sequence[Handle | None]) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:

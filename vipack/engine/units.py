@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from vipack.engine.holders import in_one_stretch
 from vipack.engine.optimizers import Handle
 from vipack.engine.rates import Rates
 from vipack.engine.rules import Rule, rule_of
@@ -25,11 +26,14 @@ def grouped(
     handles: Sequence[Handle | None],
     each: Sequence[Rule],
     patterns: Sequence[Any] | None = None,
+    staying: Sequence[bool] | None = None,
 ) -> tuple[list[Unit], list[Handle | None]]:
     """Parameters by rule, learning rate and steps taken, large ones by themselves; and for each unit one of its handles.
 
     Args:
         patterns: equal for parameters that are always updated together; all are by default.
+        staying: for each parameter, whether it must stay in the memory that it lies in; none by default. These are in one
+            unit only where they lie there one after the other.
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
     rules: dict[tuple[Any, ...], Rule] = {}
@@ -41,7 +45,8 @@ def grouped(
         groups.setdefault(key, []).append(place)
         rules[key] = rule
     units, members, row = [], [], 0
-    for key, places in groups.items():
+    parted = groups.items() if staying is None else _parted(groups, tensors, staying)
+    for key, places in parted:
         shapes = tuple(tensors[place].shape for place in places)
         handle = handles[places[0]]
         clip = None if handle is None or handle.clip == (None, None) else _clipper(*handle.clip)
@@ -49,6 +54,23 @@ def grouped(
         members.append(handle)
         row += rules[key].width
     return units, members
+
+
+def _parted(
+    groups: Mapping[Any, Sequence[int]], tensors: Sequence[Tensor], staying: Sequence[bool]
+) -> list[tuple[Any, list[int]]]:
+    """Of each group those that may be moved, and each stretch of memory whose parameters stay there."""
+    found = []
+    for key, places in groups.items():
+        moved = [place for place in places if not staying[place]]
+        stretches: list[list[int]] = []
+        for place in (place for place in places if staying[place]):
+            if stretches and in_one_stretch(tensors[stretches[-1][-1]], tensors[place]):
+                stretches[-1].append(place)
+            else:
+                stretches.append([place])
+        found += [(key, some) for some in (moved, *stretches) if some]
+    return found
 
 
 def together(parts: Sequence[np.ndarray], num_steps: int) -> np.ndarray:

@@ -204,6 +204,11 @@ class Parameters:
         """Whether these are Pyro's global store and the user's modules themselves; see :meth:`of_store`."""
         return self._shared
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Those that the program has used."""
+        return tuple(self._modules)
+
     def of_modules(self) -> list[nn.Parameter]:
         """The parameters that the program's modules hold themselves, be they of the fit or not."""
         return [parameter for module in self._modules for parameter in module.parameters()]

@@ -1,0 +1,52 @@
+"""Whether somebody else looks at the memory that a parameter lies in: a kept ``state_dict()``, a view, a NumPy array."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+__all__ = ["held_elsewhere", "in_one_stretch"]
+
+_WRAPPER = 1  # the Python object of a storage, which looking at it makes
+
+
+def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> list[bool]:
+    """For each parameter, whether anything besides the parameters and Pyro's own books holds the memory that it lies in.
+
+    Pyro keeps two views that nobody reads the numbers of: the tensor that a PyroModule's parameter was made from, as a key of
+    its store, and the first trace of an automatic guide.
+    """
+    known: dict[int, Tensor] = {id(tensor): tensor for tensor in (*tensors, *pyro.get_param_store()._param_to_name)}
+    for module in modules:
+        trace: Any = getattr(module, "prototype_trace", None)
+        nodes = () if trace is None else trace.nodes.values()
+        known |= {id(value): value for node in nodes if isinstance(value := node.get("value"), Tensor)}
+    holders = Counter(address for value in known.values() if (address := _storage(value)))
+    return [bool(address := _storage(t)) and _count(t) > _WRAPPER + holders[address] for t in tensors]
+
+
+def in_one_stretch(first: Tensor, second: Tensor) -> bool:
+    """Whether one tensor begins where another one ends, in the same memory, and both are contiguous."""
+    return (
+        first.is_contiguous()
+        and second.is_contiguous()
+        and _storage(first) == _storage(second)
+        and first.dtype == second.dtype
+        and first.storage_offset() + first.numel() == second.storage_offset()
+    )
+
+
+def _storage(tensor: Tensor) -> int:
+    """What tells one storage from another; 0 for a tensor without memory of its own."""
+    if tensor.layout is not torch.strided or tensor.numel() == 0:
+        return 0
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _count(tensor: Tensor) -> int:
+    return int(torch._C._storage_Use_Count(tensor.untyped_storage()._cdata))
