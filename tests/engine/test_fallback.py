@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 import vipack as vi
-from tests.engine.unsteady import DRAWS, STATE, VALUES, Y, around, guide
+from tests.engine.unsteady import DRAWS, STATE, VALUES, WAYS, Y, around, guide
 from vipack.errors import EngineWarning
 
 STEPS = 60
@@ -50,6 +50,16 @@ def test_what_leaves_torch_runs_as_in_pyro(maker):
     losses, params = by_pyro(maker)
     assert fit.losses.tolist() == losses
     assert all(torch.equal(value, params[name]) for name, value in fit.params.items())
+
+
+@pytest.mark.parametrize("maker", WAYS, ids=named)
+def test_programs_that_branch_take_pyros_steps_by_several_graphs(maker):
+    fit = fitted(maker, "traced")
+    losses, params = by_pyro(maker)
+    np.testing.assert_allclose(fit.losses, losses, rtol=1e-4)
+    for name, value in fit.params.items():
+        torch.testing.assert_close(value, params[name], rtol=1e-3, atol=1e-4)
+    assert fit.engine.steps["traced"] >= STEPS // 3, fit.engine
 
 
 @pytest.mark.parametrize("maker", [*list(DRAWS)[2:], *STATE], ids=named)

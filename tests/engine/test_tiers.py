@@ -15,7 +15,7 @@ from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
 from vipack.engine import tiers
-from vipack.engine.capture import CaptureError
+from vipack.engine.tracing import CaptureError
 from vipack.types import StopReason
 
 X = torch.linspace(-1, 1, 20)

@@ -297,14 +297,12 @@ def decaying_baseline():
 
 
 # maker -> what the reason must say
+WAYS = [branch, while_loop, loop_of_random_length]  # that are captured, each way by itself
 VALUES = {
-    branch: "control flow depends on the value of a tensor",
-    item: "control flow depends on the value of a tensor",
-    as_float: "control flow depends on the value of a tensor",
-    through_numpy: "NumPy",
-    through_a_list: "control flow depends on the value of a tensor",
-    while_loop: "control flow depends on the value of a tensor",
-    loop_of_random_length: "control flow depends on the value of a tensor",
+    item: "a number that changes with every step is read from a tensor (unsteady.py:",
+    as_float: "a number that changes with every step is read from a tensor (unsteady.py:",
+    through_numpy: "a number that changes with every step is read from a tensor (unsteady.py:",
+    through_a_list: "a number that changes with every step is read from a tensor (unsteady.py:",
     decaying_baseline: "a decaying average of costs",
 }
 DRAWS = {

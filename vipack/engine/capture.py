@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import operator
 import random
 import time
@@ -17,21 +16,17 @@ import torch
 from pyro import poutine
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.python_state import PythonState, sharing_memory
-from vipack.engine.purify import pure_objectives
-from vipack.program import Arguments, Parameters, Program, TorchState, captured_scans
-from vipack.program.params import BASELINE, UnmetParameterError
+from vipack.engine.reads import Read
+from vipack.engine.tracing import CaptureError, refuse_numbers_that_change, traced, write_dtypes
+from vipack.program import Arguments, Parameters, Program, TorchState
+from vipack.program.params import BASELINE
 
-__all__ = ["CaptureError", "Graph", "Layout", "capture", "collecting_later", "leaves_of"]
-
-
-class CaptureError(Exception):
-    """The step is not a pure function of tensors; the message is the reason for the user."""
+__all__ = ["Graph", "Layout", "capture", "leaves_of"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,7 @@ class Graph:
         num_checks: how many truth values say that Pyro would raise nothing.
         seconds: that capturing took.
         state: the Python variables that the program reads, which the graph holds as they were.
+        reads: what it reads from tensors, likewise; checks say whether it still does.
     """
 
     module: fx.GraphModule
@@ -91,6 +87,7 @@ class Graph:
     num_checks: int
     seconds: float
     state: PythonState
+    reads: tuple[Read, ...] = ()
 
     @property
     def num_nodes(self) -> int:
@@ -178,7 +175,7 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     first_leaf = num_parameters + num_buffers
     with _generators_kept() as drawn_outside:
         try:
-            module = _trace(step, [*inputs, *buffers.values(), *leaves])
+            module, reads = traced(step, [*inputs, *buffers.values(), *leaves], state.restore)
             constants = _constants(module)
             _drop_gradients(constants)
             _refuse_state(module, state, constants, drawn_outside(), range(first_leaf, first_leaf + len(leaves)))
@@ -201,26 +198,16 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         )
     if lost:
         raise CaptureError(f"each run of the program writes to {lost!r}, which is too large to be put back")
+    refuse_numbers_that_change(module, reads, range(first_leaf))
     module.graph.set_codegen(fx.graph.CodeGen())
-    num_checks = keep_open_checks(module, num_checks)
-    _refuse_unknown_sizes(module)
-    _write_dtypes(module)
+    num_checks = keep_open_checks(module, num_checks + len(reads))
+    write_dtypes(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     seconds = time.perf_counter() - started
-    return Graph(module, layout, tuple(buffers), frozenset(touched), frozenset(unused), num_checks, seconds, state)
-
-
-@contextlib.contextmanager
-def collecting_later() -> Iterator[None]:
-    """No collection of garbage: tracing makes many objects that live on, and each full collection visits all of torch."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    return Graph(
+        module, layout, tuple(buffers), frozenset(touched), frozenset(unused), num_checks, seconds, state, tuple(reads)
+    )
 
 
 @contextlib.contextmanager
@@ -301,69 +288,6 @@ def _written_to(module: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
-def _trace(step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> fx.GraphModule:
-    with pure_objectives(), captured_scans(), collecting_later():
-        try:
-            # Tensors without values: whatever would read one is refused, rather than frozen into the graph.
-            return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-        except (CaptureError, UnmetParameterError):
-            raise
-        except Exception as error:  # the many ways in which user code can fail on tensors without values
-            if "ProvenanceTensor" not in str(error):
-                raise CaptureError(_reason(error)) from error
-        # TraceGraph_ELBO follows non-reparametrized draws with a tensor subclass that needs tensors with values.
-        try:
-            with _no_way_out():
-                return make_fx(step, tracing_mode="real")(*[value.detach() for value in inputs])
-        except CaptureError:
-            raise
-        except Exception as error:
-            raise CaptureError(_reason(error)) from error
-
-
-def _refuse_unknown_sizes(module: fx.GraphModule) -> None:
-    """A tracer with values to come makes symbols of numbers and sizes that depend on them."""
-    for node in module.graph.nodes:
-        value = node.meta.get("val")
-        sizes = list(value.shape) if isinstance(value, Tensor) else [value]
-        if any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes):
-            raise CaptureError(f"a size or number depends on the value of a tensor (in {node.target})")
-
-
-def _write_dtypes(module: fx.GraphModule) -> None:
-    """Say of what type new tensors are: where the program leaves it to the default, that is the fit's only as it runs.
-
-    In float64 a prior of ``torch.full((10,), 0.2)`` was else 0.2 rounded to float32.
-    """
-    for node in module.graph.nodes:
-        arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
-        made = node.meta.get("val")
-        makes = isinstance(made, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments)
-        if makes and any(a.name == "dtype" for a in arguments) and node.kwargs.get("dtype") is None:
-            node.kwargs = {**node.kwargs, "dtype": made.dtype}
-
-
-@contextlib.contextmanager
-def _no_way_out() -> Iterator[None]:
-    """Refuse the ways by which values leave tensors unseen by a tracer."""
-    names = ("numpy", "tolist", "__array__")
-    inherited = {name: torch.Tensor.__dict__.get(name) for name in names}
-
-    def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        raise CaptureError("values leave torch for NumPy or Python lists")
-
-    for name in names:
-        setattr(torch.Tensor, name, refuse)
-    try:
-        yield
-    finally:
-        for name, original in inherited.items():
-            if original is None:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, original)
-
-
 def _total(value: Any) -> Tensor:
     parts = value if isinstance(value, tuple) else (value,)
     total = sum(part for part in parts)
@@ -372,13 +296,3 @@ def _total(value: Any) -> Tensor:
             f"the objective returned {type(total).__name__} {total!r}, which no tensor was seen to enter"
         )
     return total.detach().reshape(())
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    if "data-dependent" in text or "DataDependent" in name or "_local_scalar_dense" in text or "GuardOnData" in name:
-        return "control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like)"
-    if "numpy" in text.lower():
-        return "values leave torch for NumPy"
-    return f"{name}: {text[:200]}"

@@ -46,6 +46,8 @@ def collected_checks() -> Iterator[list[Tensor]]:
         validating = str(frame.f_globals.get("__name__")).startswith(_VALIDATING)
         if validating and _RAISES_UNLESS_ALL.search(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
             return note(value)
+        if value.dtype is not torch.bool and value.numel() == 1:
+            value = value != 0  # the program asks for no more
         return bool(truth(value))
 
     owner._is_all_true, kind.__bool__ = note, note_or_ask

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 
-from vipack.engine.noise import ancestors, is_random
+from vipack.engine.nodes import ancestors, is_random
 
 __all__ = ["Invariants", "checks_taken_out", "taken_out"]
 

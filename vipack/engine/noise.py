@@ -19,13 +19,11 @@ from torch import Tensor, fx
 from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 
 from vipack.engine.capture import Graph
+from vipack.engine.nodes import ancestors, is_random
 
-__all__ = ["Draw", "LiftedGraph", "ancestors", "copy_graph", "is_random", "lift_draws"]
+__all__ = ["Draw", "LiftedGraph", "copy_graph", "lift_draws"]
 
 aten = torch.ops.aten
-
-# Composite or without a tag in some versions of torch, though random.
-_ALSO_RANDOM = {aten.randperm.default, aten.multinomial.default, aten.normal_functional.default}
 
 
 @dataclass(frozen=True)
@@ -129,14 +127,6 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return [0, *itertools.accumulate(sizes)][:-1]
 
 
-def is_random(node: fx.Node) -> bool:
-    """Whether a node draws from a generator."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    return torch.Tag.nondeterministic_seeded in target.tags or target in _ALSO_RANDOM
-
-
 def _draw_of(module: fx.GraphModule, node: fx.Node) -> Draw:
     """The part of the graph that makes `node`, as a graph of its own."""
     wanted = ancestors(node)
@@ -168,19 +158,6 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
 
 def _random_ancestors(node: fx.Node) -> list[fx.Node]:
     return [source for source in ancestors(node) if is_random(source)]
-
-
-def ancestors(node: fx.Node) -> set[fx.Node]:
-    """The nodes that `node` is computed from, itself included."""
-    found: set[fx.Node] = set()
-    stack: Sequence[fx.Node] = [node]
-    pending = list(stack)
-    while pending:
-        current = pending.pop()
-        if current not in found:
-            found.add(current)
-            pending += current.all_input_nodes
-    return found
 
 
 def _copied(module: fx.GraphModule) -> fx.GraphModule:

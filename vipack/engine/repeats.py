@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from vipack.engine.noise import is_random
+from vipack.engine.nodes import is_random
 
 __all__ = ["without_repeats"]
 

@@ -12,7 +12,7 @@ from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor
 from torch.optim import SGD
 
-from vipack.engine.capture import CaptureError, Graph, Layout, capture
+from vipack.engine.capture import Graph, Layout, capture
 from vipack.engine.contracts import Batches, NonFiniteStep, Tier
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
@@ -21,6 +21,7 @@ from vipack.engine.promotion import Again, Promotion
 from vipack.engine.rates import Rates
 from vipack.engine.runner import GraphRunner
 from vipack.engine.snapshots import Names, Snapshot
+from vipack.engine.tracing import CaptureError
 from vipack.engine.units import grouped, rules_of, together
 from vipack.errors import NonFiniteError
 from vipack.program import Arguments, Program, TorchState
@@ -159,6 +160,8 @@ class RestartsEngine:
                 _ = runner.step.module
         except Exception as error:  # vmap has no rule for every operation, and refuses draws that depend on parameters
             raise CaptureError(f"the step cannot be vectorized: {str(error)[:150]}") from error
+        if graph.reads and runner.step.checked:
+            raise CaptureError(f"the starts may take different ways ({graph.reads[0].where})")
         self.report.capture_seconds += runner.seconds
         size = batches.upcoming()[0]
         self._runners[size] = runner

@@ -40,6 +40,7 @@ class GraphRunner:
     Attributes:
         live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`. A step in which
             Pyro would have raised then leaves everything as it was, and :attr:`well` says so.
+        keeping: whether such a step leaves everything as it was in any case.
         own: for fits side by side, leaves of which each fit has its own: place -> ``(R, *shape)``.
         native: the step in the interpreter or as a compiled loop, once there is one.
         note: what is to be known of it.
@@ -54,6 +55,7 @@ class GraphRunner:
         whole: Arguments | None,
         *,
         live: bool = False,
+        keeping: bool = False,
         own: Mapping[int, Tensor] | None = None,
     ) -> None:
         self._memory = memory
@@ -86,7 +88,7 @@ class GraphRunner:
             memory.order,
             memory.active,
             self._copies,
-            keeping=live,
+            keeping=live or keeping,
         )
         lead = () if self._copies is None else (self._copies,)
         self._well = [torch.ones(lead, dtype=self._dtype, device=self.device)] if self.step.checked else []

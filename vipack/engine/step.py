@@ -14,12 +14,12 @@ from torch.func import functionalize
 from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vipack.engine.capture import CaptureError, collecting_later
 from vipack.engine.checks import LITERAL
 from vipack.engine.invariants import Invariants, checks_taken_out, taken_out
 from vipack.engine.noise import LiftedGraph, copy_graph
 from vipack.engine.repeats import without_repeats
 from vipack.engine.step_graph import Feed, StepGraph, Unit
+from vipack.engine.tracing import CaptureError, collecting_later
 from vipack.program import Parameters, TorchState
 
 __all__ = ["assemble"]

@@ -125,9 +125,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._parameters.look()
         around = surroundings()
         batches = _Calls(arguments, (call.key, around, self._parameters.trainable()))
-        runner = engine.runner(batches.key)
-        if runner is not None:
-            runner.take(call.tensors)
+        engine.give(batches.key, call.tensors)
         expected = left if left > 1 else sum(self._report.steps.values())
         try:
             found = engine.advance(batches, left, expected)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import warnings
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from vipack.engine.capture import CaptureError, Graph, Layout, capture
+from vipack.engine.capture import Graph, Layout, capture, leaves_of
 from vipack.engine.contracts import Batches, NonFiniteStep, Tier
 from vipack.engine.eager import EagerStep
 from vipack.engine.guards.execution import Execution, recorded
@@ -20,7 +21,9 @@ from vipack.engine.optimizers import FitOptimizer
 from vipack.engine.promotion import Again, Promotion
 from vipack.engine.runner import GraphRunner
 from vipack.engine.safe import SafeStates
-from vipack.engine.trials import TrialError, compare
+from vipack.engine.shapes import Shape, Shapes
+from vipack.engine.tracing import CaptureError
+from vipack.engine.trials import Compared, TrialError, compare
 from vipack.errors import EngineWarning, NonFiniteError
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.params import UnmetParameterError
@@ -31,29 +34,9 @@ __all__ = ["TieredEngine"]
 _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
-_SHAPES = 8  # of batches that get a graph
 
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 _REGROUPINGS = 16  # likewise for a program whose optimizer is changed
-
-
-@dataclass
-class _Shape:
-    """What is known of batches of one size.
-
-    Attributes:
-        updated: the parameters that a step updates.
-        waited: a step was taken eagerly to meet a parameter.
-        done: nothing more is to be tried.
-    """
-
-    graph: Graph | None = None
-    updated: frozenset[str] = frozenset()
-    runner: GraphRunner | None = None
-    promotion: Promotion | None = None
-    waited: bool = False
-    done: bool = False
-    traced_seconds: float = 0.0
 
 
 class TieredEngine:
@@ -86,7 +69,7 @@ class TieredEngine:
         self._tier = tier
         self._live = live
         self._eager = eager or EagerStep(program, loss, optimizer)
-        self._shapes: dict[Hashable, _Shape] = {}
+        self._shapes = Shapes()
         self._memory: Memory | None = None
         self._safe = SafeStates()
         self._steps = 0
@@ -108,10 +91,10 @@ class TieredEngine:
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
             while len(losses) < num_steps:
                 size, in_a_row = batches.upcoming()
-                shape = self._shape(size)
+                shape = self._shape(size, batches)
                 try:
                     self._move_up(shape, batches, remaining - len(losses))
-                    losses += self._take(shape, batches, min(num_steps - len(losses), in_a_row))
+                    losses += self._take(size, shape, batches, min(num_steps - len(losses), in_a_row))
                 except NonFiniteStep as error:
                     raise NonFiniteStep(losses + error.losses, error.cause) from error.cause
         return losses
@@ -122,7 +105,7 @@ class TieredEngine:
 
     def rest(self) -> None:
         """See :class:`Engine`."""
-        for shape in self._shapes.values():
+        for shape in self._shapes:
             if shape.promotion is not None:
                 shape.promotion.stop()
 
@@ -135,22 +118,54 @@ class TieredEngine:
         shape = self._shapes.get(key)
         return None if shape is None else shape.runner
 
-    def _shape(self, size: Hashable) -> _Shape:
-        """What is known of batches of one size; of too many sizes, nothing is kept."""
-        shape = self._shapes.get(size)
-        if shape is None and len(self._shapes) < _SHAPES:
-            shape = self._shapes[size] = _Shape()
-        elif shape is None:
+    def give(self, key: Hashable, tensors: Sequence[Tensor]) -> None:
+        """Let the next steps on batches of one shape work on these tensors."""
+        runner = self.runner(key)
+        if runner is not None:
+            runner.take(tensors)
+
+    def _shape(self, size: Hashable, batches: Batches) -> Shape:
+        """What is known of batches of one size, and of the way that the program takes with the next one."""
+        shape = self._shapes.of(size)
+        if self._shapes.crowded:
             self.report.reason = (
-                f"eager: batches of more than {_SHAPES} shapes, or with other numbers as arguments, each need a graph; "
-                "the first ones got theirs"
+                "eager: batches of more shapes than get a graph, or with as many numbers as arguments; those that come often have "
+                "theirs"
             )
-            shape = _Shape(done=True)
-        return shape
+            return shape
+        if not shape.branches or shape.runner is None or shape.runner.valid:
+            return shape
+        for other in self._other_ways(size, batches):
+            self._shapes.take(size, other)
+            return other
+        return self._miss(size) or shape
+
+    def _other_ways(self, size: Hashable, batches: Batches) -> Iterator[Shape]:
+        """Those whose graph may take the next step."""
+        for other in self._shapes.others(size):
+            assert other.runner is not None
+            if self._live:
+                other.runner.take(leaves_of(batches.peek())[0])
+            else:
+                other.runner.refresh()
+            if other.runner.valid:
+                yield other
+
+    def _miss(self, size: Hashable) -> Shape | None:
+        """No graph takes the next step; a way that is to get one, if this has come often enough."""
+        if self._shapes.is_lost(size):
+            reads = {read.where for shape in self._shapes for read in (shape.graph.reads if shape.graph else ())}
+            self._shapes.anew(done=True)
+            self.report.reason = (
+                "eager: what the program reads from tensors into Python is another number in almost every step "
+                f"({', '.join(sorted(reads)[:3])})"
+            )
+            return None
+        return self._shapes.missed(size)
 
     def outdated(self) -> str:
         """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
-        graphs = [shape.graph for shape in self._shapes.values() if shape.graph is not None]
+        graphs = [shape.graph for shape in self._shapes if shape.graph is not None]
         return next((name for graph in graphs if (name := graph.state.outdated())), "")
 
     def unchanged(self) -> bool:
@@ -163,12 +178,12 @@ class TieredEngine:
         Args:
             what: has been changed from outside, and what to do instead.
         """
-        for shape in self._shapes.values():
+        for shape in self._shapes:
             if shape.promotion is not None:
                 shape.promotion.stop()
         self._safe.forget()
         self._captures_left -= 1
-        self._shapes = {size: _Shape(done=self._captures_left <= 0) for size in self._shapes}
+        self._shapes.anew(done=self._captures_left <= 0)
         self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
         if self._captures_left == 0:
             self.report.reason = f"eager: {what} changed from outside {_CAPTURES} times since the run began"
@@ -176,7 +191,7 @@ class TieredEngine:
 
     def _regroup(self) -> None:
         """Drop the memory of an optimizer that was changed; the graphs go on with a new one, unless that has happened often."""
-        for shape in self._shapes.values():
+        for shape in self._shapes:
             if shape.promotion is not None:
                 shape.promotion.stop()
             shape.runner = shape.promotion = None
@@ -184,7 +199,7 @@ class TieredEngine:
         self._safe.forget()
         self._regroupings_left -= 1
         if self._regroupings_left == 0:
-            self._shapes = {size: _Shape(done=True) for size in self._shapes}
+            self._shapes.anew(done=True)
             self.report.reason = (
                 f"eager: options of the optimizer were changed {_REGROUPINGS} times since the run began"
             )
@@ -198,7 +213,7 @@ class TieredEngine:
             self._regroup()
         if self._suspicious:
             self._suspicious = False
-            for shape in self._shapes.values():
+            for shape in self._shapes:
                 if shape.runner is not None:
                     shape.runner.refresh()
 
@@ -211,7 +226,7 @@ class TieredEngine:
 
     # --- steps
 
-    def _take(self, shape: _Shape, batches: Batches, number: int) -> list[float]:
+    def _take(self, size: Hashable, shape: Shape, batches: Batches, number: int) -> list[float]:
         """Up to `number` steps on batches of one shape, in the best tier there is."""
         if shape.runner is None or not shape.runner.valid:
             return self._eager_steps(batches, 1)
@@ -219,32 +234,58 @@ class TieredEngine:
         alone = self._live and number == 1
         if not alone:
             self._safe.keep(self._memory, batches)
-        generators, mark = (TorchState.current(), shape.runner.mark()) if alone else (None, ())
+        if alone or shape.unsteady:
+            return self._take_one(size, shape, batches)
         try:
             losses = self._graph_steps(shape, shape.runner, batches, number)
         except Exception as error:  # an operator refused its input: eager says which site gave it
-            if generators is not None:  # such a step changes nothing else
-                generators.install()
-                shape.runner.undo(mark)
-            else:
-                self._go_back(batches)
-            if shape.runner.native is None or shape.promotion is None:
-                return self._eager_steps(batches, min(number, _TRACED_AT_ONCE))
-            tier = shape.runner.native_tier
-            shape.promotion.fail(f"the {tier} step raised {type(error).__name__}: {str(error)[:200]}")
-            return []
+            self._go_back(batches)
+            if self._has_failed(shape, error):
+                return []
+            return self._eager_steps(batches, min(number, _TRACED_AT_ONCE))
         if np.isfinite(losses[-1]):
             return losses
-        if generators is None:
-            return self._recover(batches, losses[:-1])
-        if not shape.runner.well:
-            generators.install()
-            shape.runner.undo(mark)
-            self._count(shape.runner.native_tier, -1)
-            return self._eager_steps(batches, 1)
-        return losses
+        return self._recover(batches, losses[:-1])
 
-    def _graph_steps(self, shape: _Shape, runner: GraphRunner, batches: Batches, number: int) -> list[float]:
+    def _take_one(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
+        """One step, which leaves everything as it was where the graph cannot take it; then another one's, or Pyro's."""
+        generators, place = TorchState.current(), batches.state()
+        for way in itertools.chain([shape], self._other_ways(size, batches) if shape.branches else ()):
+            runner = way.runner
+            assert runner is not None
+            mark, tier = runner.mark(), runner.native_tier
+            error = None
+            try:
+                losses = self._graph_steps(way, runner, batches, 1)
+            except Exception as raised:  # an operator refused its input
+                error = raised
+            else:
+                if np.isfinite(losses[-1]) or runner.well:
+                    if way is not shape:
+                        self._shapes.take(size, way)
+                    self._shapes.hit(size)
+                    return losses if self._live or np.isfinite(losses[-1]) else self._recover(batches, [])
+                self._count(tier, -1)
+                self._safe.count(-1)
+            generators.install()
+            batches.load_state(place)
+            runner.undo(mark)
+            if error is not None and self._has_failed(way, error):
+                return []
+        if shape.branches and self._miss(size) is not None:
+            return []
+        return self._eager_steps(batches, 1)
+
+    def _has_failed(self, shape: Shape, error: Exception) -> bool:
+        """Whether a native step raised, so that the graph takes the next ones."""
+        assert shape.runner is not None
+        if shape.runner.native is None or shape.promotion is None:
+            return False
+        tier = shape.runner.native_tier
+        shape.promotion.fail(f"the {tier} step raised {type(error).__name__}: {str(error)[:200]}")
+        return True
+
+    def _graph_steps(self, shape: Shape, runner: GraphRunner, batches: Batches, number: int) -> list[float]:
         assert self._memory is not None
         number = 1 if self._memory.one_by_one else min(number, max(1, self._next_check - self._steps))
         tier, started = runner.native_tier, time.perf_counter()
@@ -281,7 +322,7 @@ class TieredEngine:
 
     # --- moving up
 
-    def _move_up(self, shape: _Shape, batches: Batches, remaining: int) -> None:
+    def _move_up(self, shape: Shape, batches: Batches, remaining: int) -> None:
         if self._tier == "eager":
             return
         if self._plain_left:
@@ -308,7 +349,7 @@ class TieredEngine:
             shape.promotion.seconds = shape.traced_seconds
         shape.promotion(Again(batches.peek()), remaining)
 
-    def _capture(self, shape: _Shape, batches: Batches) -> None:
+    def _capture(self, shape: Shape, batches: Batches) -> None:
         """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed."""
         try:
             shape.graph = capture(self._program, self._loss, batches.peek(), self._execution)
@@ -322,7 +363,7 @@ class TieredEngine:
         self.report.capture_seconds += shape.graph.seconds
         self._bind(shape, shape.graph, batches)
 
-    def _bind(self, shape: _Shape, graph: Graph, batches: Batches) -> None:
+    def _bind(self, shape: Shape, graph: Graph, batches: Batches) -> None:
         """Let a graph's steps work on the memory, which is made anew where they update other parameters than it knows."""
         batch = batches.peek()
         shape.runner = shape.promotion = None
@@ -333,13 +374,21 @@ class TieredEngine:
         try:
             memory = self._memory_for(graph, shape.updated)
             part = memory.part(graph.layout.names, shape.updated)
-            runner = GraphRunner(graph, part, self._program.parameters, batch, batches.whole(), live=self._live)
+            runner = GraphRunner(
+                graph,
+                part,
+                self._program.parameters,
+                batch,
+                batches.whole(),
+                live=self._live,
+                keeping=bool(graph.reads),
+            )
         except CaptureError as error:
             shape.graph, self.report.reason = None, f"eager: {error}"
             return
         self.report.capture_seconds += runner.seconds - graph.seconds
         try:
-            mismatch = self._compare(shape, graph, runner, batch)
+            mismatch = self._compare(shape, graph, runner, batch).mismatch
         except TrialError:
             return  # the step itself will tell
         if mismatch:
@@ -357,7 +406,7 @@ class TieredEngine:
         memory, parameters = self._memory, self._program.parameters
         if memory is not None and memory.names == Layout.of(parameters).names and memory.can_update(updated):
             return memory
-        others = [shape for shape in self._shapes.values() if shape.graph is not None and shape.graph is not graph]
+        others = [shape for shape in self._shapes if shape.graph is not None and shape.graph is not graph]
         for shape in others:
             if shape.promotion is not None:
                 shape.promotion.stop()
@@ -366,24 +415,25 @@ class TieredEngine:
         self._memory = Memory(parameters, self._optimizer, [updated, *(shape.updated for shape in others)])
         return self._memory
 
-    def _compare(self, shape: _Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> str:
+    def _compare(self, shape: Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> Compared:
         assert self._memory is not None
         found = compare(self._eager, graph, runner, self._memory, batch)
         self._execution = graph.state.execution
         shape.traced_seconds = found.traced_seconds or shape.traced_seconds
-        return found.mismatch
+        return found
 
-    def _check_again(self, shape: _Shape, batches: Batches) -> None:
+    def _check_again(self, shape: Shape, batches: Batches) -> None:
         """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
         assert shape.runner is not None
         assert shape.graph is not None
         try:
-            mismatch = self._compare(shape, shape.graph, shape.runner, batches.peek())
+            found = self._compare(shape, shape.graph, shape.runner, batches.peek())
         except TrialError:
             return
-        if not mismatch:
+        mismatch = found.mismatch
+        if not mismatch or (shape.branches and not found.well):  # another way, which says nothing of this one
             return
-        for other in self._shapes.values():
+        for other in self._shapes:
             other.graph, other.runner, other.done = None, None, True
         self.report.reason = (
             f"eager: after {self._steps} steps the captured graph no longer agrees with the program ({mismatch})"
@@ -405,7 +455,8 @@ class TieredEngine:
         counted = self._steps, dict(self.report.steps)
         while again > 0:
             size, in_a_row = batches.upcoming()
-            again -= len(self._take(self._shape(size), batches, min(again, in_a_row)))
+            shape = self._shape(size, batches)
+            again -= len(self._take(size, shape, batches, min(again, in_a_row)))
         self._steps, self.report.steps = counted
 
     def _recover(self, batches: Batches, finite: list[float]) -> list[float]:

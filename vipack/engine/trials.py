@@ -31,10 +31,12 @@ class Compared:
     Attributes:
         mismatch: how the steps differ, or why no graph can take them; empty where they agree.
         traced_seconds: of a step by the graph as it was captured; 0 if there was none.
+        well: whether the graph's checks held.
     """
 
     mismatch: str
     traced_seconds: float = 0.0
+    well: bool = True
 
 
 def compare(
@@ -74,10 +76,10 @@ def compare(
 
     started = time.perf_counter()
     found = traced = Trial(before, take(runner.traced), memory.snapshot())
-    seconds = time.perf_counter() - started
+    seconds, well = time.perf_counter() - started, runner.valid and runner.well
     memory.restore(before)
     if runner.native is not None:
         found = Trial(before, take(runner.native_steps), memory.snapshot())
         memory.restore(before)
     mismatch = parted(memory, expected, found, traced, lambda: take(runner.traced), seconds, leave_out=("gradient",))
-    return Compared(mismatch, seconds)
+    return Compared(mismatch, seconds, well)

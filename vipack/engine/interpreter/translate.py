@@ -13,7 +13,7 @@ from vipack.engine.interpreter.layout import Base, NotUnderstood, Value, contigu
 from vipack.engine.interpreter.operands import copy_into, given
 from vipack.engine.interpreter.program import Program, Writer
 from vipack.engine.interpreter.rules import RULES
-from vipack.engine.noise import is_random
+from vipack.engine.nodes import is_random
 
 __all__ = ["translate"]
 
