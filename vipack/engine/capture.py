@@ -17,6 +17,7 @@ from pyro import poutine
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
+from vipack.engine.annealed import as_numbers, number_of
 from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
@@ -77,6 +78,7 @@ class Graph:
         seconds: that capturing took.
         state: the Python variables that the program reads, which the graph holds as they were.
         reads: what it reads from tensors, likewise; checks say whether it still does.
+        annealed: whether numbers among the arguments are tensors to it.
     """
 
     module: fx.GraphModule
@@ -88,6 +90,7 @@ class Graph:
     seconds: float
     state: PythonState
     reads: tuple[Read, ...] = ()
+    annealed: bool = False
 
     @property
     def num_nodes(self) -> int:
@@ -129,6 +132,7 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     layout = Layout.of(parameters)
     buffers = parameters.buffers()
     leaves, rebuild = leaves_of(arguments)
+    numbers = {place: number for place, leaf in enumerate(leaves) if (number := number_of(leaf)) is not None}
     inputs = [parameters.unconstrained[name].detach() for name in layout.names]
     turned = [name for name, value in zip(layout.names, inputs, strict=True) if not value.is_contiguous()]
     if turned:
@@ -150,8 +154,10 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         own_buffers = dict(
             zip(buffers, (b.clone() for b in flat[num_parameters : num_parameters + num_buffers]), strict=True)
         )
-        call = rebuild(list(flat[num_parameters + num_buffers :]))
+        given = list(flat[num_parameters + num_buffers :])
+        call = rebuild(given)
         with (
+            as_numbers([given[place] for place in numbers], list(numbers.values())),
             program.bound(call, values=layout.values(parts), buffers=own_buffers),
             collected_checks() as checks,
             poutine.trace(param_only=True) as seen,

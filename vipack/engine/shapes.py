@@ -14,6 +14,7 @@ __all__ = ["Shape", "Shapes"]
 _SHAPES = 8  # of batches that get a graph
 _OFTEN = 100  # a batch of one more shape has come, which then takes the place of one that has not for longest
 _WAYS = 8  # that a program takes with batches of one shape, which get a graph each
+_LOOKS = (2, 8, 32, 128)
 _MISSES = 4  # before one more is captured
 
 
@@ -26,6 +27,7 @@ class Shape:
         waited: a step was taken eagerly to meet a parameter.
         done: nothing more is to be tried.
         traced_seconds: that a step takes by the graph as it was captured.
+        taken: how often a step was to be taken, where numbers are tensors.
     """
 
     graph: Graph | None = None
@@ -35,6 +37,12 @@ class Shape:
     waited: bool = False
     done: bool = False
     traced_seconds: float = 0.0
+    taken: int = 0
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again, with another value, whether numbers may be tensors."""
+        self.taken += self.graph is not None and self.graph.annealed
+        return self.taken in _LOOKS
 
     @property
     def branches(self) -> bool:

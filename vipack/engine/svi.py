@@ -14,6 +14,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from vipack.engine.annealed import AnnealedNumbers
 from vipack.engine.contracts import NonFiniteStep, Tier
 from vipack.engine.guards.arguments import FlatCall, flatten
 from vipack.engine.guards.execution import Execution, recorded
@@ -73,6 +74,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._execution: Execution | None = None
         self._parts = self.model, self.guide, self.optim, self.loss_and_grads
         self._parameters = SharedParameters()
+        self._numbers = AnnealedNumbers()
 
     @property
     def engine(self) -> EngineReport:
@@ -125,7 +127,15 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._parameters.look()
         around = surroundings()
         batches = _Calls(arguments, (call.key, around, self._parameters.trainable()))
-        engine.give(batches.key, call.tensors)
+        tensors, self._actual = call.tensors, arguments
+        lifted = self._numbers.lifted(call, args, kwargs)
+        if lifted is not None:
+            other = _Calls(lifted[0], (lifted[2], around, self._parameters.trainable()))
+            if engine.refuses(other.key):
+                self._numbers.refuse(lifted[2])
+            else:
+                batches, tensors = other, lifted[1]
+        engine.give(batches.key, tensors)
         expected = left if left > 1 else sum(self._report.steps.values())
         try:
             found = engine.advance(batches, left, expected)
@@ -199,7 +209,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             _elbo_of(self.loss_and_grads),
             optimizer,
             self._tier,
-            eager=self._pyro_step,
+            eager=lambda _: self._pyro_step(self._actual),
             execution=self._execution,
             live=True,
         )
@@ -258,7 +268,18 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("_engine", "_ready", "_execution", "_parts", "_parameters", "_around", "_names", "_last"):
+        for name in (
+            "_engine",
+            "_ready",
+            "_execution",
+            "_parts",
+            "_parameters",
+            "_numbers",
+            "_actual",
+            "_around",
+            "_names",
+            "_last",
+        ):
             state.pop(name, None)
         return state
 

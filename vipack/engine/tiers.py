@@ -118,6 +118,11 @@ class TieredEngine:
         shape = self._shapes.get(key)
         return None if shape is None else shape.runner
 
+    def refuses(self, key: Hashable) -> bool:
+        """Whether no graph takes batches of this shape."""
+        shape = self._shapes.get(key)
+        return shape is not None and shape.done and shape.graph is None
+
     def give(self, key: Hashable, tensors: Sequence[Tensor]) -> None:
         """Let the next steps on batches of one shape work on these tensors."""
         runner = self.runner(key)
@@ -338,6 +343,8 @@ class TieredEngine:
             self._capture(shape, batches)
         elif shape.graph is not None and (shape.runner is None or shape.updated != self._updated(shape.graph)):
             self._bind(shape, shape.graph, batches)  # other graphs have come, or parameters that they update
+        elif shape.runner is not None and shape.is_due():
+            self._check_again(shape, batches)
         elif shape.runner is not None and self._steps >= self._next_check:
             self._next_check = max(10 * self._next_check, self._steps + 1)
             self._check_again(shape, batches)

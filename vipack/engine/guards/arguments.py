@@ -7,7 +7,7 @@ import hashlib
 import numbers
 import struct
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ByIdentity", "FlatCall", "flatten", "replaced", "tensors_in"]
+__all__ = ["ByIdentity", "FlatCall", "flatten", "numbers_replaced", "replaced", "tensors_in"]
 
 _BY_VALUE = (bool, int, str, bytes, type(None), type(...), torch.dtype, torch.device, torch.layout, range, type)
 
@@ -44,6 +44,7 @@ class FlatCall:
         immutable: whether nothing but the numbers of tensors can change while the same arguments are passed.
         rebuild: puts other tensors in their places: ``tensors -> (args, kwargs)``.
         reason: why no graph can take this call; empty where one can.
+        numbers: Python's and NumPy's real and whole numbers, in order.
     """
 
     tensors: tuple[Tensor, ...]
@@ -52,11 +53,16 @@ class FlatCall:
     immutable: bool
     rebuild: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
     reason: str = ""
+    numbers: tuple[Any, ...] = ()
 
 
-def flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> FlatCall:
-    """Take a call apart; containers are followed, of whatever depth."""
-    reader = _Reader()
+def flatten(args: Sequence[Any], kwargs: Mapping[str, Any], *, numbers_apart: bool = False) -> FlatCall:
+    """Take a call apart; containers are followed, of whatever depth.
+
+    Args:
+        numbers_apart: let the key be that of all calls that differ in their numbers only.
+    """
+    reader = _Reader(numbers_apart)
     key = reader.read((tuple(args), dict(kwargs)), ())
     immutable = not reader.objects and all(_is_flat(value) for value in (*args, *kwargs.values()))
 
@@ -64,11 +70,29 @@ def flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> FlatCall:
         made: tuple[tuple[Any, ...], dict[str, Any]] = replaced((tuple(args), dict(kwargs)), tensors)
         return made
 
-    return FlatCall(tuple(reader.tensors), key, tuple(reader.objects), immutable, rebuild, reader.reason)
+    return FlatCall(
+        tuple(reader.tensors), key, tuple(reader.objects), immutable, rebuild, reader.reason, tuple(reader.numbers)
+    )
+
+
+def numbers_replaced(args: Any, kwargs: Any, others: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call with its numbers replaced, in the order of :attr:`FlatCall.numbers`; with None, one stays."""
+    given = iter(others)
+
+    def put(value: Any) -> Any:
+        if _is_number(value):
+            new = next(given)
+            return value if new is None else new
+        return _NOT_REPLACED
+
+    made: tuple[tuple[Any, ...], dict[str, Any]] = _replaced((tuple(args), dict(kwargs)), put)
+    return made
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, numbers_apart: bool) -> None:
+        self.numbers: list[Any] = []
+        self._numbers_apart = numbers_apart
         self.tensors: list[Tensor] = []
         self.objects: list[Any] = []
         self.reason = ""
@@ -80,6 +104,10 @@ class _Reader:
             return self._tensor(value)
         if isinstance(value, enum.Enum):
             return ByIdentity(value)
+        if _is_number(value):
+            self.numbers.append(value)
+            if self._numbers_apart:
+                return "number", kind
         if kind in _BY_VALUE or isinstance(value, type):
             return kind, value
         if kind is float:
@@ -141,24 +169,33 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 def replaced(value: Any, tensors: Sequence[Tensor]) -> Any:
     """`value` with each tensor in its containers replaced by the next of `tensors`."""
-    return _replaced(value, iter(tensors))
+    given = iter(tensors)
+    return _replaced(value, lambda item: next(given) if isinstance(item, Tensor) else _NOT_REPLACED)
 
 
-def _replaced(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same object where it holds none."""
-    if isinstance(value, Tensor):
-        return next(tensors)
+_NOT_REPLACED = object()
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (float, int) or isinstance(value, np.floating | np.integer)
+
+
+def _replaced(value: Any, put: Callable[[Any], Any]) -> Any:
+    """The same object where nothing in it is replaced."""
+    new = put(value)
+    if new is not _NOT_REPLACED:
+        return new
     if not _is_container(value):
         return value
     if isinstance(value, Mapping):
-        items = {name: _replaced(item, tensors) for name, item in value.items()}
+        items = {name: _replaced(item, put) for name, item in value.items()}
         if all(items[name] is item for name, item in value.items()):
             return value
         if isinstance(value, defaultdict):
             return defaultdict(value.default_factory, items)
         made: Any = type(value)
         return made(items)
-    parts = [_replaced(item, tensors) for item in value]
+    parts = [_replaced(item, put) for item in value]
     if all(one is other for one, other in zip(parts, value, strict=True)):
         return value
     return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

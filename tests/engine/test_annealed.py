@@ -1,0 +1,143 @@
+"""Numbers among the arguments that change from call to call: one graph for all of them, and the same steps as Pyro's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch.distributions import constraints
+
+import vipack as vi
+
+X = torch.randn(20, generator=torch.Generator().manual_seed(0))
+STEPS = 90
+TABLE = {number: 0.01 * number for number in range(0, 100, 2)}
+
+
+def guide(x, beta, epoch=0):
+    loc = pyro.param("loc", torch.tensor(0.5))
+    scale = pyro.param("scale", torch.tensor(0.5), constraint=constraints.positive)
+    with poutine.scale(scale=beta if not isinstance(beta, dict) else beta["kl"][0]):
+        pyro.sample("mu", dist.Normal(loc, scale))
+
+
+def rows(x, mu, scale=1.0):
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(mu, scale), obs=x)
+
+
+def weight_of_the_prior(x, beta, epoch=0):
+    with poutine.scale(scale=beta):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu, 1.0 + 0.1 * beta)
+
+
+def thresholds(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    if isinstance(beta, float) and beta > 0.5:
+        mu = 1.1 * mu
+    if epoch > 70 or epoch in (5, 50):
+        mu = mu + 0.1
+    rows(x, mu, max(beta, 0.3))
+
+
+def schedule_in_the_model(x, beta, epoch=0):
+    with poutine.scale(scale=max(0.01, min(1.0, epoch / 60))):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu)
+
+
+def tensors_excepted(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu * 2 if torch.is_tensor(beta) or isinstance(beta, torch.Tensor) else mu * (1 + beta))
+
+
+def in_a_container(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu, 1.0 + beta["kl"][0] + beta["fixed"])
+
+
+CAPTURED = [weight_of_the_prior, thresholds, schedule_in_the_model, tensors_excepted, in_a_container]
+
+
+def looked_up_in_a_table(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu, 1.0 + TABLE.get(epoch, 0.0))
+
+
+def looked_up_in_a_set(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu, 2.0 if epoch in {50, 51, 52} else 1.0)
+
+
+def number_of_copies(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu + sum(0.01 for _ in range(epoch)))
+
+
+def through_math(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu, np.exp(-float(beta)))
+
+
+def by_name(x, beta, epoch=0):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    rows(x, mu + pyro.param(f"shift_{epoch // 30}", torch.tensor(0.2)))
+
+
+LEFT_ALONE = [looked_up_in_a_table, looked_up_in_a_set, number_of_copies, through_math, by_name]
+
+
+def calls(program, kind):
+    for k in range(STEPS):
+        beta = kind(0.01 + k / 100)
+        if program is in_a_container:
+            yield {"kl": (beta, "a"), "fixed": 0.25}, k
+        else:
+            yield beta, k
+
+
+def run(make, program, kind, **options):
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    svi = make(program, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO(), **options)
+    return [svi.step(X, beta, epoch=epoch) for beta, epoch in calls(program, kind)], svi
+
+
+@pytest.mark.parametrize("kind", [float, np.float64])
+@pytest.mark.parametrize("program", CAPTURED, ids=lambda program: program.__name__)
+def test_one_graph_takes_all_values(program, kind):
+    expected, _ = run(SVI, program, kind)
+    found, svi = run(vi.SVI, program, kind, engine="traced")
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert svi.engine.steps["traced"] >= STEPS - 25, svi.engine
+
+
+def test_one_graph_takes_all_values_natively():
+    expected, _ = run(SVI, weight_of_the_prior, float)
+    found, svi = run(vi.SVI, weight_of_the_prior, float, engine="interpreted")
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert svi.engine.steps["interpreted"] >= STEPS - 10, svi.engine
+
+
+@pytest.mark.parametrize("program", LEFT_ALONE, ids=lambda program: program.__name__)
+def test_programs_that_need_the_number_itself_are_pyros(program):
+    expected, _ = run(SVI, program, float)
+    found, _ = run(vi.SVI, program, float, engine="traced")
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_values_that_come_back_in_turn_and_then_others():
+    def run(make, **options):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        svi = make(weight_of_the_prior, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO(), **options)
+        betas = [0.5, 1.0] * 10 + [0.1, 0.2, 0.3, 0.4, 0.5, 1.0] * 6 + [2.0] * 5 + [0.5, 1.0]
+        losses = [svi.step(X, beta) for beta in betas]
+        return [*losses, *(svi.step(X, 0.7, epoch=k) for k in range(8))]
+
+    np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
