@@ -151,12 +151,23 @@ class PyroOptimizer(FitOptimizer):
     def state(self) -> dict[str, Any]:
         """See :class:`FitOptimizer`."""
         with self._named():
-            return {"kind": "pyro", "state": _plain(self._optim.get_state())}
+            # What was loaded waits for the first step.
+            state = {**self._optim._state_waiting_to_be_consumed, **self._optim.get_state()}
+            return {"kind": "pyro", "state": _plain(state)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`FitOptimizer`."""
-        self._optim.optim_objs, self._optim.grad_clip = {}, {}
-        self._optim.set_state(_plain(state["state"]))  # a copy, or steps would change what was saved
+        waiting = _plain(state["state"])  # a copy, or steps would change what was saved
+        objects = self._optim.optim_objs
+        for parameter in list(objects):
+            with self._named():
+                saved = waiting.pop(pyro.get_param_store().param_name(parameter), None)
+            if saved is not None:  # by the same object, which may be known elsewhere
+                _load_state_dict(objects[parameter], saved)
+            else:
+                del objects[parameter]
+                self._optim.grad_clip.pop(parameter, None)
+        self._optim._state_waiting_to_be_consumed = waiting
 
     def has_stepped(self) -> bool:
         """See :class:`FitOptimizer`."""

@@ -81,6 +81,7 @@ class Trainer:
         self.stages = Stages()  # of the ladder, where there was no guide, and
         self.family: dict[str, Any] | None = None  # what makes the guide that it found
         self._average: Average | None = None
+        self.recovers = True  # from divergences; False where several starts are under way
         self._slowed = 0  # times that the learning rate was lowered after a divergence
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
@@ -147,6 +148,8 @@ class Trainer:
                 "or pass steps=0 to evaluate the guide as it is."
             )
         self._run(last_step, rules, look_first=look_first)
+        if not self.recovers and self.stopped.reason is StopReason.DIVERGED:
+            return
         while self.stopped.reason is StopReason.DIVERGED and self._slow_down(last_step):
             self._run(last_step, rules)
         if self.stopped.reason is StopReason.DIVERGED:
