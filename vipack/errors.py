@@ -5,6 +5,8 @@ A message names the site or argument, says what was found against what was expec
 
 from __future__ import annotations
 
+import pickle
+
 __all__ = [
     "CheckpointError",
     "CheckpointWarning",
@@ -25,6 +27,7 @@ __all__ = [
     "SiteError",
     "SupportError",
     "TrustWarning",
+    "UnpicklableError",
     "UsageError",
     "VipackError",
     "VipackWarning",
@@ -85,6 +88,10 @@ class OptimizerError(VipackError, TypeError):
 
 class CheckpointError(VipackError, RuntimeError):
     """A file cannot be read, or belongs to another model, guide, data set or version."""
+
+
+class UnpicklableError(VipackError, pickle.PicklingError):
+    """A fit cannot be pickled, since pickle cannot store the model, the guide or another argument that it was given."""
 
 
 class MissingExtraError(VipackError, ImportError):

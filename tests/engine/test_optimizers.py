@@ -60,6 +60,8 @@ PYRO = {
     "Adam": lambda: pyro.optim.Adam({"lr": 0.05}),
     "ClippedAdam": lambda: pyro.optim.ClippedAdam({"lr": 0.05, "clip_norm": 1.0, "lrd": 0.9}),
     "SGD with momentum": lambda: pyro.optim.SGD({"lr": 1e-3, "momentum": 0.9}),
+    "Adamax": lambda: pyro.optim.Adamax({"lr": 0.05}),
+    "AdagradRMSProp": lambda: pyro.optim.AdagradRMSProp({"eta": 0.1}),
     "options by name": lambda: pyro.optim.Adam(by_name),
     "clipped norm": lambda: pyro.optim.Adam({"lr": 0.05}, {"clip_norm": 0.5}),
     "clipped values": lambda: pyro.optim.SGD({"lr": 0.01}, {"clip_value": 0.5}),
@@ -171,7 +173,8 @@ def test_a_saved_state_goes_on_bit_for_bit(name, tmp_path):
     straight = fitted(make(), steps=10)
     first = fitted(make(), steps=4) if name != "default" else fitted(None, steps=10, callbacks=vi.Every(4, stop_now))
     first.save(tmp_path / "fit")
-    second = vi.load(tmp_path / "fit", model, guide, optim=make())
+    vi.load(tmp_path / "fit", model, guide, optim=make()).save(tmp_path / "again")  # before it takes a step
+    second = vi.load(tmp_path / "again", model, guide, optim=make())
     second.resume(10 - second.steps)
     assert second.losses.tolist() == straight.losses.tolist()
     assert all(torch.equal(value, straight.params[key]) for key, value in second.params.items())

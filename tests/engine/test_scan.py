@@ -55,6 +55,32 @@ def test_losses_are_those_of_the_python_loop(eager, tier):
     np.testing.assert_allclose(fit.losses, eager.losses, rtol=1e-9)
 
 
+def by(number):
+    return lambda level, x, z: (level * torch.tensor(number) + x * z, level)
+
+
+def short(numbers):
+    """Recursions of a few turns, whose bodies differ in a constant alone."""
+
+    def model(y):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        level = 0.3 * z
+        for number in numbers:
+            level, levels = vi.scan(by(number), level, y, constants=(z,))
+        pyro.sample("y", dist.Normal(levels, 1.0).to_event(1), obs=y)
+
+    return model
+
+
+@pytest.mark.parametrize("tier", ["traced", "interpreted"])
+@pytest.mark.parametrize("numbers", [(0.5,), (0.9,), (0.5, 0.9), (0.9, 0.5)], ids=str)
+def test_short_recursions_with_constants_of_their_own(numbers, tier):
+    y = Y[:5].float()
+    found, expected = (vi.fit(short(numbers), AutoNormal, data=y, steps=30, engine=t) for t in (tier, "eager"))
+    assert found.engine.tier == tier, found.engine
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-4)
+
+
 def test_the_compiled_tier_leaves_it_to_the_interpreter():
     fit = fitted(scanned, "compiled")
     assert fit.engine.tier == "interpreted"

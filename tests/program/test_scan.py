@@ -1,5 +1,9 @@
 """A scan is a Python loop in plain Pyro, and one operation with the same values and gradients while capturing."""
 
+import functools
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -69,6 +73,76 @@ def test_without_xs_it_takes_a_length():
     carry, ys = vi.scan(lambda c, _: (c * 2, c), torch.ones(()), length=4)
     assert carry == 16
     assert ys.tolist() == [1, 2, 4, 8]
+
+
+def times(carry, x, factor=2.0):
+    return carry * factor + x, carry
+
+
+class Times:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def body(self, carry, x):
+        return carry * self.factor + x, carry
+
+
+def by_a_tensor(number, dtype=torch.float32):
+    return lambda carry, x: (carry * torch.tensor(number, dtype=dtype) + x, carry)
+
+
+def by_a_vector(numbers):
+    return lambda carry, x: (carry * torch.tensor(numbers).sum() + x, carry)
+
+
+def of_a_default(number):
+    def body(carry, x, factor=number):
+        return carry * factor + x, carry
+
+    return body
+
+
+ALIKE = {
+    "tensors without dimensions": [by_a_tensor(v) for v in (2.0, 3.0, -0.0, 0.0, math.inf, 2.0 + 2.0**-20)],
+    "tensors of other types": [by_a_tensor(v, t) for v in (2, 3) for t in (torch.int64, torch.int32, torch.float16)],
+    "tensors with dimensions": [by_a_vector(v) for v in ([1.0, 2.0], [2.0, 2.0], [1.0, 2.0, 3.0])],
+    "numbers": [functools.partial(lambda c, x, v: (c * v + x, c), v=v) for v in (2.0, 3.0, 2, 3, 0.1 + 0.2, 0.3)],
+    "NumPy's numbers": [of_a_default(np.float32(v)) for v in (0.1, 0.2)],
+    "partials": [functools.partial(times, factor=v) for v in (2.0, 3.0)],
+    "bound methods": [Times(v).body for v in (2.0, 3.0)],
+    "defaults": [of_a_default(v) for v in (2.0, 3.0)],
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_bodies_that_differ_in_a_constant_alone_are_told_apart(name):
+    start, xs = torch.tensor(1.5), torch.linspace(0.0, 1.0, 4)
+    for body in [*ALIKE[name], *ALIKE[name]]:
+        expected = vi.scan(body, start, xs)
+        with captured_scans():
+            found = vi.scan(body, start, xs)
+            side_by_side = torch.vmap(lambda c, body=body: vi.scan(body, c, xs)[0])(start.expand(2))
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+        assert torch.equal(side_by_side, expected[0].expand(2))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda held: lambda c, x: (c * held + x, c),
+        lambda held: functools.partial(times, factor=held),
+        lambda held: Times(held).body,
+        of_a_default,
+        lambda held: lambda c, x, many=(held,): (c * many[0] + x, c),
+    ],
+    ids=["a closure", "a partial", "a bound method", "a default", "a tuple"],
+)
+@pytest.mark.parametrize("held", [torch.tensor(2.0), torch.ones(1)], ids=["a number", "a vector"])
+def test_a_tensor_from_elsewhere_is_refused_however_the_body_comes_by_it(make, held):
+    """It may be written to, or be a latent value, which the captured body would go on without."""
+    with captured_scans(), pytest.raises(UsageError, match=r"constants="):
+        vi.scan(make(held), torch.ones(1), torch.ones(4))
 
 
 @pytest.mark.parametrize("captured", [False, True])

@@ -237,6 +237,13 @@ def test_resuming_beyond_the_plan_trains_at_a_useful_rate():
     assert fit.steps == 1_000
 
 
+@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+def test_resuming_beyond_the_plan_takes_the_steps_of_the_eager_tier(engine):
+    found, expected = (vi.fit(normal, AutoNormal, data=X, steps=50, engine=tier) for tier in (engine, "eager"))
+    found.resume(steps=50), expected.resume(steps=50)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-4)
+
+
 # --- files
 
 

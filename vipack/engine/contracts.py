@@ -21,12 +21,24 @@ TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
 
 
 class NonFiniteStep(Exception):
-    """A step met NaN or infinity; the losses before it are kept, and nothing of the step itself."""
+    """A step met NaN or infinity; the losses before it are kept, and nothing of the step itself.
 
-    def __init__(self, losses: list[float], cause: NonFiniteError) -> None:
+    Attributes:
+        losses: of the steps before, in this call of the engine.
+        taken_back: how many of the last losses that earlier calls gave are of steps that were not to be taken: a gradient
+            that is not finite shows in the loss of the next step only.
+    """
+
+    def __init__(self, losses: list[float], cause: NonFiniteError, taken_back: int = 0) -> None:
         super().__init__(str(cause))
         self.losses = losses
         self.cause = cause
+        self.taken_back = taken_back
+
+    def after(self, losses: list[float]) -> NonFiniteStep:
+        """The same, where `losses` of steps before belong to the call as well."""
+        kept = losses[: max(0, len(losses) - self.taken_back)]
+        return NonFiniteStep(kept + self.losses, self.cause, self.taken_back - (len(losses) - len(kept)))
 
 
 class Engine(Protocol):

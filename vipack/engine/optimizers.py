@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from vipack.errors import OptimizerError
 from vipack.program import Parameters
 
-__all__ = ["CosineRate", "FitOptimizer", "Handle", "default_optimizer", "make_optimizer"]
+__all__ = ["CosineRate", "FitOptimizer", "Handle", "default_optimizer", "make_optimizer", "unused"]
 
 Factory = Callable[[Iterable[Tensor]], Any]
 
@@ -112,10 +112,7 @@ class PyroOptimizer(FitOptimizer):
     def __init__(self, optim: PyroOptim, parameters: Parameters, *, shared: bool = False) -> None:
         """`shared` works on the user's optimizer itself, as ``vipack.SVI`` does, and leaves its schedule to the user."""
         self._shared = shared
-        self._optim = optim if shared else copy.copy(optim)
-        if not shared:
-            self._optim.optim_objs, self._optim.grad_clip = {}, {}
-            self._optim._state_waiting_to_be_consumed = {}
+        self._optim = optim if shared else unused(optim)
         self._parameters = parameters
 
     def update(self, params: set[Tensor]) -> None:
@@ -151,12 +148,23 @@ class PyroOptimizer(FitOptimizer):
     def state(self) -> dict[str, Any]:
         """See :class:`FitOptimizer`."""
         with self._named():
-            return {"kind": "pyro", "state": _plain(self._optim.get_state())}
+            # What was loaded waits for the first step.
+            state = {**self._optim._state_waiting_to_be_consumed, **self._optim.get_state()}
+            return {"kind": "pyro", "state": _plain(state)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`FitOptimizer`."""
-        self._optim.optim_objs, self._optim.grad_clip = {}, {}
-        self._optim.set_state(_plain(state["state"]))  # a copy, or steps would change what was saved
+        waiting = _plain(state["state"])  # a copy, or steps would change what was saved
+        objects = self._optim.optim_objs
+        for parameter in list(objects):
+            with self._named():
+                saved = waiting.pop(pyro.get_param_store().param_name(parameter), None)
+            if saved is not None:  # by the same object, which may be known elsewhere
+                _load_state_dict(objects[parameter], saved)
+            else:
+                del objects[parameter]
+                self._optim.grad_clip.pop(parameter, None)
+        self._optim._state_waiting_to_be_consumed = waiting
 
     def has_stepped(self) -> bool:
         """See :class:`FitOptimizer`."""
@@ -314,6 +322,15 @@ def make_optimizer(
         f"optim: expected a pyro.optim optimizer, a torch.optim class or a callable that makes one, found {optim!r}; "
         "for example pyro.optim.Adam({'lr': 0.01})."
     )
+
+
+def unused(optim: Any) -> Any:
+    """`optim` as it was before it met a parameter."""
+    if not isinstance(optim, PyroOptim):
+        return optim
+    own = copy.copy(optim)
+    own.optim_objs, own.grad_clip, own._state_waiting_to_be_consumed = {}, {}, {}
+    return own
 
 
 class CosineRate:

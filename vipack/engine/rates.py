@@ -87,6 +87,8 @@ class Rates:
         if place == len(scheduler.lr_lambdas) - 1:
             scheduler.last_epoch += num_steps
             scheduler._step_count += num_steps
-        self._group["lr"] = float(base * factors[-1])
+        rates = np.asarray(base * factors, dtype=np.float64)
+        rates[0] = self._group["lr"]  # of a schedule that was changed since, which moves on after the step
+        self._group["lr"] = float(rates[-1])
         scheduler._last_lr[place] = self._group["lr"]
-        return np.asarray(base * factors[:-1], dtype=np.float64)
+        return rates[:-1]

@@ -96,7 +96,7 @@ class TieredEngine:
                     self._move_up(shape, batches, remaining - len(losses))
                     losses += self._take(size, shape, batches, min(num_steps - len(losses), in_a_row))
                 except NonFiniteStep as error:
-                    raise NonFiniteStep(losses + error.losses, error.cause) from error.cause
+                    raise error.after(losses) from error.cause
         return losses
 
     def refresh(self) -> None:
@@ -108,6 +108,7 @@ class TieredEngine:
         for shape in self._shapes:
             if shape.promotion is not None:
                 shape.promotion.stop()
+        self._safe.forget()  # parameters may be set meanwhile, as to those of a run's best step
 
     def go_on(self, tier: Tier, running: str) -> None:
         """See :class:`Engine`."""
@@ -325,6 +326,13 @@ class TieredEngine:
         self.report.tier = tier
         self.report.steps[tier] = self.report.steps.get(tier, 0) + number
 
+    def _uncount(self, number: int) -> None:
+        self._steps -= number
+        for tier in reversed(self.report.steps):  # in which the last steps were taken
+            taken = min(number, self.report.steps[tier])
+            self.report.steps[tier] -= taken
+            number -= taken
+
     # --- moving up
 
     def _move_up(self, shape: Shape, batches: Batches, remaining: int) -> None:
@@ -476,9 +484,13 @@ class TieredEngine:
         """
         behind = 1 if self._safe.reaches(2) else 0
         self._go_back(batches, but=1 + behind)
+        self._uncount(1 + behind)
         kept = finite[: max(0, len(finite) - behind)]
         try:
             again = self._eager_steps(batches, 1 + behind)
             return kept + (again if finite else again[behind:])
-        except NonFiniteStep as error:  # without finite losses, the first step is one that was told of before
-            raise NonFiniteStep(kept + error.losses[0 if finite else behind :], error.cause) from error.cause
+        except NonFiniteStep as error:
+            if finite:
+                raise error.after(kept) from error.cause
+            # An earlier call gave the loss of the first step.
+            raise NonFiniteStep([], error.cause, behind - len(error.losses)) from error.cause

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from vipack.entry import on_its_own
+from vipack.entry import entry, on_its_own
 from vipack.errors import ProgramWarning
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
@@ -54,6 +54,9 @@ class Posterior:
         self._broadcast = Broadcast(self._evaluation)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self._evaluation.numbers))
         self._judged: tuple[Verdict, str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (self.program, self.arguments, self._judged)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -350,6 +353,13 @@ def _vmap_or_loop(
         "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
         "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
     }
+
+
+@entry
+def _made_again(program: Program, arguments: Arguments, judged: tuple[Verdict, str] | None) -> Posterior:
+    posterior = Posterior(program, arguments)
+    posterior._judged = judged
+    return posterior
 
 
 def _fingerprint(parameters: Parameters) -> str:

@@ -4,7 +4,7 @@ from vipack.program.check import Check, check_program
 from vipack.program.logjoint import LogJoint
 from vipack.program.params import Parameters
 from vipack.program.plates import BatchPlate
-from vipack.program.program import Program, make_guide
+from vipack.program.program import GivenGuide, Program, make_guide
 from vipack.program.randomness import RandomState, TorchState, seeded
 from vipack.program.runs import Arguments
 from vipack.program.scans import Body, body_of, captured_scans, scan
@@ -15,6 +15,7 @@ __all__ = [
     "BatchPlate",
     "Body",
     "Check",
+    "GivenGuide",
     "LogJoint",
     "Parameters",
     "Program",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import copyreg
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,10 @@ from pyro.infer.autoguide.effect import AutoMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from vipack.entry import entry
 from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
+from vipack.pickling import check_picklable
 from vipack.program.agreement import check_discreteness, check_prototype
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.masking import MaskedLatents, Treatment, treatments
@@ -27,7 +30,7 @@ from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
 from vipack.program.values import unvalidated
 
-__all__ = ["Program", "make_guide"]
+__all__ = ["GivenGuide", "Program", "make_guide"]
 
 
 class Program:
@@ -40,7 +43,10 @@ class Program:
         batch_plate: the plate that minibatches are rows of, once known.
         plates: how the model opens each of its plates on the data that it was initialised with.
         masked: what is done about latents that a mask leaves out, by name; known once initialised.
+        remake: makes such a program anew, from what the user gave; None for one that is never copied.
     """
+
+    remake: functools.partial[Program] | None = None
 
     def __init__(
         self, model: Callable[..., Any], guide: Callable[..., Any], *, dtype: torch.dtype, device: torch.device
@@ -51,6 +57,21 @@ class Program:
         self.batch_plate: BatchPlate | None = None
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process modules and names are others, so a program is made again and given its parameters."""
+        if self.remake is None:
+            return copyreg.__newobj__, (Program,), self.__dict__  # type: ignore[attr-defined]
+        check_picklable(**{name: self.remake.keywords[name] for name in ("model", "guide")})
+        return _made_again, (self.remake, self.parameters.state())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        if self.remake is not None:
+            memo[id(self)] = own = _made_again(copy.deepcopy(self.remake, memo), self.parameters.state())
+            return own
+        memo[id(self)] = own = Program.__new__(Program)
+        own.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return own
 
     @contextlib.contextmanager
     def bound(
@@ -123,6 +144,13 @@ class Program:
         return trace_pair(self.model, self.guide, arguments)
 
 
+@entry
+def _made_again(remake: Callable[[], Program], state: dict[str, dict[str, Tensor]]) -> Program:
+    program = remake()
+    program.parameters.load_state(state)
+    return program
+
+
 def make_guide(model: Callable[..., Any], guide: Any) -> Any:
     """A guide for this fit alone: a class or partial is called with the model, an AutoGuide is copied, else as given.
 
@@ -159,6 +187,25 @@ def make_guide(model: Callable[..., Any], guide: Any) -> Any:
         )
     own: Callable[..., Any] = guide
     return own
+
+
+class GivenGuide:
+    """What the user gave as a guide, so that it can be copied: an AutoGuide that is pickled or copied loses its model."""
+
+    def __init__(self, guide: Any) -> None:
+        self.guide = guide
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self.guide, AutoGuide):
+            return GivenGuide, (self.guide,)
+        own = _own_copy(self.guide)
+        return _given_again, (own, {name: p._model for name, p in own.named_modules() if isinstance(p, AutoGuide)})
+
+
+def _given_again(guide: AutoGuide, models: Mapping[str, Any]) -> GivenGuide:
+    for name, model in models.items():
+        guide.get_submodule(name)._model = model
+    return GivenGuide(guide)
 
 
 def _safe_start(builder: Any) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def scan(
 
     Args:
         body: ``(carry, x, *constants) -> (carry, y)``, of tensors alone: no ``pyro.sample``, no random numbers, and
-            whatever it reads beside its arguments must not be tensors. The carry keeps its shapes and types.
+            whatever it reads beside its arguments must not be tensors (but it may make some, as by ``torch.tensor(0.5)``). The
+            carry keeps its shapes and types.
         carry: a tensor, or a tuple, list or dict of tensors.
         xs: likewise, each with a leading dimension T; None where `length` says T.
         constants: tensors that every step sees, such as latent values.
@@ -179,7 +180,8 @@ def _trace(
     forward.recompile()
     reverse.recompile()
     outputs = tuple(_Shape.of(r) for r in results[len(carry) :])
-    text = f"{forward.code}{reverse.code}{shapes}{length}"
+    constants_of = [_freeze_constants(module) for module in (forward, reverse)]  # the code has their names only
+    text = f"{forward.code}{reverse.code}{constants_of}{shapes}{length}"
     key = f"scan-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     _BODIES.setdefault(key, Body(forward, reverse, tuple(carry), tuple(x), tuple(constants), outputs, length))
     return key
@@ -232,17 +234,31 @@ def _refuse_closed_over(body: Callable[..., Any]) -> None:
             )
 
 
+def _freeze_constants(module: fx.GraphModule) -> list[tuple[str, str, bytes]]:
+    """Let a body's graph hold numbers of its own, which nobody writes to: name, type and value of each."""
+    found = []
+    for name in [str(node.target) for node in module.graph.nodes if node.op == "get_attr"]:
+        value = getattr(module, name).detach().clone()
+        setattr(module, name, value)
+        found.append((name, str(value.dtype), value.cpu().view(-1).view(torch.uint8).numpy().tobytes()))
+    return found
+
+
 def _refuse_impure(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "get_attr":
             value = getattr(graph.owning_module, str(node.target))
-            if value.dim() > 0:
+            if not all(user.target in _LITERALS for user in node.users):
                 raise UsageError(
                     f"scan: the body reads a tensor of shape {tuple(value.shape)} that is not among its arguments; pass it "
                     "in constants=."
                 )
         if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UsageError(f"scan: the body draws random numbers ({node.target}); draw before, and pass them in xs.")
+
+
+# What torch.tensor(2.0) written in a body becomes: a constant that is copied, rather than a tensor from elsewhere.
+_LITERALS = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
 
 
 # --- the operations

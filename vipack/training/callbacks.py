@@ -34,8 +34,16 @@ class Progress:
     _parameters: Parameters = field(repr=False)
 
     def params(self) -> Mapping[str, Tensor]:
-        """Copies of the parameters as they stand, constrained, by name."""
+        """Copies of the parameters as they stand, constrained, by name; not buffers, for which see :meth:`to_pyro`."""
         return self._parameters.constrained()
+
+    def to_pyro(self) -> None:
+        """Copy parameters and buffers as they stand into Pyro's global store and the modules they came from.
+
+        So a callback can evaluate a network with its batch normalisation as trained so far. The run is not disturbed: it
+        goes on with parameters and buffers of its own.
+        """
+        self._parameters.write_back()
 
 
 Callback = Callable[[Progress], object]

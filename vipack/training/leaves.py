@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -146,9 +147,12 @@ def named_leaves(data: Any) -> list[tuple[str, Any]]:
 def rebuilder(data: Any) -> Callable[[Sequence[Any]], Any]:
     """What puts parts in the order of :func:`named_leaves` together again: to a dict or a tuple."""
     if isinstance(data, Mapping):
-        names = list(data)
-        return lambda parts: dict(zip(names, parts, strict=True))
+        return functools.partial(_named, list(data))
     return tuple
+
+
+def _named(names: Sequence[Any], parts: Sequence[Any]) -> dict[Any, Any]:
+    return dict(zip(names, parts, strict=True))
 
 
 UNKNOWN = object()  # what a file cannot hold

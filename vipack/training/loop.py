@@ -99,6 +99,7 @@ class Run:
                     try:
                         losses = self._advance(state, number)
                     except NonFiniteStep as error:
+                        del state.losses[state.step - error.taken_back :]
                         state.losses.extend(error.losses)
                         state.seconds += time.perf_counter() - started
                         return self._diverged(state, error)
@@ -189,7 +190,7 @@ class Run:
         if not _is_look(state.step):
             return
         mean = math.fsum(state.losses[-_LOOK_STEPS:]) / _LOOK_STEPS
-        if mean < state.best_loss:
+        if mean < state.best_loss and all(bool(p.isfinite().all()) for p in self.parameters.tensors()):
             state.best, state.best_loss, state.best_step = self.parameters.state(), mean, state.step
 
     def _diverged(self, state: RunState, error: NonFiniteStep) -> Stopped:

@@ -16,7 +16,7 @@ from pyro.infer.autoguide.effect import AutoMessenger
 
 from vipack.errors import DataError, PlateError, UsageError, VipackError, VipackWarning
 from vipack.objectives.objective import Objective
-from vipack.program import Arguments, Check, Program, check_program, make_guide, read_sites, seeded
+from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
@@ -68,7 +68,7 @@ def prepare(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
     loss = loss_of(loss)
-    rows = read_data(data, fixed, dtype, _device(device))
+    rows = data if isinstance(data, Rows) else read_data(data, fixed, dtype, _device(device))
     batch_size = _batch_size(batch_size, rows)
     program = Program(model, no_guide, dtype=rows.dtype, device=rows.device)
     batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
@@ -102,12 +102,30 @@ def prepare(
             warnings = tuple(each for each in said if isinstance(each, VipackWarning))
             check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
     program.parameters.settle()
+    program.remake = functools.partial(
+        _remade,
+        model=model,
+        guide=GivenGuide(guide),
+        data=rows,
+        fixed=None,
+        loss=loss,
+        batch_size=batch_size,
+        batch_plate=batch_plate,
+        seed=seed,
+        device=rows.device,
+        dtype=rows.dtype,
+        checked=check,
+    )
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(
             f"batch_plate={batch_plate!r}: the model has no plate of that name; its plates are "
             f"{', '.join(map(repr, check.table.plates)) or 'none'}."
         )
     return Prepared(program, rows, batch_size, first, loss, check)
+
+
+def _remade(*, guide: GivenGuide, **options: Any) -> Program:
+    return prepare(guide=guide.guide, **options).program
 
 
 def try_prepare(model: Callable[..., Any], guide: Any, **options: Any) -> Check:

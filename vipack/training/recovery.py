@@ -43,7 +43,7 @@ def slower(optimizer: FitOptimizer, parameters: Parameters) -> FitOptimizer:
     for group in state["state"]["param_groups"]:
         group["lr"] *= _FACTOR
         group["initial_lr"] *= _FACTOR
-    state["state"]["state"] = {}
+    state["state"]["state"], state["stepped"] = {}, False
     state["scheduler"]["base_lrs"] = [rate * _FACTOR for rate in state["scheduler"]["base_lrs"]]
     fresh = make_optimizer(None, parameters, None)
     fresh.load_state(state)

@@ -19,6 +19,7 @@ from vipack.posterior import Posterior
 from vipack.program import Check
 from vipack.training.prepare import Prepared
 from vipack.training.trainer import Plan, Trainer
+from vipack.types import StopReason
 
 __all__ = ["Prepare", "check_restarts", "train_restarts"]
 
@@ -48,7 +49,8 @@ def train_restarts(make: Prepare, first: Prepared, guide: Any, plan: Plan, optim
     """Train `restarts` starts, of seeds ``seed, seed + 1, ...``, and keep the one with the highest ELBO.
 
     The first start is that of a single fit; the others begin at random points where the guide lets its beginning be
-    chosen (``init_loc_fn``), and else wherever their seeds lead.
+    chosen (``init_loc_fn``), and else wherever their seeds lead. Where they diverge, each is trained by itself, which
+    recovers as a single fit does.
     """
     scattered = _scattered(guide)
     others = [make(scattered, seed=(plan.seed + r) % 2**32, checked=first.check) for r in range(1, restarts)]
@@ -64,9 +66,13 @@ def train_restarts(make: Prepare, first: Prepared, guide: Any, plan: Plan, optim
         )
     except CaptureError as error:
         return _one_by_one([first, *others], plan, optim, str(error))
-    single = trainer.engine
-    trainer.engine = engine
+    single, before = trainer.engine, trainer.program.parameters.state()
+    trainer.engine, trainer.recovers = engine, False
     trainer.train()
+    if trainer.stopped.reason is StopReason.DIVERGED:
+        trainer.program.parameters.load_state(before)
+        return _one_by_one([first, *others], plan, optim, "they diverged side by side")
+    trainer.recovers = True
     bounds = [_bound_of(trainer, functools.partial(engine.publish, r)) for r in range(restarts)]
     best = int(np.argmax(bounds))
     engine.publish(best)

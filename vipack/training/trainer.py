@@ -8,15 +8,17 @@ import math
 import warnings
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from vipack.engine.contracts import Engine, Tier
-from vipack.engine.optimizers import make_optimizer
+from vipack.engine.optimizers import make_optimizer, unused
 from vipack.engine.tiers import TieredEngine
+from vipack.entry import entry
 from vipack.errors import CheckpointError, DivergenceWarning, GuideError
+from vipack.pickling import check_picklable
 from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
@@ -25,7 +27,7 @@ from vipack.training.ladder.report import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
-from vipack.training.stopping import Converged, StopRule
+from vipack.training.stopping import Converged, StopRule, TimeLimit
 from vipack.types import Stopped, StopReason
 
 __all__ = ["Plan", "Trainer"]
@@ -68,7 +70,7 @@ class Trainer:
         self.program = prepared.program
         self.rows = prepared.rows
         self.loss = _own_loss(prepared.loss, plan.seed)
-        self._optim_name = describe_optimizer(optim)
+        self._optim, self._optim_name = optim, describe_optimizer(optim)
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
         self._tier = _settled_tier(plan)
         self.engine: Engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
@@ -81,9 +83,40 @@ class Trainer:
         self.stages = Stages()  # of the ladder, where there was no guide, and
         self.family: dict[str, Any] | None = None  # what makes the guide that it found
         self._average: Average | None = None
+        self.recovers = True  # from divergences; False where several starts are under way
         self._slowed = 0  # times that the learning rate was lowered after a divergence
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
+
+    @entry
+    def __getstate__(self) -> dict[str, Any]:
+        """What a file holds, with what is passed to read it; callbacks and rules of the user's own are of this process."""
+        check_picklable(loss=self.prepared.loss, optim=unused(self._optim), data=self.rows)
+        return self._made_of()
+
+    @entry
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Trainer.__init__(self, state["prepared"], state["plan"], state["optim"])
+        self.load_content(state["content"])
+        self.restarts = state["restarts"]
+        self.engine.report.__dict__.update(state["report"].__dict__)
+
+    @entry
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trainer:
+        memo[id(self)] = own = Trainer.__new__(Trainer)
+        own.__setstate__(copy.deepcopy(self._made_of(), memo))
+        return own
+
+    def _made_of(self) -> dict[str, Any]:
+        rules = tuple(rule for rule in self.plan.rules if isinstance(rule, Converged | TimeLimit))
+        return {
+            "prepared": self.prepared,
+            "plan": replace(self.plan, rules=rules, callbacks=(), checkpoint=None),
+            "optim": unused(self._optim),
+            "content": self.content(),
+            "restarts": self.restarts,
+            "report": self.engine.report,
+        }
 
     @property
     def stopped(self) -> Stopped:
@@ -147,6 +180,8 @@ class Trainer:
                 "or pass steps=0 to evaluate the guide as it is."
             )
         self._run(last_step, rules, look_first=look_first)
+        if not self.recovers and self.stopped.reason is StopReason.DIVERGED:
+            return
         while self.stopped.reason is StopReason.DIVERGED and self._slow_down(last_step):
             self._run(last_step, rules)
         if self.stopped.reason is StopReason.DIVERGED:

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Execution", "is_library", "recorded"]
+__all__ = ["Execution", "is_library", "module_of", "recorded"]
 
 _LIBRARIES = (
     "torch", "pyro", "numpy", "scipy", "vipack", "zuko", "opt_einsum", "pandas", "tqdm", "sympy", "xarray", "arviz",
@@ -78,6 +78,12 @@ class Execution:
 
     def __call__(self, frame: types.FrameType, event: str, detail: Any) -> None:
         """What ``sys.setprofile`` calls."""
+        try:
+            self._meet(frame, event, detail)
+        except Exception as error:  # a proxy, say, that raises whatever it is asked
+            self._refuse(f"{frame.f_code.co_name} holds something that cannot be looked into ({type(error).__name__})")
+
+    def _meet(self, frame: types.FrameType, event: str, detail: Any) -> None:
         code = frame.f_code
         if event == "call":
             if code in self._library:
@@ -91,7 +97,7 @@ class Execution:
                     return
                 self.codes.add(code)
             for value in frame.f_locals.values():
-                if isinstance(value, _HOLDING) or not is_library(type(value).__module__):
+                if isinstance(value, _HOLDING) or not is_library(module_of(type(value))):
                     self.arguments[id(value)] = value
         elif event == "c_call" and code in self.codes:
             self._meet_builtin(detail)
@@ -178,6 +184,14 @@ def recorded() -> Iterator[Execution | None]:
         execution._outer = None
         for name, original in originals.items():
             setattr(builtins, name, original)
+
+
+def module_of(kind: Any) -> Any:
+    """The module that a class, or another object, says it comes from; None where it does not say."""
+    try:
+        return kind.__module__
+    except Exception:  # some have none, and a metaclass may raise what it likes
+        return None
 
 
 def is_library(module: Any) -> bool:

@@ -19,7 +19,7 @@ import scipy.sparse
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from vipack.engine.guards.execution import Execution, is_library
+from vipack.engine.guards.execution import Execution, is_library, module_of
 from vipack.engine.guards.slots import CONTAINERS, PLAIN, Slot, generator_state, slot_in
 
 __all__ = ["Reading", "read_programs"]
@@ -86,7 +86,10 @@ class _Reader:
         while True:  # an attribute's name may come from code that was reached by another attribute
             before = len(self._seen), len(self._found.slots), len(self._names)
             for owner, label in list(self._owners):
-                self._read_attributes(owner, label)
+                try:
+                    self._read_attributes(owner, label)
+                except Exception as error:
+                    self._give_up(label, error)
             if before == (len(self._seen), len(self._found.slots), len(self._names)):
                 return self._found
 
@@ -100,19 +103,37 @@ class _Reader:
             if isinstance(function, types.FunctionType) and function.__code__ in execution.codes:
                 self._read(function, function.__name__)
         for owner, name in execution.attributes:
-            if isinstance(_vars_of(owner), Mapping) and not is_library(type(owner).__module__):
-                self._read(owner, _label_of(owner))
-                slot = self._take(f"{_label_of(owner)}.{name}", _namespace(owner), name)
-                self._read(slot.value, slot.name)
+            try:
+                self._read_reached(owner, name)
+            except Exception as error:
+                self._give_up(name, error)
         for code in execution.codes:
             self._names |= set(code.co_names)
             if not _READ_ALL.isdisjoint(code.co_names):
                 self._everything = True
 
+    def _read_reached(self, owner: Any, name: str) -> None:
+        """What ``getattr`` was asked for."""
+        if isinstance(_vars_of(owner), Mapping) and not is_library(module_of(type(owner))):
+            self._read(owner, _label_of(owner))
+            slot = self._take(f"{_label_of(owner)}.{name}", _namespace(owner), name)
+            self._read(slot.value, slot.name)
+
     # --- values
 
     def _read(self, value: Any, name: str) -> None:
-        if id(value) in self._seen or isinstance(value, _LEAVES):
+        if id(value) in self._seen:
+            return
+        try:
+            self._follow(value, name)
+        except Exception as error:  # a proxy, say, that raises whatever it is asked
+            self._give_up(name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
+        self._found.reason = self._found.reason or f"{name} cannot be looked into ({type(error).__name__})"
+
+    def _follow(self, value: Any, name: str) -> None:
+        if isinstance(value, _LEAVES):
             return
         self._seen[id(value)] = value
         if isinstance(value, functools.partial):
@@ -130,7 +151,7 @@ class _Reader:
         elif isinstance(value, functools.cached_property):
             self._read(value.func, name)
         elif isinstance(value, type):
-            if not is_library(value.__module__):
+            if not is_library(module_of(value)):
                 self._read_class(value)
         elif isinstance(value, types.ModuleType):
             if not is_library(value.__name__):
@@ -154,7 +175,7 @@ class _Reader:
 
     def _read_object(self, value: Any, name: str) -> None:
         if not isinstance(value, _IGNORED):
-            self._read(type(value), type(value).__name__)
+            self._read(type(value), _label_of(type(value)))
             self._owners.append((value, name))
 
     def _item(self, item: Any, name: str) -> None:
@@ -166,12 +187,12 @@ class _Reader:
         self._read(item, name)
 
     def _read_class(self, value: type) -> None:
-        self._owners.append((value, value.__name__))
+        self._owners.append((value, _label_of(value)))
         for part_name, part in list(vars(value).items()):
             if part_name != "__init__" and isinstance(part, (*_CODE, functools.cached_property)):
                 self._read(part, part_name)
         for base in value.__bases__:
-            self._read(base, base.__name__)
+            self._read(base, _label_of(base))
 
     def _read_function(self, function: types.FunctionType) -> None:
         code, library = function.__code__, is_library(function.__module__)
@@ -222,7 +243,7 @@ class _Reader:
             self._read_named(vars(owner), owner, label, everything=False)
         elif isinstance(owner, type | types.ModuleType):
             self._read_named(dict(vars(owner)), owner, label, everything=False)
-        elif is_library(type(owner).__module__):
+        elif is_library(module_of(type(owner))):
             self._read_library(owner, label)
         else:
             self._read_users(owner, label)
@@ -241,7 +262,7 @@ class _Reader:
 
     def _read_users(self, owner: Any, label: str) -> None:
         kind = type(owner)
-        own = [vars(base) for base in kind.__mro__ if not is_library(base.__module__)]
+        own = [vars(base) for base in kind.__mro__ if not is_library(module_of(base))]
         looked_up = any(not _LOOK_UP.isdisjoint(variables) for variables in own)
         variables = _vars_of(owner)
         if isinstance(variables, dict):
@@ -260,7 +281,7 @@ class _Reader:
     def _read_library(self, owner: Any, label: str) -> None:
         """Numbers and tensors of a library's object, such as a dropout's p; of some, containers and parts as well."""
         holder, module = isinstance(owner, _HOLDERS), isinstance(owner, nn.Module)
-        followed = holder or str(type(owner).__module__).startswith(_FOLLOWED)
+        followed = holder or str(module_of(type(owner))).startswith(_FOLLOWED)
         for name, value in list(_vars_of(owner).items()):
             if isinstance(owner, nn.Module) and name in _OF_MODULES:
                 continue
@@ -329,10 +350,13 @@ def _slots_of(kind: type) -> list[str]:
     found: list[str] = []
     for base in kind.__mro__:
         names = vars(base).get("__slots__", ())
-        found += [names] if isinstance(names, str) else list(names) if not is_library(base.__module__) else []
+        found += [names] if isinstance(names, str) else list(names) if not is_library(module_of(base)) else []
     return [name for name in found if name not in ("__dict__", "__weakref__")]
 
 
 def _label_of(value: Any) -> str:
-    named = isinstance(value, types.FunctionType | types.ModuleType | type)
-    return str(value.__name__) if named else type(value).__name__
+    try:
+        named = isinstance(value, types.FunctionType | types.ModuleType | type)
+        return str(value.__name__) if named else type(value).__name__
+    except Exception:  # of a class that answers for its name itself
+        return "an object"

@@ -184,11 +184,13 @@ def _places(program: Program) -> tuple[list[int], int]:
             call = program.library[operation.extra[0]]
             seen([call.arguments, list(call.keywords.values()), call.results], line)
     for line, operation in reversed(list(enumerate(program.operations))):
-        if operation.kernel == "repeat":  # what comes from before the loop is read again in its next turn
+        if operation.kernel == "repeat":
             end = line + operation.extra[0]
             for index, read in last.items():
-                if first[index] < line < read < end:
+                if first[index] < line < read < end:  # comes from before the loop, and is read again in its next turn
                     last[index] = end
+                elif line < first[index] <= end < read:  # is filled turn by turn, and read after the loop
+                    first[index] = line
     seen(program.loss, len(program.operations))
     ends: dict[int, list[int]] = {}
     for index, line in last.items():
