@@ -21,6 +21,7 @@ from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_prior
 from vipack.program.sites import has_density, is_latent, sample_nodes
+from vipack.program.values import same_values
 
 __all__ = ["check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
 
@@ -186,7 +187,7 @@ def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     value, other_value = node["value"], other["value"]
     if value.shape != other_value.shape:
         return "value"
-    if not torch.equal(value.to_dense(), other_value.to_dense()):
+    if not same_values(value.to_dense(), other_value.to_dense()):
         return "value" if node["is_observed"] else ""  # another draw
     one, two = (n["fn"].log_prob(n["value"]) for n in (node, other))
     return "" if one.shape == two.shape and torch.allclose(one, two, equal_nan=True) else "density"

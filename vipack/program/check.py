@@ -23,7 +23,7 @@ from vipack.program.randomness import seeded
 from vipack.program.reach import scaled_twice, unused_data
 from vipack.program.runs import Arguments, arguments_left_out, explained, named_arguments
 from vipack.program.sites import SiteTable, read_sites
-from vipack.program.values import forgotten_obs, non_finite_densities, outside_support, unvalidated
+from vipack.program.values import forgotten_obs, nan_under_masks, non_finite_densities, outside_support, unvalidated
 
 __all__ = ["Check", "check_program"]
 
@@ -100,6 +100,8 @@ def check_program(
             errors += compare_supports(table, model_trace, guide_trace)
             if not errors:
                 errors += outside_support(model_trace, everything)
+            if not errors:
+                errors += nan_under_masks(model_trace, everything)
             if not errors:
                 errors += non_finite_densities(model_trace, guide_trace, everything, arguments)
             if not errors and enumerates:

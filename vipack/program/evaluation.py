@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vipack.program.densities import compute, numbers_held, plate_nesting, row_plate, total
 from vipack.program.enumeration import Enumerate, depends_on_enumeration, draw_enumerated, sum_enumerated
+from vipack.program.filling import without_missing
 from vipack.program.masking import counting, elsewhere, leave_out, over_events, standard_density, standard_terms
 from vipack.program.placing import Given
 from vipack.program.program import Program
@@ -178,11 +179,11 @@ class Evaluation:
             return self._deterministic(trace_model(self.program.model, self.arguments))
 
     def log_likelihood(self, latents: Mapping[str, Tensor]) -> Latents:
-        """log p(x_i | z) of each observation ``(*batch shape)`` in nats, neither scaled nor masked."""
+        """log p(x_i | z) of each observation ``(*batch shape)`` in nats, neither scaled nor masked; NaN where it is missing."""
         with Given(latents):
             trace = trace_model(self.program.model, self.arguments)
         compute(trace)
-        return {name: trace.nodes[name]["unscaled_log_prob"] for name in self.observed}
+        return {name: without_missing(trace.nodes[name]) for name in self.observed}
 
     def _model(self, latents: Mapping[str, Tensor]) -> Trace:
         return self.density.trace(self.arguments, Given(latents))

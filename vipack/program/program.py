@@ -18,6 +18,7 @@ from torch import Tensor
 from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
 from vipack.program.agreement import check_discreteness, check_prototype
+from vipack.program.filling import MaskedData
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.masking import MaskedLatents, Treatment, treatments
 from vipack.program.params import Parameters
@@ -40,10 +41,17 @@ class Program:
         batch_plate: the plate that minibatches are rows of, once known.
         plates: how the model opens each of its plates on the data that it was initialised with.
         masked: what is done about latents that a mask leaves out, by name; known once initialised.
+        fills: whether observed values that a mask leaves out are filled; plain Pyro does not.
     """
 
     def __init__(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *, dtype: torch.dtype, device: torch.device
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        fills: bool = True,
     ) -> None:
         self.model = model
         self.guide = guide
@@ -51,6 +59,7 @@ class Program:
         self.batch_plate: BatchPlate | None = None
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}
+        self.fills = fills
 
     @contextlib.contextmanager
     def bound(
@@ -74,6 +83,8 @@ class Program:
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
             if self.masked:  # outermost, so that it sees each message with all masks and scales
                 stack.enter_context(MaskedLatents(self.masked))
+            if self.fills:
+                stack.enter_context(MaskedData())
             if arguments.indices is not None and self.batch_plate is not None:
                 stack.enter_context(subsampled(self.batch_plate, arguments.indices))
             elif not training:

@@ -14,6 +14,7 @@ from vipack.errors import DataWarning, ProgramWarning, VipackError, VipackWarnin
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, named_arguments
+from vipack.program.values import same_values
 
 __all__ = ["scaled_twice", "unused_data"]
 
@@ -96,4 +97,4 @@ def _alike(one: Trace, two: Trace) -> bool:
 def _same(one: Any, two: Any) -> bool:
     if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
         return type(one) is type(two) and bool(one == two)
-    return one.shape == two.shape and bool(torch.equal(one.to_dense(), two.to_dense()))
+    return same_values(one.to_dense(), two.to_dense())

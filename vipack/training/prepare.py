@@ -21,7 +21,7 @@ from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.runs import check_signature, named_arguments, trace_prior
-from vipack.program.values import unvalidated
+from vipack.program.values import same_values, unvalidated
 from vipack.training.data import Rows, read_data
 from vipack.training.particles import check_particles
 
@@ -187,7 +187,7 @@ def _with_fewer(rows: Rows, batch: Arguments, fewer: Arguments | None) -> tuple[
     with seeded(0):  # a data set may draw random numbers, as for augmentation
         one, two = rows.rows(batch.indices), rows.rows(batch.indices)
     pairs = zip((*one.args, *one.kwargs.values()), (*two.args, *two.kwargs.values()), strict=True)
-    steady = all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided)
+    steady = all(same_values(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided)
     return one, fewer if steady else None
 
 
