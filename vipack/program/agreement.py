@@ -182,7 +182,7 @@ def compare_shapes(table: SiteTable, model_trace: Trace, guide_trace: Trace) -> 
 
 def compare_plates(table: SiteTable, batch_plate: BatchPlate | None, guide_trace: Trace) -> Iterator[VipackError]:
     """A latent in a plate of the model must stand in it in the guide too, else log q is not scaled with log p."""
-    if batch_plate is None:
+    if batch_plate is None or batch_plate.name is None:
         return
     for site in table.of_kind("latent"):
         if site.in_guide and batch_plate.name in site.plates:

@@ -87,7 +87,9 @@ def check_program(
             with own_batch_shapes(), recorded_plates() as opened:
                 guide_trace, model_trace = program.traces(arguments)
             plate = program.batch_plate
-            table = read_sites(model_trace, guide_trace, None if plate is None else (plate.name, plate.num_rows))
+            table = read_sites(
+                model_trace, guide_trace, None if plate is None or plate.name is None else (plate.name, plate.num_rows)
+            )
             errors += forgotten_obs(table, model_trace, leaves, arguments_left_out(program.model, arguments))
             errors += compare_sites(table, program.guide, guide_trace, enumerates=enumerates)
             errors += compare_shapes(table, model_trace, guide_trace)
