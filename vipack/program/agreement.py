@@ -238,10 +238,16 @@ def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackErr
                 raise RuntimeError
             shape = tuple(torch.broadcast_shapes(shape, value.shape[:split]))
         except RuntimeError:
+            cure = "make the value's last dimensions the event shape, and the others broadcast with the batch shape"
+            more = tuple(value.shape)[len(shape) :]
+            if not fn.event_dim and shape and more and tuple(value.shape)[: len(shape)] == shape:
+                cure = (
+                    f"give the distribution parameters for all {more} values of a row, and declare them with "
+                    f".to_event({len(more)})"
+                )
             yield ShapeError(
                 f"{where} site {name!r}: the value has shape {tuple(value.shape)}, its distribution batch shape "
-                f"{shape} and event shape {tuple(fn.event_shape)}; make the value's last dimensions the event shape, "
-                "and the others broadcast with the batch shape."
+                f"{shape} and event shape {tuple(fn.event_shape)}; {cure}."
             )
             return
     try:

@@ -26,6 +26,7 @@ from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
+from vipack.program.starts import checked_starts
 from vipack.program.values import unvalidated
 
 __all__ = ["Program", "make_guide"]
@@ -101,7 +102,7 @@ class Program:
         check_signature("guide", self.guide, arguments)
         with contextlib.ExitStack() as stack:
             # What validation would raise here, the check finds too, and names.
-            for context in (self.bound(arguments), unvalidated(), flat_priors_sampled()):
+            for context in (self.bound(arguments), unvalidated(), flat_priors_sampled(), checked_starts()):
                 stack.enter_context(context)
             stack.enter_context(torch.no_grad())
             if isinstance(self.guide, AutoGuide | AutoMessenger):

@@ -325,8 +325,18 @@ def describe_optimizer(optim: Any) -> str:
     return str(getattr(constructor, "__name__", type(constructor).__name__))
 
 
-def compare_fingerprints(saved: Mapping[str, Any], own: Mapping[str, Any], path: object, keys: tuple[str, ...]) -> None:
+def compare_fingerprints(
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    path: object,
+    keys: tuple[str, ...],
+    *,
+    data_differ: bool = False,
+) -> None:
     """
+    Args:
+        data_differ: whether other data were given, on which parameters may have other shapes.
+
     Raises:
         CheckpointError: `saved` differs from `own` in one of `keys`; the first difference is named.
     """
@@ -335,6 +345,12 @@ def compare_fingerprints(saved: Mapping[str, Any], own: Mapping[str, Any], path:
             continue
         if key in ("sites", "parameters"):
             detail = _first_difference(saved.get(key), own[key])
+            if data_differ and key == "parameters" and set(saved.get(key, ())) == set(own[key]):
+                raise CheckpointError(
+                    f"{path}: was fitted to other data ({key}: {detail}), of which the guide keeps parameters for each row; load "
+                    "it with the data of the fit (without data= if the file keeps them), and pass other rows to "
+                    "fit.predict(data=...)."
+                )
             raise CheckpointError(
                 f"{path}: was written for another model or guide ({key}: {detail}); load it with the model and guide that "
                 "it was fitted with."
