@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.entry import entry
-from vipack.errors import TrustWarning, UsageError
+from vipack.errors import TrustWarning, UsageError, warn
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
@@ -104,12 +103,11 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
             "the latents, in a pyro.sample statement with obs=."
         )
     if factors:
-        warnings.warn(
+        warn(
             TrustWarning(
                 f"loo: pyro.factor {factors} has no observations to leave out and is not counted in elpd; if it is a likelihood, "
                 "write it as a pyro.sample statement with obs=, of a distribution with that log_prob."
-            ),
-            stacklevel=3,
+            )
         )
     names, table = _observations(posterior, {name: value.cpu().double().numpy() for name, value in likelihood.items()})
     log_weights = draws.log_weights.cpu().numpy()

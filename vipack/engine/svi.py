@@ -23,6 +23,7 @@ from vipack.engine.runner import GraphRunner
 from vipack.engine.shared import SharedParameters
 from vipack.engine.tiers import TieredEngine
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.lock import one_at_a_time
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.values import count_non_finite
@@ -52,6 +53,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             run is expected to last as long again as it has lasted.
     """
 
+    @checked
     def __init__(
         self,
         model: Callable[..., Any],

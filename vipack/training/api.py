@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vipack.engine.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
-from vipack.errors import CheckpointError, CheckpointWarning, UsageError
+from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
@@ -119,7 +118,7 @@ def fit(
     prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
-        warnings.warn(warning, stacklevel=3)
+        warn(warning)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
     if restarts > 1:
@@ -245,11 +244,10 @@ def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
     """Go on from the checkpoint, if there is one of this very fit; whether there was."""
     removed = clean_temporaries(file.path)
     if removed:
-        warnings.warn(
+        warn(
             CheckpointWarning(
                 f"removed {len(removed)} temporary file(s) that an interrupted run left beside {file.path}."
-            ),
-            stacklevel=4,
+            )
         )
     if not Path(file.path).exists():
         return False

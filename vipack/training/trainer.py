@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import warnings
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from vipack.engine.contracts import Engine, Tier
 from vipack.engine.optimizers import make_optimizer
 from vipack.engine.tiers import TieredEngine
-from vipack.errors import CheckpointError, DivergenceWarning, GuideError
+from vipack.errors import CheckpointError, DivergenceWarning, GuideError, warn
 from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
@@ -151,11 +150,10 @@ class Trainer:
             self._run(last_step, rules)
         if self.stopped.reason is StopReason.DIVERGED:
             self._go_to_best()
-            warnings.warn(
+            warn(
                 DivergenceWarning(
                     f"{self.stopped.detail}, the best finite state; lower the learning rate or clip gradients."
-                ),
-                stacklevel=5,
+                )
             )
         elif self.stopped.reason is StopReason.STEPS and self._average is not None:
             self._average.install(self.program.parameters)
