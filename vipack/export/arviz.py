@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vipack.entry import entry
-from vipack.errors import UsageError
+from vipack.errors import DataWarning, UsageError, warn
 from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
 from vipack.version import __version__
 
@@ -54,6 +54,9 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
 
     Raises:
         UsageError: so many draws of so large a model would not fit in memory.
+
+    Warns:
+        DataWarning: a variable or dimension has another name than in the model, since the two would clash.
     """
     from vipack.posterior.answers import POOL, answer, predictions, used
 
@@ -130,7 +133,11 @@ def _datasets(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[
     import xarray
 
     datasets = {}
-    for group, variables in without_clashes({name: group for name, group in groups.items() if group}).items():
+    kept = {name: group for name, group in groups.items() if group}
+    apart = without_clashes(kept)
+    for warning in _renamed(kept, apart):
+        warn(warning)
+    for group, variables in apart.items():
         arrays, labels = {}, {}
         for name, variable in variables.items():
             lead = SAMPLE_DIMS if variable.sampled else ()
@@ -139,6 +146,26 @@ def _datasets(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[
             labels.update(zip(lead, map(np.arange, variable.values.shape), strict=False))
         datasets[group] = xarray.Dataset(arrays, coords=labels, attrs=dict(attributes))
     return datasets
+
+
+def _renamed(
+    groups: Mapping[str, Mapping[str, Variable]], apart: Mapping[str, Mapping[str, Variable]]
+) -> Iterator[DataWarning]:
+    """What had to take another name: whoever asks for the old one finds it missing. Slashes are dots everywhere."""
+    changes: dict[str, str] = {}
+    for group, variables in groups.items():
+        for (name, variable), (new_name, new) in zip(variables.items(), apart[group].items(), strict=True):
+            if new_name != name.replace("/", "."):
+                changes.setdefault(f"variable {name!r}", new_name)
+            for dim, new_dim in zip(variable.dims, new.dims, strict=True):
+                if new_dim != dim.replace("/", "."):
+                    changes.setdefault(f"dimension {dim!r}", new_dim)
+    if changes:
+        listed = ", ".join(f"{what} is {new!r} here" for what, new in changes.items())
+        yield DataWarning(
+            f"to_arviz: {listed}, since one name can stand for one thing only; give the plate, or the site or argument "
+            "of its name, another name in the model to choose for yourself."
+        )
 
 
 def _observed(
