@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vipack.hints import name_hint
 from vipack.version import __version__
 
 if TYPE_CHECKING:
@@ -48,12 +50,28 @@ _HOMES = {
 _ROOMS = ("datasets", "diagnostics", "errors", "guides", "objectives", "plots")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"vipack.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'vipack' has no attribute {name!r}; it has {', '.join(__all__)}")
+if not TYPE_CHECKING:  # a type checker knows the names above, and is to find the others wrong
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return importlib.import_module(f"vipack.{name}")
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'vipack' has no attribute {name!r}; {_meant(name)}", name=name)
+
+
+def _meant(name: str) -> str:
+    """Where `name` is to be found, or what it was meant to be."""
+    if name.startswith("_"):
+        return "its names are in vipack.__all__"
+    with contextlib.suppress(ImportError):  # the ArviZ adapter runs without torch
+        for room in _ROOMS:
+            if name in getattr(importlib.import_module(f"vipack.{room}"), "__all__", ()):
+                return f"it is vipack.{room}.{name}"
+        for module in ("pyro", "pyro.infer", "pyro.infer.autoguide", "pyro.distributions", "pyro.optim"):
+            if hasattr(importlib.import_module(module), name):
+                return f"it is Pyro's: from {module} import {name}"
+    return name_hint(name, __all__) or f"it has {', '.join(__all__)}"
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 from vipack.errors import UsageError
+from vipack.hints import check_call
 from vipack.lock import alone
 
 __all__ = ["entry", "on_its_own", "training_entry"]
@@ -23,10 +24,15 @@ R = TypeVar("R")
 
 
 def entry(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which runs :func:`on_its_own`, one call at a time."""
+    """`function`, which runs :func:`on_its_own`, one call at a time.
+
+    Raises:
+        SignatureError: it cannot be called with such arguments; what was meant is said.
+    """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_call(function, args, kwargs)
         with alone(), on_its_own():
             return function(*args, **kwargs)
 

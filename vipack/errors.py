@@ -5,7 +5,13 @@ A message names the site or argument, says what was found against what was expec
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import pickle
+import sys
+import warnings
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -31,6 +37,7 @@ __all__ = [
     "UsageError",
     "VipackError",
     "VipackWarning",
+    "warn",
 ]
 
 
@@ -51,7 +58,7 @@ class DtypeError(DataError):
 
 
 class SignatureError(VipackError, TypeError):
-    """The model or guide cannot be called with the arguments that ``data`` and ``fixed`` make."""
+    """The model or guide cannot be called with what ``data`` and ``fixed`` make, or a public function with its arguments."""
 
 
 class ModelError(VipackError, RuntimeError):
@@ -124,3 +131,13 @@ class EngineWarning(VipackWarning):
 
 class TrustWarning(VipackWarning):
     """A number that was asked for should not be believed as it stands."""
+
+
+def warn(warning: VipackWarning) -> None:
+    """Issue a warning at the line of the user's that led to it, however many calls of libraries lie between."""
+    libraries = [sys.modules[name].__file__ for name in ("vipack", "pyro", "torch") if name in sys.modules]
+    between = [contextlib.__file__, functools.__file__, *(f"{Path(file).parent}{os.sep}" for file in libraries if file)]
+    level, caller = 1, sys._getframe(0)
+    while caller.f_back is not None and caller.f_code.co_filename.startswith(tuple(between)):
+        caller, level = caller.f_back, level + 1
+    warnings.warn(warning, stacklevel=level)

@@ -84,6 +84,19 @@ BAD = {
     "output under a file": (["fit", "models.py:line", *XY, "--out", "notes.txt/a"], ["--out notes.txt/a", "folder"]),
     "guide named twice": (["compare", "models.py:line", *XY, "--guides", "iaf,iaf"], ["'iaf'", "twice", "commas"]),
     "guide name empty": (["compare", "models.py:line", *XY, "--guides", "iaf,"], ["empty", "commas"]),
+    "guide misspelt": ([*FIT, "models.py:line", *XY, "--guide", "fulrank"], ["'fulrank'", "did you mean 'fullrank'?"]),
+    "model misspelt": ([*FIT, "models.py:lime"], ["no 'lime'", "did you mean 'line'?"]),
+    "file misspelt": ([*FIT, "model.py:line"], ["model.py", "did you mean 'models.py'?"]),
+    "option misspelt": ([*FIT, "models.py:line", "--stpes", "3"], ["--stpes", "did you mean '--steps'?"]),
+    "option of another library": (
+        [*FIT, "models.py:line", "--learning-rate=3"],
+        ["--learning-rate", "did you mean '--lr'?"],
+    ),
+    "command misspelt": (["fti", "models.py:line"], ["'fti'", "did you mean 'fit'?"]),
+    "ladder told how to train": (
+        [*FIT, "models.py:line", *XY, "--guide", "ladder", "--steps", "3"],
+        ["ladder", "--steps", "leave"],
+    ),
     "one guide unknown": (["compare", "models.py:line", *XY, "--guides", "iaf,best"], ["'best'", "fullrank"]),
     "one guide cannot be fitted": (
         ["compare", "models.py:line", *XY, "--guides", "models.py:wrong_guide", "--quiet", "--steps", "3"],

@@ -9,6 +9,7 @@ from pyro.infer.autoguide import AutoNormal
 import vipack as vi
 from vipack.cli import comparing, main
 from vipack.cli.python_files import load_object
+from vipack.errors import UsageError
 from vipack.types import Stopped, StopReason
 
 QUIET = ["--quiet", "--steps", "30"]
@@ -148,8 +149,52 @@ def test_a_file_is_run_once_for_model_and_guide(here):
 
 
 def test_fit_without_steps_trains_until_converged(here, capsys):
-    assert main(["fit", "models.py:line", *XY, "--out", "long", "--quiet", "--draws", "50"]) == 0
+    assert (
+        main(["fit", "models.py:line", *XY, "--out", "long", "--guide", "meanfield", "--quiet", "--draws", "50"]) == 0
+    )
     assert "converged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "climbs"),
+    [
+        ([], True),
+        (["--guide", "ladder"], True),
+        (["--guide", "Ladder"], True),
+        (["--steps", "5"], False),
+        (["--lr", "0.1"], False),
+        (["--particles", "2"], False),
+    ],
+)
+def test_fit_climbs_the_ladder_unless_told_how_to_train(words, climbs, here, monkeypatch):
+    asked = {}
+
+    def fit(model, guide, **options):
+        asked.update(guide=guide, **options)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(vi, "fit", fit)
+    assert main(["fit", "models.py:line", *XY, "--out", "long", "--quiet", *words]) == 2
+    assert asked["guide"] is None
+    assert all(asked[name] is None for name in ("loss", "optim", "steps")) == climbs
+
+
+@pytest.mark.slow
+def test_fit_shows_the_stages_of_the_ladder(here, capsys):
+    assert main(["fit", "models.py:line", *XY, "--out", "long", "--quiet", "--draws", "50"]) == 0
+    said = capsys.readouterr().out
+    assert "gaussian" in said
+    assert "paths" in said
+    assert vi.load("long/fit.pt", load_object("models.py:line", "model")).stages
+
+
+@pytest.mark.slow
+def test_compare_takes_the_ladder_beside_guides_that_are_told_how_to_train(here, capsys):
+    assert main(["compare", "models.py:line", *XY, "--guides", "ladder,meanfield", *QUIET, "--out", "both"]) == 0
+    table = pd.read_csv("both/compare.csv", index_col="fit")
+    assert sorted(table.index) == ["ladder", "meanfield"]
+    assert table.loc["meanfield", "stopped"] == "steps used up"
+    assert "stopped" in capsys.readouterr().out
 
 
 def test_compare_ranks_the_guides(here, capsys):

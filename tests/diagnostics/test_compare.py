@@ -40,7 +40,7 @@ def test_the_columns(table):
     assert isinstance(table, pd.DataFrame)
     expected = (
         "rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "diff_khat", "evidence", "evidence_se", "khat", "ess", "verdict",
-        "certified", "seconds",
+        "certified", "seconds", "stopped",
     )  # fmt: skip
     assert tuple(table.columns) == expected
     assert table.index.name == "fit"
@@ -63,6 +63,7 @@ def test_the_figures_are_those_of_the_fits(table, fits):
         assert (row["elbo"], row["elbo_se"]) == (found.elbo.value, found.elbo.se)
         assert (row["evidence"], row["khat"], row["ess"]) == (found.evidence.value, found.khat, found.ess)
         assert row["seconds"] == fits[name].seconds
+        assert row["stopped"] == fits[name].stopped.reason.value
 
 
 def test_differences_are_paired(table, fits):

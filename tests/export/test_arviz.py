@@ -177,7 +177,11 @@ def test_large_sparse_arguments_are_left_out_and_named():
 
 
 def test_names_that_clash_are_kept_apart():
-    data = models.clashing().to_arviz(5)
+    with pytest.warns(vi.errors.DataWarning) as caught:
+        data = models.clashing().to_arviz(5)
+    assert [warning.filename for warning in caught] == [__file__]
+    for words in ("variable 'chain' is 'chain_site'", "dimension 'draw' is 'draw_dim'", "dimension 'x' is 'x_dim'"):
+        assert words in str(caught[0].message)
     lead = ("chain", "draw")
     assert dims(data.posterior) == {"chain_site": lead, "scope.z": (*lead, "draw_dim", "x_dim")}
     assert dims(data.constant_data) == {"x": ("x_dim",)}
@@ -224,6 +228,7 @@ def test_arviz_plots_run(schools):
     matplotlib.pyplot.close("all")
 
 
+@pytest.mark.filterwarnings("ignore::vipack.errors.DataWarning")  # of names that clash
 @pytest.mark.parametrize("make", [models.eight_schools, models.clashing, lambda: models.masked("obs_mask")])
 def test_netcdf_round_trip(make, tmp_path):
     data = make().to_arviz(20)

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 import vipack
+from vipack.cli.names import LADDER
 from vipack.cli.programs import read_guide, read_program
 
 __all__ = ["run"]
@@ -14,9 +15,10 @@ __all__ = ["run"]
 def run(chosen: argparse.Namespace) -> int:
     """0 if nothing would stop or spoil training, else 2."""
     program = read_program(chosen)
+    guide = read_guide(chosen.guide)
     found = vipack.check(
         program.model,
-        read_guide(chosen.guide),
+        None if guide == LADDER else guide,
         data=program.arguments.data,
         fixed=program.arguments.fixed,
         batch_size=chosen.batch_size,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from vipack.cli.parser import make_parser
+from vipack.cli.parser import parse
 from vipack.errors import VipackError, VipackWarning
 
 __all__ = ["main"]
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        chosen = make_parser().parse_args(arguments)
+        chosen = parse(arguments)
     except VipackError as error:
         return _complain(error)
     except SystemExit as end:  # --help and --version have said what was asked for

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import vipack
+from vipack.cli.names import LADDER
 from vipack.cli.pictures import save_picture
 from vipack.cli.programs import output_folder, read_guide, read_program, train
 from vipack.cli.tables import text_table
@@ -22,6 +23,12 @@ def run(chosen: argparse.Namespace) -> int:
     """0, or 130 after Ctrl-C, when what there is has been written as well."""
     program = read_program(chosen)
     guide = read_guide(chosen.guide)
+    given = [f"--{name}" for name in ("steps", "lr") if getattr(chosen, name) is not None]
+    given += ["--particles"] * (chosen.particles != 1)
+    if guide == LADDER and given:
+        raise UsageError(
+            f"--guide {LADDER} trains its guides by itself, found {', '.join(given)}; leave one of them out."
+        )
     folder = output_folder(chosen.out)
     fit = train(program, guide, chosen)
     fit.save(folder / "fit.pt")  # first of all, so that nothing later can lose it
@@ -49,5 +56,7 @@ def _write(fit: vipack.Fit, folder: Path, num_draws: int, seed: int, resample: b
     print(text_table(summary.head(_SHOWN_ROWS)))
     if len(summary) > _SHOWN_ROWS:
         print(f"... {len(summary) - _SHOWN_ROWS} more in summary.csv")
+    if fit.stages:
+        print(f"\n{fit.stages}")
     print(f"\n{diagnosis}\n\n{fit.steps} steps in {fit.seconds:.1f} s ({fit.stopped})")
     print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -6,8 +6,11 @@ import functools
 from typing import Any
 
 from vipack.errors import UsageError
+from vipack.hints import name_hint
 
-__all__ = ["GUIDE_NAMES", "guide_named"]
+__all__ = ["GUIDE_NAMES", "LADDER", "guide_named"]
+
+LADDER = "ladder"  # no guide, but what finds and trains one by itself
 
 # name -> class in pyro.infer.autoguide, and its options
 GUIDE_NAMES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,4 +37,7 @@ def guide_named(name: str) -> Any:
             found = getattr(autoguide, builder)
             return functools.partial(found, **options) if options else found
     known = ", ".join(f"{key} ({builder})" for key, (builder, _) in GUIDE_NAMES.items())
-    raise UsageError(f"guide {name!r}: not known; the names are {known}; or give FILE.py:NAME.")
+    hint = name_hint(name, [LADDER, *GUIDE_NAMES, *(builder for builder, _ in GUIDE_NAMES.values())])
+    raise UsageError(
+        f"guide {name!r}: not known; {hint or ''}{' ' * bool(hint)}the names are {LADDER}, {known}; or give FILE.py:NAME."
+    )

@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from vipack import __version__
-from vipack.cli.names import GUIDE_NAMES
+from vipack.cli.names import GUIDE_NAMES, LADDER
 from vipack.errors import UsageError
+from vipack.hints import name_hint
 
-__all__ = ["make_parser"]
+__all__ = ["make_parser", "parse"]
 
 _EXAMPLES = """examples:
   vipack demo
   vipack check models.py:regression --data table.csv
   vipack fit models.py:regression --guide fullrank --data table.csv --out results
-  vipack compare models.py:regression --guides meanfield,fullrank,iaf --data table.csv
+  vipack compare models.py:regression --guides ladder,meanfield,fullrank --data table.csv
 """
-_GUIDE = f"{', '.join(GUIDE_NAMES)}, or FILE.py:NAME"
+_GUIDE = f"{LADDER}, {', '.join(GUIDE_NAMES)}, or FILE.py:NAME"
+_DEFAULT = f"({LADDER}; with --steps, --lr or --particles, fullrank)"
+# how it is called elsewhere
+_OTHERWISE = {
+    "--learning-rate": "--lr",
+    "--num-steps": "--steps",
+    "--iterations": "--steps",
+    "--epochs": "--steps",
+    "--num-particles": "--particles",
+    "--num-samples": "--draws",
+    "--samples": "--draws",
+    "--output": "--out",
+    "-o": "--out",
+    "--guides": "--guide",
+    "--random-seed": "--seed",
+    "--columns-of": "--columns",
+}
 
 
 class _Parser(argparse.ArgumentParser):
     """Raises what argparse would print over several lines before it ends the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help.")
+        found = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", message)
+        hint = name_hint(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
+        raise UsageError(f"{message}; {hint + ' ' if hint else ''}see {self.prog} --help.")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What a command line says.
+
+    Raises:
+        UsageError: it is none of vipack's; what was meant is said.
+    """
+    chosen, unknown = make_parser().parse_known_args(arguments)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        meant = _OTHERWISE.get(word.replace("_", "-"))
+        hint = f"did you mean {meant!r}?" if meant in chosen.options else name_hint(word, chosen.options)
+        raise UsageError(
+            f"unrecognized arguments: {' '.join(unknown)}; {hint + ' ' if hint else ''}see vipack {chosen.command} --help."
+        )
+    return chosen
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,7 +116,7 @@ def _add_fit(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Writes fit.pt, summary.csv, posterior.nc (ArviZ), losses.png, posterior.png and diagnosis.txt.",
     )
     _add_program(command)
-    command.add_argument("--guide", metavar="GUIDE", help=f"{_GUIDE} (fullrank)")
+    command.add_argument("--guide", metavar="GUIDE", help=f"{_GUIDE} {_DEFAULT}")
     command.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
     command.add_argument("--draws", metavar="N", type=_positive, default=1_000, help="in posterior.nc (%(default)s)")
     command.add_argument(
@@ -97,7 +135,12 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Prints one row a guide, best first; with --out writes compare.csv and compare.png as well.",
     )
     _add_program(command)
-    command.add_argument("--guides", metavar="A,B,...", required=True, help=f"{_GUIDE}; separated by commas")
+    command.add_argument(
+        "--guides",
+        metavar="A,B,...",
+        required=True,
+        help=f"{_GUIDE}; separated by commas; {LADDER} takes no heed of --steps, --lr and --particles",
+    )
     command.add_argument("--out", metavar="DIR", help="folder to write to")
     _add_training(command)
     _add_common(command, "comparing")
@@ -143,7 +186,8 @@ def _add_common(command: argparse.ArgumentParser, module: str) -> None:
     if module == "demo":
         command.add_argument("--seed", metavar="N", type=int, default=0, help="decides everything random (%(default)s)")
     command.add_argument("--debug", action="store_true", help="show tracebacks and all warnings")
-    command.set_defaults(module=module)
+    options = [name for action in command._actions for name in action.option_strings]
+    command.set_defaults(module=module, options=options)
 
 
 def _positive(text: str) -> int:

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import vipack
 from vipack.cli.model_arguments import ModelArguments, read_arguments
-from vipack.cli.names import guide_named
+from vipack.cli.names import LADDER, guide_named
 from vipack.cli.python_files import load_object
 from vipack.engine.optimizers import CosineRate
 from vipack.errors import UsageError
@@ -45,9 +45,9 @@ def read_program(chosen: argparse.Namespace) -> NamedProgram:
 
 
 def read_guide(name: str | None) -> Any:
-    """A guide by its name or as FILE.py:NAME; None, which takes the default, for None."""
-    if name is None:
-        return None
+    """A guide by its name or as FILE.py:NAME; "ladder" as it is; None, which takes the default, for None."""
+    if name is None or name.lower() == LADDER:
+        return None if name is None else LADDER
     return load_object(name, "guide") if ":" in name else guide_named(name)
 
 
@@ -71,15 +71,17 @@ def output_folder(name: str) -> Path:
 
 
 def train(program: NamedProgram, guide: Any, chosen: argparse.Namespace) -> vipack.Fit:
-    """Fit `guide` as the command line says."""
+    """Fit `guide` as the command line says; the ladder decides for itself how its guides are trained."""
+    alone = guide == LADDER
+    learning_rate, steps = (None, None) if alone else (chosen.lr, chosen.steps)
     return vipack.fit(
         program.model,
-        guide,
+        None if alone else guide,
         data=program.arguments.data,
         fixed=program.arguments.fixed,
-        loss=Trace_ELBO(num_particles=chosen.particles),
-        optim=None if chosen.lr is None else functools.partial(_adam, chosen.lr, chosen.steps),
-        steps=chosen.steps,
+        loss=None if alone or chosen.particles == 1 else Trace_ELBO(num_particles=chosen.particles),
+        optim=None if learning_rate is None else functools.partial(_adam, learning_rate, steps),
+        steps=steps,
         batch_size=chosen.batch_size,
         batch_plate=chosen.batch_plate,
         seed=chosen.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.util
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vipack.errors import UsageError
+from vipack.hints import name_hint
 
 __all__ = ["load_object"]
 
@@ -31,12 +33,18 @@ def load_object(spec: str, what: str) -> Any:
     path = Path(file)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "no such file"
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        found += f", did you mean {str(path.with_name(near[0]))!r}?" if near else ""
         raise UsageError(
             f"{what} {spec!r}: {file}: {found}; give the path of a Python file (looked from {Path.cwd()})."
         )
     module = _run_file(path.resolve())
     if not hasattr(module, name):
-        raise UsageError(f"{what} {spec!r}: {file} has no {name!r}; it defines {_own_names(module) or 'nothing'}.")
+        own = _own_names(module)
+        hint = name_hint(name, own)
+        raise UsageError(
+            f"{what} {spec!r}: {file} has no {name!r}; {hint + ' ' if hint else ''}it defines {', '.join(own) or 'nothing'}."
+        )
     found = getattr(module, name)
     if not callable(found):
         raise UsageError(f"{what} {spec!r}: is a {type(found).__name__}, expected a function or another callable.")
@@ -69,10 +77,10 @@ def _run_file(path: Path) -> types.ModuleType:
     return module
 
 
-def _own_names(module: types.ModuleType) -> str:
+def _own_names(module: types.ModuleType) -> list[str]:
     own = [
         name
         for name, value in vars(module).items()
         if callable(value) and getattr(value, "__module__", module.__name__) == module.__name__
     ]
-    return ", ".join(name for name in own if not name.startswith("_"))
+    return [name for name in own if not name.startswith("_")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from vipack.cache import cache_folder, make_folders
 from vipack.datasets.idx import read_idx
 from vipack.datasets.reading import PathLike
 from vipack.datasets.tables import Images
-from vipack.errors import DataError, DataWarning, MissingExtraError, UsageError
+from vipack.errors import DataError, DataWarning, MissingExtraError, UsageError, warn
 
 __all__ = ["mnist"]
 
@@ -60,7 +59,7 @@ def mnist(folder: PathLike | None = None, *, split: str = "train", url: str = _U
         f"{cache}: the cache cannot be written ({problem}), so MNIST is downloaded each time; set the environment "
         "variable VIPACK_CACHE to a folder that can be written."
     )
-    warnings.warn(DataWarning(message), stacklevel=2)
+    warn(DataWarning(message))
     with tempfile.TemporaryDirectory() as temporary:
         return _images(url, *(_download(Path(temporary), name, url) for name in names))
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vipack.errors import DataError, DataWarning
+from vipack.errors import DataError, DataWarning, warn
 
 __all__ = ["library_files", "library_texts", "prose"]
 
@@ -66,7 +66,7 @@ def _parse(path: Path) -> ast.Module:
             return ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError) as error:
             problem = str(error)
-    warnings.warn(DataWarning(f"{path}: is not Python that this version reads ({problem}); left out."), stacklevel=2)
+    warn(DataWarning(f"{path}: is not Python that this version reads ({problem}); left out."))
     return ast.Module(body=[], type_ignores=[])
 
 

@@ -8,7 +8,6 @@ import logging
 import platform
 import sys
 import sysconfig
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from vipack.datasets.corpus import Corpus
 from vipack.datasets.sources import library_files, library_texts
 from vipack.datasets.stopwords import DOCSTRING_BOILERPLATE, ENGLISH
 from vipack.datasets.words import TextRules, corpus_from_texts
-from vipack.errors import DataWarning
+from vipack.errors import DataWarning, warn
 
 __all__ = ["docstrings"]
 
@@ -61,7 +60,7 @@ def docstrings() -> Corpus:
             f"{path.parent}: the cache cannot be written ({error}), so the docstrings corpus is built again each time; "
             "set the environment variable VIPACK_CACHE to a folder that can be written."
         )
-        warnings.warn(DataWarning(message), stacklevel=2)
+        warn(DataWarning(message))
     return corpus
 
 

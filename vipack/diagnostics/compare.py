@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import diagnose_and_weigh
 from vipack.entry import entry
-from vipack.errors import DataWarning, UsageError
+from vipack.errors import DataWarning, UsageError, warn
 from vipack.importance import khat_of_mean
 from vipack.posterior import Posterior
 from vipack.types import Stopped
@@ -63,7 +62,8 @@ def compare(
     of two guides share their random numbers, so that noise that both have in common drops out; ``diff_khat``, of the
     heavier tail of these differences: above 0.7 a few rare draws decide ``elbo_diff``, and ``diff_se`` may be far too
     small; ``evidence`` and ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
-    ``verdict`` and what is ``certified`` by it; ``seconds`` of training. All in nats but k-hats, ``ess`` and the last three.
+    ``verdict`` and what is ``certified`` by it; ``seconds`` of training; ``stopped``, why training ended, "converged" or
+    otherwise. All in nats but k-hats, ``ess`` and the last four.
     Answers of a fit that was not judged follow this verdict from then on, as after ``fit.diagnose()``.
 
     Args:
@@ -95,9 +95,7 @@ def compare(
     order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
-    rows = [
-        _row(rank, found[name], _below(best, weights[name], eps), fits[name].seconds) for rank, name in enumerate(order)
-    ]
+    rows = [_row(rank, found[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
 
@@ -131,7 +129,7 @@ def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
     return below
 
 
-def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict[str, object]:
+def _row(rank: int, found: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
     # The draws of two guides share their random numbers one by one, which the standard error of the mean of the
     # differences accounts for, whether or not it makes them agree.
     return {
@@ -147,7 +145,8 @@ def _row(rank: int, found: Diagnosis, below: np.ndarray, seconds: float) -> dict
         "ess": found.ess,
         "verdict": found.verdict.value,
         "certified": found.verdict.certifies,
-        "seconds": seconds,
+        "seconds": fit.seconds,
+        "stopped": fit.stopped.reason.value,
     }
 
 
@@ -157,11 +156,8 @@ def _same_data(fits: Mapping[str, Fitted]) -> None:
         seen.setdefault(fit.data_fingerprint, name)
     if len(seen) > 1:
         listed = " and ".join(repr(name) for name in seen.values())
-        warnings.warn(
-            DataWarning(
-                f"fits {listed} saw different data: their ELBOs are not comparable; fit them on the same data."
-            ),
-            stacklevel=5,
+        warn(
+            DataWarning(f"fits {listed} saw different data: their ELBOs are not comparable; fit them on the same data.")
         )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.entry import entry
-from vipack.errors import UsageError
+from vipack.errors import TrustWarning, UsageError, warn
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
@@ -81,6 +81,9 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
         UsageError: the model observes nothing, an observation has no density given the latents (discrete latents are
             summed out), or every latent belongs to one row, which is then left to its prior.
 
+    Warns:
+        TrustWarning: the model has a ``pyro.factor``, which is in no observation.
+
     Source: Magnusson, Andersen, Jonasson, Vehtari (2019), arXiv:1904.10679, equation 9; Vehtari, Gelman, Gabry (2017).
     """
     posterior = posterior_of(source)
@@ -92,10 +95,19 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
             "hold rows out and compare their evidence instead."
         )
     likelihood = posterior.log_likelihood(draws.latents)
+    factors = ", ".join(repr(site.name) for site in posterior.table.of_kind("factor"))
     if not likelihood:
+        why = f"has pyro.factor {factors} alone" if factors else "observes nothing, or sums out discrete latents"
         raise UsageError(
-            "no observation has a density of its own: the model observes nothing, or sums out discrete latents; "
-            "leave-one-out needs independent observations given the latents."
+            f"no observation has a density of its own: the model {why}; leave-one-out needs independent observations given "
+            "the latents, in a pyro.sample statement with obs=."
+        )
+    if factors:
+        warn(
+            TrustWarning(
+                f"loo: pyro.factor {factors} has no observations to leave out and is not counted in elpd; if it is a likelihood, "
+                "write it as a pyro.sample statement with obs=, of a distribution with that log_prob."
+            )
         )
     names, table = _observations(posterior, {name: value.cpu().double().numpy() for name, value in likelihood.items()})
     log_weights = draws.log_weights.cpu().numpy()

@@ -15,12 +15,11 @@ import os
 import shutil
 import stat
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import vipack.cache as cache
-from vipack.errors import EngineWarning, VipackError
+from vipack.errors import EngineWarning, VipackError, warn
 
 __all__ = [
     "NativeError",
@@ -185,12 +184,11 @@ def _private_folder(reason: str) -> Path:
     if process not in _private:
         _private.clear()
         _private[process] = cache.private_folder("vipack-engine-")
-        warnings.warn(
+        warn(
             EngineWarning(
                 f"compiled steps are kept in a temporary folder, for this process alone, since {reason}; "
                 "VIPACK_CACHE names another folder."
-            ),
-            stacklevel=3,
+            )
         )
     return _private[process]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +19,7 @@ from vipack.engine.interpreter.layout import NotUnderstood
 from vipack.engine.parity import Trial, difference, perturb
 from vipack.engine.runner import GraphRunner
 from vipack.engine.snapshots import Names, Snapshot
-from vipack.errors import EngineWarning
+from vipack.errors import EngineWarning, warn
 from vipack.program import Arguments
 from vipack.types import EngineReport
 
@@ -239,9 +238,7 @@ class Promotion:
         self.refused.add(tier)
         self._report.reason = f"{self._runner.native_tier}: {reason}"
         if self._tier == tier:
-            warnings.warn(
-                EngineWarning(f"engine={tier!r}: {reason}; the run goes on with the captured graph."), stacklevel=2
-            )
+            warn(EngineWarning(f"engine={tier!r}: {reason}; the run goes on with the captured graph."))
 
 
 def parted(

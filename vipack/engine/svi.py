@@ -24,12 +24,18 @@ from vipack.engine.runner import GraphRunner
 from vipack.engine.shared import SharedParameters
 from vipack.engine.tiers import TieredEngine
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.lock import one_at_a_time
 from vipack.program import Arguments, Program, TorchState
+from vipack.program.values import count_non_finite
 from vipack.types import EngineReport
 
 __all__ = ["SVI"]
 
+_MISSING = (
+    "The arguments hold NaN or infinite values. Pyro refuses them even under a mask: fill those that a mask leaves out with a "
+    "value in the support of their site, as in torch.where(mask, y, 0.0). vipack.fit does so by itself."
+)
 _PLAIN_STEPS = 2  # that create parameters and optimizers, before there is anything to capture
 
 
@@ -48,6 +54,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             run is expected to last as long again as it has lasted.
     """
 
+    @checked
     def __init__(
         self,
         model: Callable[..., Any],
@@ -175,8 +182,14 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         return loss
 
     def _pyro_step(self, arguments: Arguments) -> Any:
-        with self._parameters.noted():
-            return super().step(*arguments.args, **arguments.kwargs)
+        try:
+            with self._parameters.noted():
+                return super().step(*arguments.args, **arguments.kwargs)
+        except ValueError as error:
+            given = (*arguments.args, *arguments.kwargs.values())
+            if "within the support" in str(error) and any(count_non_finite(value) for value in given):
+                error.add_note(_MISSING)
+            raise
 
     def _once(self, runner: GraphRunner) -> float | None:
         """A step of the loop on the tensors of the step before; None where Pyro would have raised, and nothing is changed."""
@@ -200,7 +213,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     def _make_engine(self) -> TieredEngine:
         """The engine over the store's own parameters."""
         dtype, device = torch.get_default_dtype(), self._parameters.device
-        program = Program(self.model, self.guide, dtype=dtype, device=device)
+        program = Program(self.model, self.guide, dtype=dtype, device=device, fills=False)
         program.parameters = self._parameters.of_type(dtype)
         optimizer = PyroOptimizer(self.optim, program.parameters, shared=True)
         self._report.reason = ""

@@ -24,7 +24,7 @@ from vipack.engine.safe import SafeStates
 from vipack.engine.shapes import Shape, Shapes
 from vipack.engine.tracing import CaptureError
 from vipack.engine.trials import Compared, TrialError, compare
-from vipack.errors import EngineWarning, NonFiniteError
+from vipack.errors import EngineWarning, NonFiniteError, warn
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.params import UnmetParameterError
 from vipack.types import EngineReport
@@ -193,7 +193,7 @@ class TieredEngine:
         self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
         if self._captures_left == 0:
             self.report.reason = f"eager: {what} changed from outside {_CAPTURES} times since the run began"
-            warnings.warn(EngineWarning(f"{self.report.reason}; {cure}."), stacklevel=2)
+            warn(EngineWarning(f"{self.report.reason}; {cure}."))
 
     def _regroup(self) -> None:
         """Drop the memory of an optimizer that was changed; the graphs go on with a new one, unless that has happened often."""
@@ -453,12 +453,11 @@ class TieredEngine:
         self.report.reason = (
             f"eager: after {self._steps} steps the captured graph no longer agrees with the program ({mismatch})"
         )
-        warnings.warn(
+        warn(
             EngineWarning(
                 f"{self.report.reason}; the model or guide changes from call to call, as by a counter or a variable that "
                 "is set from outside. Pass such values in `fixed` or `data`, or use engine='eager'."
-            ),
-            stacklevel=2,
+            )
         )
 
     # --- losses that are not finite

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vipack.entry import entry
-from vipack.errors import UsageError
+from vipack.errors import DataWarning, UsageError, warn
 from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
 from vipack.version import __version__
 
@@ -54,6 +54,9 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
 
     Raises:
         UsageError: so many draws of so large a model would not fit in memory.
+
+    Warns:
+        DataWarning: a variable or dimension has another name than in the model, since the two would clash.
     """
     from vipack.posterior.answers import POOL, answer, predictions, used
 
@@ -82,13 +85,14 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
         if _is_large_and_sparse(values):
             left_out.append(f"{name} {tuple(values.shape)}")
         else:
-            _add(groups["observed_data"], _as_counts(_dense(values), sites[name]), sites[name], plates, masks)
+            groups["observed_data"] |= _observed(_dense(values), sites[name], plates, masks)
         if name in predictive:
-            array = _as_counts(_dense(predictive[name]), sites[name])
-            _add(groups["posterior_predictive"], array, sites[name], plates, masks, sampled=True)
+            groups["posterior_predictive"] |= _observed(
+                _dense(predictive[name]), sites[name], plates, masks, sampled=True
+            )
         if name in likelihood:
             array = _dense(likelihood[name])
-            _add(groups["log_likelihood"], array, sites[name], plates, masks, sampled=True, event_dim=0)
+            groups["log_likelihood"] |= _observed(array, sites[name], plates, masks, sampled=True, event_dim=0)
     stats = {"lp": draws.log_joint, "log_q": draws.log_q, "log_weight": draws.log_weights}
     groups["sample_stats"] = {name: Variable(_dense(values)[None], sampled=True) for name, values in stats.items()}
     groups["constant_data"] = _constants(posterior, left_out)
@@ -129,7 +133,11 @@ def _datasets(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[
     import xarray
 
     datasets = {}
-    for group, variables in without_clashes({name: group for name, group in groups.items() if group}).items():
+    kept = {name: group for name, group in groups.items() if group}
+    apart = without_clashes(kept)
+    for warning in _renamed(kept, apart):
+        warn(warning)
+    for group, variables in apart.items():
         arrays, labels = {}, {}
         for name, variable in variables.items():
             lead = SAMPLE_DIMS if variable.sampled else ()
@@ -140,8 +148,27 @@ def _datasets(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[
     return datasets
 
 
-def _add(
-    group: dict[str, Variable],
+def _renamed(
+    groups: Mapping[str, Mapping[str, Variable]], apart: Mapping[str, Mapping[str, Variable]]
+) -> Iterator[DataWarning]:
+    """What had to take another name: whoever asks for the old one finds it missing. Slashes are dots everywhere."""
+    changes: dict[str, str] = {}
+    for group, variables in groups.items():
+        for (name, variable), (new_name, new) in zip(variables.items(), apart[group].items(), strict=True):
+            if new_name != name.replace("/", "."):
+                changes.setdefault(f"variable {name!r}", new_name)
+            for dim, new_dim in zip(variable.dims, new.dims, strict=True):
+                if new_dim != dim.replace("/", "."):
+                    changes.setdefault(f"dimension {dim!r}", new_dim)
+    if changes:
+        listed = ", ".join(f"{what} is {new!r} here" for what, new in changes.items())
+        yield DataWarning(
+            f"to_arviz: {listed}, since one name can stand for one thing only; give the plate, or the site or argument "
+            "of its name, another name in the model to choose for yourself."
+        )
+
+
+def _observed(
     array: np.ndarray,
     site: Site,
     plates: Mapping[str, int],
@@ -149,23 +176,25 @@ def _add(
     *,
     sampled: bool = False,
     event_dim: int | None = None,
-) -> None:
-    """Put an observed site's values or densities in `group`, without the masked ones."""
+) -> dict[str, Variable]:
+    """An observed site's values or densities by its name, without the masked ones."""
+    counts = event_dim is None  # values, not densities
     event_dim = len(site.event_shape) if event_dim is None else event_dim
     mask = masks.get(site.name)
     if mask is None or mask.all():
-        group[site.name] = _of_site(array, site, plates, sampled=sampled, event_dim=event_dim)
-        return
+        array = _as_counts(array, site) if counts else array
+        return {site.name: _of_site(array, site, plates, sampled=sampled, event_dim=event_dim)}
     lead = 1 if sampled else 0
     split = array.ndim - event_dim
     batch = np.broadcast_shapes(array.shape[lead:split], mask.shape)
     array = np.broadcast_to(array, (*array.shape[:lead], *batch, *array.shape[split:]))
     kept = np.flatnonzero(np.broadcast_to(mask, batch))
     if not len(kept):
-        return
+        return {}
     array = array.reshape(*array.shape[:lead], -1, *array.shape[lead + len(batch) :]).take(kept, axis=lead)
+    array = _as_counts(array, site) if counts else array  # only now: what is missing may be NaN
     dims = tuple(f"{site.name}_dim_{i}" for i in range(1 + event_dim))
-    group[site.name] = Variable(array[None] if sampled else array, dims, sampled, {dims[0]: kept})
+    return {site.name: Variable(array[None] if sampled else array, dims, sampled, {dims[0]: kept})}
 
 
 def _of_site(

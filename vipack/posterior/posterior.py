@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from vipack.entry import entry, on_its_own
-from vipack.errors import ProgramWarning
+from vipack.errors import ProgramWarning, warn
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmapped
@@ -287,13 +286,12 @@ class Posterior:
         sites = self.table.of_kind("enumerated")
         count = sum(math.prod(site.batch_shape + site.event_shape) for site in sites)
         if num_draws * count > _MOST_LABELS:
-            warnings.warn(
+            warn(
                 ProgramWarning(
                     f"num_draws={num_draws}: draws of the enumerated latent(s) {', '.join(repr(s.name) for s in sites)} would "
                     f"hold {num_draws * count:,} numbers, so they are left out, with the deterministic sites that depend on "
                     f"them; ask for at most {_MOST_LABELS // count:,} draws to have them."
-                ),
-                stacklevel=3,
+                )
             )
             return False
         return bool(sites)

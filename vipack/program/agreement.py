@@ -182,7 +182,7 @@ def compare_shapes(table: SiteTable, model_trace: Trace, guide_trace: Trace) -> 
 
 def compare_plates(table: SiteTable, batch_plate: BatchPlate | None, guide_trace: Trace) -> Iterator[VipackError]:
     """A latent in a plate of the model must stand in it in the guide too, else log q is not scaled with log p."""
-    if batch_plate is None:
+    if batch_plate is None or batch_plate.name is None:
         return
     for site in table.of_kind("latent"):
         if site.in_guide and batch_plate.name in site.plates:
@@ -238,10 +238,16 @@ def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackErr
                 raise RuntimeError
             shape = tuple(torch.broadcast_shapes(shape, value.shape[:split]))
         except RuntimeError:
+            cure = "make the value's last dimensions the event shape, and the others broadcast with the batch shape"
+            more = tuple(value.shape)[len(shape) :]
+            if not fn.event_dim and shape and more and tuple(value.shape)[: len(shape)] == shape:
+                cure = (
+                    f"give the distribution parameters for all {more} values of a row, and declare them with "
+                    f".to_event({len(more)})"
+                )
             yield ShapeError(
                 f"{where} site {name!r}: the value has shape {tuple(value.shape)}, its distribution batch shape "
-                f"{shape} and event shape {tuple(fn.event_shape)}; make the value's last dimensions the event shape, "
-                "and the others broadcast with the batch shape."
+                f"{shape} and event shape {tuple(fn.event_shape)}; {cure}."
             )
             return
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vipack.errors import PlateError, ProgramWarning, VipackError, VipackWarning
 from vipack.program.placing import Given
-from vipack.program.plates import BatchPlate
+from vipack.program.plates import BatchPlate, is_scaled
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, explained, trace_model
@@ -25,7 +25,13 @@ Nodes = dict[str, dict[str, Any]]
 
 
 def batch_effects(
-    program: Program, first: Arguments, second: Arguments, fewer: Arguments | None, *, seed: int
+    program: Program,
+    first: Arguments,
+    second: Arguments,
+    fewer: Arguments | None,
+    halves: tuple[Arguments, Arguments] | None,
+    *,
+    seed: int,
 ) -> Iterator[VipackError | VipackWarning]:
     """Shared latents whose guide depends on the batch, and rows whose density depends on the others of their batch.
 
@@ -36,6 +42,7 @@ def batch_effects(
     Args:
         second: another batch than `first`.
         fewer: `second` without its last row.
+        halves: `second` in two parts.
     """
     plate = program.batch_plate
     # Programs may refuse other batches for reasons of their own; then no more can be said.
@@ -44,6 +51,8 @@ def batch_effects(
             yield from _guide_of_the_batch(program, plate, first, second, seed)
             if fewer is not None:
                 yield from _rows_of_the_batch(program, plate, second, fewer, seed)
+            if halves is not None and plate.by_program:
+                yield from _sums_of_rows(program, plate, second, halves, seed)
 
 
 def _guide_of_the_batch(
@@ -83,6 +92,30 @@ def _rows_of_the_batch(
                 f"site {name!r}: the {what} of a row in plate {plate.name!r} changes with the other rows of its minibatch, or "
                 "with their number, so that the batches do not add up to the model of all rows; make what a row needs of "
                 "the others (a mean, a standard deviation, a count) from all rows beforehand and pass it in fixed=."
+            )
+            return
+
+
+def _sums_of_rows(
+    program: Program, plate: BatchPlate, second: Arguments, halves: tuple[Arguments, Arguments], seed: int
+) -> Iterator[VipackError]:
+    """What a program scales by N/B in no plate must add up: the density of a batch is that of its halves together."""
+    one = _nodes(program, program.model, second, {}, seed)
+    shared = {name: value for name, value in _latents(one).items() if _frame(one[name], plate) is None}
+    again = _nodes(program, program.model, second, shared, seed + 1)
+    parts = [_nodes(program, program.model, half, shared, seed) for half in halves]
+    assert second.indices is not None
+    for name, node in one.items():
+        scaled = node["is_observed"] and is_scaled(node, plate.num_rows, len(second.indices))
+        if not scaled or _frame(node, plate) is not None or not _same(node, again[name]):
+            continue
+        whole, sums = _density(node).sum(), [_density(part[name]).sum() for part in parts if name in part]
+        if len(sums) == 2 and not torch.allclose(whole, sums[0] + sums[1], rtol=1e-3, atol=1e-3):
+            yield PlateError(
+                f"site {name!r}: the program scales it by N/B = {plate.num_rows / len(second.indices):g}, but the density of a "
+                f"minibatch, {whole.item():.4g}, is not the sum of that of its halves, {sums[0].item():.4g} and "
+                f"{sums[1].item():.4g}, so that batches do not add up to the model of all rows; give each row a density of its "
+                "own (no mean over them), or leave batch_size out."
             )
             return
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,11 +18,12 @@ from torch import Tensor
 from vipack.errors import ModelError, PlateError, ShapeError, UsageError
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.placing import Given
-from vipack.program.plates import BatchPlate
+from vipack.program.plates import BatchPlate, is_scaled, own_scale
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_prior
 from vipack.program.sites import has_density, is_latent, sample_nodes
+from vipack.program.values import same_values
 
 __all__ = ["check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
 
@@ -36,7 +39,9 @@ def cover_batches(
     name: str | None,
     seed: int,
 ) -> BatchPlate:
-    """The plate that scales a minibatch to all `num_rows` rows; set on `program` and proved to cover every site.
+    """What scales a minibatch to all `num_rows` rows; set on `program` and proved to cover every site.
+
+    That is a plate, or the program itself, as with ``poutine.scale(scale=N / len(x))``, or both in turn.
 
     Args:
         full: makes the call on every row, which may be costly.
@@ -45,7 +50,8 @@ def cover_batches(
         name: the plate's name, if the user gave it.
 
     Raises:
-        PlateError: no plate, several, or a site that changes with the batch and stands outside the plate.
+        PlateError: no plate, several, a site that changes with the batch and stands outside the plate, or one that the program
+            scales by another factor than N/B.
         ShapeError: the plate has another size than the data.
     """
     size = _batch_size(first)
@@ -62,10 +68,12 @@ def cover_batches(
         candidates = _named(name, candidates, trace)
     elif len(candidates) > 1:
         candidates = _changing(program, fewer, candidates, num_rows, seed)
-    if len(candidates) != 1:
-        raise _no_single_plate(candidates, trace, size, num_rows)
-    plate = BatchPlate(candidates.pop(), num_rows)
+    plate = BatchPlate(candidates.copy().pop() if len(candidates) == 1 else None, num_rows)
     program.batch_plate = plate
+    if _scales_itself(program, plate, first, fewer, full, seed):
+        plate = program.batch_plate = dataclasses.replace(plate, by_program=True)
+    elif plate.name is None:
+        raise _no_single_plate(candidates, trace, size, num_rows)
     _prove(program, plate, first, second, fewer, seed)
     return plate
 
@@ -120,6 +128,13 @@ def _no_single_plate(candidates: set[str], trace: Trace | None, size: int, num_r
             f"plates {listed} all have the size of the data; say which one the batches are rows of with batch_plate=."
         )
     site = next((n for n, s in trace.nodes.items() if _is_observed(s)), None) if trace is not None else None
+    factor = own_scale(trace.nodes[site]) if trace is not None and site else None
+    if factor is not None and factor != 1:
+        return PlateError(
+            f"observed site {site!r}: a minibatch of {size} of {num_rows} rows is in no plate, and the program scales it by "
+            f"{factor:g} whatever the number of rows; write poutine.scale(scale={num_rows} / len(x)), which is 1 on all "
+            "rows, or open `with pyro.plate('data', len(x)):` around the statements of the rows in its place."
+        )
     where = f"observed site {site!r}" if site else "the model"
     plates = ", ".join(map(repr, sorted(_all_plates(trace)))) if trace is not None else ""
     return PlateError(
@@ -127,6 +142,58 @@ def _no_single_plate(candidates: set[str], trace: Trace | None, size: int, num_r
         f"count {size} rows where there are {num_rows}; open `with pyro.plate('data', len(x)):` around the statements of "
         "the rows, or leave batch_size out."
     )
+
+
+def _scales_itself(
+    program: Program,
+    plate: BatchPlate,
+    first: Arguments,
+    fewer: Arguments | None,
+    full: Callable[[], Arguments],
+    seed: int,
+) -> bool:
+    """Whether the program scales some site by N/B, of `first` and of another number of rows.
+
+    Raises:
+        PlateError: a factor follows the number of rows, but is not N/B.
+    """
+    size, num_rows = _batch_size(first), plate.num_rows
+    try:
+        one, again = (_factors(_trace(program, first, seed), plate, size) for _ in range(2))
+        if one != again or all(factor == 1 for factor in one.values()):
+            return False  # a factor that changes by itself, as in annealing, says nothing of rows
+        other_size = _batch_size(fewer) if fewer is not None else num_rows
+        other = _trace(program, fewer, seed) if fewer is not None else _trace(program, full(), seed)
+        two = _factors(other, plate, other_size)
+    except (ModelError, ShapeError):
+        return False
+    found = False
+    for name, factor in one.items():
+        if name not in two or math.isclose(factor, two[name], rel_tol=1e-6):
+            continue
+        pairs = ((factor, size), (two[name], other_size))
+        if not all(math.isclose(value, num_rows / rows, rel_tol=1e-6) for value, rows in pairs):
+            raise PlateError(
+                f"site {name!r}: the program scales it by {factor:g} in a minibatch of {size} rows and by {two[name]:g} in one of "
+                f"{other_size}, where N/B is {num_rows / size:g} and {num_rows / other_size:g} for all {num_rows} rows; write "
+                f"poutine.scale(scale={num_rows} / len(x)), or leave it out and open a plate, which is scaled by itself."
+            )
+        found = True
+    return found
+
+
+def _factors(trace: Trace, plate: BatchPlate, size: int) -> dict[str, float]:
+    """What the program scales each site by itself, where that is one number."""
+    found = {}
+    for name, node in sample_nodes(trace).items():
+        factor = own_scale(node)
+        if factor is None or not has_density(node):
+            continue
+        for frame in node["cond_indep_stack"]:
+            if frame.name == plate.name and frame.full_size != plate.num_rows:
+                factor = factor * size / plate.num_rows  # the plate's, which has been added to what is written
+        found[name] = factor
+    return found
 
 
 def _prove(
@@ -138,47 +205,61 @@ def _prove(
         n: node["value"] for n, node in sample_nodes(one).items() if is_latent(node) and not _inside(node, plate)
     }
 
-    def compare(batch: Arguments, *, followed: bool) -> None:
-        _compare(plate, one, _trace(program, batch, seed), followed=followed)
+    def compare(batch: Arguments) -> None:
+        sizes = _batch_size(first), _batch_size(batch)
+        _compare(plate, one, _trace(program, batch, seed), sizes)
         # At the same values of the latents outside of the plate, for their densities.
-        _compare(plate, one, _trace(program, batch, seed, outside), followed=followed)
+        _compare(plate, one, _trace(program, batch, seed, outside), sizes)
 
-    compare(second, followed=_batch_size(first) != _batch_size(second))
+    compare(second)
     # A model may need a full batch for reasons of its own, as BatchNorm does; then no more can be said.
     with contextlib.suppress(ModelError):
         if fewer is not None:
-            compare(fewer, followed=True)
+            compare(fewer)
 
 
-def _compare(plate: BatchPlate, one: Trace, two: Trace, *, followed: bool) -> None:
-    """
-    Args:
-        followed: whether the batches have different numbers of rows.
-    """
-    others = sample_nodes(two)
+def _compare(plate: BatchPlate, one: Trace, two: Trace, sizes: tuple[int, int]) -> None:
+    others, (size, other_size) = sample_nodes(two), sizes
     for name, node in sample_nodes(one).items():
         if not has_density(node) or _inside(node, plate):
             continue
         kind = "observed site" if node["is_observed"] else "latent site"
-        outside = (
-            f"stands outside plate {plate.name!r}, so it would not be scaled to all {plate.num_rows} rows; move it into "
-            f"`with pyro.plate({plate.name!r}, len(x)):` (without .to_event over the rows), or leave batch_size out."
-        )
         if name not in others:
-            if followed:
+            if size != other_size:
                 raise PlateError(
-                    f"{kind} {name!r} comes and goes with the number of rows of the minibatch but {outside}"
+                    f"{kind} {name!r} comes and goes with the number of rows of the minibatch {_outside(plate, size)}"
                 )
             continue
-        change = _change(node, others[name])
-        if change == "density" and is_latent(node):
+        change, latent = _change(node, others[name]), is_latent(node)
+        scaled = is_scaled(node, plate.num_rows, size) and is_scaled(others[name], plate.num_rows, other_size)
+        if change == "density" and latent:
             raise PlateError(
                 f"latent site {name!r}: its prior changes with the minibatch, so that every batch has a model of its own; make "
                 "what the prior needs of the data (their number, their standard deviation) from all rows beforehand and "
                 "pass it in fixed=, or leave batch_size out."
             )
-        if change:
-            raise PlateError(f"{kind} {name!r} changes with the minibatch but {outside}")
+        if change and (latent or not scaled):
+            raise PlateError(f"{kind} {name!r} changes with the minibatch {_outside(plate, size)}")
+        if plate.by_program and scaled and (latent or (not change and size != other_size)):
+            cure = "put poutine.scale around the statements of the rows alone"
+            if latent:
+                cure += ", or, if each row has a value of its own, open `with pyro.plate('data', len(x)):` around it"
+            raise PlateError(
+                f"{kind} {name!r} is scaled by N/B = {plate.num_rows / size:g}, though it belongs to all rows at once; {cure}."
+            )
+
+
+def _outside(plate: BatchPlate, size: int) -> str:
+    """What is wrong with a site that changes with the batch, and what to do."""
+    if plate.name is None:
+        return (
+            f"but is not scaled by N/B = {plate.num_rows / size:g}, as other sites are by the program; move it into the same "
+            "poutine.scale, or, if each row has a latent of its own, open `with pyro.plate('data', len(x)):` around both."
+        )
+    return (
+        f"but stands outside plate {plate.name!r}, so it would not be scaled to all {plate.num_rows} rows; move it into "
+        f"`with pyro.plate({plate.name!r}, len(x)):` (without .to_event over the rows), or leave batch_size out."
+    )
 
 
 def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -186,7 +267,7 @@ def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     value, other_value = node["value"], other["value"]
     if value.shape != other_value.shape:
         return "value"
-    if not torch.equal(value.to_dense(), other_value.to_dense()):
+    if not same_values(value.to_dense(), other_value.to_dense()):
         return "value" if node["is_observed"] else ""  # another draw
     one, two = (n["fn"].log_prob(n["value"]) for n in (node, other))
     return "" if one.shape == two.shape and torch.allclose(one, two, equal_nan=True) else "density"

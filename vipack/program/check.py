@@ -23,7 +23,7 @@ from vipack.program.randomness import seeded
 from vipack.program.reach import scaled_twice, unused_data
 from vipack.program.runs import Arguments, arguments_left_out, explained, named_arguments
 from vipack.program.sites import SiteTable, read_sites
-from vipack.program.values import forgotten_obs, non_finite_densities, outside_support, unvalidated
+from vipack.program.values import forgotten_obs, nan_under_masks, non_finite_densities, outside_support, unvalidated
 
 __all__ = ["Check", "check_program"]
 
@@ -87,7 +87,9 @@ def check_program(
             with own_batch_shapes(), recorded_plates() as opened:
                 guide_trace, model_trace = program.traces(arguments)
             plate = program.batch_plate
-            table = read_sites(model_trace, guide_trace, None if plate is None else (plate.name, plate.num_rows))
+            table = read_sites(
+                model_trace, guide_trace, None if plate is None or plate.name is None else (plate.name, plate.num_rows)
+            )
             errors += forgotten_obs(table, model_trace, leaves, arguments_left_out(program.model, arguments))
             errors += compare_sites(table, program.guide, guide_trace, enumerates=enumerates)
             errors += compare_shapes(table, model_trace, guide_trace)
@@ -100,6 +102,8 @@ def check_program(
             errors += compare_supports(table, model_trace, guide_trace)
             if not errors:
                 errors += outside_support(model_trace, everything)
+            if not errors:
+                errors += nan_under_masks(model_trace, everything)
             if not errors:
                 errors += non_finite_densities(model_trace, guide_trace, everything, arguments)
             if not errors and enumerates:

@@ -17,8 +17,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from vipack.errors import SiteError
 from vipack.program.densities import compute, numbers_held, plate_nesting, row_plate, total
 from vipack.program.enumeration import Enumerate, depends_on_enumeration, draw_enumerated, sum_enumerated
+from vipack.program.filling import without_missing
 from vipack.program.masking import counting, elsewhere, leave_out, over_events, standard_density, standard_terms
 from vipack.program.placing import Given
 from vipack.program.program import Program
@@ -178,11 +180,17 @@ class Evaluation:
             return self._deterministic(trace_model(self.program.model, self.arguments))
 
     def log_likelihood(self, latents: Mapping[str, Tensor]) -> Latents:
-        """log p(x_i | z) of each observation ``(*batch shape)`` in nats, neither scaled nor masked."""
+        """log p(x_i | z) of each observation ``(*batch shape)`` in nats, neither scaled nor masked; NaN where it is missing."""
         with Given(latents):
             trace = trace_model(self.program.model, self.arguments)
+        gone = [name for name in self.observed if name not in trace.nodes]
+        if gone:
+            raise SiteError(
+                f"observed site {gone[0]!r} is not in the model any more, whose sites are now {', '.join(sample_nodes(trace))}: "
+                "what the model reads has changed since its posterior was first looked at; put it back, or fit anew."
+            )
         compute(trace)
-        return {name: trace.nodes[name]["unscaled_log_prob"] for name in self.observed}
+        return {name: without_missing(trace.nodes[name]) for name in self.observed}
 
     def _model(self, latents: Mapping[str, Tensor]) -> Trace:
         return self.density.trace(self.arguments, Given(latents))

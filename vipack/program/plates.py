@@ -8,6 +8,7 @@ Three ways of writing the batch plate all work, in model and guide alike: ``plat
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,17 +21,32 @@ from torch import Tensor
 
 from vipack.errors import PlateError
 
-__all__ = ["BatchPlate", "PlateCall", "evaluated_plates", "own_batch_shapes", "recorded_plates", "subsampled"]
+__all__ = [
+    "BatchPlate",
+    "PlateCall",
+    "evaluated_plates",
+    "is_scaled",
+    "own_batch_shapes",
+    "own_scale",
+    "recorded_plates",
+    "subsampled",
+]
 
 OWN_BATCH_SHAPE = "_vipack_own_batch_shape"  # in a message's infer, inside own_batch_shapes()
 
 
 @dataclass(frozen=True)
 class BatchPlate:
-    """The plate named `name` has one row for each of the data set's `num_rows` rows."""
+    """The plate named `name` has one row for each of the data set's `num_rows` rows.
 
-    name: str
+    Attributes:
+        name: None where no plate declares the rows, and the program scales by itself all that depends on them.
+        by_program: whether the program scales sites by N/B itself, as with ``poutine.scale(scale=N / len(x))``.
+    """
+
+    name: str | None
     num_rows: int
+    by_program: bool = False
 
 
 class PlateCall(NamedTuple):
@@ -161,8 +177,26 @@ def _plate_rows(choose: Choose, keep: Callable[..., None] | None = None) -> Iter
         SubsampleMessenger._subsample = staticmethod(original)
 
 
+def own_scale(node: Mapping[str, Any]) -> float | None:
+    """What a program scales a site by, apart from what its plates do; None for a tensor of scales."""
+    scale = node["scale"]
+    if isinstance(scale, Tensor):
+        if scale.numel() != 1:
+            return None
+        scale = scale.item()
+    for frame in node["cond_indep_stack"]:
+        scale = scale * frame.size / (frame.full_size or frame.size)
+    return float(scale)
+
+
+def is_scaled(node: Mapping[str, Any], num_rows: int, batch_size: int) -> bool:
+    """Whether a program scales a site of `batch_size` rows by N/B itself."""
+    scale = own_scale(node)
+    return scale is not None and math.isclose(scale, num_rows / batch_size, rel_tol=1e-6)
+
+
 class _Scale(Messenger):  # type: ignore[misc]
-    """Scales log p and log q in the batch plate by N/B, unless the user's plate already says size=N."""
+    """Scales log p and log q in the batch plate by N/B, unless the user's plate, or the program, does so already."""
 
     def __init__(self, plate: BatchPlate, batch_size: int) -> None:
         super().__init__()
@@ -180,5 +214,6 @@ class _Scale(Messenger):  # type: ignore[misc]
                     f"site {msg['name']!r}: plate {frame.name!r} has size {frame.size}, but the minibatch has "
                     f"{self._batch_size} rows; size it by the data, as in pyro.plate({frame.name!r}, len(x))."
                 )
-            msg["scale"] = msg["scale"] * (self._plate.num_rows / self._batch_size)
+            if not (self._plate.by_program and is_scaled(msg, self._plate.num_rows, self._batch_size)):
+                msg["scale"] = msg["scale"] * (self._plate.num_rows / self._batch_size)
             return

@@ -21,6 +21,7 @@ from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
 from vipack.pickling import check_picklable
 from vipack.program.agreement import check_discreteness, check_prototype
+from vipack.program.filling import MaskedData
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.masking import MaskedLatents, Treatment, treatments
 from vipack.program.params import Parameters
@@ -28,6 +29,7 @@ from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
+from vipack.program.starts import checked_starts
 from vipack.program.values import unvalidated
 
 __all__ = ["GivenGuide", "Program", "make_guide"]
@@ -44,12 +46,19 @@ class Program:
         plates: how the model opens each of its plates on the data that it was initialised with.
         masked: what is done about latents that a mask leaves out, by name; known once initialised.
         remake: makes such a program anew, from what the user gave; None for one that is never copied.
+        fills: whether observed values that a mask leaves out are filled; plain Pyro does not.
     """
 
     remake: functools.partial[Program] | None = None
 
     def __init__(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *, dtype: torch.dtype, device: torch.device
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        fills: bool = True,
     ) -> None:
         self.model = model
         self.guide = guide
@@ -57,6 +66,7 @@ class Program:
         self.batch_plate: BatchPlate | None = None
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}
+        self.fills = fills
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process modules and names are others, so a program is made again and given its parameters."""
@@ -95,6 +105,8 @@ class Program:
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
             if self.masked:  # outermost, so that it sees each message with all masks and scales
                 stack.enter_context(MaskedLatents(self.masked))
+            if self.fills:
+                stack.enter_context(MaskedData())
             if arguments.indices is not None and self.batch_plate is not None:
                 stack.enter_context(subsampled(self.batch_plate, arguments.indices))
             elif not training:
@@ -111,7 +123,7 @@ class Program:
         check_signature("guide", self.guide, arguments)
         with contextlib.ExitStack() as stack:
             # What validation would raise here, the check finds too, and names.
-            for context in (self.bound(arguments), unvalidated(), flat_priors_sampled()):
+            for context in (self.bound(arguments), unvalidated(), flat_priors_sampled(), checked_starts()):
                 stack.enter_context(context)
             stack.enter_context(torch.no_grad())
             if isinstance(self.guide, AutoGuide | AutoMessenger):

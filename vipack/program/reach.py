@@ -14,6 +14,7 @@ from vipack.errors import DataWarning, ProgramWarning, VipackError, VipackWarnin
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, named_arguments
+from vipack.program.values import same_values
 
 __all__ = ["scaled_twice", "unused_data"]
 
@@ -38,7 +39,10 @@ def unused_data(
             continue
         # A sum or a mean does not mind the order of the rows, but that they are all the first one.
         others = (rolled, leaf[:1].expand_as(leaf).clone())
-        if not any(_matters(program, _replaced(program, arguments, name, other), traces, seed) for other in others):
+        calls = [_replaced(program, arguments, name, other) for other in others]
+        if not any(_matters(program, call, traces, seed) for call in calls) and not _matters_elsewhere(
+            program, arguments, calls, seed
+        ):
             yield DataWarning(
                 f"argument {name!r} changes nothing at any site of the model or the guide; is an obs={name} forgotten? "
                 "If it is not needed, leave it out of data."
@@ -48,7 +52,7 @@ def unused_data(
 def scaled_twice(program: Program, model_trace: Trace, arguments: Arguments) -> Iterator[VipackWarning]:
     """A site in the batch plate that the user has scaled by N/B too."""
     plate = program.batch_plate
-    if plate is None or arguments.indices is None or plate.num_rows == len(arguments.indices):
+    if plate is None or plate.name is None or arguments.indices is None or plate.num_rows == len(arguments.indices):
         return
     ratio = plate.num_rows / len(arguments.indices)
     for name, node in model_trace.nodes.items():
@@ -60,6 +64,20 @@ def scaled_twice(program: Program, model_trace: Trace, arguments: Arguments) -> 
                 "remove poutine.scale from it, since batch_size= does that."
             )
             return
+
+
+def _matters_elsewhere(program: Program, arguments: Arguments, calls: list[Arguments], seed: int) -> bool:
+    """Whether it matters at other parameters: at its start a network or a Gaussian process may be the same everywhere."""
+    with seeded(seed):
+        values = program.parameters.detached()
+        moved = {n: v + 0.1 * torch.randn_like(v) if v.is_floating_point() else v for n, v in values.items()}
+    with program.bound(arguments, values=moved):
+        try:
+            with seeded(seed):
+                traces = program.traces(arguments)
+        except VipackError:  # they are no parameters that the program can have
+            return False
+        return any(_matters(program, call, traces, seed) for call in calls)
 
 
 def _matters(program: Program, arguments: Arguments, traces: tuple[Trace, Trace], seed: int) -> bool:
@@ -96,4 +114,4 @@ def _alike(one: Trace, two: Trace) -> bool:
 def _same(one: Any, two: Any) -> bool:
     if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
         return type(one) is type(two) and bool(one == two)
-    return one.shape == two.shape and bool(torch.equal(one.to_dense(), two.to_dense()))
+    return same_values(one.to_dense(), two.to_dense())

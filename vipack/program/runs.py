@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import linecache
 import re
@@ -21,7 +22,8 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from vipack.errors import GuideError, ModelError, ShapeError, SignatureError, SiteError, VipackError
+from vipack.errors import GuideError, ModelError, SignatureError, SiteError, VipackError
+from vipack.program.mismatches import collision, stands_twice, unlike_its_plate
 
 __all__ = [
     "Arguments",
@@ -37,6 +39,7 @@ __all__ = [
 _LIBRARIES = (
     *(str(Path(file).parent) for file in (pyro.__file__, torch.__file__, Path(__file__).parent) if file),
     contextlib.__file__,
+    functools.__file__,
 )
 
 
@@ -110,8 +113,11 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
     try:
         with watcher:
             yield
-    except VipackError:
-        raise
+    except VipackError as error:
+        text, added, _ = str(error).partition("\nTrace Shapes:")  # Pyro's table, in what a handler raised
+        if not added:
+            raise
+        raise type(error)(text) from error.__cause__
     except Exception as error:
         where = f"after site {watcher.name!r}" if watcher.name else "before its first site"
         raise explanation(what, error, arguments, where) from error
@@ -135,10 +141,9 @@ def _recognised(what: str, error: Exception) -> VipackError | None:
     text = _message(error)
     what = what.partition(",")[0]
     if found := re.match(r"Multiple (\w+) sites named '(.+?)'", text):
-        return SiteError(
-            f"{found[1]} site {found[2]!r} of the {what} stands twice; every statement of a program needs a name of its "
-            "own, so rename one."
-        )
+        return stands_twice(what, error, found[1], found[2])
+    if found := re.match(r'at plates "(.+?)" and "(.+?)", collide at dim=(-\d+)', text):
+        return collision(what, found[1], found[2], int(found[3]))
     if found := re.match(r"site (.+) must be sampled in trace", text):
         return SiteError(
             f"guide site {found[1]!r} is observed in the guide and a latent of the model; remove obs= there, so that the "
@@ -155,19 +160,8 @@ def _recognised(what: str, error: Exception) -> VipackError | None:
             "guide=lambda *args, **kwargs: None, to maximise the likelihood over the model's parameters."
         )
     if found := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
-        plate, site, dim, plate_size, size = found.groups()
-        cure = (
-            f"size the plate by the data, as in pyro.plate({plate!r}, len(x)), and the distribution's parameters alike"
-        )
-        if what == "guide":
-            cure = (
-                f"in a minibatch take the rows that the plate holds, as in `with pyro.plate({plate!r}, ...) as rows:` and "
-                "parameter[rows], or amortise: compute the parameters from the data"
-            )
-        return ShapeError(
-            f"{what} site {site!r}: its batch shape has {size} at dimension {dim}, where plate {plate!r} has {plate_size}; "
-            f"{cure}."
-        )
+        plate, site, *numbers = found.groups()
+        return unlike_its_plate(what, error, plate, site, *map(int, numbers))
     return None
 
 
@@ -236,7 +230,7 @@ class _TypicalValues(Messenger):  # type: ignore[misc]
 def _source(error: BaseException) -> str:
     """``, at file.py:12: `line` `` of the innermost frame that belongs to the user."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_LIBRARIES) and frame.name != "__call__":
+        if not frame.filename.startswith(_LIBRARIES):
             line = linecache.getline(frame.filename, frame.lineno or 0).strip()
             quoted = f": `{line}`" if line else ""
             return f", at {Path(frame.filename).name}:{frame.lineno}{quoted}"

@@ -27,7 +27,7 @@ __all__ = [
 
 Kind = Literal["latent", "enumerated", "observed", "deterministic", "factor"]
 
-_WRAPPERS = ("Independent", "ExpandedDistribution", "MaskedDistribution", "CountedLatent")
+_WRAPPERS = ("Independent", "ExpandedDistribution", "MaskedDistribution", "CountedLatent", "FilledData")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,19 @@ from torch.distributions import Distribution, constraints
 
 from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, SupportError, VipackError
 from vipack.program.agreement import expanded_as, support_name
+from vipack.program.masking import counting, unmasked
 from vipack.program.runs import Arguments, explanation
 from vipack.program.sites import SiteTable, base_distribution, is_deterministic
 
-__all__ = ["count_non_finite", "forgotten_obs", "non_finite_densities", "outside_support", "unvalidated"]
+__all__ = [
+    "count_non_finite",
+    "forgotten_obs",
+    "nan_under_masks",
+    "non_finite_densities",
+    "outside_support",
+    "same_values",
+    "unvalidated",
+]
 
 
 @contextlib.contextmanager
@@ -42,7 +51,7 @@ def forgotten_obs(
     latent = {site.name: site for site in table.of_kind("latent", "enumerated")}
     used = [model_trace.nodes[site.name]["value"] for site in table.of_kind("observed")]
     for name, leaf in leaves.items():
-        if name in latent and isinstance(leaf, Tensor) and not any(_same_values(leaf, value) for value in used):
+        if name in latent and isinstance(leaf, Tensor) and not any(_is_or_equals(leaf, value) for value in used):
             yield SiteError(
                 f"site {name!r} is a latent, though data has an argument of that name; "
                 f"did you forget obs={name} in pyro.sample({name!r}, ...)?"
@@ -82,22 +91,44 @@ def outside_support(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[V
         value = node["value"]
         if support is None or is_deterministic(node) or _validation_refused(node["fn"]):
             continue
-        inside = support.check(value)
-        if node["mask"] is not None:
-            inside = inside | ~torch.as_tensor(node["mask"])
+        inside, counted = support.check(value), counting(node)
+        if counted is not None:
+            inside = inside | ~counted
         if bool(inside.all()):
             continue
         if inside.dim() + support.event_dim == value.dim():
             value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
         found = value[~expanded_as(inside, value)].flatten()[:3].tolist()
         if not all(torch.isfinite(torch.as_tensor(found))):
-            yield _non_finite_data(leaves, f"observed site {name!r}")
+            found = f"observed site {name!r}"
+            if counted is not None:
+                found += f" ({int((~inside).sum())} of its {inside.numel()} element(s) under no mask)"
+            yield _non_finite_data(leaves, found, _MASK)
             return
         yield SupportError(
             f"site {name!r}: observed value(s) {found} are outside the support {support_name(support)} of "
             f"{type(base_distribution(node['fn'])).__name__}; mend the data or choose a distribution that allows them."
         )
         return
+
+
+def nan_under_masks(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[VipackError]:
+    """Observed sites with a density that a mask leaves out, and that is NaN all the same: so is its gradient."""
+    for name, node in model_trace.nodes.items():
+        counted = counting(node) if node["type"] == "sample" and node["is_observed"] else None
+        if counted is None or is_deterministic(node) or site_is_factor(node):
+            continue
+        bad = unmasked(node["fn"]).log_prob(node["value"]).isnan() & ~counted
+        if bool(bad.any()):
+            found = (
+                f"observed site {name!r} through its distribution: log_prob is NaN at {int(bad.sum())} element(s) that a "
+                "mask leaves out, and so is the gradient, since 0 * NaN is NaN"
+            )
+            if any(count_non_finite(leaf) for leaf in leaves.values()):
+                yield _non_finite_data(leaves, found, "fill them with any finite value; the mask leaves it out")
+            else:
+                yield NonFiniteError(f"{found}; compute the distribution of these elements from finite numbers.")
+            return
 
 
 def non_finite_densities(
@@ -172,21 +203,32 @@ def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError | None
     return None
 
 
-def _non_finite_data(leaves: Mapping[str, Any], found: str) -> VipackError:
+_MASK = "remove or impute them, or leave them out with a mask, as in obs_mask=y.isfinite()"
+
+
+def _non_finite_data(
+    leaves: Mapping[str, Any],
+    found: str,
+    cure: str = "remove or impute them, or fill them with a finite value and leave their observations out with obs_mask=",
+) -> VipackError:
     for key, leaf in leaves.items():
         count = count_non_finite(leaf)
         if count:
-            return DataError(
-                f"argument {key!r} has {count} NaN or infinite value(s), which reach {found}; "
-                "remove or impute them, or mask them with obs_mask= and a finite filler."
-            )
-    return DataError(f"{found} has NaN or infinite values; remove or impute them, or mask them with obs_mask=.")
+            return DataError(f"argument {key!r} has {count} NaN or infinite value(s), which reach {found}; {cure}.")
+    return DataError(f"{found} has NaN or infinite values; {cure}.")
 
 
-def _same_values(leaf: Tensor, value: Any) -> bool:
-    if not isinstance(value, Tensor) or leaf.shape != value.shape or leaf.layout != value.layout:
+def same_values(one: Tensor, two: Tensor) -> bool:
+    """Whether two dense tensors hold the same numbers; NaN, as for what is missing, is the same as NaN."""
+    if one.shape != two.shape:
         return False
-    return leaf is value or (leaf.layout == torch.strided and torch.equal(leaf, value.to(leaf.dtype)))
+    return bool(((one == two) | (one != one) & (two != two)).all())
+
+
+def _is_or_equals(leaf: Tensor, value: Any) -> bool:
+    if not isinstance(value, Tensor) or leaf.layout != value.layout:
+        return False
+    return leaf is value or (leaf.layout == torch.strided and same_values(leaf, value))
 
 
 def _validation_refused(fn: Any) -> bool:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from vipack.engine.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
-from vipack.errors import CheckpointError, CheckpointWarning, UsageError
+from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
 from vipack.program import Check
 from vipack.training.callbacks import Callback, callbacks_of, progress_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.ladder.automatic import train_without_guide
 from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
+from vipack.training.leaves import named_leaves
 from vipack.training.prepare import prepare, try_prepare
 from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
@@ -116,7 +118,7 @@ def fit(
     prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
-        warnings.warn(warning, stacklevel=3)
+        warn(warning)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
     if restarts > 1:
@@ -196,6 +198,7 @@ def load(
         if guide is None and content.get("family") is not None:
             family = Family(**content["family"])
             guide, loss = guide_of(family), loss_of_family(family, saved["loss"]) if loss is None else loss
+    _check_rows(path, data, batch_size)
     prepared = prepare(
         model,
         guide,
@@ -212,22 +215,39 @@ def load(
     trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
     with unharmed(path):
         own = trainer.fingerprint()
-        compare_fingerprints(saved, own, path, ("sites", "parameters"))
+        compare_fingerprints(saved, own, path, ("sites", "parameters"), data_differ=saved["data"] != own["data"])
         trainer.load_content(content)
         judged = content.get("verdict") if saved["data"] == own["data"] else None
         verdict = None if judged is None else Verdict(judged)
     return Fit(trainer, verdict)
 
 
+def _check_rows(path: object, data: Any, batch_size: int | None) -> None:
+    """
+    Raises:
+        CheckpointError: the fit's minibatches have more rows than the data given.
+    """
+    if batch_size is None or isinstance(data, DataLoader):
+        return
+    parts = (data,) if isinstance(data, Dataset) else (leaf for _, leaf in named_leaves(data))
+    sizes = [
+        len(part) for part in parts if isinstance(part, Sized) and not (isinstance(part, Tensor) and not part.dim())
+    ]
+    if sizes and min(sizes) < batch_size:
+        raise CheckpointError(
+            f"{path}: was fitted in minibatches of {batch_size} rows, and data has {min(sizes)}; load it with the data of the "
+            "fit (without data= if the file keeps them), and pass other rows to fit.predict(data=...)."
+        )
+
+
 def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
     """Go on from the checkpoint, if there is one of this very fit; whether there was."""
     removed = clean_temporaries(file.path)
     if removed:
-        warnings.warn(
+        warn(
             CheckpointWarning(
                 f"removed {len(removed)} temporary file(s) that an interrupted run left beside {file.path}."
-            ),
-            stacklevel=4,
+            )
         )
     if not Path(file.path).exists():
         return False

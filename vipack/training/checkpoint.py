@@ -61,8 +61,19 @@ def checkpoint_of(checkpoint: object) -> Checkpoint | None:
 
 
 def write_file(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write `content` to a temporary file beside `path`, flush it to disk, and put it in place in one move."""
+    """Write `content` to a temporary file beside `path`, flush it to disk, and put it in place in one move.
+
+    Raises:
+        UsageError: the folder does not exist, or `path` is one.
+    """
     target = Path(path)
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(
+            f"{target}: folder {folder} does not exist; make it first, as with pathlib.Path({str(folder)!r}).mkdir(parents=True)."
+        )
+    if target.is_dir():
+        raise UsageError(f"{target}: is a folder; name a file in it, as in {str(target / 'fit.pt')!r}.")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     stamped = {"mark": _MARK, "format": FORMAT, "versions": _versions(), **content}
     try:

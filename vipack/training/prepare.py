@@ -21,7 +21,7 @@ from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.runs import check_signature, named_arguments, trace_prior
-from vipack.program.values import unvalidated
+from vipack.program.values import same_values, unvalidated
 from vipack.training.data import Rows, read_data
 from vipack.training.particles import check_particles
 
@@ -97,7 +97,7 @@ def prepare(
         if check.ok:
             check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
         if check.ok and batched:
-            said = list(batch_effects(program, first, *_with_fewer(rows, second, fewer), seed=seed))
+            said = list(batch_effects(program, first, *_with_parts(rows, second, fewer), seed=seed))
             errors = tuple(each for each in said if isinstance(each, VipackError))
             warnings = tuple(each for each in said if isinstance(each, VipackWarning))
             check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
@@ -198,15 +198,20 @@ def _device(device: Any) -> torch.device:
         ) from error
 
 
-def _with_fewer(rows: Rows, batch: Arguments, fewer: Arguments | None) -> tuple[Arguments, Arguments | None]:
-    """A batch and the same one without its last row, if a row of the data is the same whenever it is asked for."""
+def _with_parts(
+    rows: Rows, batch: Arguments, fewer: Arguments | None
+) -> tuple[Arguments, Arguments | None, tuple[Arguments, Arguments] | None]:
+    """A batch, the same one without its last row, and its halves, if a row of the data is the same whenever it is asked for."""
     if fewer is None or batch.indices is None:
-        return batch, None
+        return batch, None, None
+    half = len(batch.indices) // 2
     with seeded(0):  # a data set may draw random numbers, as for augmentation
         one, two = rows.rows(batch.indices), rows.rows(batch.indices)
+        halves = rows.rows(batch.indices[:half]), rows.rows(batch.indices[half:])
     pairs = zip((*one.args, *one.kwargs.values()), (*two.args, *two.kwargs.values()), strict=True)
-    steady = all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided)
-    return one, fewer if steady else None
+    if not all(same_values(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided):
+        return one, None, None
+    return one, fewer, halves
 
 
 def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
 from vipack.entry import entry, training_entry
-from vipack.errors import TrustWarning, UsageError
+from vipack.errors import TrustWarning, UsageError, warn
 from vipack.export import to_arviz
 from vipack.posterior import Posterior
 from vipack.posterior.answers import answer, predictions
@@ -232,7 +231,7 @@ class Fit:
         if reason and resample:
             raise UsageError(f"resample=True: {reason}; pass resample=False, or the observed values too.")
         if reason:
-            warnings.warn(TrustWarning(f"predictions are from {which}: {reason}."), stacklevel=3)
+            warn(TrustWarning(f"predictions are from {which}: {reason}."))
         return found
 
     @entry
@@ -325,6 +324,9 @@ class Fit:
 
         Args:
             data: keep the data in the file, so that loading needs nothing else; a Dataset or DataLoader cannot be kept.
+
+        Raises:
+            UsageError: the folder of `path` does not exist, or `path` is a folder.
         """
         content = self._trainer.content()
         verdict = self.verdict

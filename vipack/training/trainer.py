@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import warnings
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from vipack.engine.contracts import Engine, Tier
 from vipack.engine.optimizers import make_optimizer, unused
 from vipack.engine.tiers import TieredEngine
 from vipack.entry import entry
-from vipack.errors import CheckpointError, DivergenceWarning, GuideError
+from vipack.errors import CheckpointError, DivergenceWarning, GuideError, warn
 from vipack.pickling import check_picklable
 from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
@@ -186,11 +185,10 @@ class Trainer:
             self._run(last_step, rules)
         if self.stopped.reason is StopReason.DIVERGED:
             self._go_to_best()
-            warnings.warn(
+            warn(
                 DivergenceWarning(
                     f"{self.stopped.detail}, the best finite state; lower the learning rate or clip gradients."
-                ),
-                stacklevel=5,
+                )
             )
         elif self.stopped.reason is StopReason.STEPS and self._average is not None:
             self._average.install(self.program.parameters)
@@ -360,8 +358,18 @@ def describe_optimizer(optim: Any) -> str:
     return str(getattr(constructor, "__name__", type(constructor).__name__))
 
 
-def compare_fingerprints(saved: Mapping[str, Any], own: Mapping[str, Any], path: object, keys: tuple[str, ...]) -> None:
+def compare_fingerprints(
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    path: object,
+    keys: tuple[str, ...],
+    *,
+    data_differ: bool = False,
+) -> None:
     """
+    Args:
+        data_differ: whether other data were given, on which parameters may have other shapes.
+
     Raises:
         CheckpointError: `saved` differs from `own` in one of `keys`; the first difference is named.
     """
@@ -370,6 +378,12 @@ def compare_fingerprints(saved: Mapping[str, Any], own: Mapping[str, Any], path:
             continue
         if key in ("sites", "parameters"):
             detail = _first_difference(saved.get(key), own[key])
+            if data_differ and key == "parameters" and set(saved.get(key, ())) == set(own[key]):
+                raise CheckpointError(
+                    f"{path}: was fitted to other data ({key}: {detail}), of which the guide keeps parameters for each row; load "
+                    "it with the data of the fit (without data= if the file keeps them), and pass other rows to "
+                    "fit.predict(data=...)."
+                )
             raise CheckpointError(
                 f"{path}: was written for another model or guide ({key}: {detail}); load it with the model and guide that "
                 "it was fitted with."

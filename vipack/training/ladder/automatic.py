@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
 
 from vipack.diagnostics import elbo
-from vipack.errors import NonFiniteError
+from vipack.errors import NonFiniteError, warn
 from vipack.objectives import StickingTheLanding
 from vipack.posterior import Posterior
 from vipack.program import Program, seeded
@@ -44,7 +43,7 @@ def train_without_guide(make: Make, plan: Plan) -> Trainer:
     if serious:
         first.check.raise_if_bad()
     for warning in first.check.warnings:
-        warnings.warn(warning, stacklevel=5)
+        warn(warning)
     bare = Program(first.program.model, no_guide, dtype=first.rows.dtype, device=first.rows.device)
     reason = _no_ladder(first, bare)
     if reason:

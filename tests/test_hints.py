@@ -1,0 +1,158 @@
+"""Names that do not exist: options as other libraries call them, misspellings, and what the package does not have."""
+
+import subprocess
+import sys
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+
+import vipack as vi
+from vipack.errors import CheckpointWarning, DataWarning, DivergenceWarning, SignatureError, TrustWarning, UsageError
+
+X = torch.linspace(-1.0, 1.0, 12)
+
+
+def model(x, unused=None):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return vi.fit(model, AutoNormal, data=X, steps=2)
+
+
+FIT = {
+    "lr": "optim=pyro.optim.Adam({'lr': 0.5})", "learning_rate": "optim=pyro.optim.Adam({'lr': 0.5})",
+    "optimizer": "optim=", "num_steps": "steps=0.5", "n_iter": "steps=", "max_steps": "steps=", "n": "steps=",
+    "num_epochs": "epochs=", "max_epochs": "epochs=", "n_epochs": "epochs=", "batchsize": "batch_size=",
+    "minibatch_size": "batch_size=", "random_state": "seed=", "rng_key": "seed=", "random_seed": "seed=",
+    "num_particles": "Trace_ELBO(num_particles=", "elbo": "loss=", "tol": "stop=vipack.Converged()", "patience": "Converged()",
+    "progressbar": "progress=", "progress_bar": "progress=", "verbose": "progress=", "jit": "engine=", "use_gpu": "device='cuda'",
+    "num_samples": "fit.sample(", "draws": "fit.sample(", "model_args": "data=(x, y)", "obs": "data=", "n_restarts": "restarts=",
+    "init_loc_fn": "functools.partial(AutoNormal, init_loc_fn=", "method": "guide=", "shuffle": "data=DataLoader(",
+    "stesp": "did you mean 'steps'?", "batch_szie": "did you mean 'batch_size'?", "Seed": "did you mean 'seed'?",
+    "nonsense": "it takes model, guide, data",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_an_option_of_fit(name):
+    with pytest.raises(SignatureError, match=rf"fit takes no argument '{name}'") as caught:
+        vi.fit(model, AutoNormal, data=X, **{name: 0.5})
+    assert FIT[name] in str(caught.value)
+    assert isinstance(caught.value, TypeError)
+
+
+OTHERS = {
+    "check": (lambda fit: vi.check(model, AutoNormal, data=X, batchsize=3), "check takes no argument 'batchsize'; write batch_size=3"),
+    "load": (lambda fit: vi.load("run.fit", model, AutoNormal, lr=0.1), "Adam({'lr': 0.1})"),
+    "compare": (lambda fit: vi.compare({"a": fit}, num_samples=9), "num_draws=9"),
+    "sample": (lambda fit: fit.sample(num_samples=9), "Fit.sample takes no argument 'num_samples'; write num_draws=9"),
+    "predict": (lambda fit: fit.predict(x=X), "data=(x, y)"),
+    "diagnose": (lambda fit: fit.diagnose(draws=9), "num_draws=9"),
+    "summary": (lambda fit: fit.summary(n_samples=9), "num_draws=9"),
+    "elbo": (lambda fit: fit.elbo(num_particles=9), "num_draws=9"),
+    "to_arviz": (lambda fit: fit.to_arviz(num_draw=9), "did you mean 'num_draws'?"),
+    "resume": (lambda fit: fit.resume(n_steps=9), "steps=9"),
+    "save": (lambda fit: fit.save("run.fit", datas=False), "did you mean 'data'?"),
+    "loo": (lambda fit: vi.diagnostics.loo(fit, n_samples=9), "num_draws=9"),
+    "SVI": (lambda fit: vi.SVI(model, AutoNormal(model), pyro.optim.Adam({}), Trace_ELBO(), num_particles=9), "SVI takes no"),
+    "data by position": (lambda fit: vi.fit(model, AutoNormal, X), "give the data by keyword"),
+    "no data": (lambda fit: vi.fit(model), "() for a model that takes none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_functions(name, fit):
+    call, words = OTHERS[name]
+    with pytest.raises(SignatureError) as caught:
+        call(fit)
+    assert words in str(caught.value)
+
+
+ATTRIBUTES = {
+    "fitt": "did you mean 'fit'?", "compar": "did you mean 'compare'?", "Converge": "did you mean 'Converged'?",
+    "loo": "it is vipack.diagnostics.loo", "Flow": "it is vipack.guides.Flow", "AutoNormal": "from pyro.infer.autoguide import AutoNormal",
+    "Trace_ELBO": "from pyro.infer import Trace_ELBO", "nothing_like_it": "it has SVI, Checkpoint",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_what_the_package_does_not_have(name):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'") as caught:
+        getattr(vi, name)
+    assert ATTRIBUTES[name] in str(caught.value)
+    assert not hasattr(vi, name)
+
+
+@pytest.mark.slow
+def test_type_checkers_find_them_too(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import vipack as vi\nvi.fitt\nvi.fit(print, data=(), lr=0.1)\nvi.fit(print, data=())\n")
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", str(script)], capture_output=True, text=True, check=False
+    ).stdout
+    assert 'no attribute "fitt"' in found
+    assert 'argument "lr"' in found
+    assert "Found 2 errors" in found
+
+
+def test_a_fit_is_not_saved_into_a_folder_that_is_not_there(fit, tmp_path):
+    with pytest.raises(UsageError, match=r"folder .*missing.* does not exist; make it first.*mkdir"):
+        fit.save(tmp_path / "missing" / "run.fit")
+    with pytest.raises(UsageError, match=r"is a folder; name a file in it"):
+        fit.save(tmp_path)
+
+
+# --- warnings point at the user's line
+
+
+def unused(x, y):
+    model(x)
+
+
+def steep(x):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(w + 0 * torch.sqrt(1.5 - w), 1.0), obs=x)
+
+
+def with_factor(x):
+    model(x)
+    pyro.factor("more", torch.zeros(()))
+
+
+def interrupted(folder):
+    (folder / ".run.fit.999999999.tmp").touch()
+    vi.fit(model, AutoNormal, data=X, steps=2, checkpoint=folder / "run.fit")
+
+
+def two_data_sets():
+    fits = {name: vi.fit(model, AutoNormal, data=data, steps=2) for name, data in (("a", X), ("b", 2 * X))}
+    return vi.compare(fits, num_draws=100, chains=False, modes=False)
+
+
+WARNINGS = {
+    "check": (DataWarning, lambda folder: vi.fit(unused, AutoNormal, data=(X, 2 * X), steps=1)),
+    "ladder": (DataWarning, lambda folder: vi.fit(unused, data=(X, 2 * X), batch_size=6, stop=vi.TimeLimit(0.1))),
+    "restarts": (DataWarning, lambda folder: vi.fit(unused, AutoNormal, data=(X, 2 * X), steps=2, restarts=2)),
+    "divergence": (DivergenceWarning, lambda folder: vi.fit(steep, AutoNormal, data=X + 5, steps=400, optim=pyro.optim.Adam({"lr": 0.05}))),
+    "checkpoint": (CheckpointWarning, interrupted),
+    "compare": (DataWarning, lambda folder: two_data_sets()),
+    "loo": (TrustWarning, lambda folder: vi.diagnostics.loo(vi.fit(with_factor, AutoNormal, data=X, steps=1), num_draws=100)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_a_warning_points_at_the_users_line(name, tmp_path):
+    category, call = WARNINGS[name]
+    with pytest.warns(category) as caught:
+        call(tmp_path)
+    ours = [warning for warning in caught if issubclass(warning.category, vi.errors.VipackWarning)]
+    assert {warning.filename for warning in ours} == {__file__}
