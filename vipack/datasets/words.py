@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse
@@ -20,7 +20,7 @@ __all__ = ["TextRules", "corpus_from_texts", "tokenize"]
 _WORD = re.compile(r"(?<!\w)([^\W\d_]+)('[^\W\d_]+)?(?!\w)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextRules:
     """How texts become counts.
 
@@ -47,6 +47,11 @@ class TextRules:
             raise UsageError(f"max_fraction: expected a fraction above 0 and up to 1, found {self.max_fraction!r}.")
         if self.max_words is not None and self.max_words < 1:
             raise UsageError(f"max_words: expected 1 or more, or None for no limit, found {self.max_words!r}.")
+
+    def __repr__(self) -> str:
+        limits = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "stop_words"}
+        listed = ", ".join(f"{name}={value!r}" for name, value in limits.items())
+        return f"TextRules({len(self.stop_words)} stop words, {listed})"
 
 
 def corpus_from_texts(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vipack.display import Readable
+
 __all__ = ["Calibration", "calibration"]
 
 Array = npt.NDArray[np.float64]
@@ -14,8 +16,8 @@ Array = npt.NDArray[np.float64]
 LEVEL = 0.01  # at which a guide is flagged, over all elements together
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Readable):
     """``p = P_q(theta < true theta)`` of M fits to simulated data, for each of P elements of the latents.
 
     Were the guide the posterior, each column would be uniform. A column that leans to one side tells a biased mean; one

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.display import Readable
 from vipack.entry import entry
 from vipack.errors import UsageError
 from vipack.importance import KHAT_LIMIT, importance
@@ -20,8 +21,8 @@ __all__ = ["Loo", "loo"]
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Loo:
+@dataclass(frozen=True, repr=False)
+class Loo(Readable):
     """Expected log predictive density of N observations, each predicted from the others; in nats.
 
     Attributes:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant, rounding
+from vipack.display import Readable, listed
 from vipack.posterior import Draws
 from vipack.program import SiteTable
 
@@ -23,8 +24,8 @@ _MOST_ELEMENTS = 2_000  # of latent and deterministic sites, whose draws are kep
 _MOST_NUMBERS = 20_000_000  # in all these draws: 160 MB, of which a few copies are made
 
 
-@dataclass(frozen=True)
-class Columns:
+@dataclass(frozen=True, repr=False)
+class Columns(Readable):
     """Draws of continuous sites, one column an element, as ``theta[0]``.
 
     Attributes:
@@ -38,6 +39,9 @@ class Columns:
     rounding: Array
     computed: npt.NDArray[np.bool_]
 
+    def __str__(self) -> str:
+        return f"{len(self.values)} draws of {len(self.names)} elements: {listed(self.names)}"
+
     def taken(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
         """Some of the draws, by place or mask, or of the columns, by a mask."""
         chosen = np.arange(len(self.names))[columns]
@@ -45,8 +49,8 @@ class Columns:
         return Columns(names, self.values[draws][:, chosen], self.rounding[chosen], self.computed[chosen])
 
 
-@dataclass(frozen=True)
-class Shift:
+@dataclass(frozen=True, repr=False)
+class Shift(Readable):
     """What the draws must still move by, element by element, to have the moments of a better estimate.
 
     Attributes:
@@ -89,6 +93,9 @@ class Shift:
         """Whether every shift is inside `bound` even `num_se` standard errors further out: a test of equivalence."""
         furthest = [np.abs(self.mean) + num_se * self.mean_se, np.abs(self.log_sd) + num_se * self.log_sd_se]
         return bool(np.all(np.stack(furthest) < bound))
+
+    def __str__(self) -> str:
+        return f"means by up to {self.worst_mean:.2f} posterior sds, log sds by up to {self.worst_log_sd:.2f}"
 
     @property
     def worst_mean(self) -> float:

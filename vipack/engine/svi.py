@@ -74,6 +74,10 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._parts = self.model, self.guide, self.optim, self.loss_and_grads
         self._parameters = SharedParameters()
 
+    def __repr__(self) -> str:
+        model, guide = (getattr(each, "__name__", type(each).__name__) for each in (self.model, self.guide))
+        return f"SVI({model}, {guide}; {self.engine})"
+
     @property
     def engine(self) -> EngineReport:
         """Which tier ran, and why no faster one."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.display import listed
 from vipack.entry import on_its_own
 from vipack.errors import ProgramWarning
 from vipack.posterior.broadcast import Broadcast
@@ -65,6 +66,10 @@ class Posterior:
     def judge(self, verdict: Verdict) -> None:
         """Let answers follow `verdict`, which is of the guide as it stands."""
         self._judged = verdict, _fingerprint(self.program.parameters)
+
+    def __repr__(self) -> str:
+        judged = "not judged" if self.verdict is None else self.verdict.value
+        return f"Posterior({self.guide_name} of {listed(s.name for s in self.table.of_kind('latent'))}; {judged})"
 
     @property
     def rows_apart(self) -> bool:

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from vipack.display import Readable, block, grid
 from vipack.errors import SiteError
 
 __all__ = [
@@ -27,11 +28,12 @@ __all__ = [
 
 Kind = Literal["latent", "enumerated", "observed", "deterministic", "factor"]
 
+_HEAD = ("site", "kind", "distribution", "plates", "batch", "event", "guide")
 _WRAPPERS = ("Independent", "ExpandedDistribution", "MaskedDistribution", "CountedLatent")
 
 
-@dataclass(frozen=True)
-class Site:
+@dataclass(frozen=True, repr=False)
+class Site(Readable):
     """One named statement of the model.
 
     Attributes:
@@ -52,6 +54,12 @@ class Site:
     support: Constraint | None
     in_guide: bool
 
+    def __str__(self) -> str:
+        plates = f", plates {', '.join(self.plates)}" if self.plates else ""
+        return (
+            f"{self.name}: {self.kind} {self.distribution}{plates}, batch {self.batch_shape}, event {self.event_shape}"
+        )
+
     @property
     def is_latent(self) -> bool:
         """Whether the guide draws it."""
@@ -65,8 +73,8 @@ class Site:
         return tuple(by_dim.get(i - size) for i in range(size))
 
 
-@dataclass(frozen=True)
-class SiteTable:
+@dataclass(frozen=True, repr=False)
+class SiteTable(Readable):
     """The sites of a model in the order in which it runs, and its plates.
 
     Attributes:
@@ -92,16 +100,30 @@ class SiteTable:
         return tuple(site for site in self.sites if site.kind in kinds)
 
     def __str__(self) -> str:
-        rows = [("site", "kind", "distribution", "plates", "batch", "event", "guide")]
-        for s in self.sites:
-            batch, event = str(s.batch_shape), str(s.event_shape)
-            rows.append(
-                (s.name, s.kind, s.distribution, ", ".join(s.plates) or "-", batch, event, "yes" if s.in_guide else "-")
-            )
+        rows = [_HEAD, *self._cells()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        sizes = ", ".join(f"{name} ({self._size(name)})" for name in self.plates) or "none"
-        return "\n".join([*lines, f"plates: {sizes}"])
+        return "\n".join([*lines, self._sizes()])
+
+    def _repr_html_(self) -> str:
+        return grid(self._cells(), _HEAD) + block(self._sizes())
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                s.name,
+                s.kind,
+                s.distribution,
+                ", ".join(s.plates) or "-",
+                str(s.batch_shape),
+                str(s.event_shape),
+                "yes" if s.in_guide else "-",
+            )
+            for s in self.sites
+        ]
+
+    def _sizes(self) -> str:
+        return "plates: " + (", ".join(f"{name} ({self._size(name)})" for name in self.plates) or "none")
 
     def _size(self, plate: str) -> str:
         size = str(self.plates[plate])

@@ -79,7 +79,7 @@ def fit(
             converted). float64 for the ladder.
         stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
         callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
-        progress: True or False; a bar where there is a terminal by default.
+        progress: True or False; a bar in a terminal or a notebook by default.
         checkpoint: save the run here as it goes, and go on from there if the file exists.
         restarts: train from so many starts at once and keep the highest ELBO; see ``fit.restarts``.
         average: end with the mean of the later iterates, over the second half of `steps` or while the learning rate falls

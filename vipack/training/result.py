@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
+from vipack.display import grid
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError
 from vipack.export import to_arviz
@@ -66,8 +67,7 @@ class FittedGuide:
         return FittedGuide(self._program, own, {name: buffer.clone() for name, buffer in buffers.items()})
 
     def __repr__(self) -> str:
-        guide = self._program.guide
-        return f"FittedGuide({getattr(guide, '__name__', type(guide).__name__)})"
+        return f"FittedGuide({_guide_name(self._program)})"
 
     def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -341,10 +341,23 @@ class Fit:
         self._trainer.program.parameters.write_back()
 
     def __repr__(self) -> str:
-        last = f", loss {self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else ""
-        verdict = self.verdict
-        judged = "not judged" if verdict is None else verdict.value
-        return f"Fit({self.guide!r}, {self.steps} steps{last}, {self.seconds:.1f} s, {judged}, {self.stopped})"
+        facts = self._facts()
+        loss = f"loss {facts['loss']}, " if self.steps else ""
+        return f"Fit({self.guide!r}, {facts['training']}, {loss}{facts['time']}, {facts['verdict']}, {self.stopped})"
+
+    def _repr_html_(self) -> str:
+        return grid(self._facts().items())
+
+    def _facts(self) -> dict[str, str]:
+        loss = f"{self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else "none"
+        return {
+            "guide": _guide_name(self._trainer.program),
+            "training": f"found by the ladder: {self.stages.found}" if self.stages.found else f"{self.steps} steps",
+            "loss": loss,
+            "time": f"{self.seconds:.1f} s",
+            "verdict": "not judged" if self.verdict is None else self.verdict.value,
+            "ended": str(self.stopped),
+        }
 
 
 def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
@@ -355,6 +368,10 @@ def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
     x = values - reference
     sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
     return torch.where(still, first, reference + x.mean(0)), sd
+
+
+def _guide_name(program: Program) -> str:
+    return str(getattr(program.guide, "__name__", type(program.guide).__name__))
 
 
 def _positive(name: str, value: object) -> None:
