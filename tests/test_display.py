@@ -90,8 +90,8 @@ def test_what_a_prompt_shows_is_the_text(shown):
 def test_notebooks_get_small_html_that_takes_the_colours_of_the_page(shown):
     for name in ("fit", "check", "sites", "diagnosis", "ladder", "stages", "no stages", "loo", "calibration", "elbo"):
         page = shown[name]._repr_html_()
-        assert len(page) < 4_000, name
-        outside = re.sub(r"<span style=[^>]*>\w+</span>", "", page)  # a verdict brings its own ground
+        assert len(page) < 6_000, name
+        outside = re.sub(r"<span style=[^>]*>\w+</span>|color:inherit", "", page)  # a verdict brings its own ground
         assert not PAGE_COLOURS.search(outside), name
     assert "background" in shown["diagnosis"].verdict._repr_html_()
     assert shown["diagnosis"].verdict.value in shown["fit"]._repr_html_()
@@ -127,7 +127,7 @@ def test_a_model_of_many_sites_fills_no_screen():
     found = vi.check(many, AutoNormal, data=torch.tensor(1.0))
     assert len(repr(found).splitlines()) <= 45
     assert len(repr(found)) < 6_000
-    assert len(found._repr_html_()) < 30_000
+    assert len(found._repr_html_()) < 40_000
     assert "z_0" in repr(found)
     assert repr(found).endswith("ok")
     assert str(found).count("latent") == 300

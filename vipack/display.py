@@ -64,9 +64,13 @@ def grid(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
     if left_out > 0:
         lines[_MOST_LINES - _LAST_LINES : -_LAST_LINES] = [_row("td", [f"... {left_out} more"])]
     top = f"<thead>{_row('th', head)}</thead>" if head else ""
-    return f"<table>{top}<tbody>{''.join(lines)}</tbody></table>"
+    return f'<table style="color:inherit">{top}<tbody>{"".join(lines)}</tbody></table>'
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    inside = "".join(f'<{tag} style="text-align:left;vertical-align:top">{badge(cell)}</{tag}>' for cell in cells)
-    return f"<tr>{inside}</tr>"
+    return f"<tr>{''.join(_cell(tag, cell) for cell in cells)}</tr>"
+
+
+def _cell(tag: str, text: str) -> str:
+    whole = ";white-space:nowrap" if len(text) < 24 else ""
+    return f'<{tag} style="text-align:left;vertical-align:top;padding:.1em .6em{whole}">{badge(text)}</{tag}>'

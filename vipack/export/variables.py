@@ -7,9 +7,23 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-__all__ = ["SAMPLE_DIMS", "Variable", "axis_names", "without_clashes"]
+__all__ = ["SAMPLE_DIMS", "Taken", "Variable", "axis_names", "without_clashes"]
 
 SAMPLE_DIMS = ("chain", "draw")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Where the places of a variable's first dimension were taken from.
+
+    Attributes:
+        dim: the dimension; None for several, flattened.
+        size: of it, or of all of them together.
+    """
+
+    dim: str | None
+    size: int
+    places: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -20,12 +34,14 @@ class Variable:
         dims: a name for each axis, without the leading (chain, draw) where `sampled`.
         sampled: whether the array leads with (chain, draw).
         labels: coordinate of a dimension, where it is not 0, 1, 2, ...
+        taken: what the first dimension is a part of, where a mask leaves some of it out.
     """
 
     values: np.ndarray
     dims: tuple[str, ...] = ()
     sampled: bool = False
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    taken: Taken | None = None
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -215,15 +215,16 @@ class Posterior:
             ]
         return joined(parts)  # type: ignore[no-any-return]
 
-    def named_arguments(self) -> dict[str, Any]:
-        """What the model is called with, positional arguments under their names."""
-        positional = self.arguments.args
+    def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
+        """What the model is called with, positional arguments under their names; by default for the fit's data."""
+        chosen = self.arguments if arguments is None else arguments
+        positional = chosen.args
         try:
             names = list(inspect.signature(self.program.model).parameters)
         except (TypeError, ValueError):
             names = []
         names += [f"argument_{i}" for i in range(len(names), len(positional))]
-        return {**dict(zip(names, positional, strict=False)), **self.arguments.kwargs}
+        return {**dict(zip(names, positional, strict=False)), **chosen.kwargs}
 
     @property
     def guide_name(self) -> str:

@@ -182,11 +182,13 @@ def load(
         CheckpointError: missing, damaged or hostile file, or one of another model, guide or version.
     """
     content = read_file(path)
+    axes = None
     if data is None:
         if "data" not in content:
             raise CheckpointError(f"{path}: was saved without its data; pass data= (and fixed=) as for the fit.")
         with unharmed(path):
             data, stored = ArrayRows.structure(content["data"])
+            axes = ArrayRows.axes_of(content["data"])
         fixed = stored if fixed is None else fixed
     with unharmed(path):
         saved = content["fingerprint"]
@@ -209,6 +211,8 @@ def load(
         dtype=dtype,
     )
     prepared.check.raise_if_bad()
+    if axes is not None:
+        prepared.rows.axes = axes
     trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
     with unharmed(path):
         own = trainer.fingerprint()
