@@ -154,3 +154,17 @@ def test_a_notebook_has_a_bar_though_its_output_is_no_terminal(monkeypatch, modu
     monkeypatch.setattr("vipack.training.callbacks.tqdm", type("Bar", (), {"__init__": keep, "__module__": module}))
     ProgressBar(10, 0, show)
     assert seen["disable"] is expected
+
+
+def test_tables_of_figures_are_frames_too(shown):
+    stages = shown["stages"].to_frame()
+    assert list(stages.index) == [stage.name for stage in shown["stages"]]
+    assert stages["elbo"].iloc[0] == shown["stages"][0].elbo.value
+    assert shown["no stages"].to_frame().empty
+    assert shown["sites"].to_frame().loc["mu", "distribution"] == "Normal"
+    assert shown["loo"].to_frame()["elpd"].sum() == pytest.approx(shown["loo"].elpd.value)
+    assert shown["calibration"].to_frame().loc["mu"].tolist() == [
+        shown["calibration"].bias[0],
+        shown["calibration"].spread[0],
+    ]
+    assert list(shown["drift"].draws.to_frame().columns) == ["mean", "mean_se", "log_sd", "log_sd_se"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vipack.display import Readable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Calibration", "calibration"]
 
@@ -67,6 +71,13 @@ class Calibration(Readable):
         """How many of the M fits fall in each of `bins` equal parts of [0, 1], for one element."""
         counts, _ = np.histogram(self.probabilities[:, self.names.index(name)], bins=bins, range=(0.0, 1.0))
         return counts
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an element: the p-values of its bias and of its spread."""
+        import pandas as pd
+
+        table = {"bias": self.bias, "spread": self.spread}
+        return pd.DataFrame(table, index=pd.Index(self.names, name="element"))
 
     def __str__(self) -> str:
         count = len(self.probabilities)

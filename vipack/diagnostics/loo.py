@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from vipack.errors import UsageError
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Loo", "loo"]
 
@@ -48,6 +52,13 @@ class Loo(Readable):
         """Observations whose k-hat is above 0.7, the highest first."""
         order = np.argsort(-self.khats)
         return tuple(self.names[i] for i in order if self.khats[i] > KHAT_LIMIT)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an observation: its elpd (nats) and k-hat."""
+        import pandas as pd
+
+        table = {"elpd": self.elpds, "khat": self.khats}
+        return pd.DataFrame(table, index=pd.Index(self.names, name="observation"))
 
     def __str__(self) -> str:
         lines = [

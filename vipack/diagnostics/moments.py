@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant, rounding
 from vipack.display import Readable, listed
 from vipack.posterior import Draws
 from vipack.program import SiteTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Columns", "Shift", "columns_of", "columns_of_sets", "comparable", "few_enough", "shift_by_weights"]
 
@@ -93,6 +96,13 @@ class Shift(Readable):
         """Whether every shift is inside `bound` even `num_se` standard errors further out: a test of equivalence."""
         furthest = [np.abs(self.mean) + num_se * self.mean_se, np.abs(self.log_sd) + num_se * self.log_sd_se]
         return bool(np.all(np.stack(furthest) < bound))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an element, with the columns that the attributes are."""
+        import pandas as pd
+
+        table = {"mean": self.mean, "mean_se": self.mean_se, "log_sd": self.log_sd, "log_sd_se": self.log_sd_se}
+        return pd.DataFrame(table, index=pd.Index(self.names, name="element"))
 
     def __str__(self) -> str:
         return f"means by up to {self.worst_mean:.2f} posterior sds, log sds by up to {self.worst_log_sd:.2f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
@@ -14,6 +14,9 @@ from torch.distributions.constraints import Constraint
 
 from vipack.display import Readable, block, grid
 from vipack.errors import SiteError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Site",
@@ -104,6 +107,14 @@ class SiteTable(Readable):
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*lines, self._sizes()])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a site, with what ``str()`` shows of it."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [cells[1:] for cells in self._cells()], [s.name for s in self.sites], _HEAD[1:]
+        ).rename_axis("site")
 
     def _repr_html_(self) -> str:
         return grid(self._cells(), _HEAD) + block(self._sizes())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vipack.display import Readable, block, grid
 from vipack.types import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Stage", "Stages"]
 
@@ -56,6 +59,25 @@ class Stages(Readable, tuple[Stage, ...]):
         rows = [_HEAD, *self._cells()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a stage; ELBO and gain in nats, each with its standard error."""
+        import pandas as pd
+
+        rows = [
+            {
+                "elbo": s.elbo and s.elbo.value,
+                "elbo_se": s.elbo and s.elbo.se,
+                "gain": s.gain and s.gain.value,
+                "gain_se": s.gain and s.gain.se,
+                "steps": s.steps,
+                "seconds": s.seconds,
+                "kept": s.kept,
+                "reason": s.reason,
+            }
+            for s in self
+        ]
+        return pd.DataFrame(rows, index=pd.Index([s.name for s in self], name="stage"))
 
     def _repr_html_(self) -> str:
         return grid(self._cells(), _HEAD) if self else block(_NO_STAGES)
