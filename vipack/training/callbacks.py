@@ -98,9 +98,9 @@ class ProgressBar:
             total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True, desc=label or None
         )
 
-    def update(self, step: int, loss: float) -> None:
-        """Show `step` steps done and the latest mean loss."""
-        self._bar.set_postfix_str(f"loss {loss:,.2f}", refresh=False)
+    def update(self, step: int, loss: float, note: str = "") -> None:
+        """Show `step` steps done and the latest mean loss, and a `note`."""
+        self._bar.set_postfix_str(f"loss {loss:,.2f}" + (f", {note}" if note else ""), refresh=False)
         self._bar.update(step - self._bar.n)
 
     def advance(self) -> None:
