@@ -46,7 +46,7 @@ footer { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
   th, td { padding: .3rem .25rem; }
   table { font-size: .74rem; }
   td.text { overflow-wrap: anywhere; }
-  td.trust, td.corrected, td.distrust { overflow-wrap: normal; }
+  td.text:first-child, td.trust, td.corrected, td.distrust { overflow-wrap: normal; }
   figure.wide { overflow-x: auto; }
   figure.wide img { max-width: none; width: 44rem; }
 }

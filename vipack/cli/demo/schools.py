@@ -150,7 +150,7 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
             "resampled with their importance weights."
         ),
         tables={"schools_compare": for_people(table), "schools_exact": held},
-        columns={"schools_compare": ("rank", "elbo", "elbo_se", "khat", "ess", "verdict")},
+        columns={"schools_compare": ("rank", "elbo", "khat", "ess", "verdict")},
         pictures={
             "schools_compare": Picture(
                 figure_of(vipack.plots.compare(table)),

@@ -107,7 +107,7 @@ def _times(ratio: float) -> str:
 
 
 def _drawn(rates: dict[str, tuple[float, float]]) -> Figure:
-    figure = Figure(figsize=(6.6, 0.55 + 0.75 * len(rates)), layout="constrained")
+    figure = Figure(figsize=(5.2, 0.55 + 0.75 * len(rates)), layout="constrained")
     ax = figure.add_subplot()
     for row, (ours, theirs) in enumerate(rates.values()):
         ax.plot([theirs, ours], [row, row], color=_BETWEEN, linewidth=3, zorder=1)
@@ -117,8 +117,8 @@ def _drawn(rates: dict[str, tuple[float, float]]) -> Figure:
             ax.text(rate, row + side, f"{name} {rate:,.0f}", ha="center", va=stands, fontsize=9, color=colour)
         ax.text(max(ours, theirs) * 1.4, row, f"{_times(ours / theirs)} times", va="center", fontsize=9)
     ax.set_xscale("log")
-    ax.set_xlim(min(min(pair) for pair in rates.values()) / 3, max(max(pair) for pair in rates.values()) * 6)
-    ax.set_yticks(range(len(rates)), [textwrap.fill(name, 16) for name in rates], fontsize=9)
+    ax.set_xlim(min(min(pair) for pair in rates.values()) / 3, max(max(pair) for pair in rates.values()) * 15)
+    ax.set_yticks(range(len(rates)), [textwrap.fill(name, 14) for name in rates], fontsize=9)
     ax.set_ylim(len(rates) - 0.5, -0.6)
     ax.set_xlabel("gradient steps a second (logarithmic)", fontsize=9)
     ax.tick_params(axis="x", labelsize=8)
