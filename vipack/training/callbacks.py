@@ -93,6 +93,7 @@ class ProgressBar:
 
     def __init__(self, total: int, done: int, show: bool | None, label: str = "") -> None:
         widget = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)  # whose output is no terminal
+        self._loss = ""
         disable = None if show is None and not widget else show is False
         self._bar = tqdm(
             total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True, desc=label or None
@@ -100,7 +101,8 @@ class ProgressBar:
 
     def update(self, step: int, loss: float, note: str = "") -> None:
         """Show `step` steps done and the latest mean loss, and a `note`."""
-        self._bar.set_postfix_str(f"loss {loss:,.2f}" + (f", {note}" if note else ""), refresh=False)
+        self._loss = f"loss {loss:,.2f}"
+        self._bar.set_postfix_str(f"{self._loss}, {note}" if note else self._loss, refresh=False)
         self._bar.update(step - self._bar.n)
 
     def advance(self) -> None:
@@ -108,5 +110,7 @@ class ProgressBar:
         self._bar.update(1)
 
     def close(self) -> None:
-        """Leave the last line standing."""
+        """Leave the last line standing, without a note, which is of the moment."""
+        if self._loss:
+            self._bar.set_postfix_str(self._loss, refresh=False)
         self._bar.close()
