@@ -15,6 +15,7 @@ import contextlib
 import io
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
+OWN = re.compile(
+    r"https://(?:github\.com/vipack/vipack/(?:blob|tree)|raw\.githubusercontent\.com/vipack/vipack)/main/(.*)"
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 page_id = {"argvalues": PAGES, "ids": lambda page: str(page.relative_to(ROOT))}
@@ -66,14 +70,32 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(page, tmp_path, 
 @pytest.mark.parametrize("page", **page_id)
 def test_the_links_of_a_page_lead_to_files_and_headings(page):
     for target in LINK.findall(BLOCK.sub("", page.read_text())):
-        if target.startswith(("https://", "http://", "mailto:")):
+        own = OWN.fullmatch(target)
+        if own is None and target.startswith(("https://", "http://", "mailto:")):
             continue
-        name, _, heading = target.partition("#")
-        found = (page.parent / name).resolve() if name else page
+        name, _, heading = (own.group(1) if own else target).partition("#")
+        found = ((ROOT if own else page.parent) / name).resolve() if name else page
         assert found.exists(), f"{page.name}: {target}"
         assert found.is_relative_to(ROOT)
         if heading:
             assert heading in headings(found), f"{page.name}: {target}"
+
+
+def test_the_links_of_the_readme_work_where_there_is_no_repository():
+    links = LINK.findall(BLOCK.sub("", (ROOT / "README.md").read_text()))
+    assert not [target for target in links if not target.startswith(("https://", "#"))]  # it is PyPI's page too
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert all(url.startswith(urls["Source"]) for url in urls.values())
+    assert OWN.fullmatch(urls["Documentation"])
+
+
+def test_an_sdist_holds_all_that_its_tests_read():
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"][
+        "include"
+    ]
+    folders = {"tests", "vipack", "examples", "docs", "benchmarks"}  # that tests import, run or follow links to
+    pages = {str(page.relative_to(ROOT)) for page in PAGES if page.parent == ROOT}
+    assert folders | pages | {"CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"} <= set(included)
 
 
 @pytest.mark.parametrize("name", vipack.__all__)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vipack.display import Readable
 from vipack.types import Estimate
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ KHAT_LIMIT = 0.7
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Importance:
+@dataclass(frozen=True, repr=False)
+class Importance(Readable):
     """Pareto-smoothed importance weights of S draws.
 
     Attributes:
@@ -44,6 +45,9 @@ class Importance:
     ess: float
     log_weights: Array
     evidence: Estimate
+
+    def __str__(self) -> str:
+        return f"k-hat {self.khat:.2f}   ESS {self.ess:.0f} of {len(self.log_weights)} draws   log evidence {self.evidence}"
 
     @property
     def ess_share(self) -> float:

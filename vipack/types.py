@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from vipack.display import Readable, badge
+
 __all__ = ["EngineReport", "Estimate", "StopReason", "Stopped", "Verdict"]
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Readable):
     """A Monte Carlo estimate and its standard error, in nats."""
 
     value: float
@@ -22,7 +24,14 @@ class Estimate:
         return self.value
 
 
-class Verdict(enum.Enum):
+class _Badge:  # apart, since an Enum takes no such names in its body
+    value: str
+
+    def _repr_html_(self) -> str:
+        return badge(self.value)
+
+
+class Verdict(_Badge, enum.Enum):
     """What a fit's figures certify, and of which draws.
 
     TRUST: means and sds of the guide's own draws. CORRECTED: those of draws resampled with the importance weights.
@@ -54,8 +63,8 @@ class StopReason(enum.Enum):
     INTERRUPTED = "interrupted"
 
 
-@dataclass(frozen=True)
-class Stopped:
+@dataclass(frozen=True, repr=False)
+class Stopped(Readable):
     """The recorded reason for which a run ended, with the figures behind it."""
 
     reason: StopReason
@@ -65,8 +74,8 @@ class Stopped:
         return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
 
 
-@dataclass
-class EngineReport:
+@dataclass(repr=False)
+class EngineReport(Readable):
     """What the engine did.
 
     Attributes:

@@ -312,3 +312,42 @@ def test_two_processes_that_compile_the_same_step_at_once_both_end_well(tmp_path
         assert (tier, reason) == ("compiled", "")
         np.testing.assert_allclose(np.array(losses, dtype=float), eager.losses, rtol=1e-4)
     assert list((tmp_path / "engine").glob(".build-*")) == []
+
+
+def test_the_bar_and_the_log_say_that_something_is_compiled(cache, monkeypatch, caplog):
+    seen = []
+
+    class Bar:
+        n = 0
+
+        def __init__(self, **options):
+            pass
+
+        def set_postfix_str(self, text, refresh):
+            seen.append(text)
+
+        def update(self, number):
+            pass
+
+        def close(self):
+            pass
+
+    waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(compiler, "start_compiling", lambda work: subprocess.Popen(waiting, start_new_session=True))
+    monkeypatch.setattr("vipack.training.callbacks.tqdm", Bar)
+    wanted = Request(lambda: compiler.InterpreterJob(cache), "interpreter-of-this-test")
+    with caplog.at_level("INFO", logger="vipack.engine.compiler"):
+        build = Build(wanted)
+    try:
+        fitted("eager")
+    finally:
+        build.stop()
+    assert "compiling once for this machine, in the background" in caplog.text
+    *during, last = seen
+    assert during
+    assert all(text.endswith(", compiling once for this machine, in the background") for text in during)
+    assert "compiling" not in last  # what is left standing
+    seen.clear()
+    fitted("eager")
+    assert seen
+    assert not any("compiling" in text for text in seen)

@@ -2,7 +2,7 @@
 
     arviz1_adapter.py GROUPS.npz IMPORTANCE.py OUT.npz ["arviz-base"]
 
-GROUPS.npz holds `layout`, a JSON of group -> variable -> [dims, sampled], and the arrays as "group|variable". The report
+GROUPS.npz holds `layout`, a JSON of group -> variable -> [dims, sampled, labels], and the arrays as "group|variable". The report
 is JSON on the standard output; the container's values go to OUT.npz. With "arviz-base", which Python 3.11 has, a module
 stands in for ArviZ 1.x, which is a face of arviz-base and arviz-stats.
 """
@@ -39,7 +39,8 @@ def main(groups_file: str, importance_file: str, out_file: str, stand_in: str = 
     layout = json.loads(str(saved["layout"]))
     groups = {
         group: {
-            name: Variable(saved[f"{group}|{name}"], tuple(dims), sampled) for name, (dims, sampled) in names.items()
+            name: Variable(saved[f"{group}|{name}"], tuple(dims), sampled, {d: np.array(v) for d, v in labels.items()})
+            for name, (dims, sampled, labels) in names.items()
         }
         for group, names in layout.items()
     }
@@ -47,6 +48,7 @@ def main(groups_file: str, importance_file: str, out_file: str, stand_in: str = 
     own = from_dict(
         {group: {name: v.values for name, v in variables.items()} for group, variables in groups.items()},
         dims={name: list(v.dims) for variables in groups.values() for name, v in variables.items()},
+        coords={dim: v.labels[dim] for variables in groups.values() for v in variables.values() for dim in v.labels},
     )
     log_weights = groups["sample_stats"]["log_weight"].values[0].astype(np.float64)
     smoothed, khat = array_stats.psislw(-log_weights)  # 1.x takes log likelihoods
@@ -58,6 +60,7 @@ def main(groups_file: str, importance_file: str, out_file: str, stand_in: str = 
             "arviz": arviz.__version__,
             "container": f"{type(tree).__module__.split('.')[0]}.{type(tree).__name__}",
             "attrs": dict(tree.attrs),
+            "labels": {"school": tree["prior"]["school"].values.tolist()},
             "dims": {g: {n: list(v.dims) for n, v in tree[g].data_vars.items()} for g in tree.children},
             "as_from_dict": {g: tree[g].to_dataset().drop_attrs().equals(own[g].to_dataset()) for g in tree.children},
             "elpd_loo": float(loo(tree).elpd),

@@ -25,7 +25,7 @@ ROOT = Path(vipack.__file__).parent.parent
 @pytest.fixture(scope="module")
 def data():
     # The two ArviZ round the length of the tail, 3 sqrt(S), up and down; of 400 draws there is nothing to round.
-    return models.eight_schools().to_arviz(400, seed=5)
+    return models.eight_schools().to_arviz(400, seed=5, prior=30, coords={"school": list("ABCDEFGH")})
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def save(data, path: Path) -> None:
         layout[group] = {}
         for name, variable in data[group].data_vars.items():
             sampled = variable.dims[:2] == SAMPLE_DIMS
-            layout[group][name] = [variable.dims[2:] if sampled else variable.dims, sampled]
+            labels = {dim: data[group][dim].values.tolist() for dim in variable.dims if dim not in SAMPLE_DIMS}
+            layout[group][name] = [variable.dims[2:] if sampled else variable.dims, sampled, labels]
             arrays[f"{group}|{name}"] = variable.values
     np.savez(path, layout=json.dumps(layout), **arrays)
 
@@ -72,6 +73,7 @@ def test_the_container_is_a_data_tree_of_the_same_groups_and_dimensions(data, ou
     assert report["attrs"] == {"inference_library": "vipack"}
     expected = {g: {n: list(v.dims) for n, v in data[g].data_vars.items()} for g in data.groups()}
     assert report["dims"] == expected
+    assert report["labels"] == {"school": list("ABCDEFGH")}
 
 
 def test_the_values_are_those_that_went_in(data, outcome):

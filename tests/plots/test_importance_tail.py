@@ -48,10 +48,9 @@ def test_a_fit_is_drawn_with_the_figures_of_its_verdict(render):
     ax = plots.khat(fit, num_draws=500, seed=2)
     assert ax.get_title(loc="left") == f"k-hat {found.khat:.2f}"
     assert ax.get_title(loc="right") == f"ESS {found.ess:,.0f} of 500 draws"
-    first, *others = found.khats
     drawn = lines(ax)
-    assert f"fitted Pareto, k = {first:.2f}" in drawn
-    assert f"3 more sets, k = {min(others):.2f} to {max(others):.2f}" in drawn
+    assert {"fitted Pareto", "of 3 more sets"} <= set(drawn)
+    assert not [label for label in drawn if "k = " in label and "limit" not in label]  # one k-hat: the title's
     render(ax)
 
 

@@ -7,7 +7,7 @@ import argparse
 import vipack
 from vipack.cli.pictures import save_picture
 from vipack.cli.programs import output_folder, read_guide, read_program, train
-from vipack.cli.tables import certified_by, text_table
+from vipack.cli.tables import certified_by, for_people, text_table
 from vipack.errors import UsageError, VipackError
 from vipack.types import StopReason
 
@@ -37,7 +37,7 @@ def run(chosen: argparse.Namespace) -> int:
         if interrupted:
             break
     table = vipack.compare(fits, seed=chosen.seed)
-    print(text_table(table.drop(columns="certified")))
+    print(text_table(for_people(table)))
     print(certified_by(table["verdict"]))
     if folder is not None:
         table.to_csv(folder / "compare.csv")

@@ -91,7 +91,7 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
         "demo",
         help="fit three real problems and write a page about them",
         description="Compares guides on eight schools, finds topics in the docstrings of the standard library and draws "
-        "new digits with a VAE, in two minutes or so. Writes index.html, tables and pictures.",
+        "new digits with a VAE, in a few minutes. Writes index.html, tables and pictures.",
     )
     command.add_argument("--out", metavar="DIR", default="demo-output", help="folder to write to (%(default)s)")
     command.add_argument("--quick", action="store_true", help="a few steps of each, to see that it runs")

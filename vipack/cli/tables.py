@@ -11,7 +11,7 @@ import pandas as pd
 
 from vipack.types import Verdict
 
-__all__ = ["certified_by", "html_table", "markdown_table", "text_table"]
+__all__ = ["certified_by", "for_people", "html_table", "markdown_table", "text_table"]
 
 _VERDICTS = ("TRUST", "CORRECTED", "DISTRUST")
 _DIGITS = {"ess": 0, "seconds": 1}  # of columns that two decimals do not suit
@@ -26,6 +26,11 @@ def text_table(table: pd.DataFrame) -> str:
         for row in rows
     ]
     return "\n".join("  ".join(row).rstrip() for row in aligned)
+
+
+def for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """A comparison as the command line shows it: ranks from 1, and in words below it what the verdicts certify."""
+    return table.drop(columns="certified").assign(rank=table["rank"] + 1)
 
 
 def certified_by(verdicts: Iterable[str]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
 
 from vipack.datasets.tables import split_rows
 from vipack.errors import DataError, ShapeError, UsageError
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Corpus"]
 
@@ -83,6 +86,13 @@ class Corpus:
     def document_frequency(self) -> Array:
         """``(V,)`` int64: documents that contain each word."""
         return np.bincount(self.counts.indices, minlength=self.num_words)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The counts as a DataFrame of sparse columns: a row a document, a column a word."""
+        import pandas
+
+        matrix = scipy.sparse.csr_matrix(self.counts)
+        return pandas.DataFrame.sparse.from_spmatrix(matrix, index=list(self.titles), columns=list(self.vocabulary))
 
     def top_words(self, topics: Any, num_words: int = 10) -> list[tuple[str, ...]]:
         """The words with the largest weight in each topic, largest first.

@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -31,13 +32,16 @@ _LOG = logging.getLogger(__name__)
 _RULES = TextRules(stop_words=ENGLISH | DOCSTRING_BOILERPLATE, min_documents=3, max_fraction=0.3, min_tokens=8)
 
 
-def docstrings() -> Corpus:
+def docstrings(*, tokenizer: Any = None) -> Corpus:
     """Docstrings of this Python's standard library: about 900 documents, 2,500 words, 57,000 tokens.
 
     One document is a module (its docstring and its functions') or a class (its own docstring and its methods'), read
     from the source files without importing them. English function words and the boilerplate of docstrings
     (:data:`vipack.datasets.stopwords.DOCSTRING_BOILERPLATE`) are left out. Other versions of Python give other corpora.
     Built in a few seconds at first use, then read from :func:`cache_folder`.
+
+    Args:
+        tokenizer: a function or vectorizer, as of :func:`corpus_from_texts`; the corpus is then built anew, and not kept.
 
     Raises:
         DataError: this Python comes without source files.
@@ -47,6 +51,11 @@ def docstrings() -> Corpus:
     """
     root = Path(sysconfig.get_path("stdlib"))
     files = library_files(root)
+    if tokenizer is not None:
+        texts, titles = library_texts(root, files)
+        return corpus_from_texts(
+            texts, titles, tokenizer=tokenizer, name="docstrings", source=_source(), licence=_LICENCE
+        )
     path = cache_folder() / f"docstrings-{platform.python_version()}-v{_VERSION}-{_digest(root, files)}.corpus"
     cached = _read(path)
     if cached is not None:

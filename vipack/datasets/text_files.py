@@ -28,6 +28,7 @@ def load_texts(
     field: str | None = None,
     title: str | None = None,
     rules: TextRules | None = None,
+    tokenizer: Any = None,
     licence: str = "not stated",
 ) -> Corpus:
     """A corpus from a folder of ``.txt`` files, a ``.csv`` or ``.tsv`` file, or a ``.jsonl`` file, all UTF-8.
@@ -36,11 +37,14 @@ def load_texts(
         field: the column or JSON field that holds the texts; None for a folder.
         title: the column or field that holds the titles; file names in a folder, else the numbers of the lines.
         rules: what counts as a word, and which words and documents stay.
+        tokenizer: a function or vectorizer, as of :func:`corpus_from_texts`.
 
     Raises:
         DataError: missing or empty files, a line that cannot be read, or a field that is not there.
         UsageError: `field` is missing for a file, or given for a folder.
     """
+    if hasattr(path, "iloc"):
+        raise UsageError(f"path: found a {type(path).__name__}; pass it to vipack.datasets.corpus_from_texts.")
     target = Path(path)
     if target.is_dir():
         if field is not None or title is not None:
@@ -48,7 +52,9 @@ def load_texts(
         texts, titles = _folder(target)
     else:
         texts, titles = _fields(existing_file(target), field, title)
-    return corpus_from_texts(texts, titles, rules=rules, name=target.name, source=str(target), licence=licence)
+    return corpus_from_texts(
+        texts, titles, rules=rules, tokenizer=tokenizer, name=target.name, source=str(target), licence=licence
+    )
 
 
 def _folder(folder: Path) -> tuple[list[str], list[str]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from vipack.datasets.corpus import Corpus
 from vipack.datasets.stopwords import ENGLISH
+from vipack.datasets.tokenizers import is_vectorizer, said_of, texts_of, vectorized, words_by
 from vipack.errors import DataError, UsageError
 
 __all__ = ["TextRules", "corpus_from_texts", "tokenize"]
@@ -20,7 +23,7 @@ __all__ = ["TextRules", "corpus_from_texts", "tokenize"]
 _WORD = re.compile(r"(?<!\w)([^\W\d_]+)('[^\W\d_]+)?(?!\w)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextRules:
     """How texts become counts.
 
@@ -48,53 +51,88 @@ class TextRules:
         if self.max_words is not None and self.max_words < 1:
             raise UsageError(f"max_words: expected 1 or more, or None for no limit, found {self.max_words!r}.")
 
+    def __repr__(self) -> str:
+        limits = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "stop_words"}
+        listed = ", ".join(f"{name}={value!r}" for name, value in limits.items())
+        return f"TextRules({len(self.stop_words)} stop words, {listed})"
+
 
 def corpus_from_texts(
-    texts: Iterable[str],
+    texts: Any,
     titles: Sequence[str] | None = None,
     *,
+    field: str | None = None,
+    title: str | None = None,
     rules: TextRules | None = None,
+    tokenizer: Any = None,
     name: str = "texts",
     source: str = "given by the user",
     licence: str = "not stated",
 ) -> Corpus:
-    """Word counts of `texts`, one document each; the vocabulary is in alphabetical order.
+    """Word counts of `texts`, one document each; the vocabulary is in alphabetical order, or the vectorizer's.
 
     Args:
-        titles: a name for each text; "0", "1", ... if left out.
+        texts: strings, a pandas Series of them, or a DataFrame with a column of them.
+        titles: a name for each text; if left out, the column `title`, a Series' or DataFrame's index, or "0", "1", ...
+        field: the DataFrame's column of texts; may be left out where it is the only one of text.
+        title: the DataFrame's column of titles.
         rules: what counts as a word, and which words and documents stay.
+        tokenizer: a function from a text to its words, in place of :func:`tokenize`; stop words and ``min_letters`` then
+            count only where `rules` are given. Or a vectorizer like scikit-learn's ``CountVectorizer``: it is fitted to
+            the texts and decides on words and limits by itself, and `rules`, where given, prune what it leaves.
 
     Raises:
-        DataError: there is no text, something is not a string, or the rules leave nothing.
+        DataError: there is no text, something is not a string, the tokenizer fails, or the rules leave nothing.
+        UsageError: `field` is no column, or could be several; `tokenizer` is none.
     """
-    rules = TextRules() if rules is None else rules
     if isinstance(texts, str):
         raise DataError("texts: found one string; give a list of texts, one for each document.")
+    read, found = texts_of(texts, field, title)
+    names = found if titles is None else list(titles)
+    if not read:
+        raise DataError(f"{name}: there are no texts; a corpus needs at least one document.")
+    if tokenizer is None:
+        rules = TextRules() if rules is None else rules
+        counts, vocabulary = _counted(read, functools.partial(tokenize, min_letters=rules.min_letters), rules)
+        cure = (
+            f"a word has {rules.min_letters} letters or more, no digits or underscores, and is no stop word; change "
+            "rules=TextRules(...)"
+        )
+    elif is_vectorizer(tokenizer):
+        counts, vocabulary = vectorized(read, tokenizer)
+        rules = TextRules(frozenset(), 1, 1, 1.0) if rules is None else rules
+        cure = f"{type(tokenizer).__name__} keeps none; loosen its limits"
+    else:
+        rules = TextRules(frozenset(), 1) if rules is None else rules
+        counts, vocabulary = _counted(read, words_by(tokenizer), rules)
+        cure = "the tokenizer finds none, or rules=TextRules(...) leaves none"
+    if not vocabulary:
+        raise DataError(f"{name}: no words in {len(read)} texts: {cure}.")
+    return Corpus(name, counts, vocabulary, tuple(names), source, licence).prune(
+        min_documents=rules.min_documents,
+        max_fraction=rules.max_fraction,
+        max_words=rules.max_words,
+        min_tokens=rules.min_tokens,
+        drop=rules.stop_words if is_vectorizer(tokenizer) else (),
+    )
+
+
+def _counted(
+    texts: Sequence[str], words_of: Callable[[str], Sequence[str]], rules: TextRules
+) -> tuple[Any, tuple[str, ...]]:
+    """Counts ``(D, V)`` in CSR, and the vocabulary in alphabetical order."""
     bags = []
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(f"texts[{i}]: found {type(text).__name__}, expected a string.")
-        bags.append(Counter(w for w in tokenize(text, rules.min_letters) if w not in rules.stop_words))
-    if not bags:
-        raise DataError(f"{name}: there are no texts; a corpus needs at least one document.")
+        with said_of(f"texts[{i}]"):
+            words = words_of(text)
+        bags.append(Counter(w for w in words if w not in rules.stop_words and len(w) >= rules.min_letters))
     vocabulary = sorted(set().union(*bags))
-    if not vocabulary:
-        raise DataError(
-            f"{name}: no words in {len(bags)} texts: a word has {rules.min_letters} letters or more, no digits or "
-            "underscores, and is no stop word; change rules=TextRules(...)."
-        )
-    names = [str(i) for i in range(len(bags))] if titles is None else list(titles)
     column = {word: i for i, word in enumerate(vocabulary)}
     indices = np.array([column[word] for bag in bags for word in bag], dtype=np.int32)
     values = np.array([count for bag in bags for count in bag.values()], dtype=np.float32)
     ends = np.concatenate([[0], np.cumsum([len(bag) for bag in bags])])
     counts = scipy.sparse.csr_array((values, indices, ends), shape=(len(bags), len(vocabulary)))
-    return Corpus(name, counts, tuple(vocabulary), tuple(names), source, licence).prune(
-        min_documents=rules.min_documents,
-        max_fraction=rules.max_fraction,
-        max_words=rules.max_words,
-        min_tokens=rules.min_tokens,
-    )
+    return counts, tuple(vocabulary)
 
 
 def tokenize(text: str, min_letters: int = 3) -> list[str]:

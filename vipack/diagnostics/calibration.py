@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from vipack.display import Readable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Calibration", "calibration"]
 
@@ -14,8 +20,8 @@ Array = npt.NDArray[np.float64]
 LEVEL = 0.01  # at which a guide is flagged, over all elements together
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Readable):
     """``p = P_q(theta < true theta)`` of M fits to simulated data, for each of P elements of the latents.
 
     Were the guide the posterior, each column would be uniform. A column that leans to one side tells a biased mean; one
@@ -65,6 +71,13 @@ class Calibration:
         """How many of the M fits fall in each of `bins` equal parts of [0, 1], for one element."""
         counts, _ = np.histogram(self.probabilities[:, self.names.index(name)], bins=bins, range=(0.0, 1.0))
         return counts
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an element: the p-values of its bias and of its spread."""
+        import pandas as pd
+
+        table = {"bias": self.bias, "spread": self.spread}
+        return pd.DataFrame(table, index=pd.Index(self.names, name="element"))
 
     def __str__(self) -> str:
         count = len(self.probabilities)

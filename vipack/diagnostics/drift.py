@@ -13,6 +13,7 @@ from vipack.diagnostics.chains import Chains, run_chains
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
 from vipack.diagnostics.rounding import rounding
+from vipack.display import Readable
 
 __all__ = ["Drift", "Whitening", "find_drift", "whitening"]
 
@@ -25,8 +26,8 @@ _EVALUATIONS = 3  # of log p(x, z), of a transition
 _MOST_TRANSITIONS, _TRANSITIONS, _FEWEST_TRANSITIONS = 40, 20, 6
 
 
-@dataclass(frozen=True)
-class Drift:
+@dataclass(frozen=True, repr=False)
+class Drift(Readable):
     """Where short chains that leave the posterior as it is went from the fit's draws.
 
     Attributes:
@@ -44,6 +45,13 @@ class Drift:
     acceptance: float
     step_size: float
     seconds: float
+
+    def __str__(self) -> str:
+        told = f"{self.num_chains} short chains of {self.num_transitions} transitions, acceptance {self.acceptance:.0%}"
+        if self.stuck:
+            return f"{told}: they hardly moved, so that they say nothing"
+        weighted = "" if self.weighted is None else f"; from the weighted draws, {self.weighted}"
+        return f"{told}: from the fit's draws they move {self.draws}{weighted}"
 
     @property
     def stuck(self) -> bool:

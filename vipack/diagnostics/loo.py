@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.display import Readable
 from vipack.entry import entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["Loo", "loo"]
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Loo:
+@dataclass(frozen=True, repr=False)
+class Loo(Readable):
     """Expected log predictive density of N observations, each predicted from the others; in nats.
 
     Attributes:
@@ -47,6 +52,13 @@ class Loo:
         """Observations whose k-hat is above 0.7, the highest first."""
         order = np.argsort(-self.khats)
         return tuple(self.names[i] for i in order if self.khats[i] > KHAT_LIMIT)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an observation: its elpd (nats) and k-hat."""
+        import pandas as pd
+
+        table = {"elpd": self.elpds, "khat": self.khats}
+        return pd.DataFrame(table, index=pd.Index(self.names, name="observation"))
 
     def __str__(self) -> str:
         lines = [

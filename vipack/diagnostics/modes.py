@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import Whitening
+from vipack.display import Readable
 
 __all__ = ["MissedMode", "ModeSearch", "search_modes"]
 
@@ -28,8 +29,8 @@ _SHARE = 0.02  # of the mass, that a missed region must hold to matter
 _COVERED = 0.2  # of the draws that a region ought to hold, below which it counts as missed
 
 
-@dataclass(frozen=True)
-class MissedMode:
+@dataclass(frozen=True, repr=False)
+class MissedMode(Readable):
     """A region around a mode that the draws hardly visit.
 
     Attributes:
@@ -50,8 +51,8 @@ class MissedMode:
         return f"another mode at {where}, whose surroundings hold about {self.share:.0%} of the mass and {self.drawn:.1%} of the draws"
 
 
-@dataclass(frozen=True)
-class ModeSearch:
+@dataclass(frozen=True, repr=False)
+class ModeSearch(Readable):
     """What climbing from many starts found.
 
     Attributes:
@@ -63,6 +64,11 @@ class ModeSearch:
     missed: tuple[MissedMode, ...]
     num_starts: int
     seconds: float
+
+    def __str__(self) -> str:
+        modes = f"{self.found} mode" + "s" * (self.found != 1)
+        missed = "".join(f"\n  {mode}" for mode in self.missed)
+        return f"{self.num_starts} climbs came to {modes}, of which the draws miss {len(self.missed) or 'none'}{missed}"
 
 
 def search_modes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant, rounding
+from vipack.display import Readable, listed
 from vipack.posterior import Draws
 from vipack.program import SiteTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Columns", "Shift", "columns_of", "columns_of_sets", "comparable", "few_enough", "shift_by_weights"]
 
@@ -23,8 +27,8 @@ _MOST_ELEMENTS = 2_000  # of latent and deterministic sites, whose draws are kep
 _MOST_NUMBERS = 20_000_000  # in all these draws: 160 MB, of which a few copies are made
 
 
-@dataclass(frozen=True)
-class Columns:
+@dataclass(frozen=True, repr=False)
+class Columns(Readable):
     """Draws of continuous sites, one column an element, as ``theta[0]``.
 
     Attributes:
@@ -38,6 +42,9 @@ class Columns:
     rounding: Array
     computed: npt.NDArray[np.bool_]
 
+    def __str__(self) -> str:
+        return f"{len(self.values)} draws of {len(self.names)} elements: {listed(self.names)}"
+
     def taken(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
         """Some of the draws, by place or mask, or of the columns, by a mask."""
         chosen = np.arange(len(self.names))[columns]
@@ -45,8 +52,8 @@ class Columns:
         return Columns(names, self.values[draws][:, chosen], self.rounding[chosen], self.computed[chosen])
 
 
-@dataclass(frozen=True)
-class Shift:
+@dataclass(frozen=True, repr=False)
+class Shift(Readable):
     """What the draws must still move by, element by element, to have the moments of a better estimate.
 
     Attributes:
@@ -89,6 +96,16 @@ class Shift:
         """Whether every shift is inside `bound` even `num_se` standard errors further out: a test of equivalence."""
         furthest = [np.abs(self.mean) + num_se * self.mean_se, np.abs(self.log_sd) + num_se * self.log_sd_se]
         return bool(np.all(np.stack(furthest) < bound))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an element, with the columns that the attributes are."""
+        import pandas as pd
+
+        table = {"mean": self.mean, "mean_se": self.mean_se, "log_sd": self.log_sd, "log_sd_se": self.log_sd_se}
+        return pd.DataFrame(table, index=pd.Index(self.names, name="element"))
+
+    def __str__(self) -> str:
+        return f"means by up to {self.worst_mean:.2f} posterior sds, log sds by up to {self.worst_log_sd:.2f}"
 
     @property
     def worst_mean(self) -> float:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from vipack.diagnostics.drift import Drift
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Shift
+from vipack.display import Readable, badge, block
 from vipack.types import Estimate, Verdict
 
 __all__ = ["Diagnosis", "Verdict"]
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Readable):
     """The verdict with its figures. ELBO, evidence and gap are in nats.
 
     ``verdict.certifies`` says what can be believed: means and sds, and of which draws.
@@ -70,11 +71,9 @@ class Diagnosis:
             f"  k-hat {self.khat:.2f}{spread}   ESS {self.ess:.0f} of {self.num_draws} draws",
         ]
         if self.shift is not None:
-            lines.append(f"  the weights move means by up to {_moves(self.shift)}")
+            lines.append(f"  the weights move {self.shift}")
         if self.drift is not None:
-            lines.append(
-                f"  {self.drift.num_chains} short chains from the fit's draws move means by up to {_moves(self.drift.draws)}"
-            )
+            lines.append(f"  {self.drift.num_chains} short chains from the fit's draws move {self.drift.draws}")
         if self.modes is not None and not self.modes.missed:
             lines.append(f"  {self.modes.num_starts} climbs from elsewhere found no other mode that matters")
         if self.verdict is not Verdict.DISTRUST:
@@ -84,6 +83,5 @@ class Diagnosis:
         lines += [f"  try: {advice}" for advice in self.advice]
         return "\n".join(lines)
 
-
-def _moves(shift: Shift) -> str:
-    return f"{shift.worst_mean:.2f} posterior sds, log sds by up to {shift.worst_log_sd:.2f}"
+    def _repr_html_(self) -> str:
+        return block(str(self).removeprefix(self.verdict.value), badge(self.verdict.value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import logging
 import os
 import pickle
 import platform
@@ -30,6 +31,7 @@ from vipack.engine.step_graph import StepGraph
 from vipack.engine.text import GraphText
 
 __all__ = [
+    "COMPILING",
     "INTERPRETER_SECONDS",
     "Build",
     "Request",
@@ -43,8 +45,12 @@ __all__ = [
     "request",
     "start",
     "start_interpreter",
+    "under_way",
 ]
 
+_LOG = logging.getLogger(__name__)
+
+COMPILING = "compiling once for this machine, in the background"
 INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
 
 _SOURCES = (
@@ -144,6 +150,7 @@ class Build:
                 pickle.dump(job, file)
             self._process = start_compiling(self._work)
             _RUNNING.add(self)
+            _LOG.info("%s; steps are slower until it is done", COMPILING)
         except OSError as error:
             self.reason = f"the compiler could not be started: {error}"
 
@@ -214,6 +221,11 @@ def start(wanted: Request) -> Build:
 def start_interpreter() -> Build:
     """Begin to compile the interpreter; all runs of a process wait for the same one."""
     return Build(interpreter())
+
+
+def under_way() -> str:
+    """What people are told while something is compiled; empty where nothing is."""
+    return COMPILING if busy() else ""
 
 
 def predicted_seconds(num_nodes: int) -> float:

@@ -83,6 +83,10 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._parameters = SharedParameters()
         self._numbers = AnnealedNumbers()
 
+    def __repr__(self) -> str:
+        model, guide = (getattr(each, "__name__", type(each).__name__) for each in (self.model, self.guide))
+        return f"SVI({model}, {guide}; {self.engine})"
+
     @property
     def engine(self) -> EngineReport:
         """Which tier ran, and why no faster one."""

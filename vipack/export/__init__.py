@@ -1,5 +1,5 @@
 """Fits for other libraries."""
 
-from vipack.export.arviz import inference_data, to_arviz
+from vipack.export.arviz import NewData, inference_data, to_arviz
 
-__all__ = ["inference_data", "to_arviz"]
+__all__ = ["NewData", "inference_data", "to_arviz"]

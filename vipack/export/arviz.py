@@ -4,29 +4,70 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vipack.entry import entry
 from vipack.errors import DataWarning, UsageError, warn
-from vipack.export.variables import SAMPLE_DIMS, Variable, axis_names, without_clashes
+from vipack.export.groups import (
+    add_observed,
+    as_counts,
+    constants,
+    dense,
+    is_large_and_sparse,
+    of_site,
+    plates_of,
+    same,
+)
+from vipack.export.labels import Axis, Groups, Labels, agreed, label, rename
+from vipack.export.variables import SAMPLE_DIMS, Variable, renamed, without_clashes
 from vipack.version import __version__
 
 if TYPE_CHECKING:
     from vipack.posterior import Posterior
+    from vipack.posterior.answers import Used
     from vipack.program import Site
     from vipack.program.sites import Kind
 
-__all__ = ["inference_data", "to_arviz"]
+__all__ = ["NewData", "inference_data", "to_arviz"]
 
 _MOST_NUMBERS = 1_000_000_000  # in one group; 4 GB in float32
-_MOST_DENSE = 10_000_000  # a sparse array larger than this when dense is left out
+_FROM_PRIOR = {"draws": "draws of the prior", "resampled": 0}
+
+
+@dataclass(frozen=True)
+class NewData:
+    """Predictions for new data.
+
+    Attributes:
+        arguments: of the call, by name.
+        draws: of every site that the call has: ``site -> (S, *site shape)``.
+        used: which draws of the latents they are from.
+        axes: of the arguments that came from pandas.
+    """
+
+    arguments: Mapping[str, Any]
+    draws: Mapping[str, Any]
+    used: Used
+    axes: Mapping[str, tuple[Axis, ...]]
 
 
 @entry
-def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: bool | None = None) -> Any:
+def to_arviz(
+    posterior: Posterior,
+    num_draws: int,
+    *,
+    seed: int = 0,
+    resample: bool | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str | None]] | None = None,
+    axes: Mapping[str, tuple[Axis, ...]] | None = None,
+    new: NewData | None = None,
+    prior: int = 0,
+) -> Any:
     """All groups that ArviZ knows of a fit: one chain of `num_draws` draws.
 
     The attributes ``draws``, ``resampled`` and ``verdict`` say which draws: the guide's own, or resampled ones with equal
@@ -43,6 +84,10 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
       ``log_likelihood`` where discrete latents are summed out.
     - ``constant_data``: the model's other arguments, arrays and numbers (flags, strings and the like are not data). Their
       first dimension bears a plate's name if that plate alone has its size.
+    - ``predictions`` and ``predictions_constant_data``, with `new`: every site that the call on new data has, and that
+      call's arguments.
+    - ``prior`` and ``prior_predictive``, with `prior`: latent and deterministic sites, and the observed ones, drawn from
+      the model alone.
 
     Dimensions are named by the model's plates, others ``site_dim_0``, ``site_dim_1``, ...; batch dimensions of size one
     that no plate owns are dropped, so that scalars are scalars. Names that would clash are changed as
@@ -51,20 +96,29 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
 
     Args:
         resample: which draws; None follows the verdict of the last diagnosis.
+        coords: dimension -> labels, as of ArviZ.
+        dims: variable -> names of its dimensions, without chain and draw, or of those that no plate names; None leaves
+            one as it is.
+        axes: argument -> its axes, where it came from pandas. Their labels go to the dimension that is the argument's,
+            and so to every variable that has it; their names to dimensions that no plate names.
+        prior: how many draws of the prior; 0 for none.
 
     Raises:
-        UsageError: so many draws of so large a model would not fit in memory.
+        UsageError: so many draws of so large a model would not fit in memory; or `coords` or `dims` name what is not
+            there, or are of another length.
+        ModelError: `prior` is asked for, and cannot be drawn from.
 
     Warns:
         DataWarning: a variable or dimension has another name than in the model, since the two would clash.
     """
     from vipack.posterior.answers import POOL, answer, predictions, used
 
-    predict = not any(_is_large_and_sparse(value) for value in posterior.observed.values())
+    predict = not any(is_large_and_sparse(value) for value in posterior.observed.values())
     kinds: tuple[Kind, ...] = ("latent", "enumerated", "deterministic")
     if used(posterior, resample).resampled:
         _check_size(posterior, num_draws, kinds, POOL)
     _check_size(posterior, num_draws, (*kinds, "observed") if predict else kinds)
+    _check_size(posterior, prior, (*kinds, "observed"))
     draws, which = answer(posterior, num_draws, seed=seed, resample=resample)
     predictive: Mapping[str, Any] = {}
     if predict:
@@ -73,48 +127,163 @@ def to_arviz(posterior: Posterior, num_draws: int, *, seed: int = 0, resample: b
     masks = {name: np.asarray(mask.cpu()) for name, mask in posterior.observed_masks.items()}
     plates, sites = posterior.table.plates, {site.name: site for site in posterior.table}
     left_out: list[str] = []
-    groups: dict[str, dict[str, Variable]] = {
+    groups: Groups = {
         name: {} for name in ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data")
     }
     for name, values in draws.sites.items():
-        array = _dense(values)
+        array = dense(values)
         if sites[name].kind == "enumerated":
-            array = _as_counts(array, sites[name])
-        groups["posterior"][name] = _of_site(array, sites[name], plates, sampled=True)
+            array = as_counts(array, sites[name])
+        groups["posterior"][name] = of_site(array, sites[name], plates, sampled=True)
     for name, values in posterior.observed.items():
-        if _is_large_and_sparse(values):
+        if is_large_and_sparse(values):
             left_out.append(f"{name} {tuple(values.shape)}")
         else:
-            groups["observed_data"] |= _observed(_dense(values), sites[name], plates, masks)
+            add_observed(groups["observed_data"], dense(values), sites[name], plates, masks)
         if name in predictive:
-            groups["posterior_predictive"] |= _observed(
-                _dense(predictive[name]), sites[name], plates, masks, sampled=True
-            )
+            array = dense(predictive[name])
+            add_observed(groups["posterior_predictive"], array, sites[name], plates, masks, sampled=True)
         if name in likelihood:
-            array = _dense(likelihood[name])
-            groups["log_likelihood"] |= _observed(array, sites[name], plates, masks, sampled=True, event_dim=0)
+            array = dense(likelihood[name])
+            add_observed(groups["log_likelihood"], array, sites[name], plates, masks, sampled=True, event_dim=0)
     stats = {"lp": draws.log_joint, "log_q": draws.log_q, "log_weight": draws.log_weights}
-    groups["sample_stats"] = {name: Variable(_dense(values)[None], sampled=True) for name, values in stats.items()}
-    groups["constant_data"] = _constants(posterior, left_out)
+    groups["sample_stats"] = {name: Variable(dense(values)[None], sampled=True) for name, values in stats.items()}
+    arguments = posterior.named_arguments()
+    groups["constant_data"] = constants(arguments, posterior.observed, plates, axes or {}, left_out)
+    if prior:
+        _add_prior(groups, posterior, prior, seed, masks)
+    told = str(which)
+    if new is not None:
+        _add_predictions(groups, posterior, new, left_out)
     attributes = {
         "inference_library": "vipack",
         "inference_library_version": __version__,
         "guide": posterior.guide_name,
-        "draws": str(which),
+        "draws": told,
         "resampled": int(which.resampled),  # netCDF has no booleans
         "verdict": "not judged" if which.verdict is None else which.verdict.value,
     }
     if left_out:
         attributes["left_out"] = "sparse and too large to make dense: " + ", ".join(left_out)
-    return inference_data(groups, attributes)
+    own = {} if new is None else {"draws": str(new.used), "resampled": int(new.used.resampled)}
+    groups = rename(groups, _names_of_observed(groups, posterior, axes or {}))
+    groups = rename(groups, dims)
+    groups = label(groups, coords, _labels(groups, posterior, axes or {}, new))
+    apart = {"prior": _FROM_PRIOR, "prior_predictive": _FROM_PRIOR, "predictions": own}
+    return inference_data(groups, attributes, apart)
 
 
-def inference_data(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> Any:
-    """The container of whichever ArviZ is installed, for named groups of named arrays; empty groups are left out."""
+def _add_prior(groups: Groups, posterior: Posterior, num_draws: int, seed: int, masks: Mapping[str, Any]) -> None:
+    from vipack.posterior.prior import prior_draws
+
+    latents, observed = prior_draws(posterior, num_draws, seed=seed)
+    plates, sites = posterior.table.plates, {site.name: site for site in posterior.table}
+    groups["prior"] = {
+        name: of_site(_counted(values, sites[name]), sites[name], plates, sampled=True)
+        for name, values in latents.items()
+        if name in sites
+    }
+    groups["prior_predictive"] = {}
+    for name, values in observed.items():
+        if name in sites:
+            array = dense(values)
+            add_observed(groups["prior_predictive"], array, sites[name], plates, masks, sampled=True)
+
+
+def _add_predictions(groups: Groups, posterior: Posterior, new: NewData, left_out: list[str]) -> None:
+    sites = {site.name: site for site in posterior.table}
+    arrays = {name: dense(values) for name, values in new.draws.items()}
+    plates = plates_of(posterior.table.plates, sites, arrays)
+    groups["predictions"] = {}
+    for name, array in arrays.items():
+        if name in sites:
+            groups["predictions"][name] = of_site(as_counts(array, sites[name]), sites[name], plates, sampled=True)
+        else:  # a site that only this call has
+            dims = tuple(f"{name}_dim_{i}" for i in range(array.ndim - 1))
+            groups["predictions"][name] = Variable(array[None], dims, sampled=True)
+    known = {name for name, value in posterior.named_arguments().items() if _observed_as(posterior, value)}
+    arguments = {name: value for name, value in new.arguments.items() if name not in known}
+    groups["predictions_constant_data"] = constants(arguments, {}, plates, new.axes, left_out)
+
+
+def _counted(values: Any, site: Site) -> np.ndarray:
+    return as_counts(dense(values), site) if site.kind == "enumerated" else dense(values)
+
+
+def _observed_as(posterior: Posterior, value: Any) -> str | None:
+    """The observed site whose values are an argument."""
+    for name, other in posterior.observed.items():
+        small = hasattr(value, "detach") and not is_large_and_sparse(value) and not is_large_and_sparse(other)
+        if value is other or (small and same(dense(value), dense(other))):
+            return name
+    return None
+
+
+def _names_of_observed(
+    groups: Groups, posterior: Posterior, axes: Mapping[str, tuple[Axis, ...]]
+) -> dict[str, list[str | None]]:
+    """Names that pandas gives to dimensions of observed sites that no plate names."""
+    found = {}
+    for name, own in axes.items():
+        site = _observed_as(posterior, posterior.named_arguments().get(name))
+        variable = groups["observed_data"].get(site or "")
+        if site is None or variable is None or variable.taken is not None or len(variable.dims) != len(own):
+            continue
+        taken = {*SAMPLE_DIMS, *posterior.table.plates}
+        names: list[str | None] = []
+        for dim, axis in zip(variable.dims, own, strict=True):
+            unnamed = dim.startswith(f"{site}_dim_") and axis.name not in {*taken, *names}
+            names.append(axis.name if unnamed else None)
+        found[site] = names
+    return found
+
+
+def _labels(
+    groups: Groups, posterior: Posterior, axes: Mapping[str, tuple[Axis, ...]], new: NewData | None
+) -> dict[str, Labels]:
+    """Group -> dimension -> the labels that pandas gives it."""
+    arguments = posterior.named_arguments()
+    own = []
+    for name, found in axes.items():
+        site = _observed_as(posterior, arguments.get(name))
+        group = groups["constant_data"] if site is None else groups["observed_data"]
+        variable = group.get(name if site is None else site)
+        if variable is not None and len(variable.dims) == len(found):
+            dims = variable.dims
+            if variable.taken is not None:
+                dims = (variable.taken.dim or dims[0], *dims[1:])
+            own += [(dim, axis.labels) for dim, axis in zip(dims, found, strict=True) if axis.labels is not None]
+    labels = agreed(own)
+    by_group: dict[str, Labels] = dict.fromkeys(groups, labels)
+    if new is not None:
+        told = []
+        given = groups["predictions_constant_data"]
+        for name, found in new.axes.items():
+            if name in given and len(given[name].dims) == len(found):
+                dims = given[name].dims
+                told += [(dim, axis.labels) for dim, axis in zip(dims, found, strict=True) if axis.labels is not None]
+        theirs = {dim for variable in given.values() for dim in variable.dims}
+        others = {dim: values for dim, values in labels.items() if dim not in theirs}
+        for name in ("predictions", "predictions_constant_data"):
+            by_group[name] = {**others, **agreed(told)}
+    return by_group
+
+
+def inference_data(
+    groups: Mapping[str, Mapping[str, Variable]],
+    attributes: Mapping[str, Any],
+    apart: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Any:
+    """The container of whichever ArviZ is installed, for named groups of named arrays; empty groups are left out.
+
+    Args:
+        attributes: of the whole and of each group.
+        apart: group -> attributes that are its own.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # ArviZ 0.23 announces 1.x at import
         import arviz
-    datasets = _datasets(groups, attributes)
+    datasets = _datasets(groups, attributes, apart or {})
     if arviz.__version__.startswith("0."):
         return arviz.InferenceData(attrs=dict(attributes), **datasets)
     return data_tree(datasets, attributes)
@@ -129,129 +298,34 @@ def data_tree(datasets: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any
     return tree
 
 
-def _datasets(groups: Mapping[str, Mapping[str, Variable]], attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _datasets(
+    groups: Mapping[str, Mapping[str, Variable]],
+    attributes: Mapping[str, Any],
+    apart: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     import xarray
 
     datasets = {}
     kept = {name: group for name, group in groups.items() if group}
-    apart = without_clashes(kept)
-    for warning in _renamed(kept, apart):
-        warn(warning)
-    for group, variables in apart.items():
+    distinct = without_clashes(kept)
+    changes = renamed(kept, distinct)
+    if changes:
+        listed = ", ".join(f"{what} is {new!r} here" for what, new in changes.items())
+        warn(
+            DataWarning(
+                f"to_arviz: {listed}, since one name can stand for one thing only; give the plate, or the site or argument "
+                "of its name, another name in the model to choose for yourself."
+            )
+        )
+    for group, variables in distinct.items():
         arrays, labels = {}, {}
         for name, variable in variables.items():
             lead = SAMPLE_DIMS if variable.sampled else ()
             arrays[name] = (lead + variable.dims, variable.values)
             labels.update({dim: np.arange(size) for dim, size in variable.sizes.items()} | dict(variable.labels))
             labels.update(zip(lead, map(np.arange, variable.values.shape), strict=False))
-        datasets[group] = xarray.Dataset(arrays, coords=labels, attrs=dict(attributes))
+        datasets[group] = xarray.Dataset(arrays, coords=labels, attrs={**attributes, **apart.get(group, {})})
     return datasets
-
-
-def _renamed(
-    groups: Mapping[str, Mapping[str, Variable]], apart: Mapping[str, Mapping[str, Variable]]
-) -> Iterator[DataWarning]:
-    """What had to take another name: whoever asks for the old one finds it missing. Slashes are dots everywhere."""
-    changes: dict[str, str] = {}
-    for group, variables in groups.items():
-        for (name, variable), (new_name, new) in zip(variables.items(), apart[group].items(), strict=True):
-            if new_name != name.replace("/", "."):
-                changes.setdefault(f"variable {name!r}", new_name)
-            for dim, new_dim in zip(variable.dims, new.dims, strict=True):
-                if new_dim != dim.replace("/", "."):
-                    changes.setdefault(f"dimension {dim!r}", new_dim)
-    if changes:
-        listed = ", ".join(f"{what} is {new!r} here" for what, new in changes.items())
-        yield DataWarning(
-            f"to_arviz: {listed}, since one name can stand for one thing only; give the plate, or the site or argument "
-            "of its name, another name in the model to choose for yourself."
-        )
-
-
-def _observed(
-    array: np.ndarray,
-    site: Site,
-    plates: Mapping[str, int],
-    masks: Mapping[str, np.ndarray],
-    *,
-    sampled: bool = False,
-    event_dim: int | None = None,
-) -> dict[str, Variable]:
-    """An observed site's values or densities by its name, without the masked ones."""
-    counts = event_dim is None  # values, not densities
-    event_dim = len(site.event_shape) if event_dim is None else event_dim
-    mask = masks.get(site.name)
-    if mask is None or mask.all():
-        array = _as_counts(array, site) if counts else array
-        return {site.name: _of_site(array, site, plates, sampled=sampled, event_dim=event_dim)}
-    lead = 1 if sampled else 0
-    split = array.ndim - event_dim
-    batch = np.broadcast_shapes(array.shape[lead:split], mask.shape)
-    array = np.broadcast_to(array, (*array.shape[:lead], *batch, *array.shape[split:]))
-    kept = np.flatnonzero(np.broadcast_to(mask, batch))
-    if not len(kept):
-        return {}
-    array = array.reshape(*array.shape[:lead], -1, *array.shape[lead + len(batch) :]).take(kept, axis=lead)
-    array = _as_counts(array, site) if counts else array  # only now: what is missing may be NaN
-    dims = tuple(f"{site.name}_dim_{i}" for i in range(1 + event_dim))
-    return {site.name: Variable(array[None] if sampled else array, dims, sampled, {dims[0]: kept})}
-
-
-def _of_site(
-    array: np.ndarray, site: Site, plates: Mapping[str, int], *, sampled: bool = False, event_dim: int | None = None
-) -> Variable:
-    lead = 1 if sampled else 0
-    shape = array.shape[lead:]
-    plate_dims = dict(zip(site.plate_dims, site.plates, strict=True))
-    if event_dim is None:
-        event_dim = len(site.event_shape)
-    if site.kind == "deterministic":
-        event_dim = _event_dim(shape, plate_dims, plates, event_dim)
-    names = axis_names(site.name, shape, plate_dims, plates, event_dim)
-    kept = [size for size, name in zip(shape, names, strict=True) if name is not None]
-    array = array.reshape((*array.shape[:lead], *kept))
-    return Variable(array[None] if sampled else array, tuple(name for name in names if name is not None), sampled)
-
-
-def _event_dim(shape: tuple[int, ...], plate_dims: Mapping[int, str], plates: Mapping[str, int], declared: int) -> int:
-    """How many of a deterministic site's axes are not its plates'.
-
-    ``pyro.deterministic`` calls all of them event axes unless told otherwise. Where the site stands in plates, the split
-    is the first at which the axes have the plates' sizes.
-    """
-    for event_dim in range(declared + 1):
-        batch = len(shape) - event_dim
-        if all(batch + dim >= 0 and shape[batch + dim] == plates[plate] for dim, plate in plate_dims.items()):
-            return event_dim if plate_dims else declared
-    return declared
-
-
-def _as_counts(array: np.ndarray, site: Site) -> np.ndarray:
-    """Whole numbers as integers: Pyro draws them as floats, and ArviZ tells counts from measurements by their type."""
-    discrete = bool(getattr(site.support, "is_discrete", False))
-    if array.dtype.kind in "bui" or (discrete and np.array_equal(array, np.round(array))):
-        return array.astype(np.int64)
-    return array
-
-
-def _constants(posterior: Posterior, left_out: list[str]) -> dict[str, Variable]:
-    observed = [_dense(value) for value in posterior.observed.values() if not _is_large_and_sparse(value)]
-    plates = posterior.table.plates
-    found = {}
-    for name, value in posterior.named_arguments().items():
-        if isinstance(value, bool) or not (_is_array(value) or isinstance(value, int | float)):
-            continue
-        if _is_large_and_sparse(value):
-            if not any(value is other for other in posterior.observed.values()):
-                left_out.append(f"{name} {tuple(value.shape)}")
-            continue
-        array = _dense(value)
-        if any(array.shape == other.shape and np.array_equal(array, other, equal_nan=True) for other in observed):
-            continue
-        owners = [plate for plate, size in plates.items() if array.ndim and array.shape[0] == size]
-        dims = [f"{name}_dim_{axis}" for axis in range(array.ndim)]
-        found[name] = Variable(array, (*owners, *dims[1:]) if len(owners) == 1 else tuple(dims))
-    return found
 
 
 def _check_size(posterior: Posterior, num_draws: int, kinds: tuple[Kind, ...], times: int = 1) -> None:
@@ -271,20 +345,3 @@ def _check_size(posterior: Posterior, num_draws: int, kinds: tuple[Kind, ...], t
             f"{times * sizes[largest]:,} of them at site {largest!r}; "
             f"ArviZ keeps all draws in memory, so ask for at most {_MOST_NUMBERS // total:,}."
         )
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray | np.generic) or hasattr(value, "detach")
-
-
-def _is_large_and_sparse(value: Any) -> bool:
-    return str(getattr(value, "layout", "torch.strided")) != "torch.strided" and math.prod(value.shape) > _MOST_DENSE
-
-
-def _dense(value: Any) -> np.ndarray:
-    """A torch tensor, strided or sparse and on any device, or a number as a NumPy array."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().to_dense()
-        if str(value.dtype) == "torch.bfloat16":
-            value = value.float()  # NumPy has no such type
-    return np.asarray(value)

@@ -7,9 +7,23 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-__all__ = ["SAMPLE_DIMS", "Variable", "axis_names", "without_clashes"]
+__all__ = ["SAMPLE_DIMS", "Taken", "Variable", "axis_names", "renamed", "without_clashes"]
 
 SAMPLE_DIMS = ("chain", "draw")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Where the places of a variable's first dimension were taken from.
+
+    Attributes:
+        dim: the dimension; None for several, flattened.
+        size: of it, or of all of them together.
+    """
+
+    dim: str | None
+    size: int
+    places: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -20,12 +34,14 @@ class Variable:
         dims: a name for each axis, without the leading (chain, draw) where `sampled`.
         sampled: whether the array leads with (chain, draw).
         labels: coordinate of a dimension, where it is not 0, 1, 2, ...
+        taken: what the first dimension is a part of, where a mask leaves some of it out.
     """
 
     values: np.ndarray
     dims: tuple[str, ...] = ()
     sampled: bool = False
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    taken: Taken | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -115,3 +131,21 @@ def _free(name: str, suffix: str, taken: set[str]) -> str:
     while name in taken:
         name += suffix
     return name
+
+
+def renamed(
+    groups: Mapping[str, Mapping[str, Variable]], distinct: Mapping[str, Mapping[str, Variable]]
+) -> dict[str, str]:
+    """What :func:`without_clashes` gave another name: whoever asks for the old one finds it missing.
+
+    Slashes are dots everywhere.
+    """
+    changes: dict[str, str] = {}
+    for group, variables in groups.items():
+        for (name, variable), (new_name, new) in zip(variables.items(), distinct[group].items(), strict=True):
+            if new_name != name.replace("/", "."):
+                changes.setdefault(f"variable {name!r}", new_name)
+            for dim, new_dim in zip(variable.dims, new.dims, strict=True):
+                if new_dim != dim.replace("/", "."):
+                    changes.setdefault(f"dimension {dim!r}", new_dim)
+    return changes

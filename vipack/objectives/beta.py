@@ -64,6 +64,10 @@ class BetaELBO(ELBO):  # type: ignore[misc]
         self.free_bits = free_bits
         self._step = 0
 
+    def __repr__(self) -> str:
+        beta = getattr(self.beta, "__name__", self.beta)
+        return f"BetaELBO(beta={beta}, free_bits={self.free_bits}, num_particles={self.num_particles})"
+
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
         """The loss in nats, with the weight of the step to come."""
         with torch.no_grad():

@@ -65,6 +65,10 @@ class Objective(ELBO):  # type: ignore[misc]
         self.antithetic = antithetic
         self._known: Particles | None = None
 
+    def __repr__(self) -> str:
+        mirrored = ", antithetic=True" if self.antithetic else ""
+        return f"{type(self).__name__}(num_particles={self.num_particles}{mirrored})"
+
     @abstractmethod
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any

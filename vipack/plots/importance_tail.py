@@ -94,8 +94,11 @@ def _draw_tails(ax: Axes, sets: list[Array]) -> None:
     if tail is not None:
         ax.plot(weights[in_tail], beyond[in_tail], ".", color=INK, markersize=5, label=f"largest {in_tail.sum()}")
         grid = np.geomspace(tail.cutoff + 1e-3 * (weights[-1] - tail.cutoff), weights[-1] * 8, 300)
-        _draw_others(ax, [other for other in others if other is not None], grid)
-        _draw_line(ax, tail, tail.khat, grid, label=f"fitted Pareto, k = {tail.khat:.2f}", color=BLUE, linewidth=2.0)
+        more = [other for other in others if other is not None]
+        _draw_others(ax, more, grid)
+        # Of several sets the title has the k-hat: another one in the legend would be taken for the fit's.
+        label = "fitted Pareto" if more else f"fitted Pareto, k = {tail.khat:.2f}"
+        _draw_line(ax, tail, tail.khat, grid, label=label, color=BLUE, linewidth=2.0)
         _draw_line(ax, tail, KHAT_LIMIT, grid, label=f"limit, k = {KHAT_LIMIT}", color=RED, linestyle="--")
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -116,8 +119,7 @@ def _draw_tails(ax: Axes, sets: list[Array]) -> None:
 def _draw_others(ax: Axes, tails: list[Tail], grid: Array) -> None:
     """Tails of further sets of draws, which show how far k-hat scatters."""
     for i, tail in enumerate(tails):
-        low, high = min(each.khat for each in tails), max(each.khat for each in tails)
-        label = f"{len(tails)} more sets, k = {low:.2f} to {high:.2f}" if i == 0 else "_more"
+        label = f"of {len(tails)} more sets" if i == 0 else "_more"
         _draw_line(ax, tail, tail.khat, grid[grid > tail.cutoff], label=label, color=BLUE, linewidth=0.8, alpha=0.5)
 
 

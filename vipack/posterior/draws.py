@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from vipack.display import Readable, listed
+
 __all__ = ["Draws"]
 
 
-@dataclass(frozen=True)
-class Draws:
+@dataclass(frozen=True, repr=False)
+class Draws(Readable):
     """Draws from the guide, named and constrained, with their densities.
 
     Attributes:
@@ -34,6 +36,10 @@ class Draws:
     points: tuple[str, ...] = ()
     enumerated: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shapes = listed(f"{name} {tuple(value.shape[1:])}" for name, value in self.sites.items())
+        return f"{len(self.log_q)} draws" + (f" of {shapes}" if shapes else ", of which the densities are kept")
 
     @property
     def log_weights(self) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.display import listed
 from vipack.entry import entry, on_its_own
 from vipack.errors import ProgramWarning, warn
 from vipack.posterior.broadcast import Broadcast
@@ -67,6 +68,10 @@ class Posterior:
     def judge(self, verdict: Verdict) -> None:
         """Let answers follow `verdict`, which is of the guide as it stands."""
         self._judged = verdict, _fingerprint(self.program.parameters)
+
+    def __repr__(self) -> str:
+        judged = "not judged" if self.verdict is None else self.verdict.value
+        return f"Posterior({self.guide_name} of {listed(s.name for s in self.table.of_kind('latent'))}; {judged})"
 
     @property
     def rows_apart(self) -> bool:
@@ -212,15 +217,16 @@ class Posterior:
             ]
         return joined(parts)  # type: ignore[no-any-return]
 
-    def named_arguments(self) -> dict[str, Any]:
-        """What the model is called with, positional arguments under their names."""
-        positional = self.arguments.args
+    def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
+        """What the model is called with, positional arguments under their names; by default for the fit's data."""
+        chosen = self.arguments if arguments is None else arguments
+        positional = chosen.args
         try:
             names = list(inspect.signature(self.program.model).parameters)
         except (TypeError, ValueError):
             names = []
         names += [f"argument_{i}" for i in range(len(names), len(positional))]
-        return {**dict(zip(names, positional, strict=False)), **self.arguments.kwargs}
+        return {**dict(zip(names, positional, strict=False)), **chosen.kwargs}
 
     @property
     def guide_name(self) -> str:

@@ -11,6 +11,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import constraints
 
+from vipack.display import Readable, block, shortened
 from vipack.errors import NonFiniteError, ProgramWarning, VipackError, VipackWarning
 from vipack.program.agreement import compare_plates, compare_shapes, compare_sites, compare_supports, support_name
 from vipack.program.alignment import broadcast_densities, fixed_without_effect, own_rows, rows_of_others
@@ -28,8 +29,8 @@ from vipack.program.values import forgotten_obs, nan_under_masks, non_finite_den
 __all__ = ["Check", "check_program"]
 
 
-@dataclass(frozen=True)
-class Check:
+@dataclass(frozen=True, repr=False)
+class Check(Readable):
     """What was read of a program and what is wrong with it; ``str(check)`` is the shape table.
 
     Attributes:
@@ -59,13 +60,20 @@ class Check:
 
     def __str__(self) -> str:
         lines = [str(self.table)] if self.table is not None else []
+        return "\n".join([*lines, *self._findings()])
+
+    def _repr_html_(self) -> str:
+        table = self.table._repr_html_() if self.table is not None else ""
+        return table + block(shortened("\n".join(self._findings())))
+
+    def _findings(self) -> list[str]:
+        lines = []
         if self.parameters:
             shapes = ", ".join(f"{name} {shape}" for name, shape in self.parameters.items())
             lines.append(f"parameters: {shapes}")
         lines += [f"error: {error}" for error in self.errors]
         lines += [f"warning: {warning}" for warning in self.warnings]
-        lines.append("ok" if self.ok else f"{len(self.errors)} error(s)")
-        return "\n".join(lines)
+        return [*lines, "ok" if self.ok else f"{len(self.errors)} error(s)"]
 
 
 def check_program(

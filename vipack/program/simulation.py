@@ -24,7 +24,7 @@ from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, explained, trace_model
 from vipack.program.sites import has_density, is_deterministic, is_latent, sample_nodes
 
-__all__ = ["Unobserved", "held_by_condition", "simulate"]
+__all__ = ["Simulation", "Unobserved", "held_by_condition", "simulate"]
 
 _CONDITIONED = "_vipack_conditioned"  # in a message's infer, inside _marked_conditions()
 
@@ -110,7 +110,22 @@ def simulate(program: Program, arguments: Arguments) -> tuple[dict[str, Tensor],
     """
     values = program.parameters.detached()
     with program.bound(arguments, values=values, training=False), pyro.validation_enabled(False), torch.no_grad():
-        observed = _observed(program, arguments)
+        simulation = Simulation(program, arguments)
+        with explained("model", arguments):
+            latents, _, observed = simulation.draw()
+    return latents, observed
+
+
+class Simulation:
+    """Draws from the joint distribution of a model, to be made and called inside ``Program.bound``.
+
+    Raises:
+        ModelError: a prior cannot be drawn from, being improper, or the model raises; the site is named.
+    """
+
+    def __init__(self, program: Program, arguments: Arguments) -> None:
+        self._model, self._arguments = program.model, arguments
+        self._observed = _observed(program, arguments)
 
         def run(given: Mapping[str, Tensor]) -> Trace:
             with seeded(0), Given(given):
@@ -118,11 +133,15 @@ def simulate(program: Program, arguments: Arguments) -> tuple[dict[str, Tensor],
 
         with explained("model", arguments):
             draws = [sample_nodes(trace_model(program.model, arguments)) for _ in range(2)]
-            held = held_by_condition(run, *({n: s["value"] for n, s in d.items() if is_latent(s)} for d in draws))
-            trace = poutine.trace(Unobserved(held)(program.model)).get_trace(*arguments.args, **arguments.kwargs)
-    sites = sample_nodes(trace)
-    latents = {n: s["value"] for n, s in sites.items() if n not in observed and is_latent(s)}
-    return latents, {name: sites[name]["value"] for name in observed if name not in held}
+            self._held = held_by_condition(run, *({n: s["value"] for n, s in d.items() if is_latent(s)} for d in draws))
+
+    def draw(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """One draw of the latents, of the deterministic sites and of the observed ones, by name."""
+        args, kwargs = self._arguments.args, self._arguments.kwargs
+        sites = sample_nodes(poutine.trace(Unobserved(self._held)(self._model)).get_trace(*args, **kwargs))
+        latents = {n: s["value"] for n, s in sites.items() if n not in self._observed and is_latent(s)}
+        computed = {n: s["value"] for n, s in sites.items() if is_deterministic(s)}
+        return latents, computed, {name: sites[name]["value"] for name in self._observed if name not in self._held}
 
 
 def _observed(program: Program, arguments: Arguments) -> list[str]:

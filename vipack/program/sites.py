@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
@@ -12,7 +12,11 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from vipack.display import Readable, block, grid
 from vipack.errors import SiteError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Site",
@@ -27,11 +31,12 @@ __all__ = [
 
 Kind = Literal["latent", "enumerated", "observed", "deterministic", "factor"]
 
+_HEAD = ("site", "kind", "distribution", "plates", "batch", "event", "guide")
 _WRAPPERS = ("Independent", "ExpandedDistribution", "MaskedDistribution", "CountedLatent", "FilledData")
 
 
-@dataclass(frozen=True)
-class Site:
+@dataclass(frozen=True, repr=False)
+class Site(Readable):
     """One named statement of the model.
 
     Attributes:
@@ -52,6 +57,12 @@ class Site:
     support: Constraint | None
     in_guide: bool
 
+    def __str__(self) -> str:
+        plates = f", plates {', '.join(self.plates)}" if self.plates else ""
+        return (
+            f"{self.name}: {self.kind} {self.distribution}{plates}, batch {self.batch_shape}, event {self.event_shape}"
+        )
+
     @property
     def is_latent(self) -> bool:
         """Whether the guide draws it."""
@@ -65,8 +76,8 @@ class Site:
         return tuple(by_dim.get(i - size) for i in range(size))
 
 
-@dataclass(frozen=True)
-class SiteTable:
+@dataclass(frozen=True, repr=False)
+class SiteTable(Readable):
     """The sites of a model in the order in which it runs, and its plates.
 
     Attributes:
@@ -92,16 +103,38 @@ class SiteTable:
         return tuple(site for site in self.sites if site.kind in kinds)
 
     def __str__(self) -> str:
-        rows = [("site", "kind", "distribution", "plates", "batch", "event", "guide")]
-        for s in self.sites:
-            batch, event = str(s.batch_shape), str(s.event_shape)
-            rows.append(
-                (s.name, s.kind, s.distribution, ", ".join(s.plates) or "-", batch, event, "yes" if s.in_guide else "-")
-            )
+        rows = [_HEAD, *self._cells()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        sizes = ", ".join(f"{name} ({self._size(name)})" for name in self.plates) or "none"
-        return "\n".join([*lines, f"plates: {sizes}"])
+        return "\n".join([*lines, self._sizes()])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a site, with what ``str()`` shows of it."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [cells[1:] for cells in self._cells()], [s.name for s in self.sites], _HEAD[1:]
+        ).rename_axis("site")
+
+    def _repr_html_(self) -> str:
+        return grid(self._cells(), _HEAD) + block(self._sizes())
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                s.name,
+                s.kind,
+                s.distribution,
+                ", ".join(s.plates) or "-",
+                str(s.batch_shape),
+                str(s.event_shape),
+                "yes" if s.in_guide else "-",
+            )
+            for s in self.sites
+        ]
+
+    def _sizes(self) -> str:
+        return "plates: " + (", ".join(f"{name} ({self._size(name)})" for name in self.plates) or "none")
 
     def _size(self, plate: str) -> str:
         size = str(self.plates[plate])

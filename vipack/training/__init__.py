@@ -4,7 +4,8 @@ from vipack.training.api import check, fit, load
 from vipack.training.calibration import vsbc
 from vipack.training.callbacks import Every, Progress
 from vipack.training.checkpoint import Checkpoint
-from vipack.training.result import Fit, FittedGuide
+from vipack.training.fitted_guide import FittedGuide
+from vipack.training.result import Fit
 from vipack.training.stopping import Converged, TimeLimit
 
 __all__ = [

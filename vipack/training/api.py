@@ -81,7 +81,7 @@ def fit(
             converted). float64 for the ladder.
         stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
         callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
-        progress: True or False; a bar where there is a terminal by default.
+        progress: True or False; a bar in a terminal or a notebook by default.
         checkpoint: save the run here as it goes, and go on from there if the file exists.
         restarts: train from so many starts at once and keep the highest ELBO; see ``fit.restarts``.
         average: end with the mean of the later iterates, over the second half of `steps` or while the learning rate falls
@@ -184,11 +184,13 @@ def load(
         CheckpointError: missing, damaged or hostile file, or one of another model, guide or version.
     """
     content = read_file(path)
+    axes = None
     if data is None:
         if "data" not in content:
             raise CheckpointError(f"{path}: was saved without its data; pass data= (and fixed=) as for the fit.")
         with unharmed(path):
             data, stored = ArrayRows.structure(content["data"])
+            axes = ArrayRows.axes_of(content["data"])
         fixed = stored if fixed is None else fixed
     with unharmed(path):
         saved = content["fingerprint"]
@@ -212,6 +214,8 @@ def load(
         dtype=dtype,
     )
     prepared.check.raise_if_bad()
+    if axes is not None:
+        prepared.rows.axes = axes
     trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
     with unharmed(path):
         own = trainer.fingerprint()

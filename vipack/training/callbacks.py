@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from vipack.display import Readable
 from vipack.errors import UsageError
 from vipack.program import Parameters
 
 __all__ = ["Callback", "Every", "Progress", "ProgressBar", "callbacks_of", "progress_of"]
 
 
-@dataclass(frozen=True)
-class Progress:
+@dataclass(frozen=True, repr=False)
+class Progress(Readable):
     """Where a run stands.
 
     Attributes:
@@ -31,7 +32,10 @@ class Progress:
     loss: float
     losses: Sequence[float]
     seconds: float
-    _parameters: Parameters = field(repr=False)
+    _parameters: Parameters
+
+    def __str__(self) -> str:
+        return f"step {self.step}, epoch {self.epoch}, loss {self.loss:,.2f}, {self.seconds:.1f} s"
 
     def params(self) -> Mapping[str, Tensor]:
         """Copies of the parameters as they stand, constrained, by name; not buffers, for which see :meth:`to_pyro`."""
@@ -82,28 +86,31 @@ def callbacks_of(callbacks: object) -> tuple[Callback, ...]:
 
 
 def progress_of(progress: object) -> bool | None:
-    """Whether to show a bar; None where there is a terminal.
+    """Whether to show a bar; None where there is a terminal or a notebook.
 
     Raises:
         UsageError: something else.
     """
     if progress is None or isinstance(progress, bool):
         return progress
-    raise UsageError(f"progress: expected True, False or None (a bar where there is a terminal), found {progress!r}.")
+    raise UsageError(f"progress: expected True, False or None (a bar in a terminal or a notebook), found {progress!r}.")
 
 
 class ProgressBar:
-    """A tqdm bar with loss and rate; without a terminal it is silent unless `show` is True."""
+    """A tqdm bar with loss and rate, a widget in a notebook; elsewhere, without a terminal, it is silent unless `show` is True."""
 
     def __init__(self, total: int, done: int, show: bool | None, label: str = "") -> None:
-        disable = None if show is None else not show
+        widget = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)  # whose output is no terminal
+        self._loss = ""
+        disable = None if show is None and not widget else show is False
         self._bar = tqdm(
             total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True, desc=label or None
         )
 
-    def update(self, step: int, loss: float) -> None:
-        """Show `step` steps done and the latest mean loss."""
-        self._bar.set_postfix_str(f"loss {loss:,.2f}", refresh=False)
+    def update(self, step: int, loss: float, note: str = "") -> None:
+        """Show `step` steps done and the latest mean loss, and a `note`."""
+        self._loss = f"loss {loss:,.2f}"
+        self._bar.set_postfix_str(f"{self._loss}, {note}" if note else self._loss, refresh=False)
         self._bar.update(step - self._bar.n)
 
     def advance(self) -> None:
@@ -111,5 +118,7 @@ class ProgressBar:
         self._bar.update(1)
 
     def close(self) -> None:
-        """Leave the last line standing."""
+        """Leave the last line standing, without a note, which is of the moment."""
+        if self._loss:
+            self._bar.set_postfix_str(self._loss, refresh=False)
         self._bar.close()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from vipack.errors import DataError, UsageError
+from vipack.export.labels import Axis, axes_of
 from vipack.program import Arguments, seeded
 from vipack.training.leaves import (
     UNKNOWN,
@@ -46,6 +47,7 @@ class Rows(ABC):
     Attributes:
         num_rows: N, or None for data that have no rows, such as ``data=()``.
         fixed: keyword arguments that are the same in every batch.
+        axes: of the arguments that came from pandas, by name or position.
         indexed: whether a batch knows which rows it holds; a user's DataLoader does not tell.
     """
 
@@ -56,6 +58,7 @@ class Rows(ABC):
         self.dtype = dtype
         self.device = device
         self.fixed = {name: self._place(value) for name, value in fixed.items()}
+        self.axes: dict[str | int, tuple[Axis, ...]] = {}
 
     @abstractmethod
     def full(self) -> Arguments:
@@ -167,7 +170,8 @@ class ArrayRows(Rows):
         fixed = {name: plain_leaf(leaf) for name, leaf in self.fixed.items()}
         if any(part is UNKNOWN for part in [*parts.values(), *fixed.values()]):
             return None
-        return {"kind": kind, "names": self._names, "parts": list(parts.values()), "fixed": fixed}
+        axes = [[key, [axis.plain() for axis in own]] for key, own in self.axes.items()]
+        return {"kind": kind, "names": self._names, "parts": list(parts.values()), "fixed": fixed, "axes": axes}
 
     @staticmethod
     def structure(state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -175,6 +179,11 @@ class ArrayRows(Rows):
         parts = [unplain_leaf(part) for part in state["parts"]]
         data = dict(zip(state["names"], parts, strict=True)) if state["kind"] == "dict" else tuple(parts)
         return data, {name: unplain_leaf(part) for name, part in state["fixed"].items()}
+
+    @staticmethod
+    def axes_of(state: Mapping[str, Any]) -> dict[str | int, tuple[Axis, ...]]:
+        """The axes of what came from pandas, from :meth:`state`."""
+        return {key: tuple(map(Axis.from_plain, own)) for key, own in state.get("axes", ())}
 
     def _stored(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.layout != torch.strided:
@@ -319,6 +328,7 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
     """
     if fixed is not None and not isinstance(fixed, Mapping):
         raise UsageError(f"fixed: expected a dict of keyword arguments, found {type(fixed).__name__}.")
+    before: dict[str | int, Any] = {str(name): value for name, value in (fixed or {}).items()}
     given = {f"fixed[{name!r}]": value for name, value in (fixed or {}).items()}
     fixed = {str(name): read_leaf(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
     if isinstance(data, DataLoader):
@@ -335,9 +345,14 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
             f"data: found a {type(data).__name__}; read the file or collect the values first, and pass an array made with "
             "torch.tensor or numpy.array."
         )
+    own: dict[str | int, Any] = dict(enumerate(value for _, value in named_leaves(data)))
+    if isinstance(data, Mapping):
+        own = {str(name): value for name, value in data.items()}
     given |= dict(named_leaves(data))
     leaves = [read_leaf(name, value) for name, value in named_leaves(data)]
-    return ArrayRows(rebuilder(data)(leaves), fixed, choose_dtype(given, dtype), device)
+    rows = ArrayRows(rebuilder(data)(leaves), fixed, choose_dtype(given, dtype), device)
+    rows.axes = {name: axes for name, value in {**own, **before}.items() if (axes := axes_of(value))}
+    return rows
 
 
 def _first_row(dataset: Any) -> dict[str, Any]:

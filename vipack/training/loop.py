@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vipack.engine.compiler import under_way
 from vipack.engine.contracts import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
@@ -110,7 +111,7 @@ class Run:
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
                     mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
-                    bar.update(state.step, mean)
+                    bar.update(state.step, mean, under_way())
                     state.stopped = self._look(state, mean, interrupted)
                     if state.stopped is None and state.step == last_step:
                         state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,71 +13,22 @@ from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
+from vipack.display import grid
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
-from vipack.export import to_arviz
+from vipack.export import NewData, to_arviz
+from vipack.export.labels import Axis
 from vipack.posterior import Posterior
-from vipack.posterior.answers import answer, predictions
-from vipack.program import Arguments, Check, Program
+from vipack.posterior.answers import Used, answer, predictions
+from vipack.program import Check
 from vipack.training.checkpoint import write_file
-from vipack.training.data import ArrayRows, read_data
+from vipack.training.data import ArrayRows, Rows, read_data
+from vipack.training.fitted_guide import FittedGuide, name_of
 from vipack.training.ladder.report import Stages
 from vipack.training.trainer import Trainer
 from vipack.types import EngineReport, Estimate, Stopped, Verdict
 
-__all__ = ["Fit", "FittedGuide"]
-
-
-class FittedGuide:
-    """A guide with the parameters of one fit, callable in plain Pyro like the guide it was made from.
-
-    It runs wherever a guide does (``Predictive``, ``poutine.trace``), reads nothing from Pyro's global store and leaves
-    nothing there. Attributes and methods of an automatic guide, such as ``median()`` and ``quantiles()``, work too.
-    """
-
-    def __init__(
-        self, program: Program, values: dict[str, Tensor] | None = None, buffers: dict[str, Tensor] | None = None
-    ) -> None:
-        self._program = program
-        self._values, self._buffers = values, buffers  # None: the fit's, as they stand
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw from the guide."""
-        return self._bound(self._program.guide)(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_program":  # what copy and pickle ask for is not the guide's to answer
-            raise AttributeError(name)
-        with self._running():
-            value = getattr(self._program.guide, name)
-        return self._bound(value) if callable(value) and not isinstance(value, type) else value
-
-    def __copy__(self) -> FittedGuide:
-        return FittedGuide(self._program, self._values, self._buffers)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FittedGuide:
-        """The guide as it stands now, whatever the fit does later."""
-        parameters = self._program.parameters
-        values = parameters.detached() if self._values is None else self._values
-        buffers = parameters.buffers() if self._buffers is None else self._buffers
-        own = {name: value.detach().clone().requires_grad_(value.requires_grad) for name, value in values.items()}
-        return FittedGuide(self._program, own, {name: buffer.clone() for name, buffer in buffers.items()})
-
-    def __repr__(self) -> str:
-        guide = self._program.guide
-        return f"FittedGuide({getattr(guide, '__name__', type(guide).__name__)})"
-
-    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with self._running():
-                return function(*args, **kwargs)
-
-        return run
-
-    def _running(self) -> contextlib.AbstractContextManager[None]:
-        # Whatever rows the caller passes are all there are: no minibatch of the fit's, and every plate whole.
-        values = self._program.parameters.detached() if self._values is None else self._values
-        return self._program.bound(Arguments(), values=values, buffers=self._buffers, training=False)
+__all__ = ["Fit"]
 
 
 class Fit:
@@ -223,16 +173,15 @@ class Fit:
             TrustWarning: resampled draws are due after the verdict, and cannot be had for the new data.
         """
         _positive("num_draws", num_draws)
-        arguments = None
-        if data is not None:
-            rows = self._trainer.rows
-            arguments = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device).full()
+        rows = None if data is None else self._new_rows(data, fixed)
+        arguments = None if rows is None else rows.full()
         found, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
-        if reason and resample:
-            raise UsageError(f"resample=True: {reason}; pass resample=False, or the observed values too.")
-        if reason:
-            warn(TrustWarning(f"predictions are from {which}: {reason}."))
+        _tell(which, reason, resample)
         return found
+
+    def _new_rows(self, data: Any, fixed: Mapping[str, Any] | None) -> Rows:
+        rows = self._trainer.rows
+        return read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
 
     @entry
     def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
@@ -289,14 +238,65 @@ class Fit:
         return table
 
     @entry
-    def to_arviz(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> Any:
+    def to_arviz(
+        self,
+        num_draws: int = 1_000,
+        *,
+        data: Any = None,
+        fixed: Mapping[str, Any] | None = None,
+        prior: bool | int = False,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str | None]] | None = None,
+        seed: int = 0,
+        resample: bool | None = None,
+    ) -> Any:
         """All groups that ArviZ knows: InferenceData with ArviZ 0.x, a DataTree with 1.x.
 
+        Dimensions have the names of the model's plates. Where the data came as pandas objects, their index labels the
+        plate of their rows, and columns the plate that has their number, if that is one alone.
+
         Args:
+            data, fixed: new data, as for :meth:`predict`, whose predictions are in ``predictions`` and
+                ``predictions_constant_data``.
+            prior: True for as many draws in ``prior`` and ``prior_predictive``, or how many.
+            coords: dimension -> labels, before those of pandas.
+            dims: variable -> names of its dimensions, without chain and draw, or of those that no plate names; None
+                leaves one as it is.
             resample: which draws, as in :meth:`sample`; the attribute ``draws`` says which they are.
+
+        Raises:
+            UsageError: `coords` or `dims` name what is not there, or are of another length; as :meth:`predict`.
+            ModelError: `prior` is asked for, and is improper.
         """
         _positive("num_draws", num_draws)
-        return to_arviz(self.posterior, num_draws, seed=seed, resample=resample)
+        if not isinstance(prior, bool):
+            _positive("prior", prior)
+        new = None if data is None else self._predicted(num_draws, data, fixed, seed, resample)
+        return to_arviz(
+            self.posterior,
+            num_draws,
+            seed=seed,
+            resample=resample,
+            coords=coords,
+            dims=dims,
+            axes=self._axes(self._trainer.rows, self.posterior.named_arguments()),
+            new=new,
+            prior=num_draws if prior is True else int(prior),
+        )
+
+    def _predicted(
+        self, num_draws: int, data: Any, fixed: Mapping[str, Any] | None, seed: int, resample: bool | None
+    ) -> NewData:
+        rows = self._new_rows(data, fixed)
+        found, which, reason = predictions(self.posterior, num_draws, rows.full(), seed=seed, resample=resample)
+        _tell(which, reason, resample)
+        arguments = self.posterior.named_arguments(rows.full())
+        return NewData(arguments, found, which, self._axes(rows, arguments))
+
+    @staticmethod
+    def _axes(rows: Rows, arguments: Mapping[str, Any]) -> dict[str, tuple[Axis, ...]]:
+        names = list(arguments)
+        return {names[key] if isinstance(key, int) else key: axes for key, axes in rows.axes.items()}
 
     # --- going on, and leaving
 
@@ -343,10 +343,31 @@ class Fit:
         self._trainer.program.parameters.write_back()
 
     def __repr__(self) -> str:
-        last = f", loss {self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else ""
-        verdict = self.verdict
-        judged = "not judged" if verdict is None else verdict.value
-        return f"Fit({self.guide!r}, {self.steps} steps{last}, {self.seconds:.1f} s, {judged}, {self.stopped})"
+        facts = self._facts()
+        loss = f"loss {facts['loss']}, " if self.steps else ""
+        return f"Fit({self.guide!r}, {facts['training']}, {loss}{facts['time']}, {facts['verdict']}, {self.stopped})"
+
+    def _repr_html_(self) -> str:
+        return grid(self._facts().items())
+
+    def _facts(self) -> dict[str, str]:
+        loss = f"{self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else "none"
+        return {
+            "guide": name_of(self._trainer.program),
+            "training": f"found by the ladder: {self.stages.found}" if self.stages.found else f"{self.steps} steps",
+            "loss": loss,
+            "time": f"{self.seconds:.1f} s",
+            "verdict": "not judged" if self.verdict is None else self.verdict.value,
+            "ended": str(self.stopped),
+        }
+
+
+def _tell(which: Used, reason: str, resample: bool | None) -> None:
+    """That predictions are not of the draws that were due, and why, if there is a reason."""
+    if reason and resample:
+        raise UsageError(f"resample=True: {reason}; pass resample=False, or the observed values too.")
+    if reason:
+        warn(TrustWarning(f"predictions are from {which}: {reason}."))
 
 
 def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:

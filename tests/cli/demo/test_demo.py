@@ -15,7 +15,7 @@ from vipack.datasets import TextRules, corpus_from_texts, eight_schools
 
 PICTURES = {
     "schools_compare", "schools_posterior", "schools_khat", "schools_losses", "topics", "topics_losses", "digits_new",
-    "digits_fit",
+    "digits_fit", "speed",
 }  # fmt: skip
 TABLES = {"schools_compare", "schools_exact", "topics", "digits"}
 
@@ -49,9 +49,37 @@ def test_the_page_holds_everything_itself(demo):
     assert "too few steps to mean anything" in page
 
 
+def test_each_part_has_one_headline_before_its_verdict(demo):
+    page = (demo / "index.html").read_text()
+    before = page[: page.index("<h2")]
+    headlines = re.findall(r'<p class="headline">(.*?)</p>', page)
+    assert len(headlines) == 3
+    for headline in headlines:
+        assert headline in before
+        assert not re.search("TRUST|CORRECTED", headline)
+    sections = page.split("<h2")[1:]
+    assert all(0 < s.index('class="headline"') < s.index('class="judged"') < s.index("What to see") for s in sections)
+    assert "Pyro" in before  # the picture of how fast it was, with what it is held against
+
+
+def test_a_fit_has_one_khat_on_the_page(demo):
+    page = (demo / "index.html").read_text()
+    schools = page.split("<h2")[1]
+    best = pd.read_csv(demo / "schools_compare.csv", index_col="fit").iloc[0]
+    told = re.findall(r"k-hat (\d+\.\d\d)", schools)
+    assert set(told) <= {f"{best['khat']:.2f}"}
+
+
+def test_tables_of_the_page_are_narrow_and_can_be_scrolled(demo):
+    page = (demo / "index.html").read_text()
+    assert page.count("<table>") == page.count('<div class="scroll"><table>') == len(TABLES)
+    assert all(table.split("</tr>")[0].count("<th") <= 6 for table in page.split("<table>")[1:])
+
+
 def test_six_fits_of_eight_schools_are_compared(demo):
     table = pd.read_csv(demo / "schools_compare.csv", index_col="fit")
     assert len(table) == 6
+    assert sorted(table["rank"]) == [1, 2, 3, 4, 5, 6]
     assert {name.split()[0] for name in table.index} == {"centred", "non-centred"}
     assert {name.split()[1] for name in table.index} == {"mean-field", "full-rank", "flow"}
 

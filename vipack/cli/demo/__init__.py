@@ -18,6 +18,7 @@ from vipack.cli.demo.digits import run_digits
 from vipack.cli.demo.page import write_page
 from vipack.cli.demo.part import Part, Settings, say
 from vipack.cli.demo.schools import run_schools
+from vipack.cli.demo.speed import measure_speed
 from vipack.cli.demo.topics import run_topics
 from vipack.cli.programs import output_folder
 
@@ -33,16 +34,19 @@ def run(chosen: argparse.Namespace) -> int:
     started = time.perf_counter()
     with _one_thread():
         parts = _run_parts(settings, folder)
+        say("[4/4] steps a second")
+        speed = measure_speed(settings)
+    speed.figure.savefig(folder / "speed.png", dpi=130)
     seconds = time.perf_counter() - started
     note = (
         f"vipack {vipack.__version__}, Pyro {pyro.__version__}, PyTorch {torch.__version__}, Python "
         f"{platform.python_version()}, {os.cpu_count()} cores, seed {settings.seed}: {seconds:.0f} s"
         f"{', with --quick: too few steps to mean anything' if chosen.quick else ''}."
     )
-    write_page(folder / "index.html", parts, _LEAD, note)
+    write_page(folder / "index.html", parts, speed, _LEAD, note)
     say("=" * 72)
     for part in parts:
-        say(f"{part.verdict:<10} {part.title}\n{'':<10} {part.answer}")
+        say(f"{part.title}\n  {part.headline}\n  {part.verdict} {part.judged}")
     say(f"\ndone in {seconds:.0f} s; open {(folder / 'index.html').absolute()}")
     say(
         f"tables and pictures are beside it: {', '.join(sorted(p.name for p in folder.iterdir() if p.suffix != '.html'))}"
@@ -55,7 +59,7 @@ def _run_parts(settings: Settings, folder: Path) -> list[Part]:
     for i, (name, run_part) in enumerate(
         (("eight schools", run_schools), ("topics", run_topics), ("digits", run_digits)), start=1
     ):
-        say(f"[{i}/3] {name}")
+        say(f"[{i}/4] {name}")
         part = run_part(settings)
         part.write(folder)
         parts.append(part)

@@ -87,28 +87,35 @@ def _report(
     nearest = train[distances.argmin(1)]
     apart = float(distances.amin(1).median()) / INK
     usual = float(torch.cdist(test, train).amin(1).median()) / INK
-    copies = "none is a copy" if float(distances.amin()) > 0.25 * usual * INK else "some may be copies"
+    copied = float(distances.amin()) <= 0.25 * usual * INK
+    copies = "some may be copies" if copied else "none is a copy"
     per_image = table["elbo per image"]
     return Part(
         title="Digits: images that nobody wrote",
+        headline=(
+            f"{_NUM_NEW} new digits, {'some perhaps copies' if copied else 'none a copy'} of a training image; the model explains "
+            f"unseen images {per_image['train'] - per_image['held out']:.1f} nats each worse than those it was trained on."
+        ),
         question=(
             f"A variational autoencoder (Kingma and Welling, 2014) of {len(train):,} handwritten digits of 8 x 8 pixels: the model "
             "decodes 8 standard normal latents into the ink of each pixel, the guide encodes an image into a normal over its "
             "latents. The same call to vipack.fit trains it as trained the two models above."
         ),
         verdict=found.verdict.value,
+        judged=(
+            f"on the codes q(z | x) of the images, of which it certifies {found.verdict.certifies}. The new images come from the "
+            "model alone and do not depend on it."
+        ),
         see=(
             "Left, images decoded from draws of the prior; right, in the same places, the training image nearest to each. "
             f"New images lie {apart:.2f} from the nearest training image (median distance; white to black is 1), held-out images "
             f"{usual:.2f}: {copies}."
         ),
         trust=(
-            f"{found.verdict.value}, which certifies {found.verdict.certifies}: {found.reasons[0]}. Every latent belongs to an image, so each image's q(z | x) is judged by "
-            "weights of its own. The verdict is on these codes, not on the new images, which come from the model alone. For "
-            f"the model, look at images it has not seen: the ELBO per image is {per_image['train']:.1f} nats in training and "
-            f"{per_image['held out']:.1f} held out."
+            f"Of the codes: {found.reasons[0]}. Every latent belongs to an image, so each image's q(z | x) is judged by "
+            "weights of its own. For the model, look at images it has not seen: the ELBO of a held-out image is "
+            f"{per_image['held out']:.1f} nats, {per_image['train'] - per_image['held out']:.1f} below that of a training image."
         ),
-        answer=f"new images; ELBO per held-out image {per_image['held out']:.1f} nats",
         tables={"digits": table},
         pictures={
             "digits_new": Picture(_sheet(new, nearest), "New digits, and the nearest training image of each."),

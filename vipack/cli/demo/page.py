@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from vipack.cli.demo.part import Part
+from vipack.cli.demo.part import Part, Picture
 from vipack.cli.tables import html_table
 
 __all__ = ["write_page"]
@@ -17,14 +17,20 @@ _STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.9rem; margin-bottom: .25rem; }
 h2 { font-size: 1.35rem; margin: 3rem 0 .5rem; padding-top: 1.25rem; border-top: 1px solid #ddd; }
+p, figcaption, li { overflow-wrap: anywhere; }
 p.lead { color: #6b6b6b; margin-top: 0; }
 p strong { color: #0072B2; }
+p.headline { font-size: 1.15rem; font-weight: 600; margin: .25rem 0; }
+p.judged { color: #555; font-size: .9rem; margin: .25rem 0 1rem; }
+ul.parts { list-style: none; padding: 0; }
+ul.parts li { margin: .9rem 0; padding-left: .9rem; border-left: 3px solid #ddd; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .8rem; }
-th, td { text-align: right; padding: .3rem .34rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
+th, td { text-align: right; padding: .3rem .45rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
 .text { text-align: left; }
 .text:first-child { white-space: nowrap; }
 th { font-weight: 600; border-bottom: 2px solid #999; }
+.trust, .corrected, .distrust { white-space: nowrap; }
 .trust { color: #00785a; font-weight: 600; }
 .corrected { color: #8f6200; font-weight: 600; }
 .distrust { color: #b34a00; font-weight: 600; }
@@ -32,13 +38,26 @@ figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; display: block; }
 figcaption, footer { color: #6b6b6b; font-size: .88rem; }
 footer { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
+@media (max-width: 40rem) {
+  body { margin-top: 1.25rem; padding: 0 .9rem; }
+  h1 { font-size: 1.5rem; }
+  h2 { font-size: 1.2rem; margin-top: 2rem; }
+  .text:first-child { white-space: normal; }
+  th, td { padding: .3rem .25rem; }
+  table { font-size: .74rem; }
+  td.text { overflow-wrap: anywhere; }
+  td.text:first-child, td.trust, td.corrected, td.distrust { overflow-wrap: normal; }
+  figure.wide { overflow-x: auto; }
+  figure.wide img { max-width: none; width: 44rem; }
+}
 """
 
 
-def write_page(path: Path, parts: Sequence[Part], lead: str, note: str) -> None:
+def write_page(path: Path, parts: Sequence[Part], speed: Picture, lead: str, note: str) -> None:
     """Write the page of `parts`, whose pictures have been written beside it.
 
     Args:
+        speed: steps a second, beside Pyro's; likewise written, as ``speed.png``.
         lead: under the title.
         note: at the foot: versions, machine, seed.
     """
@@ -56,11 +75,12 @@ def write_page(path: Path, parts: Sequence[Part], lead: str, note: str) -> None:
 <h1>vipack demo</h1>
 <p class="lead">{html.escape(lead)}</p>
 {_overview(parts)}
-<p><span class="trust">TRUST</span>: believe means and sds of the guide's draws. <span class="corrected">CORRECTED</span>: believe
-those of draws resampled with their importance weights, which are shown then. <span class="distrust">DISTRUST</span>: believe
-neither; a richer guide, another parametrisation or more steps may help. Tails and small probabilities, and the evidence, are not looked
-at. k-hat says how heavy the tail of the weights is (below 0.7 it can be
-corrected), ESS how many of the draws count.</p>
+{_figure("speed", speed, path.parent)}
+<p>Every fit is judged, and the verdict says what of it to believe. <span class="trust">TRUST</span>: means and sds of the guide's
+draws. <span class="corrected">CORRECTED</span>: those of draws resampled with their importance weights, which are shown then.
+<span class="distrust">DISTRUST</span>: neither; a richer guide, another parametrisation or more steps may help. Tails, small
+probabilities and the evidence are not looked at. k-hat says how heavy the tail of the weights is (below 0.7 it can be corrected),
+ESS how many of the draws count.</p>
 {sections}
 <footer>{html.escape(note)}</footer>
 </body>
@@ -71,29 +91,35 @@ corrected), ESS how many of the draws count.</p>
 
 
 def _overview(parts: Sequence[Part]) -> str:
-    rows = [
-        f'<tr><td class="text"><a href="#part{i}">{html.escape(part.title)}</a></td>'
-        f'<td class="text {part.verdict.lower()}">{part.verdict}</td>'
-        f'<td class="text">{html.escape(part.answer)}</td><td>{part.seconds:.0f} s</td></tr>'
+    items = [
+        f'<li><a href="#part{i}">{html.escape(part.title)}</a> <small>({part.seconds:.0f} s)</small><br>'
+        f"{html.escape(part.headline)}</li>"
         for i, part in enumerate(parts)
     ]
-    head = "".join(f'<th class="text">{name}</th>' for name in ("question", "verdict", "answer"))
-    return f'<div class="scroll"><table><tr>{head}<th>time</th></tr>{"".join(rows)}</table></div>'
+    return f'<ul class="parts">{"".join(items)}</ul>'
 
 
 def _section(number: int, part: Part, folder: Path) -> str:
-    verdict, why = part.verdict, part.trust.removeprefix(part.verdict)
+    verdict = f'<span class="{part.verdict.lower()}">{part.verdict}</span>'
     lines = [
         f'<h2 id="part{number}">{html.escape(part.title)}</h2>',
+        f'<p class="headline">{html.escape(part.headline)}</p>',
+        f'<p class="judged">{verdict} {html.escape(part.judged)}</p>',
         f"<p>{html.escape(part.question)}</p>",
         f"<p><strong>What to see.</strong> {html.escape(part.see)}</p>",
-        f'<p><strong>Whether to trust it.</strong> <span class="{part.verdict.lower()}">{verdict}</span>{html.escape(why)}</p>',
+        f"<p><strong>Whether to trust it.</strong> {html.escape(part.trust)}</p>",
     ]
-    lines += [f'<div class="scroll">{html_table(table)}</div>' for table in part.tables.values()]
-    for name, picture in part.pictures.items():
-        encoded = base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
-        caption = html.escape(picture.caption)
-        width = round(80 * picture.figure.get_figwidth())
-        image = f'<img alt="{caption}" width="{width}" src="data:image/png;base64,{encoded}">'
-        lines.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+    for name, table in part.tables.items():
+        shown = table[list(part.columns[name])] if name in part.columns else table
+        lines.append(f'<div class="scroll">{html_table(shown)}</div>')
+    lines += [_figure(name, picture, folder) for name, picture in part.pictures.items()]
     return "\n".join(lines)
+
+
+def _figure(name: str, picture: Picture, folder: Path) -> str:
+    encoded = base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
+    caption = html.escape(picture.caption)
+    width = round(80 * picture.figure.get_figwidth())
+    image = f'<img alt="{caption}" width="{width}" src="data:image/png;base64,{encoded}">'
+    kind = ' class="wide"' if width > 560 else ""  # a phone scrolls it sideways, where it can be read
+    return f"<figure{kind}>{image}<figcaption>{caption}</figcaption></figure>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -23,11 +23,12 @@ class Settings:
     topic_steps: int
     digit_steps: int
     num_draws: int
+    quick: bool
 
     @staticmethod
     def of(seed: int, *, quick: bool) -> Settings:
         """The full demo, or just enough to see that everything runs."""
-        return Settings(seed, 60, 30, 60, 200) if quick else Settings(seed, 2_000, 1_200, 2_500, 4_000)
+        return Settings(seed, 60, 30, 60, 200, True) if quick else Settings(seed, 2_000, 1_200, 2_500, 4_000, False)
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,28 @@ class Part:
     """A part of the page.
 
     Attributes:
+        headline: what came out, in a sentence that holds whatever the verdict is.
         question: what is asked, of which data and model.
         verdict: TRUST, CORRECTED or DISTRUST.
+        judged: what the verdict is on, and what it means for the headline.
         see: what to look at.
         trust: whether to believe it, and why.
-        answer: one line of it, for the summary.
         tables, pictures: by file name without its ending.
+        columns: of a table, those that the page has room for; all are in its files.
         seconds: everything included.
     """
 
     title: str
+    headline: str
     question: str
     verdict: str
+    judged: str
     see: str
     trust: str
-    answer: str
     tables: Mapping[str, pd.DataFrame]
     pictures: Mapping[str, Picture]
     seconds: float
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """The tables as CSV and Markdown, the pictures as PNG."""

@@ -19,7 +19,7 @@ import vipack
 from vipack.cli.demo.models import centred, non_centred
 from vipack.cli.demo.part import Part, Picture, Settings, say
 from vipack.cli.pictures import figure_of
-from vipack.cli.tables import certified_by, text_table
+from vipack.cli.tables import certified_by, for_people, text_table
 from vipack.types import Verdict
 
 __all__ = ["Exact", "exact_answer", "run_schools"]
@@ -110,7 +110,7 @@ def run_schools(settings: Settings) -> Part:
             fits[f"{written} {way}"] = fit
             say(f"  {written} {way}: {fit.steps} steps in {fit.seconds:.1f} s")
     table = vipack.compare(fits, num_draws=settings.num_draws, seed=settings.seed)
-    say(f"\n{text_table(table.drop(columns='certified'))}\n{certified_by(table['verdict'])}\n")
+    say(f"\n{text_table(for_people(table))}\n{certified_by(table['verdict'])}\n")
     return _report(fits, table, exact_answer(schools["y"], schools["sigma"]), settings, started)
 
 
@@ -122,17 +122,22 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
     mended = fit.sample(settings.num_draws, seed=settings.seed, resample=True)
     held = _held_against(exact, drawn, mended)
     shown = "resampled" if found.verdict is Verdict.CORRECTED else "draws"
-    answer = f"mu = {held.loc['mean of mu', shown]:.1f} ± {held.loc['sd of mu', shown]:.1f}"
+    effect, known = (f"{held.loc['mean of mu', by]:.1f} ± {held.loc['sd of mu', by]:.1f}" for by in (shown, "exact"))
+    headline = f"Coaching gains {effect} points on average by the best of six fits; exact integration says {known}."
+    if found.verdict is Verdict.DISTRUST:
+        headline = f"None of six fits can be believed: the best says {effect} points, exact integration {known}."
     say(f"{best} fit against the exact posterior:\n{text_table(held)}\n")
     below = exact.evidence - table["elbo"]
     return Part(
         title="Eight schools: how much does coaching help?",
+        headline=headline,
         question=(
             "Eight schools measured what coaching does for test scores (Rubin, 1981). The true effects theta vary around "
             "mu with standard deviation tau. The model is written in two ways, centred and non-centred, and each is fitted "
             "with a mean-field normal, a full-rank normal and a normalizing flow."
         ),
         verdict=found.verdict.value,
+        judged=f"for the {best} fit, the best: certified are {found.verdict.certifies}.",
         see=(
             f"The ELBO of every fit is a lower bound of log p(y), which here is known: {exact.evidence:.2f} nats. The {best} fit comes "
             f"closest, {below[best]:.2f} nats below it; the {worst} one stays {below[worst]:.2f} below. Centred, the effects are "
@@ -140,12 +145,12 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
             "nearly normal, so that how a model is written matters as much as which guide is chosen."
         ),
         trust=(
-            f"{found.verdict.value}, which certifies {found.verdict.certifies}, for the {best} fit: {found.reasons[0]}. The exact "
+            f"Of the {best} fit: {found.reasons[0]}. The exact "
             "posterior of mu and tau, from a grid, is at hand to check that: see the second table, whose last column is of draws "
             "resampled with their importance weights."
         ),
-        answer=f"the {best} fit is best; {answer}, by {'resampled draws' if shown == 'resampled' else 'its draws'}",
-        tables={"schools_compare": table, "schools_exact": held},
+        tables={"schools_compare": for_people(table), "schools_exact": held},
+        columns={"schools_compare": ("rank", "elbo", "khat", "ess", "verdict")},
         pictures={
             "schools_compare": Picture(
                 figure_of(vipack.plots.compare(table)),

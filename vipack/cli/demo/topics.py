@@ -67,18 +67,21 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
     bound = found.elbo.value - orderings(corpus)
     gain = bound - one_topic_evidence(corpus, TOPIC_CONCENTRATION)
     num_latents = NUM_TOPICS * corpus.num_words + NUM_TOPICS * corpus.num_documents
+    headline = f"{NUM_TOPICS} topics describe the words {gain:,.0f} nats better than one does."
     if gain > 10 * found.elbo.se:
         known = (
             f"What is sure is that topics are there: the ELBO is a lower bound, and it is {gain:,.0f} nats above the exact log "
             "evidence of the same model with a single topic."
         )
     else:
+        headline = f"Trained too little to find topics: {NUM_TOPICS} of them describe the words worse than one does."
         known = (
             f"Its ELBO is {-gain:,.0f} nats below the exact log evidence of the same model with a single topic: train longer "
             "before reading anything into these topics."
         )
     return Part(
         title="Topics: what does the standard library talk about?",
+        headline=headline,
         question=(
             f"{corpus.num_documents} documents, each the docstrings of one module or class ({corpus.source}), over a vocabulary "
             f"of {corpus.num_words:,} words. Latent Dirichlet allocation with {NUM_TOPICS} topics (Blei, Ng and Jordan, 2003) as "
@@ -86,19 +89,26 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
             "step."
         ),
         verdict=found.verdict.value,
+        judged=f"on how sure the guide is of the topics, of which it certifies {found.verdict.certifies}. Read them as a summary.",
         see=(
             "Each row of the table is a topic: its share of all words, its most probable words, and the documents that are "
             "most about it. Topics are good if their words belong together and their documents are what you would expect."
         ),
         trust=(
-            f"{found.verdict.value}, which certifies {found.verdict.certifies}: {found.reasons[0]}. That is the rule for a mean-field guide of {num_latents:,} latents, whose "
-            f"importance weights all fall on one draw: read the topics as a summary, not how sure the guide is of them. {known}"
+            f"{known} How sure it is of each is another matter: {found.reasons[0]}. That is the rule for a mean-field guide of "
+            f"{num_latents:,} latents, whose importance weights all fall on one draw."
         ),
-        answer=f"{NUM_TOPICS} topics, {gain:+,.0f} nats against a single one",
         tables={"topics": table},
         pictures={
             "topics": Picture(
-                figure_of(vipack.plots.topics(topics[order], corpus.vocabulary, shares=weights[order])[0]),
+                figure_of(
+                    vipack.plots.topics(
+                        topics[order],
+                        corpus.vocabulary,
+                        shares=weights[order],
+                        titles=[f"topic {number}" for number in table.index],
+                    )[0]
+                ),
                 "The most probable words of each topic, and the topic's share of all words.",
             ),
             "topics_losses": Picture(
@@ -117,5 +127,5 @@ def _table(corpus: Corpus, topics: np.ndarray, shares: np.ndarray, weights: np.n
             "words": [" ".join(words) for words in corpus.top_words(topics, 10)],
             "documents": [", ".join(corpus.titles[d] for d in typical[:, k]) for k in range(len(topics))],
         },
-        index=pd.Index(range(len(topics)), name="topic"),
+        index=pd.Index(range(1, len(topics) + 1), name="topic"),
     )

@@ -94,6 +94,8 @@ class _Ladder:
         trainer.state.seconds = time.perf_counter() - self._started
         if self._ended is not None:
             trainer.state.stopped = self._ended
+        elif not trainer.state.step:  # the paths, and what is fitted by draws, take no steps of the trainer's
+            trainer.state.stopped = Stopped(StopReason.STEPS, f"the ladder's: {trainer.stages.found}")
         return trainer
 
     # --- stage 0

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vipack.display import Readable, block, grid
 from vipack.types import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Stage", "Stages"]
 
 
-@dataclass(frozen=True)
-class Stage:
+_HEAD = ("stage", "ELBO (nats)", "gain (nats)", "steps", "seconds", "kept", "why")
+_NO_STAGES = "no stages: the guide was the user's own"
+
+
+@dataclass(frozen=True, repr=False)
+class Stage(Readable):
     """One rung.
 
     Attributes:
@@ -33,17 +41,49 @@ class Stage:
     kept: bool
     reason: str
 
+    def __str__(self) -> str:
+        figures = [] if self.elbo is None else [f"ELBO {_text(self.elbo)}"]
+        figures += [] if self.gain is None else [f"gain {_text(self.gain)}"]
+        told = ", ".join([*figures, f"{self.steps} steps", f"{self.seconds:.1f} s"])
+        return f"{self.name}: {told}; {'kept' if self.kept else 'not kept'}: {self.reason}"
 
-class Stages(tuple[Stage, ...]):
+
+class Stages(Readable, tuple[Stage, ...]):
     """The stages in order; as text, a table."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
         if not self:
-            return "no stages: the guide was the user's own"
-        rows = [("stage", "ELBO (nats)", "gain (nats)", "steps", "seconds", "kept", "why")]
-        rows += [
+            return _NO_STAGES
+        rows = [_HEAD, *self._cells()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a stage; ELBO and gain in nats, each with its standard error."""
+        import pandas as pd
+
+        rows = [
+            {
+                "elbo": s.elbo and s.elbo.value,
+                "elbo_se": s.elbo and s.elbo.se,
+                "gain": s.gain and s.gain.value,
+                "gain_se": s.gain and s.gain.se,
+                "steps": s.steps,
+                "seconds": s.seconds,
+                "kept": s.kept,
+                "reason": s.reason,
+            }
+            for s in self
+        ]
+        return pd.DataFrame(rows, index=pd.Index([s.name for s in self], name="stage"))
+
+    def _repr_html_(self) -> str:
+        return grid(self._cells(), _HEAD) if self else block(_NO_STAGES)
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
             (
                 s.name,
                 _text(s.elbo),
@@ -55,8 +95,11 @@ class Stages(tuple[Stage, ...]):
             )
             for s in self
         ]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    @property
+    def found(self) -> str:
+        """The stages that were kept, the last of which gave the fit, with the steps that each took; empty without any."""
+        return ", ".join(f"{s.name} ({s.steps} steps)" for s in self if s.kept)
 
     @classmethod
     def of(cls, stages: Sequence[Stage]) -> Stages:
