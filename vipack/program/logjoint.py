@@ -40,14 +40,14 @@ class LogJoint:
 
     Attributes:
         dim: D.
-        device: on which the model runs, and ``u`` must be.
+        device, dtype: on which and in which the model runs, and ``u`` must be.
         shapes: latent name -> shape of its unconstrained value, in the order of ``u``.
     """
 
     def __init__(self, program: Program, arguments: Arguments) -> None:
         self._program = program
         self._arguments = arguments
-        self.device = program.parameters.device
+        self.device, self.dtype = program.parameters.device, program.parameters.dtype
         # Once, and not at each call: a transform such as vmap lets no tensor be marked as requiring grad within it.
         self._values = program.parameters.detached()
         with program.bound(arguments, training=False), flat_priors_sampled(), torch.no_grad():

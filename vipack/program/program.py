@@ -21,7 +21,7 @@ from vipack.program.agreement import check_discreteness, check_prototype
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.masking import MaskedLatents, Treatment, treatments
 from vipack.program.params import Parameters
-from vipack.program.placing import Given
+from vipack.program.placing import Given, Widened
 from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
@@ -40,6 +40,7 @@ class Program:
         batch_plate: the plate that minibatches are rows of, once known.
         plates: how the model opens each of its plates on the data that it was initialised with.
         masked: what is done about latents that a mask leaves out, by name; known once initialised.
+        widened: of a program of float64, what makes draws of float32 priors float64.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Program:
         self.batch_plate: BatchPlate | None = None
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}
+        self.widened = Widened()
 
     @contextlib.contextmanager
     def bound(
@@ -72,6 +74,8 @@ class Program:
             stack.enter_context(alone())  # all that follows is one for all threads
             stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
+            if self.parameters.dtype == torch.float64 and not self.parameters.shared:
+                stack.enter_context(self.widened)
             if self.masked:  # outermost, so that it sees each message with all masks and scales
                 stack.enter_context(MaskedLatents(self.masked))
             if arguments.indices is not None and self.batch_plate is not None:

@@ -71,7 +71,7 @@ def _weighted_draws(trainer: Trainer, surface: Surface) -> tuple[Tensor, Tensor]
         q = guide.get_posterior()
         u = q.rsample((_DRAWS,))
         log_q = q.log_prob(u)
-    log_weights = surface.values(u) - log_q
+    log_weights = surface.values(u.double()) - log_q.double()
     return u, torch.from_numpy(np.exp(importance(log_weights).log_weights)).to(u.device)
 
 

@@ -35,21 +35,23 @@ _NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
 
-def train_ladder(make: Make, joint: LogJoint, plan: Plan) -> Trainer:
+def train_ladder(make: Make, joint: LogJoint, plan: Plan, note: str = "") -> Trainer:
     """The trainer of the best rung, with ``trainer.stages`` telling what each gained.
 
     Args:
         joint: of all data.
+        note: what to add to the account of the first stage.
 
     Raises:
         NonFiniteError: log p(x, z) is no number at every start.
     """
-    return _Ladder(make, joint, plan).climbed()
+    return _Ladder(make, joint, plan, note).climbed()
 
 
 class _Ladder:
-    def __init__(self, make: Make, joint: LogJoint, plan: Plan) -> None:
+    def __init__(self, make: Make, joint: LogJoint, plan: Plan, note: str) -> None:
         self._make = make
+        self._note_on_types = note
         self._plan = plan
         self._surface = Surface(joint)
         self._started = time.perf_counter()
@@ -124,7 +126,7 @@ class _Ladder:
     def _first_rung(self, candidate: Gaussian, bound: Estimate, steps: int) -> Rung:
         effort, dim = self._effort, self._surface.dim
         rung = self._rung(Family("gaussian" if effort.dense else "diagonal", dim), candidate, "paths", 0, 2)
-        why = f"the best Gaussian of {effort.num_starts} paths"
+        why = f"the best Gaussian of {effort.num_starts} paths{self._note_on_types}"
         self._note("paths", bound, None, steps, self._started, True, why)
         return rung
 
@@ -215,7 +217,7 @@ def _starts(surface: Surface, count: int) -> Tensor:
     """
     found: list[Tensor] = []
     for radius in _RADII:
-        points = torch.stack([surface.joint.initial(radius).cpu() for _ in range(4 * count)])
+        points = torch.stack([surface.joint.initial(radius).cpu().double() for _ in range(4 * count)])
         found += list(points[torch.isfinite(surface.gradients(points)[0])])
         if len(found) >= count:
             return torch.stack(found[:count])

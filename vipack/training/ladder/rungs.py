@@ -98,7 +98,7 @@ class Rung:
                 loc, factor = guide.origin + guide.scale_tril @ base.loc, guide.scale_tril @ base.scale_tril
             else:
                 loc, factor = guide.origin + guide.scale * base.mean, guide.scale * base.stddev
-        return Gaussian(loc.cpu(), factor.cpu())
+        return Gaussian(loc.cpu().double(), factor.cpu().double())
 
 
 def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
@@ -170,11 +170,12 @@ def estimate(values: Tensor) -> Estimate:
 
 
 def _judged(trainer: Trainer, surface: Surface, count: int) -> tuple[Tensor, Tensor]:
-    """Draws that come of the same standard normal numbers on every rung, and their log weights."""
+    """Draws that come of the same standard normal numbers on every rung, and their log weights, in float64."""
     program = trainer.program
     guide: Any = program.guide
     with seeded(trainer.plan.seed + 1), program.bound(trainer.rows.full(), training=False), torch.no_grad():
         q = guide.get_posterior()
         u = q.rsample((count,))
         log_q = q.log_prob(u)
-    return u.cpu(), (surface.values(u) - log_q).cpu()
+    u, log_q = u.cpu().double(), log_q.cpu().double()
+    return u, surface.values(u) - log_q
