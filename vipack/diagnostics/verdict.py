@@ -38,6 +38,10 @@ ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
 ESS_ALONE = (
     0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
 )
+_DEAR = (
+    200_000_000  # numbers that a set of draws takes, beyond which there is another one only where the first leave doubt
+)
+KHAT_CLEAR = 0.5  # two standard errors of a k-hat of 4,000 draws below the limit
 FEW_ROWS = 30  # up to which rows with continuous latents of their own are judged together, by chains too
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
 SHIFT_LIMIT = 0.15  # of a mean in posterior sds, by the weights
@@ -78,7 +82,8 @@ def diagnose(
     Args:
         num_draws: S, in each of the sets; k-hat scatters by about 0.2 at 1,000.
         stopped: how training ended, for the reasons.
-        repeats: independent sets of draws, for the range of k-hat.
+        repeats: independent sets of draws, for the range of k-hat; fewer where a set is dear, as with many rows of data, and
+            its weights are far from every bound.
         chains, modes: False leaves that witness out.
         several_starts: whether the guide is the best of several begun at points apart from each other. One start alone
             is not certified where neither chains nor climbs can be afforded, unless its weights are nearly even.
@@ -119,10 +124,20 @@ def diagnose_and_weigh(
     first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False)
     if _by_rows(first):
         return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
-    seeds = [(seed + r) % 2**32 for r in range(1, repeats)]
-    sets = [first, *(posterior.draws(num_draws, seed=s, keep=keep, enumerated=False) for s in seeds)]
+    sets = [first]
+    for r in range(1, repeats):
+        if num_draws * posterior.numbers > _DEAR and _clear(torch.cat([draws.log_weights for draws in sets])):
+            break
+        sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False))
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
     return _Case(posterior, sets, stopped, seed, alone=modes and not several_starts).judge(chains, modes), weights
+
+
+def _clear(log_weights: Tensor) -> bool:
+    """Whether weights are so far from every bound that more draws would change nothing."""
+    found = importance(log_weights)
+    good = found.ess_share > ESS_FLAT or (found.khat < KHAT_CLEAR and found.ess_share > 2 * ESS_CORRECTED)
+    return good or found.khat > KHAT_WITH_CHAINS + KHAT_LIMIT - KHAT_CLEAR or found.ess_share < ESS_WITH_CHAINS / 2
 
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:

@@ -190,7 +190,7 @@ class Fit:
                 row, as in a VAE. None does so where the last :meth:`diagnose` said CORRECTED; False never does.
         """
         _positive("num_draws", num_draws)
-        draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample)
+        draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         return draws.sites
 
     @entry
@@ -272,7 +272,7 @@ class Fit:
         _positive("num_draws", num_draws)
         rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
-        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample)
+        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         for name, draws in found.sites.items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))
