@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import Whitening
+from vipack.progress import Watch
 
 __all__ = ["MissedMode", "ModeSearch", "search_modes"]
 
@@ -68,7 +69,14 @@ class ModeSearch:
 
 
 def search_modes(
-    density: ManyPoints, u: Tensor, weights: Tensor, log_evidence: float, white: Whitening, *, seed: int
+    density: ManyPoints,
+    u: Tensor,
+    weights: Tensor,
+    log_evidence: float,
+    white: Whitening,
+    *,
+    seed: int,
+    watch: Watch | None = None,
 ) -> tuple[ModeSearch | None, str]:
     """Climb to modes, and hold the mass around each against the draws there.
 
@@ -97,9 +105,12 @@ def search_modes(
     radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
     away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
     wide = white.loc + away @ white.scale_tril.T
-    ends = _climb(density, torch.cat([usual, wide]), white, steps)
+    watch = Watch() if watch is None else watch
+    watch.begin("other modes", steps + _MOST_MODES)
+    ends = _climb(density, torch.cat([usual, wide]), white, steps, watch)
     found, missed = 0, []
     for mode in _distinct(density, ends, white):
+        watch()
         polished = _polish(density, mode, white)
         if polished is None:
             continue
@@ -112,11 +123,12 @@ def search_modes(
     return ModeSearch(found, tuple(missed), _STARTS, time.perf_counter() - started), ""
 
 
-def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int) -> Tensor:
+def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, watch: Watch) -> Tensor:
     """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
     z = torch.linalg.solve_triangular(white.scale_tril, (start - white.loc).T, upper=False).T
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     for t in range(steps):
+        watch()
         _, gradient = density(white.loc + z @ white.scale_tril.T)
         gradient = gradient @ white.scale_tril
         first = 0.8 * first + 0.2 * gradient

@@ -101,6 +101,7 @@ class Posterior:
         computed: bool | None = None,
         keep: bool = True,
         enumerated: bool = True,
+        each: Callable[[int], object] = int,
     ) -> Draws:
         """`num_draws` draws from the guide.
 
@@ -108,6 +109,7 @@ class Posterior:
             densities: False skips log p(x, z); then ``log_joint`` is NaN.
             computed: whether to run the model for deterministic sites and enumerated latents; by default as `densities`.
             keep: False forgets latents and deterministic sites as soon as their densities are known, to save memory.
+            each: called with the number of draws of each chunk, once it is done.
             enumerated: False leaves out latents that are summed out, and the deterministic sites that depend on them.
 
         Warns:
@@ -135,6 +137,7 @@ class Posterior:
                         deterministic = self._deterministic({**latents, **labels}, size)
                 kept = (latents, deterministic, labels) if keep else ({}, {}, {})
                 parts.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
+                each(size)
         latents, deterministic, labels, log_joint, log_q, rows = joined(parts)
         points = self._points(lows, highs) if num_draws > 1 else ()
         rows = rows if self._evaluation.row_plate else None

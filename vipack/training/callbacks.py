@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: progress to callbacks, and a bar for people."""
+"""What a run tells callbacks while it goes on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
-from tqdm import tqdm
 
 from vipack.errors import UsageError
 from vipack.program import Parameters
 
-__all__ = ["Callback", "Every", "Progress", "ProgressBar", "callbacks_of", "progress_of"]
+__all__ = ["Callback", "Every", "Progress", "callbacks_of", "progress_of"]
 
 
 @dataclass(frozen=True)
@@ -82,26 +81,3 @@ def progress_of(progress: object) -> bool | None:
     if progress is None or isinstance(progress, bool):
         return progress
     raise UsageError(f"progress: expected True, False or None (a bar where there is a terminal), found {progress!r}.")
-
-
-class ProgressBar:
-    """A tqdm bar with loss and rate; without a terminal it is silent unless `show` is True."""
-
-    def __init__(self, total: int, done: int, show: bool | None, label: str = "") -> None:
-        disable = None if show is None else not show
-        self._bar = tqdm(
-            total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True, desc=label or None
-        )
-
-    def update(self, step: int, loss: float) -> None:
-        """Show `step` steps done and the latest mean loss."""
-        self._bar.set_postfix_str(f"loss {loss:,.2f}", refresh=False)
-        self._bar.update(step - self._bar.n)
-
-    def advance(self) -> None:
-        """Show one more step done."""
-        self._bar.update(1)
-
-    def close(self) -> None:
-        """Leave the last line standing."""
-        self._bar.close()

@@ -248,11 +248,16 @@ class Fit:
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
     @entry
-    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
+    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0, progress: bool | None = None) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons.
+
+        Ctrl-C ends it once there is a set of draws; the verdict then says what was not checked.
 
         From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it: after
         CORRECTED they show resampled draws, until the fit goes on.
+
+        Args:
+            progress: True or False; a bar where there is a terminal or notebook by default.
         """
         _positive("num_draws", num_draws)
         return diagnose(
@@ -261,6 +266,7 @@ class Fit:
             seed=seed,
             stopped=self.stopped,
             several_starts=self.several_starts,
+            progress=progress,
         )
 
     @entry

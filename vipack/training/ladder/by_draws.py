@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vipack.importance import importance
+from vipack.progress import interrupts
 from vipack.training.ladder.surface import Surface
-from vipack.training.loop import interrupts
 from vipack.training.trainer import Trainer
 from vipack.types import Stopped, StopReason
 

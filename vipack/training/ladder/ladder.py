@@ -12,7 +12,7 @@ from torch import Tensor
 from vipack.errors import NonFiniteError
 from vipack.program import seeded
 from vipack.program.logjoint import LogJoint
-from vipack.training.callbacks import ProgressBar
+from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
 from vipack.training.ladder.moments import match_moments
@@ -21,7 +21,6 @@ from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Family, Make, Rung, estimate, polish, train_rung
 from vipack.training.ladder.surface import Surface
-from vipack.training.loop import interrupts
 from vipack.training.stopping import TimeLimit
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import Estimate, Stopped, StopReason
