@@ -30,6 +30,7 @@ __all__ = ["train_ladder"]
 _MEMORY = 30  # pairs of L-BFGS
 _RADII = (2.0, 2.0, 0.5, 0.05)  # of the cubes in which starts are looked for, one after the other
 _KHAT, _SHARE = 0.5, 0.96  # of the worst of four blocks, beyond which tails are mended
+_EVEN = 0.99  # of the draws: a k-hat of weights this even says nothing
 _NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
@@ -83,6 +84,9 @@ class _Ladder:
             return self._finished(best, stages[1:], _NOTHING_LEFT)
         if dim == 1 and self._ended is None:
             return self._finished(best, stages[1:], "coupling needs two dimensions")
+        spared = "" if self._ended is not None else best.spared()
+        if spared:
+            return self._finished(best, stages[1:], spared)
         best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
         return self._finished(self._polished(best))
 
@@ -146,13 +150,20 @@ class _Ladder:
         gain = estimate(new.log_weights - best.log_weights)
         kept = gain.value > gain.se
         why = "the ELBO rose by more than its standard error" if kept else "no gain beyond its standard error"
+        if new.trainer.stopped.reason is StopReason.CONVERGED:
+            why += f"; ended early: {new.trainer.stopped.detail}"
         self._note(name, estimate(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
 
     def _polished(self, best: Rung) -> Rung:
         """Mend thin tails, which the ELBO hardly sees and importance weights suffer from."""
+        if self._ended is not None or best.family.name != "flow":
+            return best
         khat, share = best.tail()
-        if self._ended is not None or best.family.name != "flow" or (khat < _KHAT and share > _SHARE):
+        if share > _EVEN or (khat < _KHAT and share > _SHARE):
+            self._skip(
+                "polish", f"tails are thick enough (k-hat {khat:.2f}, ESS {share:.1%}, the worst of four blocks)"
+            )
             return best
         started = time.perf_counter()
         before = best.trainer.program.parameters.state()
