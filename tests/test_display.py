@@ -12,7 +12,7 @@ from pyro.optim import Adam
 
 import vipack as vi
 from vipack.display import block, grid, listed, shortened
-from vipack.training.callbacks import ProgressBar
+from vipack.progress import ProgressBar
 
 X = 1.0 + torch.randn(40, generator=torch.Generator().manual_seed(0))
 DUMP = re.compile(r"array\(|tensor\(|object at 0x|frozenset|np\.float|\w+=\w+\(")
@@ -151,7 +151,7 @@ def test_a_notebook_has_a_bar_though_its_output_is_no_terminal(monkeypatch, modu
     def keep(self, **options):
         seen.update(options)
 
-    monkeypatch.setattr("vipack.training.callbacks.tqdm", type("Bar", (), {"__init__": keep, "__module__": module}))
+    monkeypatch.setattr("vipack.progress.tqdm", type("Bar", (), {"__init__": keep, "__module__": module}))
     ProgressBar(10, 0, show)
     assert seen["disable"] is expected
 

@@ -334,7 +334,7 @@ def test_the_bar_and_the_log_say_that_something_is_compiled(cache, monkeypatch, 
 
     waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
     monkeypatch.setattr(compiler, "start_compiling", lambda work: subprocess.Popen(waiting, start_new_session=True))
-    monkeypatch.setattr("vipack.training.callbacks.tqdm", Bar)
+    monkeypatch.setattr("vipack.progress.tqdm", Bar)
     wanted = Request(lambda: compiler.InterpreterJob(cache), "interpreter-of-this-test")
     with caplog.at_level("INFO", logger="vipack.engine.compiler"):
         build = Build(wanted)

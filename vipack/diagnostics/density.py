@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vipack.program import LogJoint
+from vipack.program.replay import Replay, captured
 
 __all__ = ["ManyPoints"]
 
 _MOST_CAPTURED = 6_000  # operations of a graph that is quick to capture
+_NUMBERS_AT_ONCE = 40_000_000  # produced by one evaluation, so that its tensors stay near the processor
 
 
 class ManyPoints:
@@ -35,13 +36,22 @@ class ManyPoints:
         with counter:
             self._function(example)
         self.operations, self.numbers = counter.operations, counter.numbers
+        self._at_once = max(1, _NUMBERS_AT_ONCE // max(1, self.numbers))
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``(N,)``, minus infinity where there is no number, and gradients ``(N, D)``, zero there."""
+        parts = [self._evaluated(part) for part in u.split(self._at_once)]
         # Weights of a network that the model holds may ask for gradients.
-        gradients, values = (value.detach() for value in self._evaluated(u))
+        gradients, values = (torch.cat(part).detach() for part in zip(*parts, strict=True))
         finite = values.isfinite() & gradients.isfinite().all(-1)
         return torch.where(finite, values, -math.inf), torch.where(finite[:, None], gradients, 0.0)
+
+    def values(self, u: Tensor) -> Tensor:
+        """The density alone ``(N,)``; not finite where there is no number."""
+        many = torch.func.vmap(self.joint, randomness="different")
+        if self.operations <= _MOST_CAPTURED and len(u) >= 4 * self._at_once:
+            return torch.cat([part for (part,) in Replay(self._named, self._at_once)({"u": u})]).detach()
+        return torch.cat([many(part) for part in u.split(self._at_once)]).detach()
 
     def hessian(self, u: Tensor, scale_tril: Tensor) -> Tensor:
         """Second derivatives ``(D, D)`` at ``u`` ``(D,)`` in the coordinates ``scale_tril^-1 u``, by central differences.
@@ -55,6 +65,9 @@ class ManyPoints:
         found = (gradient[: self.dim] - gradient[self.dim :]) / (2 * step)
         return 0.5 * (found + found.T)
 
+    def _named(self, point: dict[str, Tensor]) -> tuple[Tensor]:
+        return (self.joint(point["u"]),)
+
     def _evaluated(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients and values, by the smallest graph that takes so many points, or a new one."""
         many = torch.func.vmap(self._function, randomness="different")
@@ -65,10 +78,7 @@ class ManyPoints:
         padded = torch.cat([u, u[-1:].expand(size - len(u), -1)]) if size > len(u) else u
         if size not in self._graphs:
             # The program is run once; replaying its operations skips Pyro, which takes most of the time.
-            graph = make_fx(many)(padded)
-            graph.graph.eliminate_dead_code()
-            graph.recompile()
-            self._graphs[size] = graph
+            self._graphs[size] = captured(many, padded)
         gradients, values = self._graphs[size](padded)
         return gradients[: len(u)], values[: len(u)]
 

@@ -14,6 +14,7 @@ from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
 from vipack.diagnostics.rounding import rounding
 from vipack.display import Readable
+from vipack.progress import Watch
 
 __all__ = ["Drift", "Whitening", "find_drift", "whitening"]
 
@@ -88,7 +89,13 @@ def whitening(u: Tensor, weights: Tensor | None = None) -> Whitening:
 
 
 def find_drift(
-    density: ManyPoints, u: Tensor, columns: Columns, weights: Array | None, *, seed: int
+    density: ManyPoints,
+    u: Tensor,
+    columns: Columns,
+    weights: Array | None,
+    *,
+    seed: int,
+    watch: Watch | None = None,
 ) -> tuple[Drift | None, str]:
     """Run the chains from some of the draws `u` ``(S, D)``, and compare their moments with those of the draws.
 
@@ -121,6 +128,8 @@ def find_drift(
     chosen = _starts(share, len(u), num_chains, generator)
     white = whitening(u, share)
     warm_up = max(3, transitions // 3)
+    watch = Watch() if watch is None else watch
+    watch.begin("short chains", transitions)
     chains = run_chains(
         density,
         u[chosen],
@@ -129,6 +138,7 @@ def find_drift(
         warm_up=warm_up,
         transitions=transitions - warm_up,
         generator=generator,
+        watch=watch,
     )
     values = _constrained(density, chains, columns.names)
     reached = np.isfinite(values).all(axis=0).all(axis=0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import Whitening
 from vipack.display import Readable
+from vipack.progress import Watch
 
 __all__ = ["MissedMode", "ModeSearch", "search_modes"]
 
@@ -20,6 +21,8 @@ MOST_LATENTS = 100
 _STARTS = 32
 _MOST_STEPS, _FEWEST_STEPS = 150, 40
 _WORK = 300_000  # operations of the whole climb
+_NUMBERS = 1_500_000_000  # that it may produce: a few seconds' worth
+_REACH = 75.0  # sds of the fit that a climb's steps add up to, twice over
 _OVERDISPERSED = 6.0  # sds of the fit, from which half of the starts climb
 _APART = 0.5  # sds of the fit, by which different modes differ
 _MOST_MODES = 6
@@ -72,7 +75,14 @@ class ModeSearch(Readable):
 
 
 def search_modes(
-    density: ManyPoints, u: Tensor, weights: Tensor, log_evidence: float, white: Whitening, *, seed: int
+    density: ManyPoints,
+    u: Tensor,
+    weights: Tensor,
+    log_evidence: float,
+    white: Whitening,
+    *,
+    seed: int,
+    watch: Watch | None = None,
 ) -> tuple[ModeSearch | None, str]:
     """Climb to modes, and hold the mass around each against the draws there.
 
@@ -89,6 +99,8 @@ def search_modes(
     """
     started = time.perf_counter()
     steps = min(_MOST_STEPS, _WORK // max(1, density.operations))
+    # A model of many rows is dear in numbers: it gets fewer steps, but none so few that modes stay out of reach.
+    steps = min(steps, max(_FEWEST_STEPS, _NUMBERS // max(1, _STARTS * density.numbers)))
     if density.dim > MOST_LATENTS:
         return None, f"{density.dim:,} latent numbers are too many to search for other modes"
     if steps < _FEWEST_STEPS:
@@ -99,9 +111,12 @@ def search_modes(
     radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
     away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
     wide = white.loc + away @ white.scale_tril.T
-    ends = _climb(density, torch.cat([usual, wide]), white, steps)
+    watch = Watch() if watch is None else watch
+    watch.begin("other modes", steps + _MOST_MODES)
+    ends = _climb(density, torch.cat([usual, wide]), white, steps, watch)
     found, missed = 0, []
     for mode in _distinct(density, ends, white):
+        watch()
         polished = _polish(density, mode, white)
         if polished is None:
             continue
@@ -114,16 +129,17 @@ def search_modes(
     return ModeSearch(found, tuple(missed), _STARTS, time.perf_counter() - started), ""
 
 
-def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int) -> Tensor:
+def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, watch: Watch) -> Tensor:
     """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
     z = torch.linalg.solve_triangular(white.scale_tril, (start - white.loc).T, upper=False).T
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     for t in range(steps):
+        watch()
         _, gradient = density(white.loc + z @ white.scale_tril.T)
         gradient = gradient @ white.scale_tril
         first = 0.8 * first + 0.2 * gradient
         second = 0.95 * second + 0.05 * gradient**2
-        rate = 0.5 * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
+        rate = _REACH / steps * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
         scale = (second / (1 - 0.95 ** (t + 1))).sqrt() + 1e-8
         z = z + rate * first / (1 - 0.8 ** (t + 1)) / scale
     ends: Tensor = white.loc + z @ white.scale_tril.T
@@ -173,7 +189,7 @@ def _weigh(
     radius = squared.median()
     inside = squared <= radius
     proposals = at.double() + torch.linalg.solve(tril.T, drawn_z[inside].T).T
-    log_p = torch.vmap(density.joint, randomness="different")(proposals.to(u.dtype)).double()
+    log_p = density.values(proposals.to(u.dtype)).double()
     log_p = torch.where(log_p.isfinite(), log_p, -math.inf)
     log_q = torch.linalg.slogdet(tril)[1] - 0.5 * squared[inside] - 0.5 * dim * math.log(2 * math.pi)
     log_mass = float(torch.logsumexp(log_p - log_q, 0)) - math.log(_PROPOSALS)

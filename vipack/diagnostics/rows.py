@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vipack.diagnostics.bounds import ESS_ALONE, ESS_CORRECTED, ESS_FLAT, ROWS_LIMIT
 from vipack.diagnostics.moments import Array
-from vipack.importance import importance
+from vipack.diagnostics.report import Diagnosis, Verdict
+from vipack.importance import KHAT_LIMIT, importance
+from vipack.posterior import Draws
 from vipack.types import Estimate
 
-__all__ = ["RowFigures", "row_figures"]
+__all__ = ["RowFigures", "judge_rows", "row_figures"]
 
 _JUDGED = 200  # rows, which give the share of bad ones to within 3%
 
@@ -41,6 +44,38 @@ def row_figures(rows: Array) -> RowFigures:
     # An infinite k-hat cannot be interpolated, so the quantile is one of the rows' own values.
     khat, share = float(np.quantile(khats, 0.95, method="higher")), float(np.quantile(shares, 0.05, method="lower"))
     return RowFigures(*_estimates(rows), khat, share, khats, shares)
+
+
+def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
+    """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
+    found = row_figures(np.asarray(draws.row_log_weights))
+    bad = float(np.mean((found.khats >= KHAT_LIMIT) & (found.ess_shares <= ESS_FLAT)))
+    khat, share = found.khat, found.ess_share
+    detail = f"judged row by row ({len(found.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
+    advice: list[str] = []
+    if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_ALONE):
+        verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
+    elif (khat < KHAT_LIMIT or bad <= ROWS_LIMIT) and share > ESS_CORRECTED:
+        verdict, advice = Verdict.CORRECTED, ["a richer guide, or more steps, if raw draws are needed"]
+        why = f"the guide is off, but its weights can mend it (k-hat {khat:.2f}, ESS {share:.0%}): use draws resampled with the weights"
+    else:
+        verdict, advice = Verdict.DISTRUST, list(richer)
+        said = f"k-hat {khat:.2f} is above {KHAT_LIMIT}" if khat >= KHAT_LIMIT else f"ESS is {share:.1%} of the draws"
+        why = f"the guide is far from the posterior: {said}"
+    count = len(draws.log_q)
+    skipped = ("short chains and other modes: the rows of data have latents of their own, which their weights judge",)
+    return Diagnosis(
+        verdict,
+        found.elbo,
+        found.evidence,
+        khat,
+        share * count,
+        count,
+        (f"{why}; {detail}",),
+        tuple(advice),
+        (khat,),
+        skipped=skipped,
+    )
 
 
 def _estimates(rows: Array) -> tuple[Estimate, Estimate]:

@@ -6,6 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.diagnostics.advice import richer
+from vipack.diagnostics.bounds import (
+    BAD,
+    CONFIDENT,
+    DRIFT_LIMIT,
+    DRIFT_MOST,
+    DRIFT_SES,
+    DRIFT_SHARP,
+    DRIFT_STEP,
+    ESS_ALONE,
+    ESS_CORRECTED,
+    ESS_FLAT,
+    ESS_WITH_CHAINS,
+    FEW_ROWS,
+    FRESH,
+    KHAT_CLEAR,
+    KHAT_WITH_CHAINS,
+    SHIFT_LIMIT,
+    SHIFT_SD_LIMIT,
+)
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
 from vipack.diagnostics.evidence import elbo
@@ -21,40 +41,21 @@ from vipack.diagnostics.moments import (
 )
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
-from vipack.diagnostics.rows import row_figures
+from vipack.diagnostics.rows import judge_rows
 from vipack.entry import entry
 from vipack.errors import UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
+from vipack.progress import Interrupted, Watch, interrupts
 from vipack.types import Stopped
 
 __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
-# What each bound lets pass and refuses, over fits of models with known posteriors, is in docs/decisions.
-ESS_CORRECTED = 0.1
-KHAT_WITH_CHAINS, ESS_WITH_CHAINS = 1.5, 0.02  # for weighted draws that chains confirm
-ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
-ESS_ALONE = (
-    0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
+_DEAR = (
+    200_000_000  # numbers that a set of draws takes, beyond which there is another one only where the first leave doubt
 )
-FEW_ROWS = 30  # up to which rows with continuous latents of their own are judged together, by chains too
-ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit
-SHIFT_LIMIT = 0.15  # of a mean in posterior sds, by the weights
-SHIFT_SD_LIMIT = 0.10  # of a log sd; the weights of a narrow guide have not seen all of the tail
-DRIFT_LIMIT, DRIFT_SES = 0.12, 2.5  # the same by the chains, whose standard errors are mostly .01 to .02
-DRIFT_MOST = 0.17  # whatever the standard error
-# What chains need to vouch for draws whose weights do not: standard errors at most so large, steps that carry far, and
-# every shift shown to be less than what counts as bad, by a test of equivalence at 1% (Schuirmann 1987).
-DRIFT_SHARP, DRIFT_STEP = 0.06, 0.12
-BAD, CONFIDENT = 0.2, 2.33
-FRESH = 2**0.5  # a user weighs other draws than those judged, whose error comes on top
-
-_RICHER = (
-    "more steps, if the loss still falls",
-    "a richer guide: AutoMultivariateNormal for correlated latents, a normalizing flow for curved ones",
-    "a non-centred parametrisation of hierarchical scales",
-)
+_ENDED = "Ctrl-C ended the diagnosis before"
 
 
 @entry
@@ -68,34 +69,51 @@ def diagnose(
     chains: bool = True,
     modes: bool = True,
     several_starts: bool = False,
+    progress: bool | None = None,
 ) -> Diagnosis:
     """Judge a fitted guide by three witnesses: its importance weights, short chains from its draws, and a mode search.
 
     Weights see whether the guide's shape is right where it draws. Chains that leave the posterior as it is must not
     drift from its draws; they see scales and means that few draws hide. Neither sees a mode that the guide misses
     altogether, which climbing from many starts may find. Whatever shows draws of `posterior` follows the verdict from now on.
+    Ctrl-C ends the diagnosis once there is a set of draws; the verdict is then by what is known, and says what was not checked.
 
     Args:
         num_draws: S, in each of the sets; k-hat scatters by about 0.2 at 1,000.
         stopped: how training ended, for the reasons.
-        repeats: independent sets of draws, for the range of k-hat.
+        repeats: independent sets of draws, for the range of k-hat; fewer where a set is dear, as with many rows of data, and
+            its weights are far from every bound.
         chains, modes: False leaves that witness out.
         several_starts: whether the guide is the best of several begun at points apart from each other. One start alone
             is not certified where neither chains nor climbs can be afforded, unless its weights are nearly even.
+        progress: True or False; a bar where there is a terminal or notebook by default.
 
     Raises:
-        UsageError: `repeats` is no positive integer.
+        UsageError: `num_draws` or `repeats` is no positive integer, or `progress` neither a bool nor None.
+        KeyboardInterrupt: Ctrl-C before the first set of draws was complete.
     """
-    found, _ = diagnose_and_weigh(
-        posterior,
-        num_draws=num_draws,
-        seed=seed,
-        stopped=stopped,
-        repeats=repeats,
-        chains=chains,
-        modes=modes,
-        several_starts=several_starts,
-    )
+    if progress is not None and not isinstance(progress, bool):
+        raise UsageError(
+            f"progress: expected True, False or None (a bar where there is a terminal), found {progress!r}."
+        )
+    with interrupts() as interrupted:
+        watch = Watch(progress, interrupted)
+        try:
+            found, _ = diagnose_and_weigh(
+                posterior,
+                num_draws=num_draws,
+                seed=seed,
+                stopped=stopped,
+                repeats=repeats,
+                chains=chains,
+                modes=modes,
+                several_starts=several_starts,
+                watch=watch,
+            )
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        finally:
+            watch.close()
     posterior.judge(found.verdict)  # which answers follow from now on
     return found
 
@@ -110,25 +128,43 @@ def diagnose_and_weigh(
     chains: bool,
     modes: bool,
     several_starts: bool,
+    watch: Watch | None = None,
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
     for name, value in (("num_draws", num_draws), ("repeats", repeats)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
     keep = few_enough(posterior.table, num_draws * repeats)
-    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False)
+    watch = Watch() if watch is None else watch
+    watch.begin("importance weights", num_draws * repeats)
+    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=watch)
+    advice = richer(posterior)
     if _by_rows(first):
-        return diagnose_draws(first, stopped), first.log_weights.cpu().numpy()
-    seeds = [(seed + r) % 2**32 for r in range(1, repeats)]
-    sets = [first, *(posterior.draws(num_draws, seed=s, keep=keep, enumerated=False) for s in seeds)]
+        return finished(judge_rows(first, advice), [first], stopped), first.log_weights.cpu().numpy()
+    sets, ended = [first], ""
+    try:
+        for r in range(1, repeats):
+            if num_draws * posterior.numbers > _DEAR and _clear(torch.cat([draws.log_weights for draws in sets])):
+                break
+            sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False, each=watch))
+    except Interrupted:
+        ended = f"{repeats - len(sets)} of {repeats} sets of draws: {_ENDED} them"
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
-    return _Case(posterior, sets, stopped, seed, alone=modes and not several_starts).judge(chains, modes), weights
+    case = _Case(posterior, sets, stopped, seed, alone=modes and not several_starts, advice=advice, watch=watch)
+    return case.judge(chains, modes, ended), weights
+
+
+def _clear(log_weights: Tensor) -> bool:
+    """Whether weights are so far from every bound that more draws would change nothing."""
+    found = importance(log_weights)
+    good = found.ess_share > ESS_FLAT or (found.khat < KHAT_CLEAR and found.ess_share > 2 * ESS_CORRECTED)
+    return good or found.khat > KHAT_WITH_CHAINS + KHAT_LIMIT - KHAT_CLEAR or found.ess_share < ESS_WITH_CHAINS / 2
 
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
     """The verdict by the weights of draws already made, without chains or a mode search; see :func:`diagnose`."""
     if _by_rows(draws):
-        return finished(_judge_rows(draws), [draws], stopped)
+        return finished(judge_rows(draws, richer(None)), [draws], stopped)
     return _Case(None, [draws], stopped, 0).judge(chains=False, modes=False)
 
 
@@ -149,9 +185,13 @@ class _Case:
         seed: int,
         *,
         alone: bool = False,
+        advice: tuple[str, ...] = (),
+        watch: Watch | None = None,
     ) -> None:
         self._posterior, self._sets, self._stopped, self._seed = posterior, sets, stopped, seed
         self._alone = alone  # one start, which a search for modes was to back
+        self._advice = advice or richer(posterior)
+        self._watch = Watch() if watch is None else watch
         self._skipped: list[str] = []
         log_weights = torch.cat([draws.log_weights for draws in sets])
         each = [importance(draws.log_weights) for draws in sets]
@@ -172,10 +212,16 @@ class _Case:
         self.drift: Drift | None = None
         self.modes: ModeSearch | None = None
 
-    def judge(self, chains: bool, modes: bool) -> Diagnosis:
+    def judge(self, chains: bool, modes: bool, ended: str = "") -> Diagnosis:
+        """
+        Args:
+            ended: what Ctrl-C left out already.
+        """
         points = self._sets[0].points
         finite = np.isfinite(self.elbo.value)
-        if (chains or modes) and not points and finite and self._posterior is not None:
+        if ended:
+            self._skipped += [ended, *([f"short chains and other modes: {_ENDED} them"] if chains or modes else [])]
+        elif (chains or modes) and not points and finite and self._posterior is not None:
             self._question(self._posterior, chains, modes)
         verdict, reasons, advice = self._conclude()
         found = Diagnosis(
@@ -217,6 +263,9 @@ class _Case:
                 density, u, kept = self._points_of(posterior)
                 if density is not None:
                     self._run(density, u, kept, chains, modes)
+        except Interrupted:
+            left = "other modes" if self.drift is not None or not chains else "short chains and other modes"
+            self._skipped.append(f"{left}: {_ENDED} their end")
         except VipackError as error:
             self._skipped.append(f"short chains and other modes: {error}")
         except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
@@ -231,14 +280,16 @@ class _Case:
         if chains:
             assert self.columns is not None  # as each latent on R^D is a column
             columns = self.columns.taken(draws=kept)
-            self.drift, why = find_drift(density, u, columns, weights if self.usable else None, seed=self._seed)
+            self.drift, why = find_drift(
+                density, u, columns, weights if self.usable else None, seed=self._seed, watch=self._watch
+            )
             if why:
                 self._skipped.append(f"short chains: {why}")
         if modes and self._decide()[0] is not Verdict.DISTRUST:
             share = torch.from_numpy(weights).to(u.device)
             evidence = self.weights.evidence.value
             white = whitening(u, share if self.usable else None)
-            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed)
+            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed, watch=self._watch)
             if why:
                 self._skipped.append(f"other modes: {why}")
 
@@ -286,7 +337,7 @@ class _Case:
                 f"(k-hat {self.khat:.2f}, ESS {self.share:.0%}): use draws resampled with the weights"
             ]
             return Verdict.CORRECTED, reasons, ["a richer guide, or more steps, if raw draws are needed"]
-        return Verdict.DISTRUST, [f"the guide is far from the posterior: {against_weighted}"], list(_RICHER)
+        return Verdict.DISTRUST, [f"the guide is far from the posterior: {against_weighted}"], list(self._advice)
 
     def _against_raw(self, drift: Drift | None) -> str | None:
         """Why the guide's own draws are not certified; None where they are."""
@@ -329,35 +380,3 @@ class _Case:
 def _strong(drift: Drift, shift: Shift, num_se: float) -> bool:
     """Whether chains can vouch for draws alone."""
     return drift.step_size >= DRIFT_STEP and shift.sharp(DRIFT_SHARP) and shift.within(BAD, num_se)
-
-
-def _judge_rows(draws: Draws) -> Diagnosis:
-    """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
-    found = row_figures(np.asarray(draws.row_log_weights))
-    bad = float(np.mean((found.khats >= KHAT_LIMIT) & (found.ess_shares <= ESS_FLAT)))
-    khat, share = found.khat, found.ess_share
-    detail = f"judged row by row ({len(found.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
-    advice: list[str] = []
-    if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_ALONE):
-        verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
-    elif (khat < KHAT_LIMIT or bad <= ROWS_LIMIT) and share > ESS_CORRECTED:
-        verdict, advice = Verdict.CORRECTED, ["a richer guide, or more steps, if raw draws are needed"]
-        why = f"the guide is off, but its weights can mend it (k-hat {khat:.2f}, ESS {share:.0%}): use draws resampled with the weights"
-    else:
-        verdict, advice = Verdict.DISTRUST, list(_RICHER)
-        said = f"k-hat {khat:.2f} is above {KHAT_LIMIT}" if khat >= KHAT_LIMIT else f"ESS is {share:.1%} of the draws"
-        why = f"the guide is far from the posterior: {said}"
-    count = len(draws.log_q)
-    skipped = ("short chains and other modes: the rows of data have latents of their own, which their weights judge",)
-    return Diagnosis(
-        verdict,
-        found.elbo,
-        found.evidence,
-        khat,
-        share * count,
-        count,
-        (f"{why}; {detail}",),
-        tuple(advice),
-        (khat,),
-        skipped=skipped,
-    )

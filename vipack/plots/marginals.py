@@ -82,7 +82,8 @@ def _draws(
         positive("num_draws", num_draws),
         seed=seed,
         resample=resample,
-        densities=not set(wanted) <= set(latents),
+        densities=False,
+        computed=not set(wanted) <= set(latents),
     )
     return draws_of({name: draws.sites[name] for name in wanted}), which
 

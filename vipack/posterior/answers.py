@@ -77,7 +77,13 @@ def used(posterior: Posterior, resample: bool | None) -> Used:
 
 
 def answer(
-    posterior: Posterior, num_draws: int, *, seed: int, resample: bool | None = None, densities: bool = True
+    posterior: Posterior,
+    num_draws: int,
+    *,
+    seed: int,
+    resample: bool | None = None,
+    densities: bool = True,
+    computed: bool = True,
 ) -> tuple[Draws, Used]:
     """Draws of latents and deterministic sites, as :func:`used` says, with log p(x, z) and log q(z).
 
@@ -86,11 +92,12 @@ def answer(
     fall on one draw.
 
     Args:
-        densities: False leaves out densities and deterministic sites where the weights do not need them.
+        densities: False leaves out densities where the weights do not need them.
+        computed: False leaves out deterministic sites and enumerated latents likewise.
     """
     which = used(posterior, resample)
     if not which.resampled:
-        return posterior.draws(num_draws, seed=seed, densities=densities), which
+        return posterior.draws(num_draws, seed=seed, densities=densities, computed=computed), which
     return _resampled(posterior, num_draws, seed), which
 
 

@@ -19,11 +19,12 @@ from vipack.entry import entry, on_its_own
 from vipack.errors import ProgramWarning, warn
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
-from vipack.posterior.ways import Ways, joined, stacked, vmapped
+from vipack.posterior.ways import Ways, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Parameters, Program, Site, SiteTable, seeded
 from vipack.program.evaluation import Evaluation
 from vipack.program.placing import Given
 from vipack.program.prediction import Prediction
+from vipack.program.replay import Replay
 from vipack.program.runs import check_signature, explained
 from vipack.program.vmappable import vmappable_densities
 from vipack.types import Verdict
@@ -31,6 +32,8 @@ from vipack.types import Verdict
 __all__ = ["Posterior"]
 
 _ELEMENTS_AT_ONCE = 20_000_000  # numbers held by one vectorized pass, about 80 MB in float32
+_REPLAYED_AT_ONCE = 6_000_000  # numbers of one replay, which stay in a processor's cache
+_LEAST_REPLAYS = 8  # that pay for the capture
 _MOST_LABELS = 250_000_000  # of enumerated latents in all draws together, 2 GB
 
 Latents = dict[str, Tensor]  # site -> (S, *site shape)
@@ -41,7 +44,7 @@ class Posterior:
 
     Attributes:
         table: the model's sites.
-        ways: which way of drawing worked (vmap, plate or loop), for the curious.
+        ways: which way of drawing worked (graph, vmap, plate or loop), for the curious.
     """
 
     def __init__(self, program: Program, arguments: Arguments) -> None:
@@ -74,6 +77,11 @@ class Posterior:
         return f"Posterior({self.guide_name} of {listed(s.name for s in self.table.of_kind('latent'))}; {judged})"
 
     @property
+    def numbers(self) -> int:
+        """Roughly how many numbers one draw's run holds: what a draw costs grows with them."""
+        return self._evaluation.numbers
+
+    @property
     def rows_apart(self) -> bool:
         """Whether every latent and likelihood term belongs to a row of one plate, in model and guide."""
         return self._evaluation.row_plate is not None
@@ -92,20 +100,32 @@ class Posterior:
         return dict(self._evaluation.masks)
 
     def draws(
-        self, num_draws: int, *, seed: int = 0, densities: bool = True, keep: bool = True, enumerated: bool = True
+        self,
+        num_draws: int,
+        *,
+        seed: int = 0,
+        densities: bool = True,
+        computed: bool | None = None,
+        keep: bool = True,
+        enumerated: bool = True,
+        each: Callable[[int], object] = int,
     ) -> Draws:
         """`num_draws` draws from the guide.
 
         Args:
-            densities: False skips the model; then ``log_joint`` is NaN and ``deterministic`` empty.
+            densities: False skips log p(x, z); then ``log_joint`` is NaN.
+            computed: whether to run the model for deterministic sites and enumerated latents; by default as `densities`.
             keep: False forgets latents and deterministic sites as soon as their densities are known, to save memory.
+            each: called with the number of draws of each chunk, once it is done.
             enumerated: False leaves out latents that are summed out, and the deterministic sites that depend on them.
 
         Warns:
             ProgramWarning: the draws of enumerated latents would not fit in memory, and are left out.
         """
         parts, lows, highs = [], [], []
-        discrete = enumerated and densities and keep and self._few_labels(num_draws)
+        computed = densities if computed is None else computed
+        discrete = enumerated and computed and keep and self._few_labels(num_draws)
+        replay = self._replay(num_draws)
         with seeded(seed), self._running(self.arguments):
             for size in self._chunks(num_draws):
                 latents, log_q, row_log_q = self._draw_guide(size)
@@ -115,13 +135,16 @@ class Posterior:
                 labels: Latents = {}
                 log_joint, row_log_joint = torch.full_like(log_q, torch.nan), torch.full_like(row_log_q, torch.nan)
                 if densities:
-                    deterministic, log_joint, row_log_joint = self._evaluate(latents, size)
+                    deterministic, log_joint, row_log_joint = self._evaluate(latents, size, replay)
+                elif computed and self.table.of_kind("deterministic"):
+                    deterministic = self._run("sites", self._evaluation.sites, latents, size)
                 if discrete:
                     labels = self._draw_enumerated(latents, size)
                     if self._evaluation.varying:
                         deterministic = self._deterministic({**latents, **labels}, size)
                 kept = (latents, deterministic, labels) if keep else ({}, {}, {})
                 parts.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
+                each(size)
         latents, deterministic, labels, log_joint, log_q, rows = joined(parts)
         points = self._points(lows, highs) if num_draws > 1 else ()
         rows = rows if self._evaluation.row_plate else None
@@ -141,7 +164,10 @@ class Posterior:
     def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The deterministic sites, and log p(x, z) ``(S,)`` in nats, at given latents ``site -> (S, *shape)``."""
         with seeded(0), self._running(self.arguments):
-            deterministic, log_joint, _ = joined([self._evaluate(part, size) for part, size in self._split(latents)])
+            replay = self._replay(len(next(iter(latents.values()))) if latents else 0)
+            deterministic, log_joint, _ = joined(
+                [self._evaluate(part, size, replay) for part, size in self._split(latents)]
+            )
         return deterministic, log_joint
 
     def rows_of(self, latents: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
@@ -191,7 +217,7 @@ class Posterior:
             with self._running(chosen):
                 prediction.check_shapes(values)
                 parts = [
-                    self.ways.run("predictive", _vmap_or_loop(prediction.predict, part, size), chosen)
+                    self.ways.run("predictive", vmap_or_loop(prediction.predict, part, size), chosen)
                     for part, size in self._split(values, num_draws)
                 ]
         return joined(parts)  # type: ignore[no-any-return]
@@ -274,9 +300,19 @@ class Posterior:
 
     # --- the model
 
-    def _evaluate(self, latents: Latents, num_draws: int) -> tuple[Latents, Tensor, Tensor]:
+    def _replay(self, num_draws: int) -> Replay | None:
+        """What evaluates the model at so many draws by a graph; None where they are too few to pay for it."""
+        pieces = max(1, math.ceil(self._at_once * self.numbers / _REPLAYED_AT_ONCE))
+        size = math.ceil(self._at_once / pieces)  # so that a chunk is cut into even parts
+        return Replay(self._evaluation.evaluate, size) if num_draws >= _LEAST_REPLAYS * size else None
+
+    def _evaluate(
+        self, latents: Latents, num_draws: int, replay: Replay | None = None
+    ) -> tuple[Latents, Tensor, Tensor]:
         """Deterministic sites, log p(x, z) and its rows."""
-        ways = _vmap_or_loop(self._evaluation.evaluate, latents, num_draws)
+        ways = vmap_or_loop(self._evaluation.evaluate, latents, num_draws)
+        if replay is not None and latents:
+            ways["graph"] = lambda: joined(replay(latents))
         if not self._evaluation.enumerated and latents:
             ways["plate"] = lambda: self._broadcast.model(latents)
         return self.ways.run("model", ways, self.arguments)  # type: ignore[no-any-return]
@@ -343,20 +379,7 @@ class Posterior:
         return joined(parts)  # type: ignore[no-any-return]
 
     def _run(self, what: str, one: Callable[[Any], Any], values: Mapping[str, Tensor], num_draws: int) -> Any:
-        return self.ways.run(what, _vmap_or_loop(one, values, num_draws), self.arguments)
-
-
-def _vmap_or_loop(
-    one: Callable[[Any], Any], latents: Mapping[str, Tensor], num_draws: int
-) -> dict[str, Callable[[], Any]]:
-    def draw(index: int) -> Any:
-        return one({name: value[index] for name, value in latents.items()})
-
-    return {
-        # vmap wants something to map over, which a model without latents does not give
-        "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
-        "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
-    }
+        return self.ways.run(what, vmap_or_loop(one, values, num_draws), self.arguments)
 
 
 @entry

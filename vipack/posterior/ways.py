@@ -1,4 +1,4 @@
-"""Three ways of running a program for many draws: vmapped, broadcast over an outermost plate, or one by one."""
+"""Ways of running a program for many draws: a replayed graph, vmapped, broadcast over an outermost plate, or one by one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from vipack.program.randomness import TorchState
 from vipack.program.runs import Arguments, explained
 
-__all__ = ["WAYS", "Ways", "joined", "stacked", "vmapped"]
+__all__ = ["WAYS", "Ways", "joined", "stacked", "vmap_or_loop", "vmapped"]
 
-WAYS = ("vmap", "plate", "loop")  # fastest first; the last one can do whatever a single run can
+WAYS = ("graph", "vmap", "plate", "loop")  # fastest first; the last one can do whatever a single run can
 
 
 class Ways:
@@ -31,6 +31,7 @@ class Ways:
     def __init__(self) -> None:
         self.allowed: tuple[str, ...] = WAYS
         self.chosen: dict[str, str] = {}
+        self._refused: dict[str, set[str]] = {}
 
     def run(self, what: str, ways: Mapping[str, Callable[[], Any]], arguments: Arguments) -> Any:
         """The result of the first of `ways` that succeeds, each from the same random state.
@@ -38,10 +39,8 @@ class Ways:
         Raises:
             VipackError: what the last one raised, explained.
         """
-        names = [name for name in self.allowed if name in ways]
-        if self.chosen.get(what) in names:
-            names = names[names.index(self.chosen[what]) :]
-        *fast, slow = names
+        refused = self._refused.setdefault(what, set())
+        *fast, slow = (name for name in self.allowed if name in ways and name not in refused)
         state = TorchState.current()
         for name in fast:
             outside = _other_generators()
@@ -49,10 +48,12 @@ class Ways:
                 result = ways[name]()
             except Exception:  # vmap and broadcasting refuse programs in many ways; each has a slower way that works
                 state.install()
+                refused.add(name)
                 continue
             if not _same_generators(outside, _other_generators()):
                 # NumPy's or Python's numbers would be drawn once and shared by all draws.
                 state.install()
+                refused.add(name)
                 continue
             self.chosen[what] = name
             return result
@@ -73,6 +74,21 @@ def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
 def stacked(results: list[Any]) -> Any:
     """Results of single runs (tensors in tuples and dicts) along a new leading dimension."""
     return _combined(results, torch.stack)
+
+
+def vmap_or_loop(
+    one: Callable[[Any], Any], latents: Mapping[str, Tensor], num_draws: int
+) -> dict[str, Callable[[], Any]]:
+    """The ways of running a function of one draw for stacked latents ``site -> (S, *shape)``."""
+
+    def draw(index: int) -> Any:
+        return one({name: value[index] for name, value in latents.items()})
+
+    return {
+        # vmap wants something to map over, which a model without latents does not give
+        "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
+        "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
+    }
 
 
 def joined(results: list[Any]) -> Any:

@@ -153,6 +153,10 @@ class Evaluation:
             return kept, log_p, log_p.new_empty(0)
         return kept, *total(self.with_densities(trace), self.row_plate)
 
+    def sites(self, latents: Mapping[str, Tensor]) -> Latents:
+        """The deterministic sites at one draw, but for the varying ones, without densities."""
+        return self._deterministic(self._model(latents), self.varying)
+
     def model(self, latents: Mapping[str, Tensor]) -> Trace:
         """One trace of the model at given latents, its log densities computed; for models without enumeration."""
         return self.with_densities(self._model(latents))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from vipack.errors import GuideError, SupportError
-from vipack.program.densities import plate_nesting
+from vipack.program.densities import numbers_held, plate_nesting
 from vipack.program.enumeration import depends_on_enumeration
 from vipack.program.evaluation import ModelDensity
 from vipack.program.flat import flat_priors_sampled
@@ -23,11 +23,15 @@ from vipack.program.masking import counting, idle_latents, over_events
 from vipack.program.placing import Given, Place
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
+from vipack.program.replay import Replay
 from vipack.program.runs import Arguments, explained, trace_model
 from vipack.program.sites import is_deterministic, is_latent, sample_nodes
 from vipack.program.vmappable import vmappable_densities
 
 __all__ = ["LogJoint"]
+
+_NUMBERS_AT_ONCE = 100_000_000  # that one run for many draws may hold
+_LEAST_AT_ONCE = 16
 
 
 class LogJoint:
@@ -40,14 +44,14 @@ class LogJoint:
 
     Attributes:
         dim: D.
-        device: on which the model runs, and ``u`` must be.
+        device, dtype: on which and in which the model runs, and ``u`` must be.
         shapes: latent name -> shape of its unconstrained value, in the order of ``u``.
     """
 
     def __init__(self, program: Program, arguments: Arguments) -> None:
         self._program = program
         self._arguments = arguments
-        self.device = program.parameters.device
+        self.device, self.dtype = program.parameters.device, program.parameters.dtype
         # Once, and not at each call: a transform such as vmap lets no tensor be marked as requiring grad within it.
         self._values = program.parameters.detached()
         with program.bound(arguments, training=False), flat_priors_sampled(), torch.no_grad():
@@ -107,8 +111,12 @@ class LogJoint:
                 self._density.trace(self._arguments, reader)
             return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
 
+        named = {name: latents[name] for name in self.shapes}
+        at_once = max(_LEAST_AT_ONCE, _NUMBERS_AT_ONCE // max(1, self._numbers))
         with torch.no_grad():
-            return torch.vmap(one, randomness="different")({name: latents[name] for name in self.shapes})
+            if len(next(iter(named.values()))) > at_once:  # of the graph only what the supports need is left
+                return torch.cat(Replay(one, _LEAST_AT_ONCE)(named))
+            return torch.vmap(one, randomness="different")(named)
 
     def initial(self, radius: float = 2.0) -> Tensor:
         """A point ``(D,)`` uniform in (-radius, radius) on the unconstrained space, from the ambient generator."""
@@ -149,6 +157,7 @@ class LogJoint:
                     f"site {name!r}: no bijection from R^D to the support {site['fn'].support} is known; register one with "
                     "torch.distributions.biject_to, or write the site through one that has it."
                 ) from error
+        self._numbers = numbers_held(trace)
         self._value_shapes = {name: nodes[name]["value"].shape for name in self.shapes}
         self.dim = sum(math.prod(shape) for shape in self.shapes.values())
         self._density = ModelDensity(self._program.model, nesting=plate_nesting(trace), enumerates=enumerates)

@@ -14,7 +14,28 @@ from torch.distributions.constraints import Constraint
 
 from vipack.program.masking import counting
 
-__all__ = ["Given", "Place"]
+__all__ = ["Given", "Place", "Widened"]
+
+
+class Widened(Messenger):  # type: ignore[misc]
+    """Inside the block float32 draws are of float64, the type of the program.
+
+    A prior that is made before the fit, as ``PyroSample(Normal(0., 1.))`` of a module, draws in the type of its own
+    tensors, and torch multiplies no matrices of different types.
+
+    Attributes:
+        sites: names of those whose draws were widened so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: set[str] = set()
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        value = msg["value"]
+        if isinstance(value, Tensor) and value.dtype == torch.float32 and not msg["is_observed"]:
+            msg["value"] = value.double()
+            self.sites.add(msg["name"])
 
 
 class Given(Messenger):  # type: ignore[misc]

@@ -25,7 +25,7 @@ from vipack.program.filling import MaskedData
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.masking import MaskedLatents, Treatment, treatments
 from vipack.program.params import Parameters
-from vipack.program.placing import Given
+from vipack.program.placing import Given, Widened
 from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
@@ -47,6 +47,7 @@ class Program:
         masked: what is done about latents that a mask leaves out, by name; known once initialised.
         remake: makes such a program anew, from what the user gave; None for one that is never copied.
         fills: whether observed values that a mask leaves out are filled; plain Pyro does not.
+        widened: of a program of float64, what makes draws of float32 priors float64.
     """
 
     remake: functools.partial[Program] | None = None
@@ -67,6 +68,7 @@ class Program:
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}
         self.fills = fills
+        self.widened = Widened()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process modules and names are others, so a program is made again and given its parameters."""
@@ -103,6 +105,8 @@ class Program:
             stack.enter_context(alone())  # all that follows is one for all threads
             stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
+            if self.parameters.dtype == torch.float64 and not self.parameters.shared:
+                stack.enter_context(self.widened)
             if self.masked:  # outermost, so that it sees each message with all masks and scales
                 stack.enter_context(MaskedLatents(self.masked))
             if self.fills:

@@ -31,6 +31,7 @@ __all__ = [
     "check_signature",
     "explained",
     "explanation",
+    "mixes_types",
     "named_arguments",
     "trace_model",
     "trace_pair",
@@ -40,6 +41,10 @@ _LIBRARIES = (
     *(str(Path(file).parent) for file in (pyro.__file__, torch.__file__, Path(__file__).parent) if file),
     contextlib.__file__,
     functools.__file__,
+)
+
+_MIXED = re.compile(
+    r"dtype|scalar type|\b(Float|float)\b.*\b(Double|double)\b|\b(Double|double)\b.*\b(Float|float)\b", re.S
 )
 
 
@@ -126,6 +131,11 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
 def explanation(what: str, error: Exception, arguments: Arguments, where: str) -> VipackError:
     """What :func:`explained` makes of `error`; `where` says how far `what` had come."""
     cure = "Call it by hand with the same arguments to see the whole traceback."
+    if mixes_types(error):
+        cure = (
+            "Tensors that the program holds itself are of another floating-point type than the data: convert them, or pass "
+            "dtype= as they have it."
+        )
     if "on the same device" in str(error):
         cure = (
             "A tensor that the program holds itself stays where it is: pass it in data or fixed, which the fit moves."
@@ -134,6 +144,13 @@ def explanation(what: str, error: Exception, arguments: Arguments, where: str) -
         f"the {what} raised {type(error).__name__} {where}{_source(error)}: {_message(error)}; it was called with "
         f"{arguments}. {cure}"
     )
+
+
+def mixes_types(error: BaseException) -> bool:
+    """Whether torch refused to compute with tensors of different floating-point types, be it as the cause of `error`."""
+    if error.__cause__ is not None and mixes_types(error.__cause__):
+        return True
+    return isinstance(error, RuntimeError) and bool(_MIXED.search(str(error)))
 
 
 def _recognised(what: str, error: Exception) -> VipackError | None:

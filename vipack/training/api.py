@@ -78,7 +78,8 @@ def fit(
         engine: "eager" is ``pyro.infer.SVI`` itself, "traced" replays the captured step, "compiled" runs it in a C++ loop;
             "auto" moves up as far as the run's length pays. All see the same random numbers.
         dtype: floating-point type of parameters and data; that of the tensors in `data` by default (NumPy arrays are
-            converted). float64 for the ladder.
+            converted). The ladder takes float64 by default, or float32 where the model holds float32 tensors that
+            cannot be computed with in float64, and says so in ``fit.stages``.
         stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
         callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
         progress: True or False; a bar in a terminal or a notebook by default.
@@ -100,8 +101,6 @@ def fit(
         )
     options = (loss, optim, steps, epochs, checkpoint, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
-    if climbs and dtype is None:
-        dtype = torch.float64  # the ladder tells stages apart by thousandths of a nat
     make: Any = functools.partial(
         prepare,
         model,
@@ -110,11 +109,10 @@ def fit(
         batch_size=batch_size,
         batch_plate=batch_plate,
         device=device,
-        dtype=dtype,
     )
     if climbs:
-        return Fit(train_without_guide(make, Plan(None, seed, rules, calls, progress, None, engine)))
-    make = functools.partial(make, loss=loss)
+        return Fit(train_without_guide(make, Plan(None, seed, rules, calls, progress, None, engine), dtype))
+    make = functools.partial(make, loss=loss, dtype=dtype)
     prepared = make(guide, seed=seed)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: progress to callbacks, and a bar for people."""
+"""What a run tells callbacks while it goes on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from vipack.display import Readable
 from vipack.errors import UsageError
 from vipack.program import Parameters
 
-__all__ = ["Callback", "Every", "Progress", "ProgressBar", "callbacks_of", "progress_of"]
+__all__ = ["Callback", "Every", "Progress", "callbacks_of", "progress_of"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,31 +93,3 @@ def progress_of(progress: object) -> bool | None:
     if progress is None or isinstance(progress, bool):
         return progress
     raise UsageError(f"progress: expected True, False or None (a bar in a terminal or a notebook), found {progress!r}.")
-
-
-class ProgressBar:
-    """A tqdm bar with loss and rate, a widget in a notebook; elsewhere, without a terminal, it is silent unless `show` is True."""
-
-    def __init__(self, total: int, done: int, show: bool | None, label: str = "") -> None:
-        widget = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)  # whose output is no terminal
-        self._loss = ""
-        disable = None if show is None and not widget else show is False
-        self._bar = tqdm(
-            total=total, initial=done, disable=disable, unit="step", dynamic_ncols=True, leave=True, desc=label or None
-        )
-
-    def update(self, step: int, loss: float, note: str = "") -> None:
-        """Show `step` steps done and the latest mean loss, and a `note`."""
-        self._loss = f"loss {loss:,.2f}"
-        self._bar.set_postfix_str(f"{self._loss}, {note}" if note else self._loss, refresh=False)
-        self._bar.update(step - self._bar.n)
-
-    def advance(self) -> None:
-        """Show one more step done."""
-        self._bar.update(1)
-
-    def close(self) -> None:
-        """Leave the last line standing, without a note, which is of the moment."""
-        if self._loss:
-            self._bar.set_postfix_str(self._loss, refresh=False)
-        self._bar.close()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -19,13 +15,14 @@ from vipack.engine.contracts import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
 from vipack.program import Parameters, RandomState
-from vipack.training.callbacks import Callback, Every, Progress, ProgressBar
+from vipack.progress import ProgressBar, interrupts
+from vipack.training.callbacks import Callback, Every, Progress
 from vipack.training.checkpoint import Checkpoint, due
 from vipack.training.stopping import StopRule, TimeLimit, asked
 from vipack.training.streams import BatchStream
 from vipack.types import Stopped, StopReason
 
-__all__ = ["Run", "RunState", "interrupts"]
+__all__ = ["Run", "RunState"]
 
 _REPORT_SECONDS = 0.05  # between looks at signals and callbacks
 _LOOK_STEPS = 100  # the least between looks of the stop rules and copies of the best state, and what a mean is over
@@ -222,25 +219,3 @@ def _is_look(step: int) -> bool:
 def _next_pace(number: int, spent: float) -> int:
     """How many steps fill the time between two looks."""
     return max(1, min(2 * number, int(number * _REPORT_SECONDS / max(spent, 1e-9))))
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[list[bool]]:
-    """A list that becomes true at the first Ctrl-C; the second one raises KeyboardInterrupt as ever."""
-    seen: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    previous: Any = signal.getsignal(signal.SIGINT)
-
-    def remember(number: int, frame: Any) -> None:
-        if seen:
-            signal.signal(signal.SIGINT, previous)
-            raise KeyboardInterrupt
-        seen.append(True)
-
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, previous)

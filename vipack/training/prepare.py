@@ -20,6 +20,7 @@ from vipack.program import Arguments, Check, GivenGuide, Program, check_program,
 from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
 from vipack.program.flat import flat_priors_sampled
+from vipack.program.placing import Widened
 from vipack.program.runs import check_signature, named_arguments, trace_prior
 from vipack.program.values import same_values, unvalidated
 from vipack.training.data import Rows, read_data
@@ -157,8 +158,12 @@ def _make_guide(program: Program, guide: Any, loss: Any, first: Arguments, seed:
     builder = guide.func if isinstance(guide, functools.partial) else guide
     model = program.model
     if isinstance(builder, type) and issubclass(builder, AutoGuide | AutoMessenger):
-        hidden = _enumerated(program, first, seed) if _sums_out(loss) else []
-        model = poutine.block(model, hide=hidden) if hidden else model
+        hidden: list[str] = []
+        if _sums_out(loss) or program.parameters.dtype == torch.float64:
+            hidden = _enumerated(program, first, seed)
+        if program.widened.sites:  # an automatic guide runs the model by itself, out of reach of the program's handlers
+            model = Widened()(model)
+        model = poutine.block(model, hide=hidden) if hidden and _sums_out(loss) else model
     return make_guide(model, guide)
 
 

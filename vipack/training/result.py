@@ -139,7 +139,7 @@ class Fit:
                 row, as in a VAE. None does so where the last :meth:`diagnose` said CORRECTED; False never does.
         """
         _positive("num_draws", num_draws)
-        draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample)
+        draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         return draws.sites
 
     @entry
@@ -196,11 +196,16 @@ class Fit:
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
     @entry
-    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0) -> Diagnosis:
+    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0, progress: bool | None = None) -> Diagnosis:
         """The verdict: TRUST, CORRECTED or DISTRUST, with figures and reasons.
+
+        Ctrl-C ends it once there is a set of draws; the verdict then says what was not checked.
 
         From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it: after
         CORRECTED they show resampled draws, until the fit goes on.
+
+        Args:
+            progress: True or False; a bar where there is a terminal or notebook by default.
         """
         _positive("num_draws", num_draws)
         return diagnose(
@@ -209,6 +214,7 @@ class Fit:
             seed=seed,
             stopped=self.stopped,
             several_starts=self.several_starts,
+            progress=progress,
         )
 
     @entry
@@ -220,7 +226,7 @@ class Fit:
         _positive("num_draws", num_draws)
         rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
-        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample)
+        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         for name, draws in found.sites.items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))

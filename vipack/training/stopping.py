@@ -12,7 +12,7 @@ import numpy as np
 from vipack.errors import UsageError
 from vipack.types import Stopped, StopReason
 
-__all__ = ["Converged", "StopRule", "TimeLimit", "asked", "rules_of"]
+__all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "rules_of"]
 
 
 class StopRule(Protocol):
@@ -66,6 +66,34 @@ class Converged:
             StopReason.CONVERGED,
             f"over the last {third} steps the loss fell by {gain:.3g} nats, its noise is {noise:.2g}",
         )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Stop when it is sure that the last third of a run gained next to nothing over the third before it.
+
+    Where :class:`Converged` asks whether a gain can be told from noise, this asks whether it matters: noise that may hide
+    a gain lets the run go on. A run that gains so little in a third of its length gains little more by going on as long.
+
+    Attributes:
+        least: nats that a gain must reach to matter; two of its standard errors must be less.
+        min_steps: never stop before.
+    """
+
+    least: float = 0.003
+    min_steps: int = 400
+
+    def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
+        """See :class:`StopRule`."""
+        third = len(losses) // 3
+        if len(losses) < self.min_steps:
+            return None
+        recent = np.asarray(losses[-2 * third :], dtype=np.float64)
+        (before, se_before), (after, se_after) = map(_batch_means, (recent[:third], recent[third:]))
+        gain = before - after
+        if not max(gain, 2 * math.hypot(se_before, se_after)) < self.least:
+            return None
+        return Stopped(StopReason.CONVERGED, f"over the last {third} of {len(losses)} steps it gained {gain:.4f} nats")
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,17 @@ class Trainer:
             self._average_from(self.state.step + num_steps // 2)
         self.train_until(self.state.step + num_steps, self.plan.rules)
 
+    def wind_up(self, num_steps: int) -> None:
+        """End a run that has settled before its time: the learning rate falls over `num_steps`, whose later iterates are averaged."""
+        settled, start = self.stopped, self.state.step
+        self.plan = replace(self.plan, steps=start + num_steps)
+        self.optimizer.cool(start, num_steps)
+        self._average = None
+        self._average_from(start + num_steps // 2)
+        self.train_until(start + num_steps, self.plan.rules)
+        if self.stopped.reason is StopReason.STEPS:
+            self.state.stopped = settled
+
     def train_until(self, last_step: int, rules: tuple[StopRule, ...], *, look_first: bool = False) -> None:
         """Train until `last_step` steps are done in all, or something ends the run before.
 

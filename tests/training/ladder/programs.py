@@ -75,6 +75,6 @@ def toss(x):
         pyro.sample("x", dist.Normal(side, 1.0), obs=x)
 
 
-def surface(model, *data):
-    program = Program(model, lambda *args: None, dtype=torch.float64, device=torch.device("cpu"))
+def surface(model, *data, dtype=torch.float64):
+    program = Program(model, lambda *args: None, dtype=dtype, device=torch.device("cpu"))
     return Surface(LogJoint(program, Arguments(data)))

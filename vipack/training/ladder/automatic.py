@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyro.infer.autoguide as autoguide
@@ -12,13 +14,13 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
 
 from vipack.diagnostics import elbo
-from vipack.errors import NonFiniteError, warn
+from vipack.errors import NonFiniteError, VipackError, warn
 from vipack.objectives import StickingTheLanding
 from vipack.posterior import Posterior
 from vipack.program import Program, seeded
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.logjoint import LogJoint
-from vipack.program.runs import trace_prior
+from vipack.program.runs import mixes_types, trace_prior
 from vipack.program.values import unvalidated
 from vipack.training.ladder.effort import DENSE_UP_TO
 from vipack.training.ladder.ladder import train_ladder
@@ -32,26 +34,66 @@ __all__ = ["train_without_guide"]
 _LOW_RANK_UP_TO = 2_000  # dimensions; beyond it a guide by SVI has independent latents
 
 
-def train_without_guide(make: Make, plan: Plan) -> Trainer:
+def train_without_guide(make: Callable[..., Prepared], plan: Plan, dtype: torch.dtype | None) -> Trainer:
     """Train the guide that suits the program best.
+
+    Args:
+        make: prepares the program with a guide, an objective, a seed and a ``dtype``.
+        dtype: of parameters and data; None takes float64, in which stages are told apart by thousandths of a nat, unless
+            the program holds float32 tensors that cannot be computed with in it.
 
     Raises:
         VipackError: anything wrong with model, data or options.
+    """
+    chosen, note = torch.float64 if dtype is None else dtype, ""
+    try:
+        found = _read(functools.partial(make, dtype=chosen), plan)
+    except (VipackError, RuntimeError) as error:
+        if dtype is not None or not mixes_types(error):
+            raise
+        chosen, note = torch.float32, "; in float32, the type of tensors that the model holds"
+        try:
+            found = _read(functools.partial(make, dtype=chosen), plan)
+        except (VipackError, RuntimeError):
+            raise error from error.__cause__
+    typed = functools.partial(make, dtype=chosen)
+    for warning in found.first.check.warnings:
+        warn(warning)
+    if found.joint is None:
+        return _by_svi(typed, found.first, plan, found.reason, note)
+    return train_ladder(typed, found.joint, plan, note)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A program as it was read; it has a log joint, or a reason why there is none."""
+
+    first: Prepared
+    joint: LogJoint | None
+    reason: str
+
+
+def _read(make: Make, plan: Plan) -> _Read:
+    """
+    Raises:
+        VipackError: what is wrong with the program.
+        RuntimeError: its gradient cannot be taken.
     """
     first = make(autoguide.AutoNormal, seed=plan.seed, loss=StickingTheLanding(2))
     serious = [error for error in first.check.errors if not isinstance(error, NonFiniteError)]
     if serious:
         first.check.raise_if_bad()
-    for warning in first.check.warnings:
-        warn(warning)
     bare = Program(first.program.model, no_guide, dtype=first.rows.dtype, device=first.rows.device)
     reason = _no_ladder(first, bare)
     if reason:
         first.check.raise_if_bad()
-        return _by_svi(make, first, plan, reason)
+        return _Read(first, None, reason)
     with seeded(plan.seed):
         joint = LogJoint(bare, first.rows.full())
-    return train_ladder(make, joint, plan)
+        value = joint(joint.initial(0.05).requires_grad_(True))
+        if value.requires_grad:
+            value.backward()
+    return _Read(first, joint, "")
 
 
 def _no_ladder(first: Prepared, bare: Program) -> str:
@@ -71,7 +113,7 @@ def _no_ladder(first: Prepared, bare: Program) -> str:
     return ""
 
 
-def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str) -> Trainer:
+def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str, note: str) -> Trainer:
     started = time.perf_counter()
     table = first.check.table
     assert table is not None
@@ -95,7 +137,15 @@ def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str) -> Trainer:
     trainer.stages = Stages.of(
         [
             Stage("paths", None, None, 0, 0.0, False, f"skipped: {reason}"),
-            Stage("gaussian", found, None, trainer.state.step, spent, True, f"{family.name}, by stochastic gradients"),
+            Stage(
+                "gaussian",
+                found,
+                None,
+                trainer.state.step,
+                spent,
+                True,
+                f"{family.name}, by stochastic gradients{note}",
+            ),
             Stage("flow", None, None, 0, 0.0, False, f"skipped: {reason}"),
         ]
     )

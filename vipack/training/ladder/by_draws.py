@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vipack.importance import importance
+from vipack.progress import interrupts
 from vipack.training.ladder.surface import Surface
-from vipack.training.loop import interrupts
 from vipack.training.trainer import Trainer
 from vipack.types import Stopped, StopReason
 
@@ -71,7 +71,7 @@ def _weighted_draws(trainer: Trainer, surface: Surface) -> tuple[Tensor, Tensor]
         q = guide.get_posterior()
         u = q.rsample((_DRAWS,))
         log_q = q.log_prob(u)
-    log_weights = surface.values(u) - log_q
+    log_weights = surface.values(u.double()) - log_q.double()
     return u, torch.from_numpy(np.exp(importance(log_weights).log_weights)).to(u.device)
 
 

@@ -19,6 +19,7 @@ _PER_PATH = 12  # points of each path that are looked at
 _FINALISTS = 4  # that get an exact Hessian
 _FIRST_DRAWS, _LAST_DRAWS = 16, 200
 _RANGE = 1e-10  # the least ratio of a covariance's eigenvalues
+_STEPS = {torch.float64: 1e-4, torch.float32: 1e-2}  # of differences of gradients, in sds, by the type of the model
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _exact(surface: Surface, path: Path, at: int) -> list[Gaussian]:
     """With the Hessian by differences of gradients, taken along the axes of the learned covariance's scale."""
     x = path.points[at]
     scale = path.diagonals[path.num_pairs[at]].sqrt()
-    step = 1e-4 * scale
+    step = _STEPS[surface.joint.dtype] * scale
     _, forth = surface.gradients(x + torch.diag(step))
     _, back = surface.gradients(x - torch.diag(step))
     hessian = -(forth - back) / (2 * step[:, None]) * scale[:, None] * scale  # in units of the scales

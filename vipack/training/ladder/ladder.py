@@ -12,7 +12,7 @@ from torch import Tensor
 from vipack.errors import NonFiniteError
 from vipack.program import seeded
 from vipack.program.logjoint import LogJoint
-from vipack.training.callbacks import ProgressBar
+from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
 from vipack.training.ladder.moments import match_moments
@@ -21,7 +21,6 @@ from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Family, Make, Rung, estimate, polish, train_rung
 from vipack.training.ladder.surface import Surface
-from vipack.training.loop import interrupts
 from vipack.training.stopping import TimeLimit
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import Estimate, Stopped, StopReason
@@ -31,25 +30,28 @@ __all__ = ["train_ladder"]
 _MEMORY = 30  # pairs of L-BFGS
 _RADII = (2.0, 2.0, 0.5, 0.05)  # of the cubes in which starts are looked for, one after the other
 _KHAT, _SHARE = 0.5, 0.96  # of the worst of four blocks, beyond which tails are mended
+_EVEN = 0.99  # of the draws: a k-hat of weights this even says nothing
 _NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
 
-def train_ladder(make: Make, joint: LogJoint, plan: Plan) -> Trainer:
+def train_ladder(make: Make, joint: LogJoint, plan: Plan, note: str = "") -> Trainer:
     """The trainer of the best rung, with ``trainer.stages`` telling what each gained.
 
     Args:
         joint: of all data.
+        note: what to add to the account of the first stage.
 
     Raises:
         NonFiniteError: log p(x, z) is no number at every start.
     """
-    return _Ladder(make, joint, plan).climbed()
+    return _Ladder(make, joint, plan, note).climbed()
 
 
 class _Ladder:
-    def __init__(self, make: Make, joint: LogJoint, plan: Plan) -> None:
+    def __init__(self, make: Make, joint: LogJoint, plan: Plan, note: str) -> None:
         self._make = make
+        self._note_on_types = note
         self._plan = plan
         self._surface = Surface(joint)
         self._started = time.perf_counter()
@@ -82,6 +84,9 @@ class _Ladder:
             return self._finished(best, stages[1:], _NOTHING_LEFT)
         if dim == 1 and self._ended is None:
             return self._finished(best, stages[1:], "coupling needs two dimensions")
+        spared = "" if self._ended is not None else best.spared()
+        if spared:
+            return self._finished(best, stages[1:], spared)
         best = self._try("flow", Family("flow", dim), best, effort.flow_steps, effort.flow_draws, effort.flow_rate)
         return self._finished(self._polished(best))
 
@@ -126,7 +131,7 @@ class _Ladder:
     def _first_rung(self, candidate: Gaussian, bound: Estimate, steps: int) -> Rung:
         effort, dim = self._effort, self._surface.dim
         rung = self._rung(Family("gaussian" if effort.dense else "diagonal", dim), candidate, "paths", 0, 2)
-        why = f"the best Gaussian of {effort.num_starts} paths"
+        why = f"the best Gaussian of {effort.num_starts} paths{self._note_on_types}"
         self._note("paths", bound, None, steps, self._started, True, why)
         return rung
 
@@ -147,13 +152,20 @@ class _Ladder:
         gain = estimate(new.log_weights - best.log_weights)
         kept = gain.value > gain.se
         why = "the ELBO rose by more than its standard error" if kept else "no gain beyond its standard error"
+        if new.trainer.stopped.reason is StopReason.CONVERGED:
+            why += f"; ended early: {new.trainer.stopped.detail}"
         self._note(name, estimate(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
 
     def _polished(self, best: Rung) -> Rung:
         """Mend thin tails, which the ELBO hardly sees and importance weights suffer from."""
+        if self._ended is not None or best.family.name != "flow":
+            return best
         khat, share = best.tail()
-        if self._ended is not None or best.family.name != "flow" or (khat < _KHAT and share > _SHARE):
+        if share > _EVEN or (khat < _KHAT and share > _SHARE):
+            self._skip(
+                "polish", f"tails are thick enough (k-hat {khat:.2f}, ESS {share:.1%}, the worst of four blocks)"
+            )
             return best
         started = time.perf_counter()
         before = best.trainer.program.parameters.state()
@@ -217,7 +229,7 @@ def _starts(surface: Surface, count: int) -> Tensor:
     """
     found: list[Tensor] = []
     for radius in _RADII:
-        points = torch.stack([surface.joint.initial(radius).cpu() for _ in range(4 * count)])
+        points = torch.stack([surface.joint.initial(radius).cpu().double() for _ in range(4 * count)])
         found += list(points[torch.isfinite(surface.gradients(points)[0])])
         if len(found) >= count:
             return torch.stack(found[:count])

@@ -14,22 +14,25 @@ from pyro.infer import TraceEnum_ELBO, autoguide
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal
 from torch import Tensor
 
-from vipack.diagnostics import importance
 from vipack.guides import Flow, Whitened
+from vipack.importance import KHAT_LIMIT, importance
 from vipack.objectives import StickingTheLanding
 from vipack.program import seeded
 from vipack.training.ladder.by_draws import train_by_draws
 from vipack.training.ladder.candidates import Gaussian
 from vipack.training.ladder.surface import Surface
 from vipack.training.prepare import Prepared
+from vipack.training.stopping import Settled
 from vipack.training.trainer import Plan, Trainer
-from vipack.types import Estimate
+from vipack.types import Estimate, StopReason
 
 __all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "loss_of_family", "polish", "train_rung"]
 
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
 _KHAT, _SHARE, _FLAT, _GAP = 0.6, 0.985, 0.99, 0.007  # of weights that leave nothing to gain; the gap in nats
+_SMALL_GAP, _SMALL_SHIFT = 0.1, 0.07  # of weights that leave too little for a flow; half of what a verdict lets pass
+_LEAST_GAIN = 0.003  # nats, of a third of a stage's steps, below which the stage ends
 _SHIFT, _STRETCH = 0.02, 0.03  # likewise, what the weights may change of a mean (in sd) and of a log sd
 
 
@@ -53,6 +56,23 @@ class Family:
     rank: int = 0
 
 
+@dataclass(frozen=True)
+class Left:
+    """What importance weights say that a rung leaves to be gained.
+
+    Attributes:
+        gap: log evidence less ELBO, nats.
+        khat, share: of all draws, and their ESS; below 0.7, or with weights nearly even, they can tell.
+        shift, stretch: the most that they move a mean, in sds, and a log sd.
+    """
+
+    gap: float
+    khat: float
+    share: float
+    shift: float
+    stretch: float
+
+
 @dataclass
 class Rung:
     """A guide with its draws of ``u``.
@@ -74,14 +94,34 @@ class Rung:
         khat, share = self.tail()
         if share < _SHARE or (share < _FLAT and khat > _KHAT):  # of weights nearly even a k-hat says nothing
             return False
-        weights = torch.from_numpy(np.exp(importance(self.log_weights).log_weights))[:, None]
+        left = self.left()
+        return left.gap < _GAP and left.shift < _SHIFT and left.stretch < _STRETCH
+
+    def spared(self) -> str:
+        """Why a flow, at many times the cost, is not worth it; empty where it may be.
+
+        The gap between ELBO and evidence is all that any guide could gain.
+        """
+        left = self.left()
+        small = left.gap < _SMALL_GAP and left.shift < _SMALL_SHIFT and left.stretch < _SMALL_SHIFT
+        clear = left.share > _FLAT or left.khat < KHAT_LIMIT
+        if not (small and clear):
+            return ""
+        return (
+            f"it could gain {left.gap:.3f} nats at most (k-hat {left.khat:.2f}, ESS {left.share:.1%}), and the weights move no mean by more than "
+            f"{left.shift:.2f} sd and no sd by more than {left.stretch:.0%}"
+        )
+
+    def left(self) -> Left:
+        """What the weights leave to be gained."""
+        found = importance(self.log_weights)
+        weights = torch.from_numpy(np.exp(found.log_weights))[:, None]
         gap = float(torch.logsumexp(self.log_weights, 0)) - math.log(len(self.u)) - float(self.log_weights.mean())
         sd = self.u.std(0)
         mean = (weights * self.u).sum(0)
         spread = (weights * (self.u - mean) ** 2).sum(0).sqrt()
         shift = float(((mean - self.u.mean(0)) / sd).abs().max())
-        stretch = float((spread / sd).log().abs().max())
-        return gap < _GAP and shift < _SHIFT and stretch < _STRETCH
+        return Left(gap, found.khat, found.ess_share, shift, float((spread / sd).log().abs().max()))
 
     def tail(self) -> tuple[float, float]:
         """The largest k-hat and the least ESS share of four blocks of draws."""
@@ -98,7 +138,7 @@ class Rung:
                 loc, factor = guide.origin + guide.scale_tril @ base.loc, guide.scale_tril @ base.scale_tril
             else:
                 loc, factor = guide.origin + guide.scale * base.mean, guide.scale * base.stddev
-        return Gaussian(loc.cpu(), factor.cpu())
+        return Gaussian(loc.cpu().double(), factor.cpu().double())
 
 
 def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
@@ -150,9 +190,19 @@ def train_rung(
     if by_draws:
         taken = train_by_draws(trainer, surface, steps, plan.rate or _RATE)
     elif steps:
-        trainer.train()
+        _train(trainer, plan, steps)
         taken = trainer.state.step
     return Rung(trainer, family, *_judged(trainer, surface, judged_by), taken)
+
+
+def _train(trainer: Trainer, plan: Plan, steps: int) -> None:
+    """All the steps, or until they gain nothing more."""
+    settled = Settled(_LEAST_GAIN, steps // 8)
+    trainer.plan = replace(trainer.plan, rules=(*plan.rules, settled))
+    trainer.train()
+    trainer.plan = replace(trainer.plan, rules=plan.rules)
+    if trainer.stopped.reason is StopReason.CONVERGED and settled(trainer.state.losses, 0.0) is not None:
+        trainer.wind_up(min(steps // 8, steps - trainer.state.step))
 
 
 def polish(rung: Rung, surface: Surface, steps: int) -> Rung:
@@ -170,11 +220,12 @@ def estimate(values: Tensor) -> Estimate:
 
 
 def _judged(trainer: Trainer, surface: Surface, count: int) -> tuple[Tensor, Tensor]:
-    """Draws that come of the same standard normal numbers on every rung, and their log weights."""
+    """Draws that come of the same standard normal numbers on every rung, and their log weights, in float64."""
     program = trainer.program
     guide: Any = program.guide
     with seeded(trainer.plan.seed + 1), program.bound(trainer.rows.full(), training=False), torch.no_grad():
         q = guide.get_posterior()
         u = q.rsample((count,))
         log_q = q.log_prob(u)
-    return u.cpu(), (surface.values(u) - log_q).cpu()
+    u, log_q = u.cpu().double(), log_q.cpu().double()
+    return u, surface.values(u) - log_q

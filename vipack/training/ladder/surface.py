@@ -23,7 +23,8 @@ _AT_ONCE = 4_000_000  # numbers in a batch of points, which a model repeats many
 class Surface:
     """A model's log joint, evaluated for B points in one pass; point by point where vmap refuses the model.
 
-    Points may lie anywhere: the model runs on its own device, and the results come to where the points are.
+    Points may lie anywhere and be of any type: the model runs on its own device in its own type, and the results come to
+    where the points are, in their type. The ladder's own arithmetic is in float64 throughout.
 
     Attributes:
         joint: the function of a single point.
@@ -66,7 +67,7 @@ class Surface:
         started = time.perf_counter()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            found = tuple(part.to(u.device) for part in self._evaluate(function, u.to(self.joint.device)))
+            found = tuple(part.to(u) for part in self._evaluate(function, u.to(self.joint.device, self.joint.dtype)))
         self.calls += 1
         self.seconds += time.perf_counter() - started
         return found
