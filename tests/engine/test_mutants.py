@@ -110,7 +110,7 @@ class Trials:
         trainer = fit._trainer
         engine = trainer.engine
         self.memory = engine._memory
-        (shape,) = engine._shapes.values()
+        (shape,) = engine._shapes
         self.runner = shape.runner
         self.right = self.runner.step
         self.again = Again(trainer.state.batches.peek())

@@ -104,7 +104,7 @@ def test_starts_side_by_side():
 def test_its_graph_does_not_grow_with_the_number_of_steps():
     def nodes(rows):
         fit = vi.fit(scanned, AutoNormal, data=Y[:rows], steps=3, engine="traced", progress=False)
-        (shape,) = fit._trainer.engine._shapes.values()
+        (shape,) = fit._trainer.engine._shapes
         return len(shape.runner.step.module.graph.nodes)
 
     assert nodes(10) == nodes(40) < 400

@@ -23,19 +23,19 @@ class Widened(Messenger):  # type: ignore[misc]
     A prior that is made before the fit, as ``PyroSample(Normal(0., 1.))`` of a module, draws in the type of its own
     tensors, and torch multiplies no matrices of different types.
 
-    Attributes:
-        sites: names of those whose draws were widened so far.
+    Args:
+        sites: takes the names of those whose draws are widened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sites: set[str]) -> None:
         super().__init__()
-        self.sites: set[str] = set()
+        self._sites = sites
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         value = msg["value"]
         if isinstance(value, Tensor) and value.dtype == torch.float32 and not msg["is_observed"]:
             msg["value"] = value.double()
-            self.sites.add(msg["name"])
+            self._sites.add(msg["name"])
 
 
 class Given(Messenger):  # type: ignore[misc]

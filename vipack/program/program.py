@@ -47,7 +47,7 @@ class Program:
         masked: what is done about latents that a mask leaves out, by name; known once initialised.
         remake: makes such a program anew, from what the user gave; None for one that is never copied.
         fills: whether observed values that a mask leaves out are filled; plain Pyro does not.
-        widened: of a program of float64, what makes draws of float32 priors float64.
+        widened: of a program of float64, the sites whose float32 draws were made float64.
     """
 
     remake: functools.partial[Program] | None = None
@@ -68,7 +68,7 @@ class Program:
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}
         self.fills = fills
-        self.widened = Widened()
+        self.widened: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process modules and names are others, so a program is made again and given its parameters."""
@@ -106,7 +106,7 @@ class Program:
             stack.enter_context(_defaults(self.parameters.dtype, self.parameters.device))
             stack.enter_context(self.parameters.bound(values, buffers=buffers, training=training))
             if self.parameters.dtype == torch.float64 and not self.parameters.shared:
-                stack.enter_context(self.widened)
+                stack.enter_context(Widened(self.widened))
             if self.masked:  # outermost, so that it sees each message with all masks and scales
                 stack.enter_context(MaskedLatents(self.masked))
             if self.fills:

@@ -161,8 +161,8 @@ def _make_guide(program: Program, guide: Any, loss: Any, first: Arguments, seed:
         hidden: list[str] = []
         if _sums_out(loss) or program.parameters.dtype == torch.float64:
             hidden = _enumerated(program, first, seed)
-        if program.widened.sites:  # an automatic guide runs the model by itself, out of reach of the program's handlers
-            model = Widened()(model)
+        if program.widened:  # an automatic guide runs the model by itself, out of reach of the program's handlers
+            model = Widened(program.widened)(model)
         model = poutine.block(model, hide=hidden) if hidden and _sums_out(loss) else model
     return make_guide(model, guide)
 

@@ -31,7 +31,7 @@ __all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "loss_of_family", "
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
 _KHAT, _SHARE, _FLAT, _GAP = 0.6, 0.985, 0.99, 0.007  # of weights that leave nothing to gain; the gap in nats
-_SMALL_GAP, _SMALL_SHIFT = 0.1, 0.07  # of weights that leave too little for a flow; half of what a verdict lets pass
+_SMALL_GAP, _SMALL_SHIFT, _SMALL_STRETCH = 0.1, 0.035, 0.07  # of weights that leave too little for a flow
 _LEAST_GAIN = 0.003  # nats, of a third of a stage's steps, below which the stage ends
 _SHIFT, _STRETCH = 0.02, 0.03  # likewise, what the weights may change of a mean (in sd) and of a log sd
 
@@ -103,7 +103,7 @@ class Rung:
         The gap between ELBO and evidence is all that any guide could gain.
         """
         left = self.left()
-        small = left.gap < _SMALL_GAP and left.shift < _SMALL_SHIFT and left.stretch < _SMALL_SHIFT
+        small = left.gap < _SMALL_GAP and left.shift < _SMALL_SHIFT and left.stretch < _SMALL_STRETCH
         clear = left.share > _FLAT or left.khat < KHAT_LIMIT
         if not (small and clear):
             return ""
