@@ -168,3 +168,10 @@ def test_two_shapes_of_batches_have_a_graph_each():
 def test_reports_are_plain_data():
     report = fitted("eager", steps=2).engine
     assert dataclasses.asdict(report)["steps"] == {"eager": 2}
+
+
+def test_few_steps_that_take_long_are_captured_too(monkeypatch):
+    """What a capture saves is time, not steps."""
+    assert fitted("auto").engine.steps == {"eager": 60}
+    monkeypatch.setattr(tiers, "_TRACE_SECONDS", 0.01)  # which 60 steps of this model take
+    assert fitted("auto").engine.tier != "eager"

@@ -32,6 +32,7 @@ from vipack.types import EngineReport
 __all__ = ["TieredEngine"]
 
 _TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
+_TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
 
@@ -77,6 +78,7 @@ class TieredEngine:
         self._begin = "eager"
         self._captures_left, self._regroupings_left = _CAPTURES, _REGROUPINGS
         self._plain_left = 0
+        self._eager_seconds = 0.0  # that the last eager step took
         self._suspicious = False
         self._execution, self._recording = execution, False
         self.report = EngineReport("eager", steps={})
@@ -312,8 +314,10 @@ class TieredEngine:
         losses: list[float] = []
         for _ in range(number):
             try:
+                started = time.perf_counter()
                 with recorded() if self._recording else contextlib.nullcontext() as execution:
                     losses.append(self._eager(next(batches)))
+                self._eager_seconds = time.perf_counter() - started
                 if self._recording:
                     self._recording, self._execution = False, execution
             except NonFiniteError as error:
@@ -342,7 +346,8 @@ class TieredEngine:
             self._plain_left -= 1
             return
         if shape.graph is None and not shape.done:
-            if self._tier == "auto" and self._begin == "eager" and remaining < _TRACE_STEPS:
+            few = remaining < _TRACE_STEPS and remaining * self._eager_seconds < _TRACE_SECONDS
+            if self._tier == "auto" and self._begin == "eager" and few:
                 return
             if not self._optimizer.has_stepped():
                 self._recording = True  # what it runs and reads is told by a step that is taken anyway
