@@ -78,7 +78,7 @@ class TieredEngine:
         self._begin = "eager"
         self._captures_left, self._regroupings_left = _CAPTURES, _REGROUPINGS
         self._plain_left = 0
-        self._eager_seconds = 0.0  # that the last eager step took
+        self._eager_seconds = 0.0  # that an eager step takes at least
         self._suspicious = False
         self._execution, self._recording = execution, False
         self.report = EngineReport("eager", steps={})
@@ -317,7 +317,9 @@ class TieredEngine:
                 started = time.perf_counter()
                 with recorded() if self._recording else contextlib.nullcontext() as execution:
                     losses.append(self._eager(next(batches)))
-                self._eager_seconds = time.perf_counter() - started
+                if self._steps > 0:  # the first one imports and fills caches
+                    taken = time.perf_counter() - started
+                    self._eager_seconds = min(taken, self._eager_seconds or taken)
                 if self._recording:
                     self._recording, self._execution = False, execution
             except NonFiniteError as error:
