@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import dis
+import os
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from vipack.engine.guards.arguments import FlatCall, flatten, numbers_replaced, tensors_in
 from vipack.engine.reads import users_line
 from vipack.engine.tracing import CaptureError
 from vipack.program import Arguments
 
-__all__ = ["AnnealedNumbers", "as_numbers", "number_of"]
+__all__ = ["AnnealedNumbers", "as_numbers", "asks_for_types", "number_of"]
 
 _VALUES = 4  # that a number must have had
+_ASKING = {"type", "__class__"}
+_TEXTS = ("__hash__", "__format__", "__repr__")
 _CALLS = 64  # that are told apart by what is in them besides numbers
 
 
@@ -75,36 +81,52 @@ def number_of(tensor: Tensor) -> Any:
     return getattr(tensor, "_vipack_number", None)
 
 
+def asks_for_types(codes: Iterable[CodeType]) -> str:
+    """Where functions ask for the type of something in a way that cannot be answered as for a number; empty if nowhere."""
+    for code in codes:
+        if not _ASKING.isdisjoint(code.co_names) or any(i.opname == "MATCH_CLASS" for i in dis.get_instructions(code)):
+            return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}"
+    return ""
+
+
 @contextlib.contextmanager
 def as_numbers(tensors: Sequence[Tensor], numbers: Sequence[Any]) -> Iterator[None]:
     """Inside the block, the user's code finds tensors that stand for numbers to be of their type.
 
     Raises:
-        CaptureError: it looks one up in a set or dict, where a tensor is never found.
+        CaptureError: it looks one up in a set or dict, or writes it out, where a tensor is not what the number is.
     """
     if not tensors:
         yield
         return
     found = {id(tensor): number for tensor, number in zip(tensors, numbers, strict=True)}
-    kind: Any = Tensor
-    is_instance, hash_of, is_tensor = builtins.isinstance, kind.__hash__, torch.is_tensor
 
-    def is_number_instance(value: Any, kinds: Any) -> bool:
-        if id(value) in found and users_line(sys._getframe(1)):
-            value = found[id(value)]
-        return is_instance(value, kinds)
+    def asked(value: Any) -> bool:
+        return id(value) in found and bool(users_line(sys._getframe(2)))
 
-    def hash_unless_number(self: Tensor) -> int:
-        where = users_line(sys._getframe(1)) if id(self) in found else ""
-        if where:
-            raise CaptureError(f"the program looks up a number that changes from call to call ({where})")
-        return int(hash_of(self))
+    def answering(question: Any) -> Any:
+        return lambda value, about: question(found[id(value)] if asked(value) else value, about)
 
-    def is_tensor_no_number(value: Any) -> bool:
-        return bool(is_tensor(value)) and not (id(value) in found and users_line(sys._getframe(1)))
+    def refusing(method: Any) -> Any:
+        def refuse(self: Tensor, *args: Any) -> Any:
+            if asked(self):
+                where = users_line(sys._getframe(1))
+                raise CaptureError(
+                    f"the program looks up or writes out a number that changes from call to call ({where})"
+                )
+            return method(self, *args)
 
-    builtins.isinstance, kind.__hash__, torch.is_tensor = is_number_instance, hash_unless_number, is_tensor_no_number  # type: ignore[assignment]
+        return refuse
+
+    is_tensor = torch.is_tensor
+    places: list[tuple[Any, str]] = [(builtins, "isinstance"), (builtins, "hasattr"), (torch, "is_tensor")]
+    places += [(kind, name) for kind in (Tensor, FakeTensor) for name in _TEXTS if name in kind.__dict__]
+    before = [(owner, name, getattr(owner, name)) for owner, name in places]
+    for owner, name, original in before:
+        setattr(owner, name, refusing(original) if name in _TEXTS else answering(original))
+    torch.is_tensor = lambda value: is_tensor(value) and not asked(value)  # type: ignore[assignment]
     try:
         yield
     finally:
-        builtins.isinstance, kind.__hash__, torch.is_tensor = is_instance, hash_of, is_tensor
+        for owner, name, original in before:
+            setattr(owner, name, original)

@@ -17,7 +17,7 @@ from pyro import poutine
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-from vipack.engine.annealed import as_numbers, number_of
+from vipack.engine.annealed import as_numbers, asks_for_types, number_of
 from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
@@ -133,6 +133,11 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     buffers = parameters.buffers()
     leaves, rebuild = leaves_of(arguments)
     numbers = {place: number for place, leaf in enumerate(leaves) if (number := number_of(leaf)) is not None}
+    if numbers and (execution is None or (where := asks_for_types(execution.codes))):
+        where = where if execution is not None else "a profiler hides which code runs"
+        raise CaptureError(
+            f"a number changes from call to call, and the program asks for the type of something ({where})"
+        )
     inputs = [parameters.unconstrained[name].detach() for name in layout.names]
     turned = [name for name, value in zip(layout.names, inputs, strict=True) if not value.is_contiguous()]
     if turned:
@@ -204,7 +209,7 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         )
     if lost:
         raise CaptureError(f"each run of the program writes to {lost!r}, which is too large to be put back")
-    refuse_numbers_that_change(module, reads, range(first_leaf))
+    refuse_numbers_that_change(module, reads, [*range(first_leaf), *(first_leaf + place for place in numbers)])
     module.graph.set_codegen(fx.graph.CodeGen())
     num_checks = keep_open_checks(module, num_checks + len(reads))
     write_dtypes(module)
@@ -212,7 +217,16 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     module.recompile()
     seconds = time.perf_counter() - started
     return Graph(
-        module, layout, tuple(buffers), frozenset(touched), frozenset(unused), num_checks, seconds, state, tuple(reads)
+        module,
+        layout,
+        tuple(buffers),
+        frozenset(touched),
+        frozenset(unused),
+        num_checks,
+        seconds,
+        state,
+        reads=tuple(reads),
+        annealed=bool(numbers),
     )
 
 

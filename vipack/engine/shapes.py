@@ -114,6 +114,13 @@ class Shapes:
         """Whether steps go other ways than those that there are graphs for, again and again."""
         return len(self._ways.get(size, ())) >= _WAYS and self._misses.get(size, 0) >= _OFTEN
 
+    def give_up(self, size: Hashable) -> None:
+        """No graph takes batches of this shape any more."""
+        for shape in self._ways.get(size, ()):
+            if shape.promotion is not None:
+                shape.promotion.stop()
+        self._ways[size] = [Shape(done=True)]
+
     def hit(self, size: Hashable) -> None:
         """A graph knew the way."""
         if self._misses.get(size) and len(self._ways.get(size, ())) >= _WAYS:

@@ -163,7 +163,7 @@ class TieredEngine:
         """No graph takes the next step; a way that is to get one, if this has come often enough."""
         if self._shapes.is_lost(size):
             reads = {read.where for shape in self._shapes for read in (shape.graph.reads if shape.graph else ())}
-            self._shapes.anew(done=True)
+            self._shapes.give_up(size)
             self.report.reason = (
                 "eager: what the program reads from tensors into Python is another number in almost every step "
                 f"({', '.join(sorted(reads)[:3])})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ def traced(step: Step, inputs: Sequence[Tensor], undo: Callable[[], object]) -> 
         return module, answers.reads
 
 
-def refuse_numbers_that_change(module: fx.GraphModule, reads: Sequence[Read], changing: range) -> None:
+def refuse_numbers_that_change(module: fx.GraphModule, reads: Sequence[Read], changing: Iterable[int]) -> None:
     """
     Args:
         reads: whose checks are the graph's last results.

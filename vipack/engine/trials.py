@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vipack.engine.annealed import asks_for_types
 from vipack.engine.capture import Graph
 from vipack.engine.contracts import Batches
 from vipack.engine.guards.execution import Execution, recorded
@@ -63,6 +64,10 @@ def compare(
             memory.restore(before)
         expected = Trial(before, np.asarray([loss]), after)
         found_more = state.extend(execution)
+        if graph.annealed and execution is not None and (where := asks_for_types(execution.codes)):
+            return Compared(
+                f"a number changes from call to call, and the program asks for the type of something, {where}"
+            )
         what = changed or lost
         if what or state.reason:
             return Compared(state.reason or f"each run of the program changes {what!r}, which it may read again")
