@@ -290,10 +290,10 @@ def keep_views(which, number):
             w.kept += [value.detach().numpy() for value in w.net.parameters()]
         if which % 4 == 2:
             w.kept += [value.detach().reshape(-1)[:1] for value in pyro.get_param_store()._params.values()]
-        if which % 4 == 3:
-            states = [getattr(one, "optimizer", one).state_dict()["state"] for one in w.svi.optim.optim_objs.values()]
-            every = [value for state in states for one in state.values() for value in one.values()]
-            w.kept += [value for value in every if torch.is_tensor(value)]
+        if which % 4 == 3:  # by name: Pyro steps parameters in the order of a set
+            for _, state in sorted(w.svi.optim.get_state().items()):
+                every = [value for one in state.get("state", {}).values() for value in one.values()]
+                w.kept += [value for value in every if torch.is_tensor(value)]
 
     return change
 

@@ -390,8 +390,7 @@ class TieredEngine:
         batch = batches.peek()
         shape.runner = shape.promotion = None
         shape.updated = self._updated(graph)
-        unconstrained = self._program.parameters.unconstrained
-        if not all(self._optimizer.has_met(unconstrained[name]) for name in shape.updated):
+        if not self._has_met(shape):
             return  # it meets them in the next step, which is taken eagerly
         try:
             memory = self._memory_for(graph, shape.updated)
@@ -434,8 +433,14 @@ class TieredEngine:
                 shape.promotion.stop()
             shape.runner = shape.promotion = None  # to be bound to the new memory when its turn comes
         self._safe.forget()
-        self._memory = Memory(parameters, self._optimizer, [updated, *(shape.updated for shape in others)])
+        met = [shape.updated for shape in others if self._has_met(shape)]
+        self._memory = Memory(parameters, self._optimizer, [updated, *met])
         return self._memory
+
+    def _has_met(self, shape: Shape) -> bool:
+        """Whether the optimizer has met all parameters that steps of a shape update."""
+        unconstrained = self._program.parameters.unconstrained
+        return all(self._optimizer.has_met(unconstrained[name]) for name in shape.updated)
 
     def _compare(self, shape: Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> Compared:
         assert self._memory is not None
