@@ -426,6 +426,41 @@ def test_a_kept_state_of_the_optimizer_follows_it():
     assert svi.engine.tier == "interpreted"
 
 
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("steps", [6, 1_100])
+def test_what_a_user_writes_to_a_tensor_of_the_program_stays(replace, steps):
+    """A trial puts back what its runs change, and nothing that was changed before it: at the recheck, and by another graph."""
+
+    class Shifted:
+        def __init__(self):
+            self.shift = torch.tensor([0.1, 0.2])
+
+        def __call__(self, x, y=None):
+            w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            with pyro.plate("rows", len(x)):
+                pyro.sample("y", dist.Normal(w[0] * x + w[1] + (0 if y is not None else self.shift[0]), 0.5), obs=Y)
+
+    def run(make, **options):
+        program = Shifted()
+        pyro.clear_param_store()
+        pyro.set_rng_seed(4)
+        svi = make(program, guide, adam(), Trace_ELBO(), **options)
+        losses = [svi.step(X) for _ in range(3)] + [svi.step(X, Y) for _ in range(3)]
+        if replace:
+            program.shift = torch.tensor([0.7, 0.8])
+        else:
+            program.shift.fill_(0.7)
+        losses += [svi.step(X, Y) for _ in range(steps)]
+        svi.optim.get_state()
+        losses += [svi.step(X) for _ in range(3)]
+        return losses, program.shift.tolist()
+
+    losses, left = run(SVI)
+    found, own = run(vi.SVI, engine="traced")
+    assert own == left
+    np.testing.assert_allclose(found, losses, rtol=1e-3)
+
+
 def test_a_parameter_that_was_transposed_stays_with_pyro():
     def run(make, **options):
         def wide(x, y=None):

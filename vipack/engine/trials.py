@@ -49,6 +49,7 @@ def compare(
         TrialError: the eager step raised.
     """
     state = graph.state
+    state.begin()
     before = memory.snapshot()
     found_more = True
     while found_more:  # of the variables that a run reads, each must be seen to stay as it is in a run

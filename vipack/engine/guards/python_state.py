@@ -151,6 +151,14 @@ class PythonState:
                 self._frozen.append(slot)
         return ""
 
+    def begin(self) -> None:
+        """Before a run: tensors that others have written to or replaced since are to be put back as they are now."""
+        self._note_tensors(read_programs(self._programs, self._execution))
+        frozen = {slot.identity for slot in self._frozen}
+        for slot in self._slots:
+            if slot.identity not in frozen and (isinstance(slot.value, Tensor) or isinstance(slot.now(), Tensor)):
+                slot.renew()
+
     def restore(self) -> str:
         """Put back what a run has changed: variables, containers, tensors, random generators.
 
@@ -177,12 +185,15 @@ class PythonState:
     def _adopt(self, reading: Reading) -> None:
         self._reading = reading
         self._generators = [(name, value, generator_state(value)) for name, value in reading.generators]
+        self._note_tensors(reading)
+        self._sort(list(reading.slots.values()))
+
+    def _note_tensors(self, reading: Reading) -> None:
         self._tensors = [
             (name, value, value._version, value.detach().clone() if value.numel() <= _MOST_NUMBERS else None)
             for name, value in reading.tensors.values()
             if id(value) not in self._apart and not _is_left_over(value)
         ]
-        self._sort(list(reading.slots.values()))
 
     def _sort(self, slots: list[Slot]) -> None:
         self._slots: list[Slot] = slots
