@@ -290,10 +290,11 @@ def keep_views(which, number):
             w.kept += [value.detach().numpy() for value in w.net.parameters()]
         if which % 4 == 2:
             w.kept += [value.detach().reshape(-1)[:1] for value in pyro.get_param_store()._params.values()]
-        if which % 4 == 3:  # by name: Pyro steps parameters in the order of a set
-            for _, state in sorted(w.svi.optim.get_state().items()):
-                every = [value for one in state.get("state", {}).values() for value in one.values()]
-                w.kept += [value for value in every if torch.is_tensor(value)]
+        if which % 4 == 3:  # by shape and numbers: Pyro steps parameters in the order of a set, and names may be gone
+            owners = sorted(w.svi.optim.optim_objs, key=lambda p: (tuple(p.shape), p.detach().reshape(-1).tolist()))
+            states = [getattr(w.svi.optim.optim_objs[p], "optimizer", w.svi.optim.optim_objs[p]).state for p in owners]
+            every = [value for state in states for one in state.values() for value in one.values()]
+            w.kept += [value for value in every if torch.is_tensor(value)]
 
     return change
 
