@@ -287,21 +287,6 @@ def test_an_automatic_guide_is_trained_where_it_stands():
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_loss_that_is_a_function_runs_as_in_pyro():
-    elbo = Trace_ELBO()
-
-    def loss(model, guide, *args):
-        return elbo.differentiable_loss(model, guide, *args)
-
-    def run(make):
-        svi = made(make, loss=loss)
-        return svi, [svi.step(X, Y) for _ in range(4)]
-
-    svi, found = run(vi.SVI)
-    assert found == run(SVI)[1]
-    assert "not a pyro.infer ELBO" in svi.engine.reason
-
-
 @pytest.mark.filterwarnings("ignore:Encountered NaN")
 def test_a_loss_that_is_not_finite_is_returned_as_pyro_returns_it():
     bad = Y.clone()

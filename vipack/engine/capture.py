@@ -22,6 +22,7 @@ from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.python_state import PythonState, sharing_memory
+from vipack.engine.losses import FunctionLoss
 from vipack.engine.reads import Read
 from vipack.engine.tracing import CaptureError, refuse_numbers_that_change, traced, write_dtypes
 from vipack.program import Arguments, Parameters, Program, TorchState
@@ -180,7 +181,8 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
 
     others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
     apart = [*parameters.tensors(), *buffers.values()]
-    state = PythonState(program.model, program.guide, loss, *others, execution=execution, apart=apart)
+    objective = loss.functions if isinstance(loss, FunctionLoss) else (loss,)
+    state = PythonState(program.model, program.guide, *objective, *others, execution=execution, apart=apart)
     if execution is not None and state.reason:
         raise CaptureError(state.reason)
     first_leaf = num_parameters + num_buffers

@@ -13,7 +13,7 @@ import os
 import sys
 import sysconfig
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -23,12 +23,17 @@ import pyro
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from vipack.engine.packed import Known, lengths_known, lengths_noted
+from vipack.engine.sizes import SIZED, counted, is_sized, sized
 
 __all__ = ["Answers", "Read", "Unanswered", "observed", "users_line", "where_it_failed"]
 
 aten = torch.ops.aten
 
 _READING = (aten._local_scalar_dense.default, aten.equal.default)
+_PARTS = (aten.select.int, aten._local_scalar_dense.default)
 _LARGEST = 4_096  # numbers of an array that goes to NumPy
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -102,7 +107,24 @@ class Answers:
             self.checks.append(_check(value, other, found))
             return found
 
-        with _Reading(answer), _arrays(answer):
+        def answer_size(func: Any, args: Any, kwargs: Any) -> Any:
+            if is_sized(func, args):
+                return sized(func, args, [answer(count) for count in counted(func, args)])
+            for value in _tensors((*args, *kwargs.values())):
+                answer(value)
+            place, where = _place()
+            if not waiting.get(place):
+                raise Unanswered(where)
+            return _copies(waiting[place].popleft())
+
+        def known_part(func: Any, args: Any) -> Any:
+            array = known.array(args[0])
+            if array is None:
+                return None
+            return known.tensor(array.take(args[2], args[1])) if func is aten.select.int else array.item()
+
+        known = Known()
+        with _Reading(answer, answer_size, known_part), _arrays(answer), lengths_known(answer, known):
             yield
 
 
@@ -125,21 +147,59 @@ def observed() -> Iterator[Values]:
         values[_place()[0]].append(array)
         return array
 
-    with _Reading(note), _arrays(note_array), _items_are_tensors():
+    def note_size(func: Any, args: Any, kwargs: Any) -> Any:
+        if is_sized(func, args):
+            for count in counted(func, args):
+                note(count)
+            return func(*args, **kwargs)
+        for value in _tensors((*args, *kwargs.values())):
+            note_array(value)
+        found = func(*args, **kwargs)
+        values[_place()[0]].append(_copies(found))
+        return found
+
+    with _Reading(note, note_size), _arrays(note_array), _items_are_tensors(), lengths_noted(note_array):
         yield values
 
 
 class _Reading(TorchDispatchMode):
-    """Calls a function where a number is read from a tensor."""
+    """Calls a function where a number is read from a tensor, and another where a size depends on one.
 
-    def __init__(self, read: Any) -> None:
+    Args:
+        known: gives a part of a tensor that has values, though others have none; None where it has none either.
+    """
+
+    def __init__(self, read: Any, read_size: Any, known: Any = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._read = read
+        self._read, self._read_size, self._known = read, read_size, known
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _READING:
-            return func(*args, **(kwargs or {}))
-        return self._read(*args)
+        if self._known is not None and func in _PARTS:
+            part = self._known(func, args)
+            if part is not None:
+                return part
+        if func in _READING:
+            return self._read(*args)
+        if is_sized(func, args) or (torch.Tag.dynamic_output_shape in func.tags and func not in SIZED):
+            return self._read_size(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(arguments: Iterable[Any]) -> list[Tensor]:
+    """The tensors among arguments, whose values are to be read as arrays.
+
+    Raises:
+        Unanswered: one is too large.
+    """
+    found = [value for value in arguments if isinstance(value, Tensor)]
+    if any(value.numel() > _LARGEST for value in found):
+        raise Unanswered(_place()[1])
+    return found
+
+
+def _copies(result: Any) -> Any:
+    """An operation's result, of which autograd knows nothing."""
+    return tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, result)
 
 
 def _check(value: Tensor, other: Any, found: Any) -> Tensor:

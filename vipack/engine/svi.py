@@ -19,6 +19,7 @@ from vipack.engine.contracts import NonFiniteStep, Tier
 from vipack.engine.guards.arguments import FlatCall, flatten
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
+from vipack.engine.losses import FunctionLoss
 from vipack.engine.optimizers import PyroOptimizer
 from vipack.engine.runner import GraphRunner
 from vipack.engine.shared import SharedParameters
@@ -78,6 +79,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._engine: TieredEngine | None = None
         self._ready: GraphRunner | None = None
         self._plain_steps = 0
+        self._several_losses = False  # of which Pyro returns a tuple, as ReweightedWakeSleep's
         self._execution: Execution | None = None
         self._parts = self.model, self.guide, self.optim, self.loss_and_grads
         self._parameters = SharedParameters()
@@ -159,12 +161,11 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
 
     def _stays_with_pyro(self, call: FlatCall) -> bool:
         """Whether the next step is Pyro's own."""
-        elbo = _elbo_of(self.loss_and_grads)
         if not self._same_parts() or self._parameters.replaced():
             self._begin_anew()
         reason = call.reason or reason_to_stay_with_pyro() or self._parameters.reason()
-        if elbo is None:
-            reason = "the loss is not a pyro.infer ELBO"
+        if self._several_losses:
+            reason = "the loss is a tuple of several numbers"
         if reason and self._tier != "eager":
             if self._usual_reason is None:
                 self._usual_reason = self._report.reason
@@ -181,6 +182,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
                 loss = self._pyro_step(arguments)
         else:
             loss = self._pyro_step(arguments)
+        self._several_losses = isinstance(loss, tuple)
         self._report.tier = "eager"
         self._report.steps["eager"] = self._report.steps.get("eager", 0) + 1
         return loss
@@ -223,7 +225,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._report.reason = ""
         self._engine = TieredEngine(
             program,
-            _elbo_of(self.loss_and_grads),
+            _objective(self.loss, self.loss_and_grads),
             optimizer,
             self._tier,
             eager=lambda _: self._pyro_step(self._actual),
@@ -305,10 +307,12 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._begin_anew()
 
 
-def _elbo_of(loss_and_grads: Any) -> Any:
-    """The ELBO whose method this is; None for any other function."""
+def _objective(loss: Any, loss_and_grads: Any) -> Any:
+    """The ELBO whose method ``loss_and_grads`` is, or the function itself in the place of one."""
     owner = getattr(loss_and_grads, "__self__", None)
-    return owner if isinstance(owner, ELBO) and loss_and_grads == owner.loss_and_grads else None
+    if isinstance(owner, ELBO) and loss_and_grads == owner.loss_and_grads:
+        return owner
+    return FunctionLoss(loss, loss_and_grads)
 
 
 class _Calls:

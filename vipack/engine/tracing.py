@@ -54,7 +54,7 @@ def traced(step: Step, inputs: Sequence[Tensor], undo: Callable[[], object]) -> 
     Raises:
         CaptureError: it cannot be traced.
     """
-    with pure_objectives(), collecting_later():
+    with pure_objectives(), collecting_later(), _open_layers():
         try:
             with captured_scans():
                 return _trace(step, inputs), []
@@ -75,6 +75,18 @@ def traced(step: Step, inputs: Sequence[Tensor], undo: Callable[[], object]) -> 
         with captured_scans():
             module = _trace(answered, inputs)
         return module, answers.reads
+
+
+@contextlib.contextmanager
+def _open_layers() -> Iterator[None]:
+    """Inside the block, recurrent layers are written as products: a graph cannot call MKL-DNN's kernels for them."""
+    mkldnn: Any = torch.backends.mkldnn
+    enabled = mkldnn.enabled
+    mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        mkldnn.enabled = enabled
 
 
 def refuse_numbers_that_change(module: fx.GraphModule, reads: Sequence[Read], changing: Iterable[int]) -> None:
@@ -172,6 +184,10 @@ def _refusal(error: Exception) -> CaptureError:
         return _ValuesNeeded(
             f"control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like){place}"
         )
+    if name == "TypeError" and "FakeTensor" in text:
+        return _ValuesNeeded(f"a size or number depends on the value of a tensor{place}")
+    if name == "DynamicOutputShapeException":
+        return _ValuesNeeded(f"a size depends on the value of a tensor{place}")
     if "numpy" in text.lower():
         return _ValuesNeeded(f"values leave torch for NumPy{place}")
     return CaptureError(f"{name}: {text[:200]}{place}")

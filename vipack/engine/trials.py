@@ -81,7 +81,11 @@ def compare(
         return losses
 
     started = time.perf_counter()
-    found = traced = Trial(before, take(runner.traced), memory.snapshot())
+    try:
+        found = traced = Trial(before, take(runner.traced), memory.snapshot())
+    except Exception as error:  # the program's own step, which it repeats, raised nothing
+        memory.restore(before)
+        return Compared(f"the graph raised {type(error).__name__}: {str(error)[:200]}")
     seconds, well = time.perf_counter() - started, runner.valid and runner.well
     memory.restore(before)
     if runner.native is not None:
