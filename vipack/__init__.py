@@ -12,12 +12,14 @@ from vipack.version import __version__
 if TYPE_CHECKING:
     from vipack import datasets, diagnostics, errors, guides, objectives, plots
     from vipack.diagnostics import compare
+    from vipack.engine.captured_elbo import CapturedELBO
     from vipack.engine.svi import SVI
     from vipack.program import scan
     from vipack.training import Checkpoint, Converged, Every, Fit, TimeLimit, check, fit, load, vsbc
 
 __all__ = [
     "SVI",
+    "CapturedELBO",
     "Checkpoint",
     "Converged",
     "Every",
@@ -44,6 +46,7 @@ _HOMES = {
         ["Checkpoint", "Converged", "Every", "Fit", "TimeLimit", "check", "fit", "load", "vsbc"], "vipack.training"
     ),
     "compare": "vipack.diagnostics",
+    "CapturedELBO": "vipack.engine.captured_elbo",
     "SVI": "vipack.engine.svi",
     "scan": "vipack.program",
 }
