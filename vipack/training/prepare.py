@@ -19,6 +19,7 @@ from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
+from vipack.program.factors import Parts
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.placing import Widened
 from vipack.program.runs import check_signature, named_arguments, trace_prior
@@ -81,7 +82,10 @@ def prepare(
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        cover_batches(program, rows.full, first, second, fewer, num_rows=rows.num_rows, name=batch_plate, seed=seed)
+        parts = functools.partial(_parts, rows, second)
+        cover_batches(
+            program, rows.full, first, second, fewer, parts, num_rows=rows.num_rows, name=batch_plate, seed=seed
+        )
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
         program.guide = _make_guide(program, guide, loss, first, seed)
@@ -207,16 +211,22 @@ def _with_parts(
     rows: Rows, batch: Arguments, fewer: Arguments | None
 ) -> tuple[Arguments, Arguments | None, tuple[Arguments, Arguments] | None]:
     """A batch, the same one without its last row, and its halves, if a row of the data is the same whenever it is asked for."""
-    if fewer is None or batch.indices is None:
-        return batch, None, None
-    half = len(batch.indices) // 2
+    found = _parts(rows, batch) if fewer is not None and batch.indices is not None else None
+    return (batch, None, None) if found is None else (found[0], fewer, found[1])
+
+
+def _parts(rows: Rows, batch: Arguments) -> Parts | None:
+    """A batch of at least two rows and its halves, if a row of the data is the same whenever it is asked for."""
+    assert batch.indices is not None
+    indices = batch.indices if len(batch.indices) > 1 else torch.arange(2)
+    half = len(indices) // 2
     with seeded(0):  # a data set may draw random numbers, as for augmentation
-        one, two = rows.rows(batch.indices), rows.rows(batch.indices)
-        halves = rows.rows(batch.indices[:half]), rows.rows(batch.indices[half:])
+        one, two = rows.rows(indices), rows.rows(indices)
+        halves = rows.rows(indices[:half]), rows.rows(indices[half:])
     pairs = zip((*one.args, *one.kwargs.values()), (*two.args, *two.kwargs.values()), strict=True)
     if not all(same_values(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided):
-        return one, None, None
-    return one, fewer, halves
+        return None
+    return one, halves
 
 
 def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
