@@ -16,7 +16,8 @@ from vipack.engine.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
 from vipack.program import Check
-from vipack.training.callbacks import Callback, callbacks_of, progress_of
+from vipack.progress import progress_of
+from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.ladder.automatic import train_without_guide

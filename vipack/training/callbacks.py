@@ -11,7 +11,7 @@ from vipack.display import Readable
 from vipack.errors import UsageError
 from vipack.program import Parameters
 
-__all__ = ["Callback", "Every", "Progress", "callbacks_of", "progress_of"]
+__all__ = ["Callback", "Every", "Progress", "callbacks_of"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,14 +82,3 @@ def callbacks_of(callbacks: object) -> tuple[Callback, ...]:
         if not callable(callback):
             raise UsageError(f"callbacks: expected functions of a Progress, found {callback!r}.")
     return chosen
-
-
-def progress_of(progress: object) -> bool | None:
-    """Whether to show a bar; None where there is a terminal or a notebook.
-
-    Raises:
-        UsageError: something else.
-    """
-    if progress is None or isinstance(progress, bool):
-        return progress
-    raise UsageError(f"progress: expected True, False or None (a bar in a terminal or a notebook), found {progress!r}.")
