@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vipack.display import Readable
 from vipack.errors import UsageError
+from vipack.hints import checked_class
 from vipack.program import Parameters
 
 __all__ = ["Callback", "Every", "Progress", "callbacks_of"]
@@ -52,6 +53,7 @@ class Progress(Readable):
 Callback = Callable[[Progress], object]
 
 
+@checked_class
 @dataclass(frozen=True)
 class Every:
     """Call `callback` after every `num_steps` steps exactly; plain callbacks are called a few times a second.
