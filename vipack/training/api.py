@@ -20,6 +20,7 @@ from vipack.progress import progress_of
 from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
+from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide
 from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
 from vipack.training.leaves import named_leaves
@@ -27,7 +28,7 @@ from vipack.training.prepare import prepare, try_prepare
 from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
-from vipack.training.trainer import Plan, Trainer, compare_fingerprints
+from vipack.training.trainer import Plan, Trainer
 from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
