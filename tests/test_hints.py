@@ -1,5 +1,6 @@
 """Names that do not exist: options as other libraries call them, misspellings, and what the package does not have."""
 
+import functools
 import subprocess
 import sys
 
@@ -74,6 +75,58 @@ def test_other_functions(name, fit):
     with pytest.raises(SignatureError) as caught:
         call(fit)
     assert words in str(caught.value)
+
+
+CONSTRUCTORS = {
+    "Converged": (lambda: vi.Converged(tol=0.1), "Converged takes no argument 'tol'; write tolerance=0.1"),
+    "TimeLimit": (lambda: vi.TimeLimit(second=60), "TimeLimit takes no argument 'second'; did you mean 'seconds'?"),
+    "Every": (lambda: vi.Every(print, every=10), "Every takes no argument 'every'; write num_steps=10"),
+    "Checkpoint": (lambda: vi.Checkpoint("run.fit", every=10), "Checkpoint takes no argument 'every'; write every_steps=10"),
+    "missing": (lambda: vi.TimeLimit(), "TimeLimit: missing a required argument: 'seconds'"),
+    "Flow": (lambda: vi.guides.Flow(model, n_layers=4), "Flow takes no argument 'n_layers'; write num_layers=4"),
+    "Flow's size": (lambda: vi.guides.Flow(model, hidden_dim=4), "write hidden=(32, 32)"),
+    "Flow of a fit": (lambda: vi.fit(model, functools.partial(vi.guides.Flow, num_layer=4), data=X), "did you mean 'num_layers'?"),
+    "Mixture": (lambda: vi.guides.Mixture(model, n_components=4), "write parts=[AutoNormal, AutoNormal]"),
+    "Structured": (lambda: vi.guides.Structured(model, init_loc=4), "did you mean 'init_loc_fn'?"),
+    "Whitened": (lambda: vi.guides.Whitened(model, locs=X), "did you mean 'loc'?"),
+    "Amortized": (lambda: vi.guides.Amortized(model, net=None), "did you mean 'network'?"),
+    "from_laplace": (lambda: vi.guides.from_laplace(model, (X,), steps=4), "from_laplace takes no argument 'steps'; write num_steps=4"),
+    "StickingTheLanding": (lambda: vi.objectives.StickingTheLanding(n_particles=4), "write num_particles=4"),
+    "ImportanceWeighted": (lambda: vi.objectives.ImportanceWeighted(num_samples=4), "write num_particles=4"),
+    "BetaELBO": (lambda: vi.objectives.BetaELBO(kl_weight=4.0), "BetaELBO takes no argument 'kl_weight'; write beta=4.0"),
+    "Table": (lambda: vi.datasets.Table("a", column={}), "did you mean 'columns'?"),
+    "mnist": (lambda: vi.datasets.mnist(train=False), "mnist takes no argument 'train'; write split='train'"),
+    "load_texts": (lambda: vi.datasets.load_texts("folder", licens="mine"), "did you mean 'licence'?"),
+    "losses": (lambda: vi.plots.losses(X, windw=3), "losses takes no argument 'windw'; did you mean 'window'?"),
+    "plots": (lambda: vi.plots.posterior({}, var_names=["w"]), "write names="),
+    "importance": (lambda: vi.diagnostics.importance(logweights=X), "did you mean 'log_weights'?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_constructors_guides_objectives_datasets_and_plots(name):
+    call, words = CONSTRUCTORS[name]
+    with pytest.raises(SignatureError) as caught:
+        call()
+    assert words in str(caught.value)
+    assert isinstance(caught.value, TypeError)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_public_callable_names_what_it_does_not_take():
+    """All but results, which users do not make, and ``scan``, which runs inside programs."""
+    made_by_vipack = (
+        vi.Fit,
+        vi.diagnostics.Calibration,
+        vi.diagnostics.Diagnosis,
+        vi.diagnostics.Importance,
+        vi.diagnostics.Loo,
+    )
+    rooms = (vi, vi.guides, vi.objectives, vi.datasets, vi.diagnostics, vi.plots)
+    public = {getattr(room, name) for room in rooms for name in room.__all__ if callable(getattr(room, name))}
+    for what in public - {*made_by_vipack, vi.scan, vi.datasets.cache_folder, vi.diagnostics.Verdict}:
+        with pytest.raises(SignatureError, match=f"{what.__name__} takes no argument 'qqq'"):
+            what(qqq=1)
 
 
 ATTRIBUTES = {

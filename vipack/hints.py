@@ -10,10 +10,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from vipack.errors import SignatureError
 
-__all__ = ["check_call", "checked", "meant", "name_hint"]
+__all__ = ["check_call", "checked", "checked_class", "meant", "name_hint"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _DRAWS = (
     "num_samples", "n_samples", "nsamples", "samples", "draws", "n_draws", "ndraws", "sample_size", "size", "num_posterior_samples",
@@ -62,6 +63,23 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "checkpoint=": ("save_path", "checkpoint_path", "resume_from", "ckpt", "save_to"),
     "guide=AutoNormal": ("method", "vi_type", "family", "autoguide", "approximation", "approx", "inference", "q", "variational"),
     "guide=functools.partial(AutoNormal, init_loc_fn=...)": ("init", "init_loc_fn", "start", "init_values", "initvals", "init_params", "init_strategy"),
+    "num_particles=": ("n_particles", "particles", "num_samples", "n_samples", "num_draws", "n_mc", "obj_n_mc", "k"),
+    "beta=": ("kl_weight", "annealing_factor", "kl_scale"),
+    "tolerance=": ("tol", "rtol", "atol", "min_delta", "eps"),
+    "min_steps=": ("patience", "burn_in", "warmup", "min_iter", "n_iter_no_change"),
+    "seconds=": ("timeout", "max_time", "time", "limit", "max_seconds", "time_limit"),
+    "num_steps=": ("n", "steps", "every", "period", "freq", "frequency", "interval", "n_steps", "every_n_steps"),
+    "every_steps=": ("steps", "num_steps", "every", "every_n_steps", "save_every", "period"),
+    "path=": ("file", "filename", "fname", "filepath", "save_path", "checkpoint_path"),
+    "num_layers=": ("n_layers", "layers", "depth", "num_transforms", "n_transforms", "transforms", "num_flows", "n_flows"),
+    "hidden=(32, 32)": ("hidden_dim", "hidden_dims", "hidden_size", "hidden_units", "hidden_features", "width", "units", "n_hidden"),
+    "parts=[AutoNormal, AutoNormal]": ("num_components", "n_components", "components", "k"),
+    "split='train'": ("train", "subset"),
+    "folder=": ("root", "data_dir", "cache_dir", "data_home", "download"),
+    "vocabulary=": ("vocab", "words", "feature_names", "id2word"),
+    "names=": ("var_names", "variables", "params", "parameters", "sites"),
+    "ax=": ("axes", "axis"),
+    "axes=": ("ax", "axis"),
     "resample=": ("weighted", "importance", "corrected", "raw", "psis"),
 }  # fmt: skip
 
@@ -98,6 +116,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return run
+
+
+def checked_class(kind: type[T]) -> type[T]:
+    """`kind`, whose construction is looked at by :func:`check_call`."""
+    kind.__init__ = checked(kind.__init__)  # type: ignore[method-assign]
+    return kind
 
 
 def meant(unknown: str, known: Iterable[str], value: object = None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vipack.display import Readable
+from vipack.hints import checked
 from vipack.types import Estimate
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Importance(Readable):
         return self.ess / len(self.log_weights)
 
 
+@checked
 def importance(log_weights: Tensor | Array, *, cut: bool = True) -> Importance:
     """Smooth the log importance ratios ``log p(x, z) - log q(z)`` ``(S,)``.
 

@@ -10,7 +10,20 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ["Interrupted", "ProgressBar", "Watch", "interrupts"]
+from vipack.errors import UsageError
+
+__all__ = ["Interrupted", "ProgressBar", "Watch", "interrupts", "progress_of"]
+
+
+def progress_of(progress: object) -> bool | None:
+    """Whether to show a bar; None where there is a terminal or a notebook.
+
+    Raises:
+        UsageError: something else.
+    """
+    if progress is None or isinstance(progress, bool):
+        return progress
+    raise UsageError(f"progress: expected True, False or None (a bar in a terminal or a notebook), found {progress!r}.")
 
 
 class ProgressBar:
@@ -51,17 +64,19 @@ class Watch:
     Args:
         show: whether to show bars; None where there is a terminal or notebook.
         interrupted: becomes true at Ctrl-C; see :func:`interrupts`.
+        label: of the whole, before that of each piece.
     """
 
-    def __init__(self, show: bool | None = False, interrupted: list[bool] | None = None) -> None:
+    def __init__(self, show: bool | None = False, interrupted: list[bool] | None = None, label: str = "") -> None:
         self._show = show
+        self._label = label
         self._interrupted: list[bool] = [] if interrupted is None else interrupted
         self._bar: ProgressBar | None = None
 
     def begin(self, label: str, total: int) -> None:
         """Start on a piece of `total` steps."""
         self.close()
-        self._bar = ProgressBar(total, 0, self._show, label, leave=False)
+        self._bar = ProgressBar(total, 0, self._show, f"{self._label}{label}", leave=False)
 
     def __call__(self, steps: int = 1) -> None:
         """

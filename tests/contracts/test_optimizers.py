@@ -4,20 +4,17 @@ import functools
 import inspect
 
 import pyro
-import pyro.distributions as dist
 import pyro.optim
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from torch.distributions import constraints
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import vipack as vi
+from tests.contracts.line import X, Y, guide, model
 from vipack.errors import VipackError
 
-X = torch.linspace(-1.0, 1.0, 12)
-Y = 3 * X + 1
 STEPS = 30
 
 RATE = {"lr": 0.01}
@@ -60,18 +57,6 @@ TIERS = ("eager", "traced", "interpreted")
 
 def options_of(name):
     return OPTIONS.get(name, RATE)
-
-
-def model(x, y):
-    w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-    with pyro.plate("data", len(x)):
-        pyro.sample("y", dist.Normal(w[0] * x + w[1], 0.5), obs=y)
-
-
-def guide(x, y):
-    loc = pyro.param("loc", torch.tensor([0.5, -0.5]))
-    scale = pyro.param("scale", torch.ones(2), constraint=constraints.positive)
-    pyro.sample("w", dist.Normal(loc, scale).to_event(1))
 
 
 def losses_of(kind, optim, **options):

@@ -10,7 +10,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 
 import vipack as vi
 from vipack.diagnostics import verdict
-from vipack.errors import UsageError
+from vipack.errors import TrustWarning, UsageError
 from vipack.posterior import Posterior
 
 Y = torch.tensor([1.2, 0.3, 2.1, 1.7, 0.9])
@@ -69,6 +69,42 @@ def test_ctrl_c_before_anything_is_known_interrupts(fit, monkeypatch):
     pressing_in(monkeypatch, Posterior, "_evaluate")
     with pytest.raises(KeyboardInterrupt):
         fit.diagnose(500)
+
+
+def test_ctrl_c_keeps_the_fits_that_a_comparison_has_judged(fit, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    fits = dict.fromkeys(("first", "second", "third"), fit)
+    pressing_in(monkeypatch, verdict, "find_drift", at_call=2)
+    with pytest.warns(
+        TrustWarning, match=r"'third' not judged, and 'second' judged without short chains and other modes"
+    ):
+        table = vi.compare(fits, num_draws=500, modes=False)
+    assert list(table.index) == ["first", "second"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_before_a_later_fit_has_draws_leaves_it_out(fit, monkeypatch):
+    pressing_in(monkeypatch, Posterior, "_evaluate", at_call=2)
+    with pytest.warns(TrustWarning, match=r"ended the comparison: 'second' not judged; call it again"):
+        table = vi.compare({"first": fit, "second": fit}, num_draws=500, repeats=1, chains=False, modes=False)
+    assert list(table.index) == ["first"]
+
+
+def test_ctrl_c_before_any_fit_is_judged_interrupts(fit, monkeypatch):
+    pressing_in(monkeypatch, Posterior, "_evaluate")
+    with pytest.raises(KeyboardInterrupt):
+        vi.compare({"first": fit, "second": fit}, num_draws=500)
+
+
+def test_a_comparison_shows_each_fit(fit, capsys):
+    vi.compare({"first": fit, "second": fit}, num_draws=500, modes=False)
+    assert capsys.readouterr().err == ""
+    vi.compare({"first": fit, "second": fit}, num_draws=500, modes=False, progress=True)
+    shown = capsys.readouterr().err
+    for piece in ("first (1 of 2): importance weights", "second (2 of 2): short chains"):
+        assert piece in shown
+    with pytest.raises(UsageError, match="progress: expected True, False or None"):
+        vi.compare({"first": fit}, progress="bar")
 
 
 def test_a_bar_is_shown_where_it_is_asked_for_and_in_no_file(fit, capsys):

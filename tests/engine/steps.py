@@ -7,7 +7,7 @@ from typing import Any
 
 from vipack.engine.capture import Graph, capture
 from vipack.program import Arguments, Program
-from vipack.training.prepare import prepare
+from vipack.training.prepare import Problem, prepare
 
 __all__ = ["Captured", "captured"]
 
@@ -21,17 +21,7 @@ class Captured:
 
 
 def captured(model, guide, data=(), *, loss=None, seed=0, batch_size=None, dtype=None):
-    prepared = prepare(
-        model,
-        guide,
-        data=data,
-        fixed=None,
-        loss=loss,
-        batch_size=batch_size,
-        batch_plate=None,
-        seed=seed,
-        device=None,
-        dtype=dtype,
-    )
+    problem = Problem(model, data, batch_size=batch_size, dtype=dtype)
+    prepared = prepare(problem, guide, seed=seed, loss=loss)
     graph = capture(prepared.program, prepared.loss, prepared.first)
     return Captured(prepared.program, prepared.loss, prepared.first, graph)

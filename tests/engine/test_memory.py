@@ -13,7 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 from vipack.engine.eager import EagerStep
 from vipack.engine.memory import Memory
 from vipack.engine.optimizers import make_optimizer
-from vipack.training.prepare import prepare
+from vipack.training.prepare import Problem, prepare
 
 Y = torch.tensor([0.3, -0.8, 1.9])
 OPTIMIZERS = {
@@ -34,18 +34,7 @@ def model(y):
 def made(name, steps=3):
     """A program after a few eager steps, and its memory."""
     torch.manual_seed(0)
-    prepared = prepare(
-        model,
-        AutoNormal,
-        data=Y,
-        fixed=None,
-        loss=None,
-        batch_size=None,
-        batch_plate=None,
-        seed=0,
-        device=None,
-        dtype=None,
-    )
+    prepared = prepare(Problem(model, Y), AutoNormal, seed=0)
     parameters = prepared.program.parameters
     optimizer = make_optimizer(OPTIMIZERS[name](), parameters, None)
     eager = EagerStep(prepared.program, prepared.loss, optimizer)

@@ -10,27 +10,13 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import PyroLRScheduler
-from torch.distributions import constraints
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, ReduceLROnPlateau
 
 import vipack as vi
+from tests.contracts.line import X, Y, guide, model
 from vipack.engine.optimizers import FINAL_RATE, LEARNING_RATE, CosineRate, default_optimizer
 
 STEPS = 6
-X = torch.linspace(-1, 1, 12)
-Y = 3 * X + 1
-
-
-def model(x, y):
-    w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-    with pyro.plate("data", len(x)):
-        pyro.sample("y", dist.Normal(w[0] * x + w[1], 0.5), obs=y)
-
-
-def guide(x, y):
-    loc = pyro.param("loc", torch.tensor([0.5, -0.5]))
-    scale = pyro.param("scale", torch.ones(2), constraint=constraints.positive)
-    pyro.sample("w", dist.Normal(loc, scale).to_event(1))
 
 
 def by_name(name):

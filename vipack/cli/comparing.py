@@ -36,11 +36,11 @@ def run(chosen: argparse.Namespace) -> int:
         interrupted = fits[name].stopped.reason is StopReason.INTERRUPTED
         if interrupted:
             break
-    table = vipack.compare(fits, seed=chosen.seed)
+    table = vipack.compare(fits, seed=chosen.seed, progress=False if chosen.quiet else None)
     print(text_table(for_people(table)))
     print(certified_by(table["verdict"]))
     if folder is not None:
         table.to_csv(folder / "compare.csv")
         save_picture(vipack.plots.compare(table), folder / "compare.png")
         print(f"written to {folder}: compare.csv, compare.png")
-    return 130 if interrupted else 0
+    return 130 if interrupted or len(table) < len(fits) else 0

@@ -6,10 +6,12 @@ import numpy as np
 
 from vipack.datasets.tables import Images, Table
 from vipack.errors import MissingExtraError
+from vipack.hints import checked
 
 __all__ = ["digits", "eight_schools"]
 
 
+@checked
 def eight_schools() -> Table:
     """Estimated effects ``y`` of coaching on test scores in eight schools, with their standard errors ``sigma``.
 
@@ -27,6 +29,7 @@ def eight_schools() -> Table:
     )
 
 
+@checked
 def digits() -> Images:
     """1,797 handwritten digits of 8 x 8 pixels, from scikit-learn's own files.
 

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from vipack.datasets.tables import split_rows
 from vipack.errors import DataError, ShapeError, UsageError
+from vipack.hints import checked_class
 
 if TYPE_CHECKING:
     import pandas
@@ -21,6 +22,7 @@ __all__ = ["Corpus"]
 Array = np.ndarray[Any, Any]
 
 
+@checked_class
 @dataclass(frozen=True, eq=False, repr=False)
 class Corpus:
     """Word counts of D documents over a vocabulary of V words.

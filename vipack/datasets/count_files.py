@@ -14,10 +14,12 @@ import scipy.sparse
 from vipack.datasets.corpus import Corpus
 from vipack.datasets.reading import PathLike, existing_file, read_names, read_text, unzipped
 from vipack.errors import DataError
+from vipack.hints import checked
 
 __all__ = ["load_lda_c", "load_matrix_market"]
 
 
+@checked
 def load_lda_c(
     path: PathLike,
     vocabulary: PathLike | Sequence[str],
@@ -70,6 +72,7 @@ def load_lda_c(
     return _corpus(source.name, counts, words, titles, str(source), licence)
 
 
+@checked
 def load_matrix_market(
     path: PathLike,
     vocabulary: PathLike | Sequence[str],

@@ -15,6 +15,7 @@ from vipack.datasets.idx import read_idx
 from vipack.datasets.reading import PathLike
 from vipack.datasets.tables import Images
 from vipack.errors import DataError, DataWarning, MissingExtraError, UsageError, warn
+from vipack.hints import checked
 
 __all__ = ["mnist"]
 
@@ -29,6 +30,7 @@ _REGISTRY = {
 _RETRIES = 1
 
 
+@checked
 def mnist(folder: PathLike | None = None, *, split: str = "train", url: str = _URL) -> Images:
     """Handwritten digits of 28 x 28 pixels: 60,000 to train on (``split="train"``), 10,000 to test on (``"test"``).
 

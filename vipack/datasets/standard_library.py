@@ -22,6 +22,7 @@ from vipack.datasets.sources import library_files, library_texts
 from vipack.datasets.stopwords import DOCSTRING_BOILERPLATE, ENGLISH
 from vipack.datasets.words import TextRules, corpus_from_texts
 from vipack.errors import DataWarning, warn
+from vipack.hints import checked
 
 __all__ = ["docstrings"]
 
@@ -32,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 _RULES = TextRules(stop_words=ENGLISH | DOCSTRING_BOILERPLATE, min_documents=3, max_fraction=0.3, min_tokens=8)
 
 
+@checked
 def docstrings(*, tokenizer: Any = None) -> Corpus:
     """Docstrings of this Python's standard library: about 900 documents, 2,500 words, 57,000 tokens.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vipack.errors import DataError, UsageError
+from vipack.hints import checked_class
 
 if TYPE_CHECKING:
     import pandas
@@ -17,6 +18,7 @@ __all__ = ["Images", "Table", "split_rows"]
 Array = np.ndarray[Any, Any]
 
 
+@checked_class
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """Named columns of one length.
@@ -63,6 +65,7 @@ class Table:
         return f"Table({self.name!r}: {self.num_rows} rows of {', '.join(self.columns)})"
 
 
+@checked_class
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Grey images with a class each.

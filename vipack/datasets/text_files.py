@@ -15,6 +15,7 @@ from vipack.datasets.corpus import Corpus
 from vipack.datasets.reading import PathLike, existing_file, read_text
 from vipack.datasets.words import TextRules, corpus_from_texts
 from vipack.errors import DataError, UsageError
+from vipack.hints import checked
 
 __all__ = ["load_texts"]
 
@@ -22,6 +23,7 @@ _TABLES = {".csv": ",", ".tsv": "\t"}
 _RECORDS = (".jsonl", ".ndjson")
 
 
+@checked
 def load_texts(
     path: PathLike,
     *,

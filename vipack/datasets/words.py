@@ -16,6 +16,7 @@ from vipack.datasets.corpus import Corpus
 from vipack.datasets.stopwords import ENGLISH
 from vipack.datasets.tokenizers import is_vectorizer, said_of, texts_of, vectorized, words_by
 from vipack.errors import DataError, UsageError
+from vipack.hints import checked, checked_class
 
 __all__ = ["TextRules", "corpus_from_texts", "tokenize"]
 
@@ -23,6 +24,7 @@ __all__ = ["TextRules", "corpus_from_texts", "tokenize"]
 _WORD = re.compile(r"(?<!\w)([^\W\d_]+)('[^\W\d_]+)?(?!\w)")
 
 
+@checked_class
 @dataclass(frozen=True, repr=False)
 class TextRules:
     """How texts become counts.
@@ -57,6 +59,7 @@ class TextRules:
         return f"TextRules({len(self.stop_words)} stop words, {listed})"
 
 
+@checked
 def corpus_from_texts(
     texts: Any,
     titles: Sequence[str] | None = None,

@@ -12,11 +12,12 @@ import torch
 
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
-from vipack.diagnostics.verdict import diagnose_and_weigh
+from vipack.diagnostics.verdict import ENDED, diagnose_and_weigh
 from vipack.entry import entry
-from vipack.errors import DataWarning, UsageError, warn
+from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean
 from vipack.posterior import Posterior
+from vipack.progress import Interrupted, Watch, interrupts, progress_of
 from vipack.types import Stopped
 
 __all__ = ["Fitted", "check_fits", "compare"]
@@ -55,6 +56,7 @@ def compare(
     repeats: int = 4,
     chains: bool = True,
     modes: bool = True,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """One row a fit, the highest ELBO first.
 
@@ -64,39 +66,74 @@ def compare(
     small; ``evidence`` and ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
     ``verdict`` and what is ``certified`` by it; ``seconds`` of training; ``stopped``, why training ended, "converged" or
     otherwise. All in nats but k-hats, ``ess`` and the last four.
-    Answers of a fit that was not judged follow this verdict from then on, as after ``fit.diagnose()``.
+    Answers of a fit that was not judged follow this verdict from then on, as after ``fit.diagnose()``. Ctrl-C ends the
+    comparison once one fit is judged: the table then holds the fits so far, the last of them judged by what is known.
 
     Args:
-        num_draws, seed, repeats, chains, modes: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
+        num_draws, seed, repeats, chains, modes, progress: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
             come from all ``repeats`` times `num_draws` draws.
 
     Raises:
         UsageError: `fits` is empty or not a dict.
+        KeyboardInterrupt: Ctrl-C before the first fit was judged.
 
     Warns:
         DataWarning: the fits saw different data, so that their ELBOs cannot be compared.
+        TrustWarning: Ctrl-C left fits out.
     """
     check_fits(fits)
+    show = progress_of(progress)
     found: dict[str, Diagnosis] = {}
     weights: dict[str, np.ndarray] = {}
-    for name, fit in fits.items():
-        found[name], weights[name] = diagnose_and_weigh(
-            fit.posterior,
-            num_draws=num_draws,
-            seed=seed,
-            stopped=fit.stopped,
-            repeats=repeats,
-            chains=chains,
-            modes=modes,
-            several_starts=fit.several_starts,
-        )
-        if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-            fit.posterior.judge(found[name].verdict)
-    order = sorted(fits, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
+    with interrupts() as interrupted:
+        for name, fit in fits.items():
+            watch = Watch(show, interrupted, f"{name} ({len(found) + 1} of {len(fits)}): ")
+            try:
+                found[name], weights[name] = diagnose_and_weigh(
+                    fit.posterior,
+                    num_draws=num_draws,
+                    seed=seed,
+                    stopped=fit.stopped,
+                    repeats=repeats,
+                    chains=chains,
+                    modes=modes,
+                    several_starts=fit.several_starts,
+                    watch=watch,
+                )
+            except Interrupted:
+                break
+            finally:
+                watch.close()
+            if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
+                fit.posterior.judge(found[name].verdict)
+            if interrupted:
+                break
+    if interrupted:
+        _say_what_is_known(fits, found)
+    order = sorted(found, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
     rows = [_row(rank, found[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
+
+
+def _say_what_is_known(fits: Mapping[str, Fitted], found: dict[str, Diagnosis]) -> None:
+    """
+    Raises:
+        KeyboardInterrupt: no fit was judged.
+
+    Warns:
+        TrustWarning: Ctrl-C left fits out, or parts of the last diagnosis.
+    """
+    if not found:
+        raise KeyboardInterrupt
+    missing = [repr(name) for name in fits if name not in found]
+    last = next(reversed(found))
+    said = [f"{', '.join(missing)} not judged"] if missing else []
+    if any(ENDED in each for each in found[last].skipped):
+        said.append(f"{last!r} judged without {'; '.join(found[last].skipped)}")
+    if said:
+        warn(TrustWarning(f"compare: Ctrl-C ended the comparison: {', and '.join(said)}; call it again for the rest."))
 
 
 def check_fits(fits: object) -> None:

@@ -6,12 +6,14 @@ import math
 
 from torch import Tensor
 
+from vipack.hints import checked
 from vipack.importance import importance
 from vipack.types import Estimate
 
 __all__ = ["elbo", "log_evidence"]
 
 
+@checked
 def elbo(log_weights: Tensor) -> Estimate:
     """Mean of ``log p(x, z) - log q(z)`` over draws ``(S,)`` from q: a lower bound of log p(x), in nats."""
     count = len(log_weights)
@@ -19,6 +21,7 @@ def elbo(log_weights: Tensor) -> Estimate:
     return Estimate(float(log_weights.mean()), se)
 
 
+@checked
 def log_evidence(log_weights: Tensor) -> Estimate:
     """Importance-sampling estimate ``log mean exp(log w)`` of log p(x) from Pareto-smoothed weights, in nats.
 

@@ -47,7 +47,7 @@ from vipack.errors import UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
-from vipack.progress import Interrupted, Watch, interrupts
+from vipack.progress import Interrupted, Watch, interrupts, progress_of
 from vipack.types import Stopped
 
 __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
@@ -55,7 +55,7 @@ __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
 _DEAR = (
     200_000_000  # numbers that a set of draws takes, beyond which there is another one only where the first leave doubt
 )
-_ENDED = "Ctrl-C ended the diagnosis before"
+ENDED = "Ctrl-C ended the diagnosis before"
 
 
 @entry
@@ -92,12 +92,9 @@ def diagnose(
         UsageError: `num_draws` or `repeats` is no positive integer, or `progress` neither a bool nor None.
         KeyboardInterrupt: Ctrl-C before the first set of draws was complete.
     """
-    if progress is not None and not isinstance(progress, bool):
-        raise UsageError(
-            f"progress: expected True, False or None (a bar where there is a terminal), found {progress!r}."
-        )
+    show = progress_of(progress)
     with interrupts() as interrupted:
-        watch = Watch(progress, interrupted)
+        watch = Watch(show, interrupted)
         try:
             found, _ = diagnose_and_weigh(
                 posterior,
@@ -148,7 +145,7 @@ def diagnose_and_weigh(
                 break
             sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False, each=watch))
     except Interrupted:
-        ended = f"{repeats - len(sets)} of {repeats} sets of draws: {_ENDED} them"
+        ended = f"{repeats - len(sets)} of {repeats} sets of draws: {ENDED} them"
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
     case = _Case(posterior, sets, stopped, seed, alone=modes and not several_starts, advice=advice, watch=watch)
     return case.judge(chains, modes, ended), weights
@@ -220,7 +217,7 @@ class _Case:
         points = self._sets[0].points
         finite = np.isfinite(self.elbo.value)
         if ended:
-            self._skipped += [ended, *([f"short chains and other modes: {_ENDED} them"] if chains or modes else [])]
+            self._skipped += [ended, *([f"short chains and other modes: {ENDED} them"] if chains or modes else [])]
         elif (chains or modes) and not points and finite and self._posterior is not None:
             self._question(self._posterior, chains, modes)
         verdict, reasons, advice = self._conclude()
@@ -265,7 +262,7 @@ class _Case:
                     self._run(density, u, kept, chains, modes)
         except Interrupted:
             left = "other modes" if self.drift is not None or not chains else "short chains and other modes"
-            self._skipped.append(f"{left}: {_ENDED} their end")
+            self._skipped.append(f"{left}: {ENDED} their end")
         except VipackError as error:
             self._skipped.append(f"short chains and other modes: {error}")
         except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:

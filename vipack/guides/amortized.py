@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from vipack.errors import GuideError, ShapeError
+from vipack.hints import checked_class
 from vipack.program.flat import flat_priors_sampled
 
 __all__ = ["Amortized"]
 
 
+@checked_class
 class Amortized(AutoGuide):  # type: ignore[misc]
     """A guide whose local latents are Gaussians computed from the data, so that it takes any batch of rows.
 

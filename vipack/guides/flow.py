@@ -18,10 +18,12 @@ from torch.distributions.transforms import AffineTransform
 from vipack.errors import UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.coupling import KINDS, Coupling, Kind, Layer, alternating_masks, numbers_per_element
+from vipack.hints import checked_class
 
 __all__ = ["Flow"]
 
 
+@checked_class
 class Flow(Continuous):
     """A flow ``u = loc + scale * T(eps)`` with ``eps ~ N(0, I)`` on the unconstrained space.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vipack.errors import GuideError
 from vipack.guides.whitened import Whitened
+from vipack.hints import checked
 from vipack.program.logjoint import LogJoint
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
@@ -21,6 +22,7 @@ __all__ = ["from_laplace"]
 _RANGE = 1e-10  # below this ratio to the largest, a curvature is rounding
 
 
+@checked
 def from_laplace(
     model: Callable[..., Any],
     args: tuple[Any, ...] = (),

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from vipack.errors import GuideError, UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.mixing import MixtureOf
+from vipack.hints import checked_class
 from vipack.program.flat import flat_priors_sampled
 
 __all__ = ["Mixture"]
 
 
+@checked_class
 class Mixture(Continuous):
     """A mixture ``sum_k weight_k q_k`` of guides over one unconstrained vector, for posteriors with several modes.
 

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 
 from vipack.guides.continuous import Continuous
+from vipack.hints import checked_class
 
 __all__ = ["Structured"]
 
 
+@checked_class
 class Structured(Continuous):
     """A guide for hierarchical models: a full-rank Gaussian of the globals, and each row of a plate given them.
 

@@ -23,12 +23,14 @@ from torch import Tensor
 from vipack.errors import GuideError, ShapeError, UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.whitening import DenseAffine, LowRankAffine, low_rank_root
+from vipack.hints import checked_class
 
 __all__ = ["Whitened"]
 
 _SMALL = 0.01  # of a factor that must not be zero, where its gradient vanishes
 
 
+@checked_class
 class Whitened(Continuous):
     """A guide ``u = loc + L eps`` on the unconstrained space, where another family lives on ``eps`` in R^D.
 

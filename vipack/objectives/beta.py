@@ -17,12 +17,14 @@ from torch.distributions import Independent, kl_divergence
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from vipack.errors import GuideError, UsageError
+from vipack.hints import checked_class
 
 __all__ = ["BetaELBO"]
 
 Beta = float | Callable[[int], float]
 
 
+@checked_class
 class BetaELBO(ELBO):  # type: ignore[misc]
     """``E[log p(x | z)] - beta KL(q(z | x) || p(z))`` in nats (Higgins et al. 2017), for VAEs.
 

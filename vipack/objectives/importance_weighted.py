@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from vipack.errors import GuideError
+from vipack.hints import checked_class
 from vipack.objectives.objective import Objective
 
 __all__ = ["ImportanceWeighted"]
 
 
+@checked_class
 class ImportanceWeighted(Objective):
     """``log mean_k p(x, z_k) / q(z_k)`` in nats, a bound on the evidence that is tighter than the ELBO (K = 1).
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from vipack.hints import checked_class
 from vipack.objectives.objective import Objective
 
 __all__ = ["StickingTheLanding"]
 
 
+@checked_class
 class StickingTheLanding(Objective):
     """The ELBO in nats, with a gradient that follows the draws alone and leaves out the score of q.
 

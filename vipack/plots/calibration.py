@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, LABEL, PALE, RED, axes_for, tidy
 from vipack.plots.inputs import chosen
 
@@ -42,6 +43,7 @@ class Calibrated(Protocol):
         """Counts in equal parts of [0, 1]."""
 
 
+@checked
 def calibration(
     found: Calibrated,
     names: str | Iterable[str] | None = None,

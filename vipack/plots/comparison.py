@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import GREEN, INK, LABEL, ORANGE, QUIET, RED, axis_for, number, tidy
 
 __all__ = ["compare"]
@@ -17,6 +18,7 @@ _VERDICTS = {"TRUST": (GREEN, "o"), "CORRECTED": (ORANGE, "s"), "DISTRUST": (RED
 _CERTIFIED = {"TRUST": "TRUST (means, sds)", "CORRECTED": "CORRECTED (of resampled draws)", "DISTRUST": "DISTRUST"}
 
 
+@checked
 def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The ELBO of each fit with two standard errors, and the log evidence that its weights estimate, in nats.
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, LABEL, QUIET, axis_for, tidy
 
 __all__ = ["disagreement"]
@@ -14,6 +15,7 @@ __all__ = ["disagreement"]
 _BAD = 0.2  # sds, beyond which a verdict counts an error as bad
 
 
+@checked
 def disagreement(table: pd.DataFrame, ax: Axes | None = None, *, most: int = 15) -> Axes:
     """The elements on whose means fits are furthest apart, in posterior sds, with two standard errors.
 

@@ -10,12 +10,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import FAINT, TITLE, axes_for
 from vipack.plots.inputs import ArrayLike, array_of, positive
 
 __all__ = ["images"]
 
 
+@checked
 def images(
     sheet: ArrayLike,
     beside: ArrayLike | None = None,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.plots.canvas import BLUE, GREEN, INK, LABEL, PALE, QUIET, RED, TITLE, axis_for, tidy
 from vipack.plots.inputs import ArrayLike, Fitted, array_of, positive, posterior_of
@@ -22,6 +23,7 @@ Array = npt.NDArray[np.float64]
 _MOST_ROWS = 500
 
 
+@checked
 def khat(
     source: Posterior | Fitted | ArrayLike,
     ax: Axes | None = None,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from vipack.diagnostics.rounding import COMPUTED, same
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import BLUE, LABEL, PALE, QUIET, axis_for, number, tidy
 from vipack.plots.inputs import ArrayLike, Trained, array_of
 
@@ -22,6 +23,7 @@ _ROUNDING = COMPUTED * 2.0**-23  # losses are added up in double precision, but 
 _LEGIBLE = 20.0  # a loss that starts this many times above where it settles needs a logarithmic scale
 
 
+@checked
 def losses(source: Trained | ArrayLike, ax: Axes | None = None, *, window: int | None = None) -> Axes:
     """The loss of every step (light) and its running mean (dark), in nats, titled with why training stopped.
 

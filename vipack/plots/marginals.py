@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, PALE, QUIET, TICK, TITLE, axes_for, legend_above, number, say_above, tidy
 from vipack.plots.density import bins_of, density, is_discrete, is_point
 from vipack.plots.inputs import ArrayLike, Fitted, chosen, draws_of, positive, posterior_of
@@ -21,6 +22,7 @@ _MOST_ROWS = 60
 _LEVELS = (0.05, 0.25, 0.75, 0.95)
 
 
+@checked
 def posterior(
     source: Posterior | Fitted | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None = None,

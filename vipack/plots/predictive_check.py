@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import INK, PALE, TITLE, axes_for, legend_above, say_above, tidy
 from vipack.plots.density import bins_of, density, is_discrete, is_point
 from vipack.plots.inputs import ArrayLike, Fitted, array_of, chosen, draws_of, positive, posterior_of
@@ -24,6 +25,7 @@ _MOST_NUMBERS = 20_000_000  # replicated at once
 _RUG = 50  # so few observations are also marked one by one
 
 
+@checked
 def predictive(
     source: Posterior | Fitted | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None = None,

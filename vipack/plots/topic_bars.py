@@ -8,12 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
+from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, LABEL, PALE, TITLE, axes_for, tidy
 from vipack.plots.inputs import ArrayLike, array_of, positive
 
 __all__ = ["topics"]
 
 
+@checked
 def topics(
     topic_words: ArrayLike,
     vocabulary: Sequence[str],

@@ -12,7 +12,6 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
 from vipack.display import listed
 from vipack.entry import entry, on_its_own
@@ -20,7 +19,7 @@ from vipack.errors import ProgramWarning, warn
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
 from vipack.posterior.ways import Ways, joined, stacked, vmap_or_loop, vmapped
-from vipack.program import Arguments, Parameters, Program, Site, SiteTable, seeded
+from vipack.program import Arguments, Parameters, Program, SiteTable, seeded
 from vipack.program.evaluation import Evaluation
 from vipack.program.placing import Given
 from vipack.program.prediction import Prediction
@@ -295,7 +294,7 @@ class Posterior:
         for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
             low = {name: torch.minimum(value, other_low[name]) for name, value in low.items()}
             high = {name: torch.maximum(value, other_high[name]) for name, value in high.items()}
-        free = [site.name for site in self.table.of_kind("latent") if _is_free(site)]
+        free = [site.name for site in self.table.of_kind("latent") if site.is_free]
         return tuple(name for name in free if torch.equal(low[name], high[name]))
 
     # --- the model
@@ -396,16 +395,3 @@ def _fingerprint(parameters: Parameters) -> str:
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _is_free(site: Site) -> bool:
-    """Whether a latent is continuous and can take other values: probabilities of a single outcome cannot."""
-    if site.support is None:
-        return True
-    if site.support.is_discrete:
-        return False
-    try:
-        shape = biject_to(site.support).inverse_shape(site.batch_shape + site.event_shape)
-    except NotImplementedError:  # a support that has no bijection
-        return True
-    return 0 not in shape

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vipack.errors import PlateError, ProgramWarning, VipackError, VipackWarning
 from vipack.program.placing import Given
-from vipack.program.plates import BatchPlate, is_scaled
+from vipack.program.plates import BatchPlate, is_scaled, rows_within
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, explained, trace_model
@@ -81,12 +81,13 @@ def _rows_of_the_batch(
     one = _nodes(program, program.model, second, {}, seed)
     latents = _latents(one)
     again = _nodes(program, program.model, second, latents, seed + 1)
-    kept = {name: _first_rows(value, one[name], plate, size, events=True) for name, value in latents.items()}
+    kept = {name: rows_within(value, one[name], plate, 0, size, events=True) for name, value in latents.items()}
     two = _nodes(program, program.model, fewer, kept, seed)
     for name, node in one.items():
-        if _frame(node, plate) is None or name not in two or not _same(node, again[name]):
+        inside = _frame(node, plate) is not None and name not in plate.factors
+        if not inside or name not in two or not _same(node, again[name]):
             continue
-        if not _close(_first_rows(_density(node), node, plate, size, events=False), _density(two[name])):
+        if not _close(rows_within(_density(node), node, plate, 0, size, events=False), _density(two[name])):
             kind, what = (PlateError, "prior") if is_latent(node) else (ProgramWarning, "density")
             yield kind(
                 f"site {name!r}: the {what} of a row in plate {plate.name!r} changes with the other rows of its minibatch, or "
@@ -153,12 +154,3 @@ def _same(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
 
 def _close(before: Tensor, after: Tensor) -> bool:
     return before.shape == after.shape and torch.allclose(before, after, rtol=1e-4, atol=1e-5, equal_nan=True)
-
-
-def _first_rows(value: Tensor, node: Mapping[str, Any], plate: BatchPlate, size: int, *, events: bool) -> Tensor:
-    """A value or density with the first `size` rows of the plate, where it has a dimension for it."""
-    frame = _frame(node, plate)
-    dim = 0 if frame is None else frame.dim - (node["fn"].event_dim if events else 0)
-    if frame is None or value.dim() < -dim or value.shape[dim] == 1:
-        return value
-    return value.narrow(dim, 0, size)

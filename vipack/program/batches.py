@@ -13,9 +13,11 @@ import torch
 from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoStructured
 from pyro.infer.autoguide.gaussian import AutoGaussian
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
 from vipack.errors import ModelError, PlateError, ShapeError, UsageError
+from vipack.program.factors import Parts, scaled_factors
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate, is_scaled, own_scale
@@ -34,6 +36,7 @@ def cover_batches(
     first: Arguments,
     second: Arguments,
     fewer: Arguments | None,
+    parts: Callable[[], Parts | None],
     *,
     num_rows: int,
     name: str | None,
@@ -41,12 +44,14 @@ def cover_batches(
 ) -> BatchPlate:
     """What scales a minibatch to all `num_rows` rows; set on `program` and proved to cover every site.
 
-    That is a plate, or the program itself, as with ``poutine.scale(scale=N / len(x))``, or both in turn.
+    That is a plate, or the program itself, as with ``poutine.scale(scale=N / len(x))`` or a ``pyro.factor`` times that, or
+    both in turn.
 
     Args:
         full: makes the call on every row, which may be costly.
         first, second: calls on two different batches.
         fewer: a call on another number of rows, if a batch has more than one.
+        parts: makes a call on a batch and those on its two halves, for programs with factors.
         name: the plate's name, if the user gave it.
 
     Raises:
@@ -72,10 +77,18 @@ def cover_batches(
     program.batch_plate = plate
     if _scales_itself(program, plate, first, fewer, full, seed):
         plate = program.batch_plate = dataclasses.replace(plate, by_program=True)
-    elif plate.name is None:
+    if _has_factors(program, first, seed):
+        plate = program.batch_plate = dataclasses.replace(plate, factors=scaled_factors(program, parts, seed))
+    if plate.name is None and not plate.by_program and not plate.factors:
         raise _no_single_plate(candidates, trace, size, num_rows)
     _prove(program, plate, first, second, fewer, seed)
     return plate
+
+
+def _has_factors(program: Program, first: Arguments, seed: int) -> bool:
+    with contextlib.suppress(ModelError, ShapeError):
+        return any(map(site_is_factor, sample_nodes(_trace(program, first, seed)).values()))
+    return False
 
 
 def _trace(program: Program, arguments: Arguments, seed: int, given: Mapping[str, Tensor] | None = None) -> Trace:
@@ -135,6 +148,8 @@ def _no_single_plate(candidates: set[str], trace: Trace | None, size: int, num_r
             f"{factor:g} whatever the number of rows; write poutine.scale(scale={num_rows} / len(x)), which is 1 on all "
             "rows, or open `with pyro.plate('data', len(x)):` around the statements of the rows in its place."
         )
+    if trace is not None and site and site_is_factor(trace.nodes[site]):
+        return PlateError(_unscaled_factor(site, size, BatchPlate(None, num_rows)))
     where = f"observed site {site!r}" if site else "the model"
     plates = ", ".join(map(repr, sorted(_all_plates(trace)))) if trace is not None else ""
     return PlateError(
@@ -221,7 +236,7 @@ def _prove(
 def _compare(plate: BatchPlate, one: Trace, two: Trace, sizes: tuple[int, int]) -> None:
     others, (size, other_size) = sample_nodes(two), sizes
     for name, node in sample_nodes(one).items():
-        if not has_density(node) or _inside(node, plate):
+        if not has_density(node) or _inside(node, plate) or name in plate.factors:
             continue
         kind = "observed site" if node["is_observed"] else "latent site"
         if name not in others:
@@ -238,6 +253,8 @@ def _compare(plate: BatchPlate, one: Trace, two: Trace, sizes: tuple[int, int]) 
                 "what the prior needs of the data (their number, their standard deviation) from all rows beforehand and "
                 "pass it in fixed=, or leave batch_size out."
             )
+        if change and site_is_factor(node) and not scaled:
+            raise PlateError(_unscaled_factor(name, size, plate))
         if change and (latent or not scaled):
             raise PlateError(f"{kind} {name!r} changes with the minibatch {_outside(plate, size)}")
         if plate.by_program and scaled and (latent or (not change and size != other_size)):
@@ -247,6 +264,16 @@ def _compare(plate: BatchPlate, one: Trace, two: Trace, sizes: tuple[int, int]) 
             raise PlateError(
                 f"{kind} {name!r} is scaled by N/B = {plate.num_rows / size:g}, though it belongs to all rows at once; {cure}."
             )
+
+
+def _unscaled_factor(name: str, size: int, plate: BatchPlate) -> str:
+    where = "in no plate" if plate.name is None else f"outside plate {plate.name!r}"
+    return (
+        f"factor {name!r} changes with the minibatch, stands {where}, and is not N/B times a sum over the {size} rows, so that log p "
+        f"would not count all {plate.num_rows}; write pyro.factor({name!r}, {plate.num_rows} / len(x) * log_p.sum()), with the number of "
+        f"rows in the batch and no constant, or move it into `with pyro.plate({plate.name or 'data'!r}, len(x)):`, a factor for each "
+        "row, which is scaled by itself."
+    )
 
 
 def _outside(plate: BatchPlate, size: int) -> str:

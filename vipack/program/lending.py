@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["LateLoans", "all_modules", "evaluation_mode", "refresh_flat_weights"]
+__all__ = ["LateLoans", "all_modules", "evaluation_mode", "lent", "refresh_flat_weights"]
+
+
+Slot = tuple[nn.Module, str, str]  # a module, the attribute there, and the name of what is lent to it
 
 
 def all_modules() -> Iterator[nn.Module]:
@@ -54,6 +57,43 @@ class LateLoans:
         for module in all_modules():
             for attribute, parameter in module._parameters.items():
                 self._slots.setdefault(id(parameter), []).append((module, attribute))
+
+
+@contextlib.contextmanager
+def lent(
+    slots: Iterable[Slot],
+    values: Mapping[str, Tensor],
+    buffer_slots: Iterable[Slot],
+    held: dict[str, Tensor],
+    borrowers: Iterable[nn.Module],
+    returned: Callable[[], None],
+) -> Iterator[None]:
+    """Parameters `values` and buffers `held` stand in the modules' slots meanwhile; `held` takes buffers that a module puts anew.
+
+    Args:
+        borrowers: modules that may keep lists of their weights.
+        returned: called once the modules have their own again.
+    """
+    weights = [(module._parameters, attribute, name) for module, attribute, name in slots]
+    buffers = [(module._buffers, attribute, key) for module, attribute, key in buffer_slots]
+    own_weights = [table[attribute] for table, attribute, _ in weights]
+    own_buffers = [table[attribute] for table, attribute, _ in buffers]
+    borrowers = list(borrowers)
+    try:
+        for parameters, attribute, name in weights:
+            parameters[attribute] = values[name]  # type: ignore[assignment]
+        for table, attribute, key in buffers:
+            table[attribute] = held[key]
+        refresh_flat_weights(borrowers)
+        yield
+    finally:
+        for (parameters, attribute, _), weight in zip(weights, own_weights, strict=True):
+            parameters[attribute] = weight
+        for (table, attribute, key), buffer in zip(buffers, own_buffers, strict=True):
+            held[key] = table[attribute]  # type: ignore[assignment]
+            table[attribute] = buffer
+        returned()
+        refresh_flat_weights(borrowers)
 
 
 def refresh_flat_weights(modules: Iterable[nn.Module]) -> None:

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributions import constraints, transform_to
 
 from vipack.errors import CheckpointError
-from vipack.program.lending import LateLoans, all_modules, evaluation_mode, refresh_flat_weights
+from vipack.program.lending import LateLoans, all_modules, evaluation_mode, lent
 
 __all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
@@ -318,29 +318,11 @@ class Parameters:
                 if key in self._buffers:
                     yield module, attribute, key
 
-    @contextlib.contextmanager
-    def _lend(self, values: Mapping[str, Tensor], held: dict[str, Tensor]) -> Iterator[None]:
+    def _lend(self, values: Mapping[str, Tensor], held: dict[str, Tensor]) -> contextlib.AbstractContextManager[None]:
         """Put `values` and the buffers `held` into the modules' slots for the time of the block."""
-        slots = [(module._parameters, attribute, name) for module, attribute, name in self._slots if name in values]
-        buffers = [(module._buffers, attribute, key) for module, attribute, key in self._buffer_slots()]
-        own_weights = [table[attribute] for table, attribute, _ in slots]
-        own_buffers = [table[attribute] for table, attribute, _ in buffers]
-        lent_to = list({id(module): module for module, _, _ in self._slots}.values())
-        try:
-            for weights, attribute, name in slots:
-                weights[attribute] = values[name]  # type: ignore[assignment]
-            for table, attribute, key in buffers:
-                table[attribute] = held[key]
-            refresh_flat_weights(lent_to)
-            yield
-        finally:
-            for (weights, attribute, _), weight in zip(slots, own_weights, strict=True):
-                weights[attribute] = weight
-            for (table, attribute, key), buffer in zip(buffers, own_buffers, strict=True):
-                held[key] = table[attribute]  # type: ignore[assignment]  # a module may have put a new one
-                table[attribute] = buffer
-            self._withdraw()
-            refresh_flat_weights(lent_to)
+        slots = [slot for slot in self._slots if slot[2] in values]
+        borrowers = list({id(module): module for module, _, _ in self._slots}.values())
+        return lent(slots, values, list(self._buffer_slots()), held, borrowers, self._withdraw)
 
 
 class _ParamMessenger(Messenger):  # type: ignore[misc]

@@ -29,6 +29,7 @@ __all__ = [
     "own_batch_shapes",
     "own_scale",
     "recorded_plates",
+    "rows_within",
     "subsampled",
 ]
 
@@ -42,11 +43,13 @@ class BatchPlate:
     Attributes:
         name: None where no plate declares the rows, and the program scales by itself all that depends on them.
         by_program: whether the program scales sites by N/B itself, as with ``poutine.scale(scale=N / len(x))``.
+        factors: sites that bear N/B in their own numbers, as ``pyro.factor(name, N / len(x) * log_p.sum())``.
     """
 
     name: str | None
     num_rows: int
     by_program: bool = False
+    factors: frozenset[str] = frozenset()
 
 
 class PlateCall(NamedTuple):
@@ -189,6 +192,22 @@ def own_scale(node: Mapping[str, Any]) -> float | None:
     return float(scale)
 
 
+def rows_within(
+    value: Tensor, node: Mapping[str, Any], plate: BatchPlate, start: int, size: int, *, events: bool
+) -> Tensor:
+    """The part of a site's value or density at `size` rows of the plate from `start` on, where it has a dimension for them.
+
+    Args:
+        events: whether `value` has the dimensions of events too, as a draw has and a density has not.
+    """
+    frames = (frame for frame in node["cond_indep_stack"] if frame.name == plate.name and frame.vectorized)
+    frame = next(frames, None)
+    dim = 0 if frame is None else frame.dim - (node["fn"].event_dim if events else 0)
+    if frame is None or value.dim() < -dim or value.shape[dim] == 1:
+        return value
+    return value.narrow(dim, start, size)
+
+
 def is_scaled(node: Mapping[str, Any], num_rows: int, batch_size: int) -> bool:
     """Whether a program scales a site of `batch_size` rows by N/B itself."""
     scale = own_scale(node)
@@ -214,6 +233,7 @@ class _Scale(Messenger):  # type: ignore[misc]
                     f"site {msg['name']!r}: plate {frame.name!r} has size {frame.size}, but the minibatch has "
                     f"{self._batch_size} rows; size it by the data, as in pyro.plate({frame.name!r}, len(x))."
                 )
-            if not (self._plate.by_program and is_scaled(msg, self._plate.num_rows, self._batch_size)):
+            by_itself = self._plate.by_program and is_scaled(msg, self._plate.num_rows, self._batch_size)
+            if not by_itself and msg["name"] not in self._plate.factors:
                 msg["scale"] = msg["scale"] * (self._plate.num_rows / self._batch_size)
             return

@@ -74,7 +74,7 @@ class Program:
         """In another process modules and names are others, so a program is made again and given its parameters."""
         if self.remake is None:
             return copyreg.__newobj__, (Program,), self.__dict__  # type: ignore[attr-defined]
-        check_picklable(**{name: self.remake.keywords[name] for name in ("model", "guide")})
+        check_picklable(model=self.model, guide=self.remake.keywords["guide"])
         return _made_again, (self.remake, self.parameters.state())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:

@@ -10,6 +10,7 @@ from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from vipack.display import Readable, block, grid
@@ -67,6 +68,19 @@ class Site(Readable):
     def is_latent(self) -> bool:
         """Whether the guide draws it."""
         return self.kind == "latent"
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a latent is continuous and can take other values: probabilities of a single outcome cannot."""
+        if self.support is None:
+            return True
+        if self.support.is_discrete:
+            return False
+        try:
+            shape = biject_to(self.support).inverse_shape(self.batch_shape + self.event_shape)
+        except NotImplementedError:  # a support that has no bijection
+            return True
+        return 0 not in shape
 
     @property
     def dim_names(self) -> tuple[str | None, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
@@ -16,17 +15,19 @@ from vipack.engine.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
 from vipack.program import Check
-from vipack.training.callbacks import Callback, callbacks_of, progress_of
+from vipack.progress import progress_of
+from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
+from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide
 from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
 from vipack.training.leaves import named_leaves
-from vipack.training.prepare import prepare, try_prepare
+from vipack.training.prepare import Problem, prepare, try_prepare
 from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
-from vipack.training.trainer import Plan, Trainer, compare_fingerprints
+from vipack.training.trainer import Plan, Trainer
 from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
@@ -101,26 +102,17 @@ def fit(
         )
     options = (loss, optim, steps, epochs, checkpoint, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
-    make: Any = functools.partial(
-        prepare,
-        model,
-        data=data,
-        fixed=fixed,
-        batch_size=batch_size,
-        batch_plate=batch_plate,
-        device=device,
-    )
+    problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     if climbs:
-        return Fit(train_without_guide(make, Plan(None, seed, rules, calls, progress, None, engine), dtype))
-    make = functools.partial(make, loss=loss, dtype=dtype)
-    prepared = make(guide, seed=seed)
+        return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
+    prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
     for warning in prepared.check.warnings:
         warn(warning)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
     if restarts > 1:
-        return Fit(train_restarts(make, prepared, guide, plan, optim, restarts))
+        return Fit(train_restarts(problem, prepared, guide, plan, optim, restarts))
     trainer = Trainer(prepared, plan, optim)
     trainer.train(again=file is not None and _take_up(trainer, file))
     return Fit(trainer)
@@ -145,18 +137,8 @@ def check(
     The arguments are those of :func:`fit`. It never raises for what is wrong with the program; see
     ``check.raise_if_bad()``.
     """
-    return try_prepare(
-        model,
-        guide,
-        data=data,
-        fixed=fixed,
-        loss=loss,
-        batch_size=batch_size,
-        batch_plate=batch_plate,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
+    problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
+    return try_prepare(problem, guide, seed=seed, loss=loss)
 
 
 @entry
@@ -199,18 +181,8 @@ def load(
             family = Family(**content["family"])
             guide, loss = guide_of(family), loss_of_family(family, saved["loss"]) if loss is None else loss
     _check_rows(path, data, batch_size)
-    prepared = prepare(
-        model,
-        guide,
-        data=data,
-        fixed=fixed,
-        loss=loss,
-        batch_size=batch_size,
-        batch_plate=batch_plate,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
+    problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
+    prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
     if axes is not None:
         prepared.rows.axes = axes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.simulation import simulate
-from vipack.training.prepare import Prepared, prepare
+from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 
 __all__ = ["vsbc"]
@@ -73,10 +74,8 @@ def vsbc(
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{name}: expected an integer of at least {least}, found {value!r}.")
-    make = functools.partial(
-        prepare, model, data=data, fixed=fixed, loss=loss, batch_size=None, batch_plate=None, device=None, dtype=dtype
-    )
-    prepared = make(guide, seed=seed)
+    problem = Problem(model, data, fixed, dtype=dtype)
+    prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
     truths, calls, stacked = _simulated(prepared, num_simulations, seed)
     plan = Plan(steps, seed, (), (), False, None, engine)
@@ -85,10 +84,12 @@ def vsbc(
     for first in range(0, num_simulations, _MOST_COPIES):
         part = slice(first, first + _MOST_COPIES)
         data_of_part = {place: values[part] for place, values in stacked.items()}
-        fitted = _side_by_side(make, guide, prepared, plan, optim, data_of_part, len(calls[part]))
+        fitted = _side_by_side(problem, guide, prepared, plan, optim, data_of_part, len(calls[part]))
         if isinstance(fitted, str):
             how = f"one after another: {fitted}"
-            fits: list[Fit] = [functools.partial(_alone, make, guide, plan, optim, seed, c) for c in calls[part]]
+            fits: list[Fit] = [
+                functools.partial(_alone, problem, guide, prepared.loss, plan, optim, c) for c in calls[part]
+            ]
         else:
             how = f"side by side ({fitted[1]})"
             fits = fitted[0]
@@ -105,10 +106,10 @@ Fit = Callable[[], Program]
 
 
 def _side_by_side(
-    make: Any, guide: Any, prepared: Prepared, plan: Plan, optim: Any, stacked: Mapping[int, Tensor], count: int
+    problem: Problem, guide: Any, prepared: Prepared, plan: Plan, optim: Any, stacked: Mapping[int, Tensor], count: int
 ) -> tuple[list[Fit], str] | str:
     """For each data set what publishes its fit, and the tier; or why they cannot be trained at once."""
-    trainer = Trainer(make(guide, seed=plan.seed), plan, optim)
+    trainer = Trainer(prepare(problem, guide, seed=plan.seed, loss=prepared.loss), plan, optim)
     start: Start = {n: v.detach().clone() for n, v in prepared.program.parameters.unconstrained.items()}
     try:
         engine = RestartsEngine(
@@ -132,9 +133,10 @@ def _side_by_side(
     return [functools.partial(publish, copy) for copy in range(count)], engine.report.tier
 
 
-def _alone(make: Any, guide: Any, plan: Plan, optim: Any, seed: int, call: Arguments) -> Program:
+def _alone(problem: Problem, guide: Any, loss: Any, plan: Plan, optim: Any, call: Arguments) -> Program:
     data = call.kwargs if not call.args else call.args
-    prepared: Prepared = make(guide, seed=seed, data=data, fixed=call.kwargs if call.args else None)
+    own = replace(problem, data=data, fixed=call.kwargs if call.args else None)
+    prepared = prepare(own, guide, seed=plan.seed, loss=loss)
     trainer = Trainer(prepared, plan, optim)
     trainer.train()
     return trainer.program

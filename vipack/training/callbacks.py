@@ -9,9 +9,10 @@ from torch import Tensor
 
 from vipack.display import Readable
 from vipack.errors import UsageError
+from vipack.hints import checked_class
 from vipack.program import Parameters
 
-__all__ = ["Callback", "Every", "Progress", "callbacks_of", "progress_of"]
+__all__ = ["Callback", "Every", "Progress", "callbacks_of"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,6 +53,7 @@ class Progress(Readable):
 Callback = Callable[[Progress], object]
 
 
+@checked_class
 @dataclass(frozen=True)
 class Every:
     """Call `callback` after every `num_steps` steps exactly; plain callbacks are called a few times a second.
@@ -82,14 +84,3 @@ def callbacks_of(callbacks: object) -> tuple[Callback, ...]:
         if not callable(callback):
             raise UsageError(f"callbacks: expected functions of a Progress, found {callback!r}.")
     return chosen
-
-
-def progress_of(progress: object) -> bool | None:
-    """Whether to show a bar; None where there is a terminal or a notebook.
-
-    Raises:
-        UsageError: something else.
-    """
-    if progress is None or isinstance(progress, bool):
-        return progress
-    raise UsageError(f"progress: expected True, False or None (a bar in a terminal or a notebook), found {progress!r}.")

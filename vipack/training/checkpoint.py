@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vipack.errors import CheckpointError, UsageError, VipackError
+from vipack.hints import checked_class
 from vipack.version import __version__
 
 __all__ = ["Checkpoint", "checkpoint_of", "clean_temporaries", "read_file", "unharmed", "write_file"]
@@ -23,6 +24,7 @@ FORMAT = 1
 _MARK = "vipack fit"
 
 
+@checked_class
 @dataclass(frozen=True)
 class Checkpoint:
     """Save a run to `path` as it goes, and go on from there when the same fit is started again.

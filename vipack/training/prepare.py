@@ -19,6 +19,7 @@ from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batch_effects import batch_effects
 from vipack.program.batches import check_local_latents, cover_batches, local_latents
+from vipack.program.factors import Parts
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.placing import Widened
 from vipack.program.runs import check_signature, named_arguments, trace_prior
@@ -26,7 +27,20 @@ from vipack.program.values import same_values, unvalidated
 from vipack.training.data import Rows, read_data
 from vipack.training.particles import check_particles
 
-__all__ = ["Prepared", "loss_of", "no_guide", "prepare", "try_prepare"]
+__all__ = ["Prepared", "Problem", "loss_of", "no_guide", "prepare", "try_prepare"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a guide is to be fitted to, as the user gave it: a model, its data, and how these are read; see :func:`vipack.fit`."""
+
+    model: Callable[..., Any]
+    data: Any
+    fixed: Mapping[str, Any] | None = None
+    batch_size: int | None = None
+    batch_plate: str | None = None
+    device: Any = None
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -41,27 +55,16 @@ class Prepared:
     check: Check
 
 
-def prepare(
-    model: Callable[..., Any],
-    guide: Any,
-    *,
-    data: Any,
-    fixed: Mapping[str, Any] | None,
-    loss: Any,
-    batch_size: int | None,
-    batch_plate: str | None,
-    seed: int,
-    device: Any,
-    dtype: torch.dtype | None,
-    checked: Check | None = None,
-) -> Prepared:
+def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checked: Check | None = None) -> Prepared:
     """
     Args:
+        loss: ``Trace_ELBO()`` by default.
         checked: what a program of the same model, data and kind of guide was found to be, where there is one.
 
     Raises:
         VipackError: whatever would stop the program from running at all; what else is wrong stands in ``check``.
     """
+    model, data, batch_plate = problem.model, problem.data, problem.batch_plate
     if isinstance(model, type) and issubclass(model, torch.nn.Module):
         raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
     if not callable(model):
@@ -69,8 +72,8 @@ def prepare(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
     loss = loss_of(loss)
-    rows = data if isinstance(data, Rows) else read_data(data, fixed, dtype, _device(device))
-    batch_size = _batch_size(batch_size, rows)
+    rows = data if isinstance(data, Rows) else read_data(data, problem.fixed, problem.dtype, _device(problem.device))
+    batch_size = _batch_size(problem.batch_size, rows)
     program = Program(model, no_guide, dtype=rows.dtype, device=rows.device)
     batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
     with seeded(seed):  # a data set may draw random numbers for the rows that it is asked for
@@ -81,7 +84,10 @@ def prepare(
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        cover_batches(program, rows.full, first, second, fewer, num_rows=rows.num_rows, name=batch_plate, seed=seed)
+        parts = functools.partial(_parts, rows, second)
+        cover_batches(
+            program, rows.full, first, second, fewer, parts, num_rows=rows.num_rows, name=batch_plate, seed=seed
+        )
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
         program.guide = _make_guide(program, guide, loss, first, seed)
@@ -103,20 +109,8 @@ def prepare(
             warnings = tuple(each for each in said if isinstance(each, VipackWarning))
             check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
     program.parameters.settle()
-    program.remake = functools.partial(
-        _remade,
-        model=model,
-        guide=GivenGuide(guide),
-        data=rows,
-        fixed=None,
-        loss=loss,
-        batch_size=batch_size,
-        batch_plate=batch_plate,
-        seed=seed,
-        device=rows.device,
-        dtype=rows.dtype,
-        checked=check,
-    )
+    read = dataclasses.replace(problem, data=rows, fixed=None, device=rows.device, dtype=rows.dtype)
+    program.remake = functools.partial(_remade, read, guide=GivenGuide(guide), seed=seed, loss=loss, checked=check)
     if batch_plate is not None and check.table is not None and batch_plate not in check.table.plates:
         raise PlateError(
             f"batch_plate={batch_plate!r}: the model has no plate of that name; its plates are "
@@ -125,14 +119,14 @@ def prepare(
     return Prepared(program, rows, batch_size, first, loss, check)
 
 
-def _remade(*, guide: GivenGuide, **options: Any) -> Program:
-    return prepare(guide=guide.guide, **options).program
+def _remade(problem: Problem, *, guide: GivenGuide, seed: int, loss: Any, checked: Check) -> Program:
+    return prepare(problem, guide.guide, seed=seed, loss=loss, checked=checked).program
 
 
-def try_prepare(model: Callable[..., Any], guide: Any, **options: Any) -> Check:
+def try_prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None) -> Check:
     """The check alone, with what stops a program from running as its first error."""
     try:
-        return prepare(model, guide, **options).check
+        return prepare(problem, guide, seed=seed, loss=loss).check
     except VipackError as error:
         return Check(None, {}, (error,), ())
 
@@ -207,16 +201,22 @@ def _with_parts(
     rows: Rows, batch: Arguments, fewer: Arguments | None
 ) -> tuple[Arguments, Arguments | None, tuple[Arguments, Arguments] | None]:
     """A batch, the same one without its last row, and its halves, if a row of the data is the same whenever it is asked for."""
-    if fewer is None or batch.indices is None:
-        return batch, None, None
-    half = len(batch.indices) // 2
+    found = _parts(rows, batch) if fewer is not None and batch.indices is not None else None
+    return (batch, None, None) if found is None else (found[0], fewer, found[1])
+
+
+def _parts(rows: Rows, batch: Arguments) -> Parts | None:
+    """A batch of at least two rows and its halves, if a row of the data is the same whenever it is asked for."""
+    assert batch.indices is not None
+    indices = batch.indices if len(batch.indices) > 1 else torch.arange(2)
+    half = len(indices) // 2
     with seeded(0):  # a data set may draw random numbers, as for augmentation
-        one, two = rows.rows(batch.indices), rows.rows(batch.indices)
-        halves = rows.rows(batch.indices[:half]), rows.rows(batch.indices[half:])
+        one, two = rows.rows(indices), rows.rows(indices)
+        halves = rows.rows(indices[:half]), rows.rows(indices[half:])
     pairs = zip((*one.args, *one.kwargs.values()), (*two.args, *two.kwargs.values()), strict=True)
     if not all(same_values(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and a.layout == torch.strided):
-        return one, None, None
-    return one, fewer, halves
+        return None
+    return one, halves
 
 
 def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from array import array
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pyro.infer.autoguide import init_to_uniform
@@ -16,21 +16,13 @@ from vipack.engine.restarts import RestartsEngine, Start
 from vipack.engine.tracing import CaptureError
 from vipack.errors import UsageError
 from vipack.posterior import Posterior
-from vipack.program import Check
-from vipack.training.prepare import Prepared
+from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
 
-__all__ = ["Prepare", "check_restarts", "train_restarts"]
+__all__ = ["check_restarts", "train_restarts"]
 
 _DRAWS = 500  # for the ELBO that decides
-
-
-class Prepare(Protocol):
-    """Makes the program of one start ready."""
-
-    def __call__(self, guide: Any, *, seed: int, checked: Check) -> Prepared:
-        """A program with initial parameters from `seed`; one like it was `checked`."""
 
 
 def check_restarts(restarts: object, checkpoint: object) -> int:
@@ -45,7 +37,7 @@ def check_restarts(restarts: object, checkpoint: object) -> int:
     return restarts
 
 
-def train_restarts(make: Prepare, first: Prepared, guide: Any, plan: Plan, optim: Any, restarts: int) -> Trainer:
+def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, optim: Any, restarts: int) -> Trainer:
     """Train `restarts` starts, of seeds ``seed, seed + 1, ...``, and keep the one with the highest ELBO.
 
     The first start is that of a single fit; the others begin at random points where the guide lets its beginning be
@@ -53,7 +45,10 @@ def train_restarts(make: Prepare, first: Prepared, guide: Any, plan: Plan, optim
     recovers as a single fit does.
     """
     scattered = _scattered(guide)
-    others = [make(scattered, seed=(plan.seed + r) % 2**32, checked=first.check) for r in range(1, restarts)]
+    others = [
+        prepare(problem, scattered, seed=(plan.seed + r) % 2**32, loss=first.loss, checked=first.check)
+        for r in range(1, restarts)
+    ]
     trainer = Trainer(first, plan, optim)
     try:
         engine = RestartsEngine(

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from vipack.errors import UsageError
+from vipack.hints import checked_class
 from vipack.types import Stopped, StopReason
 
 __all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "rules_of"]
@@ -27,6 +28,7 @@ class StopRule(Protocol):
         """
 
 
+@checked_class
 @dataclass(frozen=True)
 class Converged:
     """Stop when the smoothed loss no longer falls by more than its own noise.
@@ -96,6 +98,7 @@ class Settled:
         return Stopped(StopReason.CONVERGED, f"over the last {third} of {len(losses)} steps it gained {gain:.4f} nats")
 
 
+@checked_class
 @dataclass(frozen=True)
 class TimeLimit:
     """Stop after so many seconds of training."""

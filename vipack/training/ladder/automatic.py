@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyro.infer.autoguide as autoguide
@@ -25,8 +23,8 @@ from vipack.program.values import unvalidated
 from vipack.training.ladder.effort import DENSE_UP_TO
 from vipack.training.ladder.ladder import train_ladder
 from vipack.training.ladder.report import Stage, Stages
-from vipack.training.ladder.rungs import Family, Make, guide_of
-from vipack.training.prepare import Prepared, no_guide
+from vipack.training.ladder.rungs import Family, guide_of
+from vipack.training.prepare import Prepared, Problem, no_guide, prepare
 from vipack.training.trainer import Plan, Trainer
 
 __all__ = ["train_without_guide"]
@@ -34,29 +32,28 @@ __all__ = ["train_without_guide"]
 _LOW_RANK_UP_TO = 2_000  # dimensions; beyond it a guide by SVI has independent latents
 
 
-def train_without_guide(make: Callable[..., Prepared], plan: Plan, dtype: torch.dtype | None) -> Trainer:
+def train_without_guide(problem: Problem, plan: Plan) -> Trainer:
     """Train the guide that suits the program best.
 
     Args:
-        make: prepares the program with a guide, an objective, a seed and a ``dtype``.
-        dtype: of parameters and data; None takes float64, in which stages are told apart by thousandths of a nat, unless
+        problem: without a ``dtype`` it is fitted in float64, in which stages are told apart by thousandths of a nat, unless
             the program holds float32 tensors that cannot be computed with in it.
 
     Raises:
         VipackError: anything wrong with model, data or options.
     """
-    chosen, note = torch.float64 if dtype is None else dtype, ""
+    note, dtype = "", problem.dtype
+    typed = replace(problem, dtype=torch.float64 if dtype is None else dtype)
     try:
-        found = _read(functools.partial(make, dtype=chosen), plan)
+        found = _read(typed, plan)
     except (VipackError, RuntimeError) as error:
         if dtype is not None or not mixes_types(error):
             raise
-        chosen, note = torch.float32, "; in float32, the type of tensors that the model holds"
+        typed, note = replace(problem, dtype=torch.float32), "; in float32, the type of tensors that the model holds"
         try:
-            found = _read(functools.partial(make, dtype=chosen), plan)
+            found = _read(typed, plan)
         except (VipackError, RuntimeError):
             raise error from error.__cause__
-    typed = functools.partial(make, dtype=chosen)
     for warning in found.first.check.warnings:
         warn(warning)
     if found.joint is None:
@@ -73,13 +70,13 @@ class _Read:
     reason: str
 
 
-def _read(make: Make, plan: Plan) -> _Read:
+def _read(problem: Problem, plan: Plan) -> _Read:
     """
     Raises:
         VipackError: what is wrong with the program.
         RuntimeError: its gradient cannot be taken.
     """
-    first = make(autoguide.AutoNormal, seed=plan.seed, loss=StickingTheLanding(2))
+    first = prepare(problem, autoguide.AutoNormal, seed=plan.seed, loss=StickingTheLanding(2))
     serious = [error for error in first.check.errors if not isinstance(error, NonFiniteError)]
     if serious:
         first.check.raise_if_bad()
@@ -113,7 +110,7 @@ def _no_ladder(first: Prepared, bare: Program) -> str:
     return ""
 
 
-def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str, note: str) -> Trainer:
+def _by_svi(problem: Problem, first: Prepared, plan: Plan, reason: str, note: str) -> Trainer:
     started = time.perf_counter()
     table = first.check.table
     assert table is not None
@@ -127,7 +124,7 @@ def _by_svi(make: Make, first: Prepared, plan: Plan, reason: str, note: str) -> 
     else:
         family = Family("AutoMultivariateNormal", size)
     loss: Any = TraceEnum_ELBO() if table.of_kind("enumerated") else Trace_ELBO()
-    prepared = make(guide_of(family), seed=plan.seed, loss=loss)
+    prepared = prepare(problem, guide_of(family), seed=plan.seed, loss=loss)
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, plan, None)
     trainer.train()

@@ -19,8 +19,9 @@ from vipack.training.ladder.moments import match_moments
 from vipack.training.ladder.paths import climb
 from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.report import Stage, Stages
-from vipack.training.ladder.rungs import Family, Make, Rung, estimate, polish, train_rung
+from vipack.training.ladder.rungs import Family, Rung, estimate, polish, train_rung
 from vipack.training.ladder.surface import Surface
+from vipack.training.prepare import Problem
 from vipack.training.stopping import TimeLimit
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import Estimate, Stopped, StopReason
@@ -35,7 +36,7 @@ _NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
 
-def train_ladder(make: Make, joint: LogJoint, plan: Plan, note: str = "") -> Trainer:
+def train_ladder(problem: Problem, joint: LogJoint, plan: Plan, note: str = "") -> Trainer:
     """The trainer of the best rung, with ``trainer.stages`` telling what each gained.
 
     Args:
@@ -45,12 +46,12 @@ def train_ladder(make: Make, joint: LogJoint, plan: Plan, note: str = "") -> Tra
     Raises:
         NonFiniteError: log p(x, z) is no number at every start.
     """
-    return _Ladder(make, joint, plan, note).climbed()
+    return _Ladder(problem, joint, plan, note).climbed()
 
 
 class _Ladder:
-    def __init__(self, make: Make, joint: LogJoint, plan: Plan, note: str) -> None:
-        self._make = make
+    def __init__(self, problem: Problem, joint: LogJoint, plan: Plan, note: str) -> None:
+        self._problem = problem
         self._note_on_types = note
         self._plan = plan
         self._surface = Surface(joint)
@@ -182,7 +183,7 @@ class _Ladder:
     def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int, rate: float | None = None) -> Rung:
         plan = replace(self._plan, rules=self._rules(), label=name, rate=rate)
         return train_rung(
-            self._make,
+            self._problem,
             plan,
             family,
             at,

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from vipack.program import seeded
 from vipack.training.ladder.by_draws import train_by_draws
 from vipack.training.ladder.candidates import Gaussian
 from vipack.training.ladder.surface import Surface
-from vipack.training.prepare import Prepared
+from vipack.training.prepare import Problem, prepare
 from vipack.training.stopping import Settled
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import Estimate, StopReason
 
-__all__ = ["Family", "Make", "Rung", "estimate", "guide_of", "loss_of_family", "polish", "train_rung"]
+__all__ = ["Family", "Rung", "estimate", "guide_of", "loss_of_family", "polish", "train_rung"]
 
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
@@ -34,13 +34,6 @@ _KHAT, _SHARE, _FLAT, _GAP = 0.6, 0.985, 0.99, 0.007  # of weights that leave no
 _SMALL_GAP, _SMALL_SHIFT, _SMALL_STRETCH = 0.1, 0.035, 0.07  # of weights that leave too little for a flow
 _LEAST_GAIN = 0.003  # nats, of a third of a stage's steps, below which the stage ends
 _SHIFT, _STRETCH = 0.02, 0.03  # likewise, what the weights may change of a mean (in sd) and of a log sd
-
-
-class Make(Protocol):
-    """Prepares the program with a guide and an objective."""
-
-    def __call__(self, guide: Any, *, seed: int, loss: Any) -> Prepared:
-        """Ready to train."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +160,7 @@ def loss_of_family(family: Family, saved: str) -> Any:
 
 
 def train_rung(
-    make: Make,
+    problem: Problem,
     plan: Plan,
     family: Family,
     at: Gaussian,
@@ -183,7 +176,7 @@ def train_rung(
     Raises:
         NonFiniteError: the first step has no finite loss.
     """
-    prepared = make(guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
+    prepared = prepare(problem, guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
     taken = steps
