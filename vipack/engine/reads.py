@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Answers", "Read", "Unanswered", "observed", "users_line", "where_it_failed"]
+__all__ = ["Answers", "Read", "Unanswered", "noted_numbers", "observed", "users_line", "where_it_failed"]
 
 aten = torch.ops.aten
 
@@ -32,13 +32,13 @@ _READING = (aten._local_scalar_dense.default, aten.equal.default)
 _LARGEST = 4_096  # numbers of an array that goes to NumPy
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_OTHERS = (
+_LIBRARIES = (
     _TORCH,
     _OURS,
     os.path.dirname(pyro.__file__) + os.sep,
     sysconfig.get_paths()["stdlib"] + os.sep + "contextlib",
-    "<",
 )
+_OTHERS = (*_LIBRARIES, "<")
 
 _ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "capture.py")  # where the calls of a program begin
 
@@ -127,6 +127,58 @@ def observed() -> Iterator[Values]:
 
     with _Reading(note), _arrays(note_array), _items_are_tensors():
         yield values
+
+
+@contextlib.contextmanager
+def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
+    """Inside the block, which is an ordinary step: the real numbers and arrays that the user's code reads from tensors.
+
+    Yields:
+        Place in the program -> line and what was read there, one after the other; arrays as bytes.
+    """
+    found: dict[Hashable, tuple[str, list[Any]]] = {}
+    tensor: Any = torch.Tensor
+    inherited = {name: tensor.__dict__.get(name) for name in ("numpy", "tolist")}
+
+    def keep(value: Any, frame: FrameType) -> None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_LIBRARIES):
+            where = f"{os.path.basename(name)}:{frame.f_lineno}"
+            found.setdefault((frame.f_code, frame.f_lineno), (where, []))[1].append(value)
+
+    def note(value: Tensor, other: Any = None) -> Any:
+        read = aten.equal.default(value, other) if other is not None else aten._local_scalar_dense.default(value)
+        if isinstance(read, float) and Read(read, "").exact:
+            keep(read, _reader())
+        return read
+
+    def noting(name: str, original: Any) -> Any:
+        def read(self: Tensor, *args: Any, **options: Any) -> Any:
+            if self.is_floating_point() and self.numel() <= _LARGEST:
+                keep(_to_numpy(self.detach().cpu()).tobytes(), _reader())
+            return original(self, *args, **options)
+
+        return read
+
+    for name in inherited:
+        setattr(tensor, name, noting(name, getattr(tensor, name)))
+    try:
+        with _Reading(note):
+            yield found
+    finally:
+        for name, original in inherited.items():
+            if original is None:
+                delattr(tensor, name)
+            else:
+                setattr(tensor, name, original)
+
+
+def _reader() -> FrameType:
+    """The frame outside of torch that reads a number."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith((_TORCH, _OURS)) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 class _Reading(TorchDispatchMode):
