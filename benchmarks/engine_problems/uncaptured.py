@@ -25,6 +25,10 @@ import vipack as vi
 __all__ = ["KINDS"]
 
 _SHORT, _LONG, _TURN = 400, 5_000, 50
+_LIBRARIES = {
+    "pyro": SVI,
+    "vipack": vi.SVI,
+}  # looked up here, since vipack imports what a name needs when it is asked for
 _Y = torch.randn(50, generator=torch.Generator().manual_seed(0))
 
 Parts = tuple[Callable[..., None], Callable[..., None], Any]  # model, guide, loss
@@ -124,7 +128,7 @@ class _Turns:
         self.wall: list[float] = []
         started = time.process_time(), time.perf_counter()
         model, guide, loss = KINDS[kind](f"{library}_{number}")
-        self.svi = (SVI if library == "pyro" else vi.SVI)(model, guide, pyro.optim.Adam({"lr": 0.01}), loss)
+        self.svi = _LIBRARIES[library](model, guide, pyro.optim.Adam({"lr": 0.01}), loss)
         self._note(*started)
 
     def take(self) -> None:
