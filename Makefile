@@ -27,7 +27,7 @@ format: $(VENV)/.ready-test
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.ready-bench
-	$(BIN)/python -m benchmarks.engine steps auto cold growth memory restarts loops
+	$(BIN)/python -m benchmarks.engine steps auto cold growth memory restarts loops first uncaptured
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "vipack needs Python 3.11 or newer; try make PYTHON=python3.11"'

@@ -2,7 +2,8 @@
 
 Each problem runs in a process of its own with so many processors; its methods take turns, and medians are compared.
 Parts: steps (time a step of every tier and peer), auto (whole runs of "auto" against each tier), cold (first compile and
-second process), growth (with rows and latents), memory, restarts, loops (over time).
+second process), growth (with rows and latents), memory, restarts, loops (over time), first (1,000 steps of vi.SVI with an empty cache),
+uncaptured (programs that stay with Pyro).
 """
 
 from __future__ import annotations

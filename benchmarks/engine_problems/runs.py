@@ -15,11 +15,22 @@ from typing import Any
 
 __all__ = ["PARTS"]
 
-PARTS = ("auto", "cold", "growth", "memory", "restarts", "loops")
+PARTS = ("auto", "cold", "growth", "memory", "restarts", "loops", "first", "uncaptured")
+_UNCAPTURED = (
+    "item", "numpy", "random", "np.random", "counter", "history", "clock", "nn_baseline", "decaying baseline",
+    "function as loss",
+)  # fmt: skip
 _LENGTHS = (100, 1_000, 10_000, 100_000)
 _TIERS = ("auto", "eager", "traced", "interpreted", "compiled")
 _LIMITS = {"eager": 1_000, "traced": 10_000}  # steps; in longer runs these are far behind the others
 _ROUNDS = 3
+_FIRST = (
+    "eight schools, AutoNormal",
+    "logistic regression 2000x50",
+    "varying intercepts 10000/100",
+    "marginalised LDA, 20 topics",
+    "VAE batch 128",
+)
 _CORPUS = {"eight schools": "eight_schools", "logistic 2000x50": "logistic"}
 
 
@@ -87,6 +98,27 @@ def loops() -> Mapping[str, Any]:
         "python 50", "python 200", "python 1000", "scan 50", "scan 200", "scan 1000", "scan 2000")}  # fmt: skip
 
 
+def first() -> Mapping[str, Any]:
+    """The first 1,000 calls of ``vi.SVI.step`` with an empty cache, as parts of what ``pyro.infer.SVI`` takes for them."""
+    found: dict[str, Any] = {}
+    for name in _FIRST:
+        rounds: dict[str, list[dict[str, Any]]] = {"pyro": [], "vipack": []}
+        for _ in range(_ROUNDS):  # in turns, so that a slow spell of the machine meets both
+            for library, results in rounds.items():
+                with tempfile.TemporaryDirectory() as empty:
+                    results.append(_child(name, library, 1_000, cache=empty, module="first"))
+        took = {(lib, kind): [r[kind] for r in results] for lib, results in rounds.items() for kind in ("wall", "cpu")}
+        medians = {key: statistics.median(values) for key, values in took.items()}
+        found[name] = {kind: medians["vipack", kind] / medians["pyro", kind] for kind in ("wall", "cpu")}
+        found[name] |= {"Pyro s": medians["pyro", "wall"], "steps": rounds["vipack"][0]["steps"]}
+    return found
+
+
+def uncaptured() -> Mapping[str, Any]:
+    """Runs of ``vi.SVI`` on programs that no graph can repeat, as parts of the processor time that Pyro takes."""
+    return {name: _child(name, module="uncaptured") for name in _UNCAPTURED}
+
+
 def _timed(model: str, tier: str, steps: int, cache: str | None) -> float:
     """With that cache, or an empty one."""
     if cache is not None:
@@ -103,9 +135,9 @@ def _step_seconds(what: str) -> float:
     return float(_child("step", what)["seconds"])
 
 
-def _child(*arguments: object, cache: str | None = None) -> Any:
+def _child(*arguments: object, cache: str | None = None, module: str = "one_run") -> Any:
     environment = os.environ | ({"VIPACK_CACHE": cache} if cache else {})
-    command = [sys.executable, "-m", "benchmarks.engine_problems.one_run", *map(str, arguments)]
+    command = [sys.executable, "-m", f"benchmarks.engine_problems.{module}", *map(str, arguments)]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     print(" ".join(map(str, arguments)), finished.stdout.strip(), file=sys.stderr)
     return json.loads(finished.stdout.strip().splitlines()[-1])
@@ -113,9 +145,8 @@ def _child(*arguments: object, cache: str | None = None) -> Any:
 
 def main() -> int:
     """Run one part."""
-    part = {"auto": auto, "cold": cold, "growth": growth, "memory": memory, "restarts": restarts, "loops": loops}[
-        sys.argv[1]
-    ]
+    functions = (auto, cold, growth, memory, restarts, loops, first, uncaptured)
+    part = {function.__name__: function for function in functions}[sys.argv[1]]
     started = time.perf_counter()
     found = dict(part())
     print(f"{sys.argv[1]}: {time.perf_counter() - started:.0f} s", file=sys.stderr)

@@ -21,7 +21,7 @@ import vipack as vi
 from benchmarks.engine_problems.methods import Run
 from benchmarks.engine_problems.placement import default_type, finish
 
-__all__ = ["images", "methods"]
+__all__ = ["batches", "images", "methods"]
 
 _LATENTS, _HIDDEN, _PIXELS = 50, 400, 784
 _RATE = 1e-3
@@ -102,7 +102,9 @@ def _tier(data: torch.Tensor, batch: int, tier: str) -> Callable[[], Run]:
     return make
 
 
-def _batches(data: torch.Tensor, batch: int) -> Any:
+def batches(data: torch.Tensor, batch: int) -> Any:
+    """Batches of so many images ``(batch, 784)``, without end."""
+
     def endless() -> Any:
         while True:
             order = torch.randperm(len(data), device=data.device)
@@ -115,11 +117,11 @@ def _pyro(data: torch.Tensor, batch: int) -> Run:
     pyro.clear_param_store()
     network = Network().to(data.device)
     svi = PyroSVI(network.model, network.guide, pyro.optim.Adam({"lr": _RATE}), TraceMeanField_ELBO())
-    batches = _batches(data, batch)
+    stream = batches(data, batch)
 
     def run(steps: int) -> None:
         with default_type(data.device.type):
-            for x in itertools.islice(batches, steps):
+            for x in itertools.islice(stream, steps):
                 svi.step(x)
             finish(data.device.type)
 
@@ -133,10 +135,10 @@ def _loop(data: torch.Tensor, batch: int, *, fused: bool, compiled: bool) -> Run
     on_host = data.device.type == "cpu"
     # On a GPU the anchor replays CUDA graphs too.
     loss = torch.compile(network, mode=None if on_host else "reduce-overhead") if compiled else network
-    batches = _batches(data, batch)
+    stream = batches(data, batch)
 
     def run(steps: int) -> None:
-        for x in itertools.islice(batches, steps):
+        for x in itertools.islice(stream, steps):
             optimizer.zero_grad()
             value = loss(x)
             value.backward()

@@ -53,17 +53,17 @@ class ManyPoints:
             return torch.cat([part for (part,) in Replay(self._named, self._at_once)({"u": u})]).detach()
         return torch.cat([many(part) for part in u.split(self._at_once)]).detach()
 
-    def hessian(self, u: Tensor, scale_tril: Tensor) -> Tensor:
-        """Second derivatives ``(D, D)`` at ``u`` ``(D,)`` in the coordinates ``scale_tril^-1 u``, by central differences.
+    def hessian(self, u: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient ``(D,)`` and second derivatives ``(D, D)`` at ``u`` ``(D,)``, in the coordinates ``scale_tril^-1 u``.
 
-        Not every operation has a second derivative, or a finite one: that of ``logaddexp`` is NaN where its arguments
-        are far apart.
+        Second derivatives are central differences, in one evaluation with the gradient. Not every operation has one, or a
+        finite one: that of ``logaddexp`` is NaN where its arguments are far apart.
         """
         step = 1e-3 if u.dtype == torch.float64 else 1e-2
-        points = torch.cat([u + step * scale_tril.T, u - step * scale_tril.T])
+        points = torch.cat([u + step * scale_tril.T, u - step * scale_tril.T, u[None]])
         gradient = self(points)[1] @ scale_tril
-        found = (gradient[: self.dim] - gradient[self.dim :]) / (2 * step)
-        return 0.5 * (found + found.T)
+        found = (gradient[: self.dim] - gradient[self.dim : -1]) / (2 * step)
+        return gradient[-1], 0.5 * (found + found.T)
 
     def _named(self, point: dict[str, Tensor]) -> tuple[Tensor]:
         return (self.joint(point["u"]),)

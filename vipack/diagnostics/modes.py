@@ -162,8 +162,8 @@ def _distinct(density: ManyPoints, ends: Tensor, white: Whitening) -> Iterator[T
 def _polish(density: ManyPoints, u: Tensor, white: Whitening) -> tuple[Tensor, Tensor] | None:
     """The mode near `u` by Newton's method, and the Cholesky factor of its precision; None where there is no peak."""
     for _ in range(8):
-        gradient = density(u[None])[1][0] @ white.scale_tril
-        tril, failed = torch.linalg.cholesky_ex(-density.hessian(u, white.scale_tril))
+        gradient, hessian = density.hessian(u, white.scale_tril)
+        tril, failed = torch.linalg.cholesky_ex(-hessian)
         if int(failed) or not tril.isfinite().all():
             return None
         move = torch.cholesky_solve(gradient[:, None], tril)[:, 0]

@@ -22,7 +22,8 @@ from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.python_state import PythonState, sharing_memory
-from vipack.engine.losses import FunctionLoss
+from vipack.engine.guards.slots import comparable
+from vipack.engine.losses import functions_of
 from vipack.engine.reads import Read
 from vipack.engine.tracing import CaptureError, refuse_numbers_that_change, traced, write_dtypes
 from vipack.program import Arguments, Parameters, Program, TorchState
@@ -181,8 +182,7 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
 
     others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
     apart = [*parameters.tensors(), *buffers.values()]
-    objective = loss.functions if isinstance(loss, FunctionLoss) else (loss,)
-    state = PythonState(program.model, program.guide, *objective, *others, execution=execution, apart=apart)
+    state = PythonState(program.model, program.guide, *functions_of(loss), *others, execution=execution, apart=apart)
     if execution is not None and state.reason:
         raise CaptureError(state.reason)
     first_leaf = num_parameters + num_buffers
@@ -235,10 +235,10 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
 @contextlib.contextmanager
 def _generators_kept() -> Iterator[Callable[[], bool]]:
     """Put the global generators back; yields whether those of Python and NumPy have been drawn from."""
-    state, python, numpy = TorchState.current(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    state, python, numpy = TorchState.current(), random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
 
     def drawn_outside() -> bool:
-        return random.getstate() != python or repr(np.random.get_state()) != repr(numpy)  # noqa: NPY002
+        return random.getstate() != python or comparable(np.random.get_state(legacy=False)) != comparable(numpy)  # noqa: NPY002
 
     try:
         yield drawn_outside

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FunctionLoss"]
+from pyro.infer import ELBO
+
+__all__ = ["FunctionLoss", "functions_of", "objective_of"]
 
 
 class FunctionLoss:
@@ -20,7 +22,15 @@ class FunctionLoss:
         self.loss = loss
         self.loss_and_grads = loss_and_grads
 
-    @property
-    def functions(self) -> tuple[Callable[..., Any], ...]:
-        """What runs in a step, for those who look at what it reads."""
-        return self.loss, self.loss_and_grads
+
+def objective_of(loss: Any, loss_and_grads: Any) -> Any:
+    """The ELBO whose method ``loss_and_grads`` is, or the functions themselves in the place of one."""
+    owner = getattr(loss_and_grads, "__self__", None)
+    if isinstance(owner, ELBO) and loss_and_grads == owner.loss_and_grads:
+        return owner
+    return FunctionLoss(loss, loss_and_grads)
+
+
+def functions_of(objective: Any) -> tuple[Any, ...]:
+    """What runs in a step of it, for those who look at what it reads."""
+    return (objective.loss, objective.loss_and_grads) if isinstance(objective, FunctionLoss) else (objective,)

@@ -26,9 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from vipack.engine.packed import Known, lengths_known, lengths_noted
-from vipack.engine.sizes import SIZED, counted, is_sized, sized
+from vipack.engine.sizes import counted, depends_on_data, is_sized, sized
 
-__all__ = ["Answers", "Read", "Unanswered", "observed", "users_line", "where_it_failed"]
+__all__ = ["Answers", "Read", "Unanswered", "noted_numbers", "observed", "users_line", "where_it_failed"]
 
 aten = torch.ops.aten
 
@@ -37,13 +37,13 @@ _PARTS = (aten.select.int, aten._local_scalar_dense.default)
 _LARGEST = 4_096  # numbers of an array that goes to NumPy
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_OTHERS = (
+_LIBRARIES = (
     _TORCH,
     _OURS,
     os.path.dirname(pyro.__file__) + os.sep,
     sysconfig.get_paths()["stdlib"] + os.sep + "contextlib",
-    "<",
 )
+_OTHERS = (*_LIBRARIES, "<")
 
 _ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "capture.py")  # where the calls of a program begin
 
@@ -162,14 +162,67 @@ def observed() -> Iterator[Values]:
         yield values
 
 
+@contextlib.contextmanager
+def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
+    """Inside the block, which is an ordinary step: the real numbers and arrays that the user's code reads from tensors.
+
+    Yields:
+        Place in the program -> line and what was read there, one after the other; arrays as bytes.
+    """
+    found: dict[Hashable, tuple[str, list[Any]]] = {}
+    tensor: Any = torch.Tensor
+    inherited = {name: tensor.__dict__.get(name) for name in ("numpy", "tolist")}
+
+    def keep(value: Any, frame: FrameType) -> None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_LIBRARIES):
+            where = f"{os.path.basename(name)}:{frame.f_lineno}"
+            found.setdefault((frame.f_code, frame.f_lineno), (where, []))[1].append(value)
+
+    def note(value: Tensor, other: Any = None) -> Any:
+        read = aten.equal.default(value, other) if other is not None else aten._local_scalar_dense.default(value)
+        if isinstance(read, float) and Read(read, "").exact:
+            keep(read, _reader())
+        return read
+
+    def noting(name: str, original: Any) -> Any:
+        def read(self: Tensor, *args: Any, **options: Any) -> Any:
+            if self.is_floating_point() and self.numel() <= _LARGEST:
+                keep(_to_numpy(self.detach().cpu()).tobytes(), _reader())
+            return original(self, *args, **options)
+
+        return read
+
+    for name in inherited:
+        setattr(tensor, name, noting(name, getattr(tensor, name)))
+    try:
+        with _Reading(note):
+            yield found
+    finally:
+        for name, original in inherited.items():
+            if original is None:
+                delattr(tensor, name)
+            else:
+                setattr(tensor, name, original)
+
+
+def _reader() -> FrameType:
+    """The frame outside of torch that reads a number."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith((_TORCH, _OURS)) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
 class _Reading(TorchDispatchMode):
     """Calls a function where a number is read from a tensor, and another where a size depends on one.
 
     Args:
+        read_size: None where sizes are of no interest.
         known: gives a part of a tensor that has values, though others have none; None where it has none either.
     """
 
-    def __init__(self, read: Any, read_size: Any, known: Any = None) -> None:
+    def __init__(self, read: Any, read_size: Any = None, known: Any = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._read, self._read_size, self._known = read, read_size, known
 
@@ -180,7 +233,7 @@ class _Reading(TorchDispatchMode):
                 return part
         if func in _READING:
             return self._read(*args)
-        if is_sized(func, args) or (torch.Tag.dynamic_output_shape in func.tags and func not in SIZED):
+        if self._read_size is not None and depends_on_data(func, args):
             return self._read_size(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 

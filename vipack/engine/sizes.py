@@ -12,21 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["SIZED", "counted", "is_sized", "sized"]
+__all__ = ["counted", "depends_on_data", "is_sized", "sized"]
 
 aten = torch.ops.aten
 
 _INDEX = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
-SIZED = (*_INDEX, aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor)
+_SIZED = (*_INDEX, aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor)
 _MASKS = (torch.bool, torch.uint8)
 
 
 def is_sized(func: Any, args: Sequence[Any]) -> bool:
-    """Whether an operation's result, or what it needs of an argument, is of a size that depends on data."""
+    """Whether an operation's result, or what it needs of an argument, is of a size that depends on data, and can be told it."""
     if func not in _INDEX:
-        return func in SIZED
+        return func in _SIZED
     writes_one = func is not aten.index.Tensor and args[2].numel() == 1
     return not writes_one and bool(_masks(args[1]))
+
+
+def depends_on_data(func: Any, args: Sequence[Any]) -> bool:
+    """Likewise, be it of the operations that another one stands for here or not."""
+    return is_sized(func, args) or (torch.Tag.dynamic_output_shape in func.tags and func not in _SIZED)
 
 
 def counted(func: Any, args: Sequence[Any]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -11,33 +12,33 @@ import numpy as np
 import pyro
 import pyro.infer.svi
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
 
 from vipack.engine.annealed import AnnealedNumbers
+from vipack.engine.calls import OneCall, explain_missing
 from vipack.engine.contracts import NonFiniteStep, Tier
 from vipack.engine.guards.arguments import FlatCall, flatten
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
-from vipack.engine.losses import FunctionLoss
+from vipack.engine.losses import functions_of, objective_of
 from vipack.engine.optimizers import PyroOptimizer
+from vipack.engine.outlook import Effort, Outlook
 from vipack.engine.runner import GraphRunner
 from vipack.engine.shared import SharedParameters
-from vipack.engine.tiers import TieredEngine
+from vipack.engine.tiers import TRACE_STEPS, TieredEngine
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.lock import one_at_a_time
 from vipack.program import Arguments, Program, TorchState
-from vipack.program.values import count_non_finite
 from vipack.types import EngineReport
 
 __all__ = ["SVI"]
 
-_MISSING = (
-    "The arguments hold NaN or infinite values. Pyro refuses them even under a mask: fill those that a mask leaves out with a "
-    "value in the support of their site, as in torch.where(mask, y, 0.0). vipack.fit does so by itself."
-)
 _PLAIN_STEPS = 2  # that create parameters and optimizers, before there is anything to capture
+_LONGEST_REST = 64  # steps of Pyro's own between two looks whether a reason to stay with it still holds
+_MORE = 3  # times as many steps as were taken, until a program is watched again that no graph can repeat
+_SOON = 15.0  # seconds of eager steps, after which a capture is tried before there were many
+_FOR_GOOD = 1 << 62
 
 
 class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
@@ -72,6 +73,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._tier = engine
         self._report = EngineReport("eager")
         self._usual_reason: str | None = None  # while some steps are Pyro's own for another
+        self._effort = Effort()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -80,8 +82,12 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._ready: GraphRunner | None = None
         self._plain_steps = 0
         self._several_losses = False  # of which Pyro returns a tuple, as ReweightedWakeSleep's
+        self._outlook: Outlook | None = None
+        self._rest = self._last_rest = 0  # steps to come that are Pyro's own without a look
+        self._early = False  # because few were taken
         self._execution: Execution | None = None
         self._parts = self.model, self.guide, self.optim, self.loss_and_grads
+        self._objective = objective_of(self.loss, self.loss_and_grads)
         self._parameters = SharedParameters()
         self._numbers = AnnealedNumbers()
 
@@ -97,6 +103,8 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     @one_at_a_time
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step and return the loss before it (nats), as ``pyro.infer.SVI.step`` does."""
+        if self._rest and self._same_parts():
+            return self._step_at_rest(args, kwargs)
         if self._ready is not None and self._is_last_call(args, kwargs) and self._is_unchanged():
             loss = self._once(self._ready)
             if loss is not None:
@@ -128,22 +136,31 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     # --- steps
 
     def _advance(self, num_steps: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        call = flatten(args, kwargs)
-        arguments = Arguments(args, kwargs)
         losses: list[Any] = []
-        while len(losses) < num_steps and self._stays_with_pyro(call):
-            losses.append(self._plain_step(arguments))
+        call, arguments = None, Arguments(args, kwargs)
+        if self._early and num_steps >= TRACE_STEPS:
+            self._rest = 0
+        while len(losses) < num_steps:
+            if self._rest and self._same_parts():
+                losses.append(self._step_at_rest(args, kwargs))
+                continue
+            call = call or flatten(args, kwargs)
+            reason = self._reason_for_pyro(call)
+            if not reason and not self._is_new():
+                break
+            losses.append(self._plain_step(arguments, watched=not reason))
+            self._rest_after(reason, num_steps - len(losses))
         left = num_steps - len(losses)
-        if left == 0:
+        if call is None or left == 0:
             return losses
         engine = self._engine or self._make_engine()
         self._parameters.look()
         around = surroundings()
-        batches = _Calls(arguments, (call.key, around, self._parameters.trainable()))
+        batches = OneCall(arguments, (call.key, around, self._parameters.trainable()))
         tensors, self._actual = call.tensors, arguments
         lifted = self._numbers.lifted(call, args, kwargs)
         if lifted is not None:
-            other = _Calls(lifted[0], (lifted[2], around, self._parameters.trainable()))
+            other = OneCall(lifted[0], (lifted[2], around, self._parameters.trainable()))
             if engine.refuses(other.key):
                 self._numbers.refuse(lifted[2])
             else:
@@ -157,10 +174,14 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         if math.isnan(found[-1]):
             warnings.warn("Encountered NaN: loss", stacklevel=3)  # as Pyro does, which goes on with it
         self._remember(engine, batches.key, around, call, args, kwargs)
+        if engine.rests():
+            self._rest_longer()
+        else:
+            self._last_rest = 0
         return losses + found
 
-    def _stays_with_pyro(self, call: FlatCall) -> bool:
-        """Whether the next step is Pyro's own."""
+    def _reason_for_pyro(self, call: FlatCall) -> str:
+        """Why the next step must be Pyro's own; empty where it need not be."""
         if not self._same_parts() or self._parameters.replaced():
             self._begin_anew()
         reason = call.reason or reason_to_stay_with_pyro() or self._parameters.reason()
@@ -172,29 +193,85 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             self._report.reason = f"eager: {reason}"
         elif self._usual_reason is not None:
             self._report.reason, self._usual_reason = self._usual_reason, None
-        return bool(reason) or self._plain_steps < _PLAIN_STEPS
+        return reason
 
-    def _plain_step(self, arguments: Arguments) -> Any:
+    def _is_new(self) -> bool:
+        """Whether the next step is Pyro's own all the same, since too little is known of the program."""
+        if self._plain_steps == 0 or self._tier != "auto":
+            return self._plain_steps < _PLAIN_STEPS
+        return self._outlook is None or not self._outlook.complete
+
+    def _plain_step(self, arguments: Arguments, *, watched: bool) -> Any:
         self._ready = None
         self._plain_steps += 1
-        if self._plain_steps == _PLAIN_STEPS and self._tier != "eager":
+        if self._tier == "auto":
+            loss = self._outlook_on(arguments) if watched and self._plain_steps > 1 else self._pyro_step(arguments)
+        elif self._plain_steps == _PLAIN_STEPS and self._tier != "eager":
             with recorded() as self._execution:
                 loss = self._pyro_step(arguments)
         else:
             loss = self._pyro_step(arguments)
         self._several_losses = isinstance(loss, tuple)
+        self._count_plain()
+        return loss
+
+    def _outlook_on(self, arguments: Arguments) -> Any:
+        if self._outlook is None:
+            others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
+            self._outlook = Outlook(self.model, self.guide, *functions_of(self._objective), *others)
+        loss = self._outlook.watch(lambda: self._pyro_step(arguments))
+        self._execution = self._outlook.execution
+        return loss
+
+    def _count_plain(self) -> None:
         self._report.tier = "eager"
         self._report.steps["eager"] = self._report.steps.get("eager", 0) + 1
+
+    # --- steps of Pyro's own, without a look at anything but the parts
+
+    def _step_at_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        started = time.perf_counter()
+        try:
+            loss = super().step(*args, **kwargs)
+        except ValueError as error:
+            explain_missing(error, args, kwargs)
+            raise
+        self._effort.count(time.perf_counter() - started)
+        self._rest -= 1
+        if self._early and self._effort.eager > _SOON:
+            self._rest = 0
+        self._count_plain()
         return loss
+
+    def _rest_after(self, reason: str, left: int) -> None:
+        """After a step of Pyro's own: how many more are to follow before the next look.
+
+        Args:
+            reason: why it had to be Pyro's.
+            left: steps to come in this call.
+        """
+        taken = sum(self._report.steps.values())
+        self._early = False
+        if self._tier == "eager":
+            self._rest = _FOR_GOOD
+        elif self._tier == "auto" and reason:
+            self._rest_longer()
+        elif self._tier == "auto" and self._outlook is None:
+            self._early = left < TRACE_STEPS
+            self._rest = max(0, TRACE_STEPS - _PLAIN_STEPS - taken) if self._early else 0
+        elif self._outlook is not None and self._outlook.complete and self._outlook.reason:
+            self._report.reason = f"eager: {self._outlook.reason}"
+            self._outlook, self._rest = None, max(TRACE_STEPS, _MORE * taken)
+
+    def _rest_longer(self) -> None:
+        self._rest = self._last_rest = min(2 * self._last_rest or 1, _LONGEST_REST)
 
     def _pyro_step(self, arguments: Arguments) -> Any:
         try:
             with self._parameters.noted():
                 return super().step(*arguments.args, **arguments.kwargs)
         except ValueError as error:
-            given = (*arguments.args, *arguments.kwargs.values())
-            if "within the support" in str(error) and any(count_non_finite(value) for value in given):
-                error.add_note(_MISSING)
+            explain_missing(error, arguments.args, arguments.kwargs)
             raise
 
     def _once(self, runner: GraphRunner) -> float | None:
@@ -225,12 +302,13 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._report.reason = ""
         self._engine = TieredEngine(
             program,
-            _objective(self.loss, self.loss_and_grads),
+            self._objective,
             optimizer,
             self._tier,
             eager=lambda _: self._pyro_step(self._actual),
             execution=self._execution,
             live=True,
+            effort=self._effort,
         )
         self._engine.report = self._report
         return self._engine
@@ -291,6 +369,8 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             "_engine",
             "_ready",
             "_execution",
+            "_objective",
+            "_outlook",
             "_parts",
             "_parameters",
             "_numbers",
@@ -305,40 +385,3 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin_anew()
-
-
-def _objective(loss: Any, loss_and_grads: Any) -> Any:
-    """The ELBO whose method ``loss_and_grads`` is, or the function itself in the place of one."""
-    owner = getattr(loss_and_grads, "__self__", None)
-    if isinstance(owner, ELBO) and loss_and_grads == owner.loss_and_grads:
-        return owner
-    return FunctionLoss(loss, loss_and_grads)
-
-
-class _Calls:
-    """One call's arguments as an endless stream."""
-
-    def __init__(self, arguments: Arguments, key: Hashable) -> None:
-        self._arguments = arguments
-        self.key = key
-
-    def __next__(self) -> Arguments:
-        return self._arguments
-
-    def peek(self) -> Arguments:
-        return self._arguments
-
-    def upcoming(self) -> tuple[Hashable, int]:
-        return self.key, 1_000_000_000
-
-    def rows(self, number: int) -> Tensor | None:
-        return None
-
-    def whole(self) -> Arguments | None:
-        return None
-
-    def state(self) -> dict[str, object]:
-        return {}
-
-    def load_state(self, state: dict[str, object]) -> None:
-        pass

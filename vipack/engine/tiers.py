@@ -18,6 +18,7 @@ from vipack.engine.eager import EagerStep
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.memory import Memory
 from vipack.engine.optimizers import FitOptimizer
+from vipack.engine.outlook import Effort
 from vipack.engine.promotion import Again, Promotion
 from vipack.engine.runner import GraphRunner
 from vipack.engine.safe import SafeStates
@@ -29,10 +30,11 @@ from vipack.program import Arguments, Program, TorchState
 from vipack.program.params import UnmetParameterError
 from vipack.types import EngineReport
 
-__all__ = ["TieredEngine"]
+__all__ = ["TRACE_STEPS", "TieredEngine"]
 
-_TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
+TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
+_LOOK_SHARE = 0.5  # of an eager step's time, that looking at the variables that a program reads may take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
 
@@ -51,6 +53,7 @@ class TieredEngine:
         execution: of a step of the program, where one was recorded.
         live: whether every call may come with other tensors than the last, rather than rows of the same ones. Then nobody
             may go back to an earlier call, and a loss that is not finite is no error.
+        effort: what eager steps have taken, and captures in vain.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class TieredEngine:
         *,
         execution: Execution | None = None,
         live: bool = False,
+        effort: Effort | None = None,
     ) -> None:
+        self._effort = effort or Effort()
         self._program = program
         self._loss = loss
         self._optimizer = optimizer
@@ -125,6 +130,11 @@ class TieredEngine:
         """Whether no graph takes batches of this shape."""
         shape = self._shapes.get(key)
         return shape is not None and shape.done and shape.graph is None
+
+    def rests(self) -> bool:
+        """Whether there is no graph, and nothing is to be tried for now: steps are Pyro's."""
+        tried = (shape.graph is None and (shape.done or not self._effort.affords()) for shape in self._shapes)
+        return self._tier == "auto" and all(tried)
 
     def give(self, key: Hashable, tensors: Sequence[Tensor]) -> None:
         """Let the next steps on batches of one shape work on these tensors."""
@@ -320,6 +330,7 @@ class TieredEngine:
                 if self._steps > 0:  # the first one imports and fills caches
                     taken = time.perf_counter() - started
                     self._eager_seconds = min(taken, self._eager_seconds or taken)
+                    self._effort.count(taken)
                 if self._recording:
                     self._recording, self._execution = False, execution
             except NonFiniteError as error:
@@ -348,14 +359,19 @@ class TieredEngine:
             self._plain_left -= 1
             return
         if shape.graph is None and not shape.done:
-            few = remaining < _TRACE_STEPS and remaining * self._eager_seconds < _TRACE_SECONDS
+            seconds = self._eager_seconds or self._effort.per_step
+            few = remaining < TRACE_STEPS and remaining * seconds < _TRACE_SECONDS
             if self._tier == "auto" and self._begin == "eager" and few:
                 return
             if not self._optimizer.has_stepped():
                 self._recording = True  # what it runs and reads is told by a step that is taken anyway
                 return
-            shape.done = True
+            if self._tier == "auto" and not self._effort.affords():
+                return
+            shape.done, started = True, time.perf_counter()
             self._capture(shape, batches)
+            if shape.graph is None and shape.done:
+                self._effort.vain += time.perf_counter() - started
         elif shape.graph is not None and (shape.runner is None or shape.updated != self._updated(shape.graph)):
             self._bind(shape, shape.graph, batches)  # other graphs have come, or parameters that they update
         elif shape.runner is not None and shape.is_due():
@@ -383,7 +399,24 @@ class TieredEngine:
             self.report.reason = f"eager: {error}"
             return
         self.report.capture_seconds += shape.graph.seconds
+        slow = self._slow_looks(shape.graph) if self._live and self._tier == "auto" else ""
+        if slow:
+            shape.graph, self.report.reason = None, f"eager: {slow}"
+            return
         self._bind(shape, shape.graph, batches)
+
+    def _slow_looks(self, graph: Graph) -> str:
+        """Why looking before each step at what the program reads costs more than a graph saves; empty where it does not."""
+        started = time.perf_counter()
+        graph.state.outdated()
+        taken, step = time.perf_counter() - started, self._eager_seconds or self._effort.per_step
+        if taken < _LOOK_SHARE * step or step == 0.0:
+            return ""
+        return (
+            f"before each step, {graph.state.num_variables:,} Python variables that the program reads would be compared with "
+            f"what they held, which takes {1e3 * taken:.1f} ms beside {1e3 * step:.1f} ms of a step; hold them in arrays or "
+            "tensors, or call run(num_steps, ...)"
+        )
 
     def _bind(self, shape: Shape, graph: Graph, batches: Batches) -> None:
         """Let a graph's steps work on the memory, which is made anew where they update other parameters than it knows."""

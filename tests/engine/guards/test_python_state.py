@@ -204,3 +204,20 @@ def test_a_change_is_seen_and_nothing_else(name, executed):
     assert outdated_by(state) == ""
     act()
     assert outdated_by(state) != ""
+
+
+class Cell:
+    def __init__(self, number):
+        self.number = number
+
+
+def test_more_objects_than_can_be_compared_at_each_look_are_refused_with_their_name():
+    cells = [Cell(float(i)) for i in range(25_000)]
+    state = PythonState(lambda: cells[3].number)
+    assert "more than 20,000 variables (" in state.reason
+    assert "arrays or tensors" in state.reason
+
+
+def test_a_large_table_of_plain_values_is_not_too_much():
+    table = [(i, float(i)) for i in range(25_000)]
+    assert PythonState(lambda: table[3][1]).reason == ""

@@ -40,6 +40,7 @@ class PythonState:
         execution: of a run: only what the code names that ran is watched. None: all that any of their code names.
         blind: runs cannot be recorded here.
         apart: tensors that are nothing of the program's own, such as the parameters that steps change.
+        copies: whether tensors are copied, so that :meth:`restore` can put them back.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class PythonState:
         execution: Execution | None = None,
         blind: bool = False,
         apart: Iterable[Tensor] = (),
+        copies: bool = True,
     ) -> None:
         self._programs = programs
+        self._copies = copies
         self._apart = {id(tensor): tensor for tensor in apart}
         self._execution = execution
         self._blind = blind
@@ -79,6 +82,11 @@ class PythonState:
     def execution(self) -> Execution | None:
         """What is known of runs."""
         return self._execution
+
+    @property
+    def num_variables(self) -> int:
+        """How many are compared at each look."""
+        return len(self._slots)
 
     def tensors(self) -> list[Tensor]:
         """Those that the programs name."""
@@ -189,8 +197,9 @@ class PythonState:
         self._sort(list(reading.slots.values()))
 
     def _note_tensors(self, reading: Reading) -> None:
+        most = _MOST_NUMBERS if self._copies else -1
         self._tensors = [
-            (name, value, value._version, value.detach().clone() if value.numel() <= _MOST_NUMBERS else None)
+            (name, value, value._version, value.detach().clone() if value.numel() <= most else None)
             for name, value in reading.tensors.values()
             if id(value) not in self._apart and not _is_left_over(value)
         ]

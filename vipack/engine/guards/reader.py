@@ -37,7 +37,13 @@ _FOLLOWED = ("torch.distributions", "pyro.distributions", "pyro.poutine", "pyro.
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 _READ_ALL = {"__dict__", "attrgetter", "methodcaller", "__getattribute__"}  # names in code that may read any attribute
 _MAY_READ_ALL = _READ_ALL | {"getattr", "hasattr", "vars", "globals", "locals", "eval", "exec"}
+_MOST_VARIABLES = 20_000  # that are compared at every look
+_MOST_OBJECTS = 200_000  # that are walked through to find them
 _LOOK_UP = {"__getattr__", "__getattribute__", "__getitem__"}  # methods of a class that may
+
+
+class _TooMany(BaseException):  # so that what catches errors of the user's objects lets it pass
+    """The walk has met more than can be compared at every look."""
 
 
 class Reading:
@@ -79,6 +85,16 @@ class _Reader:
 
     def read(self, programs: Iterable[Any]) -> Reading:
         """See :func:`read_programs`."""
+        try:
+            return self._read_all(programs)
+        except _TooMany as error:
+            self._found.reason = (
+                f"the program reads more than {error}, which is more than can be compared between steps; hold them in "
+                "arrays or tensors, or pass them in `data` or `fixed`"
+            )
+            return self._found
+
+    def _read_all(self, programs: Iterable[Any]) -> Reading:
         for program in programs:
             self._read(program, _label_of(program))
         if self._execution is not None:
@@ -136,6 +152,8 @@ class _Reader:
         if isinstance(value, _LEAVES):
             return
         self._seen[id(value)] = value
+        if len(self._seen) > _MOST_OBJECTS:
+            raise _TooMany(f"{_MOST_OBJECTS:,} objects ({name})")
         if isinstance(value, functools.partial):
             for part in (value.func, *value.args, *value.keywords.values()):
                 self._item(part, name)
@@ -321,6 +339,8 @@ class _Reader:
         if isinstance(value, Tensor):
             self._found.tensors.setdefault(id(value), (name, value))
         self._found.slots[slot.identity] = slot
+        if len(self._found.slots) > _MOST_VARIABLES:
+            raise _TooMany(f"{_MOST_VARIABLES:,} variables ({name})")
         return slot
 
 
