@@ -20,7 +20,7 @@ from vipack.engine.contracts import Batches, StepMemory
 from vipack.engine.driver import DriverSpec
 from vipack.engine.guards.tensors import TensorContents, copy_if_changed
 from vipack.engine.interpreter.build import KERNELS
-from vipack.engine.interpreter.step import InterpretedStep
+from vipack.engine.interpreter.step import InterpretedStep, kernels_of
 from vipack.engine.interpreter.translate import translate
 from vipack.engine.native import NativeStep, read_manifest
 from vipack.engine.noise import Draw, lift_draws
@@ -192,8 +192,8 @@ class GraphRunner:
             NotUnderstood: there is something in the graph that neither a kernel nor torch's library does.
             NativeError: a file does not load.
         """
-        program = translate(self.step.module)
         kernels = folder / KERNELS
+        program = translate(self.step.module, kernels_of(kernels))
         self.native = InterpretedStep(program, kernels, compiler.bridge(), self._spec, self._native_inputs())
         self._tier = "interpreted"
 
