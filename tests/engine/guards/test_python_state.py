@@ -204,3 +204,17 @@ def test_a_change_is_seen_and_nothing_else(name, executed):
     assert outdated_by(state) == ""
     act()
     assert outdated_by(state) != ""
+
+
+def test_an_expanded_tensor_is_put_back():
+    seen = torch.zeros(2, 1)
+    wide = seen.expand(2, 3)
+
+    def program():
+        return wide.sum() + seen.sum()
+
+    state = PythonState(program)
+    state.begin()
+    seen.add_(torch.tensor([[1.0], [2.0]]))
+    state.restore()
+    assert not wide.any()
