@@ -102,6 +102,7 @@ class GraphRunner:
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
         self.native: InterpretedStep | NativeStep | CalledStep | None = None
+        self._interpreted: InterpretedStep | None = None  # once it has been bound
         self._tier = ""  # of it
         self.note = ""
         self.request: Request | None = None
@@ -192,10 +193,12 @@ class GraphRunner:
             NotUnderstood: there is something in the graph that neither a kernel nor torch's library does.
             NativeError: a file does not load.
         """
-        kernels = folder / KERNELS
-        program = translate(self.step.module, kernels_of(kernels))
-        self.native = InterpretedStep(program, kernels, compiler.bridge(), self._spec, self._native_inputs())
-        self._tier = "interpreted"
+        if self._interpreted is None:
+            kernels = folder / KERNELS
+            program = translate(self.step.module, kernels_of(kernels))
+            inputs = self._native_inputs()
+            self._interpreted = InterpretedStep(program, kernels, compiler.bridge(), self._spec, inputs)
+        self.native, self._tier = self._interpreted, "interpreted"
 
     def replay(self) -> None:
         """What :meth:`interpret` is on a GPU: the graph's operations, recorded once and replayed."""
