@@ -7,7 +7,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from vipack.engine import compiler
 from vipack.engine.driver import DriverSpec
 from vipack.engine.interpreter.build import KERNELS
-from vipack.engine.interpreter.step import InterpretedStep
+from vipack.engine.interpreter.step import InterpretedStep, kernels_of
 from vipack.engine.interpreter.translate import translate
 
 __all__ = ["run"]
@@ -27,7 +27,7 @@ def run(folder, function, inputs):
 
     held = [v.contiguous() for v in inputs]
     module = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*held, *outs)
-    program = translate(module)
+    program = translate(module, kernels_of(folder / KERNELS))
     native = InterpretedStep(program, folder / KERNELS, compiler.bridge(), DriverSpec((), ()), [*held, *outs])
     assert native([], np.empty(2)) in (1, 2)  # 1 where the sum is not finite
     return outs, len(program.library)

@@ -264,6 +264,19 @@ def test_what_has_no_kernel_is_left_to_torch(folder):
     agree(folder, lambda x: [x.sort(1)[0], torch.special.i0(x), x.var(1)], x, library=3)
 
 
+def test_types_that_a_kernel_is_not_written_for_are_left_to_torch(folder):
+    whole, short, truth = (
+        torch.tensor([[3, -1, 2], [4, 5, 5]]),
+        torch.tensor([3, 7], dtype=torch.int32),
+        torch.tensor([True, False]),
+    )
+    agree(
+        folder,
+        lambda i, s, b: [i.prod(), i.prod(1), i.prod(0) + 1, s.amax(0), s.max(), s.flip(0), b.prod(), b.amax(0), b.max()],
+        whole, short, truth, library=8,
+    )  # fmt: skip
+
+
 def test_every_rule_is_of_an_operator_that_torch_has():
     assert all(isinstance(target, torch._ops.OpOverload) for target in RULES)
     assert len(RULES) > 120

@@ -14,6 +14,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
+from vipack.engine import runner
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 LENGTHS = torch.tensor([1, 2, 3, 4, 5, 4, 3, 2, 5, 5, 1, 2])
@@ -209,6 +210,39 @@ def test_tracegraph_with_a_branch():
     found, svi = steps(vi.SVI, engine="traced")
     np.testing.assert_allclose(found, steps(SVI)[0], rtol=1e-4)
     assert svi.engine.reason or svi.engine.tier == "traced"
+
+
+def coins(x):
+    locs = pyro.param("locs", torch.tensor([0.0, 1.0]))
+    for k in range(4):
+        i = pyro.sample(f"i{k}", dist.Categorical(torch.ones(2) / 2))
+        pyro.sample(f"x{k}", dist.Normal(locs[i], 1.0), obs=x[k, 0])
+
+
+def guesses(x):
+    for k in range(4):
+        pyro.sample(f"i{k}", dist.Categorical(pyro.param(f"p{k}", torch.ones(2), constraint=dist.constraints.positive)))
+
+
+def test_a_way_that_draws_seldom_take_is_bound_once(monkeypatch):
+    translated = []
+
+    def counting(*arguments):
+        translated.append(arguments)
+        return translate(*arguments)
+
+    def steps(make, **options):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        svi = make(coins, guesses, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO(), **options)
+        return [svi.step(X) for _ in range(40)], svi
+
+    translate = runner.translate
+    monkeypatch.setattr(runner, "translate", counting)
+    found, svi = steps(vi.SVI, engine="interpreted")
+    np.testing.assert_allclose(found, steps(SVI)[0], rtol=1e-4)
+    assert len(translated) <= 8  # one for each graph
+    assert svi.engine.steps["interpreted"] > 0
 
 
 def of_a_minibatch(x):

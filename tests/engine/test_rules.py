@@ -102,3 +102,10 @@ def test_a_subclass_may_do_anything_and_has_no_rule():
 
     optimizer = Mine([start()])
     assert rule_of(optimizer, optimizer.param_groups[0]) is None
+
+
+def test_a_clipped_adam_of_an_older_pyro_has_the_rule_without_centring():
+    optimizer = OPTIMIZERS["ClippedAdam"]([start()])
+    group = optimizer.param_groups[0]
+    older = {name: value for name, value in group.items() if name != "centered_variance"}
+    assert rule_of(optimizer, older).key == rule_of(optimizer, group).key

@@ -27,6 +27,7 @@ __all__ = ["Again", "Promotion", "parted"]
 
 _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
 _SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
+_LONGEST_PAUSE = 64  # steps between trials that say nothing, as of batches that lead the program another way
 
 
 class Restorable(Protocol):
@@ -72,6 +73,8 @@ class Promotion:
         self._build: Build | None = None
         nodes = runner.step.single.graph.nodes
         self._scans = any(str(node.target).startswith("vipack.") for node in nodes)
+        self._pause = 0  # steps to come without a trial
+        self._next_pause = 1
         self.seconds = 0.0
         self.refused: set[str] = set()
 
@@ -82,6 +85,9 @@ class Promotion:
             again: one batch, over and over, to compare tiers on.
             remaining: steps to come.
         """
+        if self._pause:
+            self._pause -= 1
+            return
         if any(value.layout != torch.strided for value in self._runner.step.examples):
             for tier in {"interpreted", "compiled"} - self.refused:
                 self._refuse(tier, "the data are sparse, and native code takes dense tensors only")
@@ -206,6 +212,7 @@ class Promotion:
             started = time.perf_counter()
             expected = Trial(saved, runner.expected(again, number), memory.snapshot())
             traced = time.perf_counter() - started
+            led_away = not runner.well
             memory.restore(saved)
             try:
                 started = time.perf_counter()
@@ -219,6 +226,9 @@ class Promotion:
             finally:
                 memory.restore(saved)
             if not np.isfinite(expected.losses).all():  # which says nothing of other batches: to be tried again
+                if led_away and number > 1:
+                    break  # the first step was the graph's
+                self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
                 runner.native = None
                 self.refused.discard(tier)
                 return False

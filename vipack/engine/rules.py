@@ -103,7 +103,8 @@ def _debiased(beta: float, done: int, number: int) -> np.ndarray:
 
 def _clipped_adam(group: dict[str, Any]) -> Rule:
     (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
-    bound, fall, centered = group["clip_norm"], group["lrd"], bool(group["centered_variance"])
+    bound, fall = group["clip_norm"], group["lrd"]
+    centered = bool(group.get("centered_variance"))  # which Pyro has from 1.9.2 on
 
     def rows(done: int, rates: np.ndarray) -> np.ndarray:
         number = len(rates)

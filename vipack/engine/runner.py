@@ -20,7 +20,7 @@ from vipack.engine.contracts import Batches, StepMemory
 from vipack.engine.driver import DriverSpec
 from vipack.engine.guards.tensors import TensorContents, copy_if_changed
 from vipack.engine.interpreter.build import KERNELS
-from vipack.engine.interpreter.step import InterpretedStep
+from vipack.engine.interpreter.step import InterpretedStep, kernels_of
 from vipack.engine.interpreter.translate import translate
 from vipack.engine.native import NativeStep, read_manifest
 from vipack.engine.noise import Draw, lift_draws
@@ -102,6 +102,7 @@ class GraphRunner:
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
         self.native: InterpretedStep | NativeStep | CalledStep | None = None
+        self._interpreted: InterpretedStep | None = None  # once it has been bound
         self._tier = ""  # of it
         self.note = ""
         self.request: Request | None = None
@@ -192,10 +193,12 @@ class GraphRunner:
             NotUnderstood: there is something in the graph that neither a kernel nor torch's library does.
             NativeError: a file does not load.
         """
-        program = translate(self.step.module)
-        kernels = folder / KERNELS
-        self.native = InterpretedStep(program, kernels, compiler.bridge(), self._spec, self._native_inputs())
-        self._tier = "interpreted"
+        if self._interpreted is None:
+            kernels = folder / KERNELS
+            program = translate(self.step.module, kernels_of(kernels))
+            inputs = self._native_inputs()
+            self._interpreted = InterpretedStep(program, kernels, compiler.bridge(), self._spec, inputs)
+        self.native, self._tier = self._interpreted, "interpreted"
 
     def replay(self) -> None:
         """What :meth:`interpret` is on a GPU: the graph's operations, recorded once and replayed."""

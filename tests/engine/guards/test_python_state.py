@@ -221,3 +221,17 @@ def test_more_objects_than_can_be_compared_at_each_look_are_refused_with_their_n
 def test_a_large_table_of_plain_values_is_not_too_much():
     table = [(i, float(i)) for i in range(25_000)]
     assert PythonState(lambda: table[3][1]).reason == ""
+
+
+def test_an_expanded_tensor_is_put_back():
+    seen = torch.zeros(2, 1)
+    wide = seen.expand(2, 3)
+
+    def program():
+        return wide.sum() + seen.sum()
+
+    state = PythonState(program)
+    state.begin()
+    seen.add_(torch.tensor([[1.0], [2.0]]))
+    state.restore()
+    assert not wide.any()

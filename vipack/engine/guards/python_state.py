@@ -184,7 +184,7 @@ class PythonState:
                 lost = lost or name
                 continue
             with torch.no_grad():
-                tensor.copy_(copy)
+                _once(tensor).copy_(_once(copy, tensor))
             self._tensors[i] = name, tensor, tensor._version, copy
         for _, generator, state in self._generators:
             set_generator_state(generator, state)
@@ -252,3 +252,11 @@ def _marks(tensor: Tensor) -> set[tuple[str, int]]:
     if tensor.layout is torch.strided and tensor.numel() and not _is_left_over(tensor):
         marks.add(("memory", tensor.data_ptr()))
     return marks
+
+
+def _once(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """A view in which no element stands twice, as it does along dimensions that `like` was expanded over."""
+    for d, stride in enumerate((tensor if like is None else like).stride()):
+        if stride == 0:
+            tensor = tensor.narrow(d, 0, min(1, tensor.shape[d]))
+    return tensor

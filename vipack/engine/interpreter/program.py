@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,10 +68,14 @@ class Writer:
         folded: what nodes are that depend on no input.
         unfailing: error codes of kernels that give NaN instead.
         inline: writes a graph on given values and returns its results.
+        kernels: names of those that there are.
     """
 
-    def __init__(self, inline: Callable[[Writer, fx.GraphModule, Sequence[Value]], list[Value]]) -> None:
+    def __init__(
+        self, inline: Callable[[Writer, fx.GraphModule, Sequence[Value]], list[Value]], kernels: Collection[str]
+    ) -> None:
         self.inline = functools.partial(inline, self)
+        self.kernels = kernels
         self.program = Program()
         self.values: dict[fx.Node, Any] = {}
         self.folded: dict[fx.Node, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from vipack.engine.entries import read_entry
 from vipack.engine.interpreter.layout import Base, Value
 from vipack.engine.interpreter.program import LibraryCall, Operation, Program
 
-__all__ = ["InterpretedStep"]
+__all__ = ["InterpretedStep", "kernels_of"]
 
 _ALIGN = 64
 _OP = np.dtype(
@@ -142,6 +142,15 @@ class _Calls(Bridge):
             self.value(str(value))
         else:
             raise NativeError(f"argument {value!r} of a library call")
+
+
+def kernels_of(path: Path) -> Collection[str]:
+    """Names of a compiled interpreter's kernels.
+
+    Raises:
+        NativeError: the file does not load.
+    """
+    return _load(path)[1].keys()
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,16 @@ aten = torch.ops.aten
 _MOST_FOLDED = 1_000_000  # elements of a constant
 
 
-def translate(module: fx.GraphModule) -> Program:
+def translate(module: fx.GraphModule, kernels: Collection[str]) -> Program:
     """The program of a step's graph, whose nodes carry examples of their values in ``meta["val"]``.
+
+    Args:
+        kernels: names of those that there are; torch's library does the rest.
 
     Raises:
         NotUnderstood: the graph holds something that neither a kernel nor torch's library can be called for.
     """
-    writer = Writer(_inline)
+    writer = Writer(_inline, kernels)
     for index, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
         example = node.meta["val"]
         base = Base("input", index)
@@ -72,12 +75,15 @@ def _translate(writer: Writer, node: fx.Node) -> None:
         return
     rule = RULES.get(node.target)
     if rule is not None:
-        before = len(writer.program.operations), len(writer.program.buffers)
+        before = len(writer.program.operations)
         try:
-            writer.values[node] = rule(writer, node)
-            return
+            made = rule(writer, node)
+            if all(line.kernel in writer.kernels for line in writer.program.operations[before:]):
+                writer.values[node] = made
+                return
         except NotUnderstood:
-            del writer.program.operations[before[0] :]
+            pass
+        del writer.program.operations[before:]
     _library(writer, node)
 
 
