@@ -1,4 +1,4 @@
-"""From Python to the bridge of library.py: operators of torch's, described once and then called by number from C++."""
+"""From Python to the bridge of bridge.cpp: operators of torch's, described once and then called by number from C++."""
 
 from __future__ import annotations
 
