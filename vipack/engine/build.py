@@ -25,7 +25,8 @@ from vipack.engine.driver import DriverSpec, emit
 from vipack.engine.interpreter.build import KERNELS
 from vipack.engine.interpreter.build import source as interpreter_source
 from vipack.engine.lowering import lower, save_artifact
-from vipack.engine.plan import LibraryCall, PlanError, View, read_plan
+from vipack.engine.operations import LibraryCall
+from vipack.engine.plan import PlanError, View, read_plan
 from vipack.engine.sources import read_source
 from vipack.engine.text import GraphText
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vipack.engine.plan import CTYPES, ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
+from vipack.engine.dtypes import BYTES_IN_C, CTYPES, ITEM_SIZES
+from vipack.engine.operations import Base, LibraryCall
+from vipack.engine.plan import Kernel, KernelCall, Plan, PlanError, View
 from vipack.engine.small import write_out
 from vipack.engine.sources import read_source
 from vipack.engine.subnormal import flushed, updates_much
@@ -165,7 +167,7 @@ class _Writer:
         """The address of a view's first element."""
         view = self._moved(view)
         base, plain = view.base, ctype.removeprefix("const ").strip()
-        size = ITEM_SIZES[view.dtype] if view.dtype in ITEM_SIZES else _CTYPE_SIZES[plain]
+        size = ITEM_SIZES[view.dtype] if view.dtype in ITEM_SIZES else BYTES_IN_C[plain]
         offset = view.offset * size
         if base.kind == "input":
             place = f"static_cast<char*>(in[{base.index}])"
@@ -227,9 +229,3 @@ def _ctype(dtype: str) -> str:
     if dtype not in CTYPES:
         raise PlanError(f"a value of type {dtype}")
     return CTYPES[dtype]
-
-
-_CTYPE_SIZES = {
-    "float": 4, "double": 8, "int64_t": 8, "long": 8, "int32_t": 4, "int": 4, "int8_t": 1, "uint8_t": 1, "bool": 1,
-    "int16_t": 2, "at::Half": 2, "half": 2, "bfloat16": 2, "at::BFloat16": 2,
-}  # fmt: skip

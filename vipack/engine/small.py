@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from vipack.engine.plan import CTYPES, FLOATING, LibraryCall, View
+from vipack.engine.dtypes import CTYPES, FLOATING
+from vipack.engine.operations import LibraryCall
+from vipack.engine.plan import View
 
 __all__ = ["Memory", "write_out"]
 
