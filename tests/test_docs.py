@@ -37,9 +37,8 @@ page_id = {"argvalues": PAGES, "ids": lambda page: str(page.relative_to(ROOT))}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
+def _no_windows():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIPACK_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MPLBACKEND", "Agg")
         yield
 

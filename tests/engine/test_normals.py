@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vipack.engine.build import _compile, _trusting_cpu_flags
-from vipack.engine.normals import NORMALS
+from vipack.engine.sources import read_source
 
 TYPES = {"float": torch.float32, "double": torch.float64}
 SOURCES = {"Called": "Called source{generator}", "Copied": "Copied source(generator)"}
@@ -35,7 +35,11 @@ def library(tmp_path_factory):
     target = tmp_path_factory.mktemp("normals") / "normals.so"
     with _trusting_cpu_flags():
         _compile(
-            "#include <torch/csrc/inductor/cpp_prefix.h>\n" + NORMALS + "".join(functions), target, vectorized=True
+            "#include <torch/csrc/inductor/cpp_prefix.h>\n"
+            + read_source("vipack/engine/normals.h")
+            + "".join(functions),
+            target,
+            vectorized=True,
         )
     return ctypes.CDLL(str(target))
 

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from vipack.engine.driver import DriverSpec, emit
-from vipack.engine.plan import Base, KernelCall, LibraryCall, PlanError, View, read_plan
+from vipack.engine.operations import Base, LibraryCall
+from vipack.engine.plan import KernelCall, PlanError, View, read_plan
 
 INPUTS = [("float32", (3,), (1,)), ("float32", (3, 3), (3, 1))]
 HEAD = '''

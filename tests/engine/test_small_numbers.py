@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vipack.engine.build import _compile, _trusting_cpu_flags
-from vipack.engine.small import SMALL
+from vipack.engine.sources import read_source
 
 TYPES = {"float": torch.float32, "double": torch.float64}
 SIZES = [(1, 5, 3), (2, 9, 8), (1, 100, 100), (3, 17, 33), (1, 33, 70)]  # matrices, rows, right-hand sides
@@ -50,7 +50,7 @@ def library(tmp_path_factory):
         shape = ", ".join(map(str, (batch, n, width, str(upper).lower(), *steps)))
         arguments = f"const {ctype}* a, const {ctype}* b, {ctype}* x"
         written.append(f'extern "C" void system_{i}({arguments}) {{ solve_wide<{ctype}, {shape}>(a, b, x); }}')
-    source = "#include <torch/csrc/inductor/cpp_prefix.h>\nnamespace {\n" + SMALL + "}\n" + "\n".join(written)
+    source = "\n".join(["#include <torch/csrc/inductor/cpp_prefix.h>", read_source("vipack/engine/small.h"), *written])
     target = tmp_path_factory.mktemp("small") / "small.so"
     with _trusting_cpu_flags():
         _compile(source, target, vectorized=True)

@@ -51,6 +51,7 @@ class Case:
     """Arguments of ``vipack.fit``.
 
     Attributes:
+        native: interpreted in the default run; the others are in the slow one.
         compiled: in the default run; the others are compiled in the slow one.
         without: tiers that cannot run it, so that the run stays below.
         single: whether the program itself holds tensors of single precision, so that it cannot run in double.
@@ -62,6 +63,7 @@ class Case:
     data: Any
     loss: Any = None
     options: dict[str, Any] = field(default_factory=dict)
+    native: bool = False
     compiled: bool = False
     without: tuple[str, ...] = ()
     single: bool = False
@@ -105,10 +107,10 @@ PROCESS = models.sparse_process()
 
 CASES = {
     # guides
-    "AutoNormal": Case(models.schools, autoguide.AutoNormal, SCHOOLS, compiled=True),
+    "AutoNormal": Case(models.schools, autoguide.AutoNormal, SCHOOLS, native=True),
     "AutoDiagonalNormal": Case(models.schools, autoguide.AutoDiagonalNormal, SCHOOLS),
-    "AutoMultivariateNormal": Case(models.schools, autoguide.AutoMultivariateNormal, SCHOOLS, compiled=True),
-    "AutoLowRankMultivariateNormal": Case(models.schools, autoguide.AutoLowRankMultivariateNormal, SCHOOLS, compiled=True),
+    "AutoMultivariateNormal": Case(models.schools, autoguide.AutoMultivariateNormal, SCHOOLS, native=True),
+    "AutoLowRankMultivariateNormal": Case(models.schools, autoguide.AutoLowRankMultivariateNormal, SCHOOLS, native=True, compiled=True),
     "AutoIAFNormal": Case(models.schools, partial(autoguide.AutoIAFNormal, hidden_dim=[12]), SCHOOLS),
     "AutoStructured": Case(models.schools, autoguide.AutoStructured, SCHOOLS),
     "AutoGaussian": Case(models.schools, autoguide.AutoGaussian, SCHOOLS),
@@ -128,33 +130,33 @@ CASES = {
     "4 particles, vectorized": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, Trace_ELBO(**VECTORIZED)),
     "TraceMeanField": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, TraceMeanField_ELBO()),
     "TraceMeanField without a closed form": Case(models.schools, autoguide.AutoNormal, SCHOOLS, TraceMeanField_ELBO()),
-    "TraceGraph": Case(models.gates, models.gates_guide, CLUSTERED, TraceGraph_ELBO(), compiled=True),
+    "TraceGraph": Case(models.gates, models.gates_guide, CLUSTERED, TraceGraph_ELBO(), native=True),
     "TraceGraph of classes": Case(models.classes, models.classes_guide, CLUSTERED, TraceGraph_ELBO()),
     "score function": Case(models.gates, models.gates_guide, CLUSTERED, Trace_ELBO()),
     "Renyi": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, RenyiELBO(0.5, **VECTORIZED)),
     "Renyi, looped": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, RenyiELBO(0.5, num_particles=2)),
     "importance weighted": Case(PLAIN.model, PLAIN.guide, PICTURES, RenyiELBO(0.0, **VECTORIZED), single=True),
     "reweighted wake-sleep": Case(models.sleeping, models.sleeping_guide, SERIES, ReweightedWakeSleep(num_particles=3)),
-    "enumerated mixture": Case(models.mixture, autoguide.AutoNormal, CLUSTERED, ENUM(), compiled=True),
+    "enumerated mixture": Case(models.mixture, autoguide.AutoNormal, CLUSTERED, ENUM(), native=True, compiled=True),
     "enumerated mixture in batches": Case(models.mixture, autoguide.AutoDelta, CLUSTERED, ENUM(), {"batch_size": 9}),
     "enumerated hidden Markov model": Case(models.hidden_markov, autoguide.AutoDelta, SERIES[:6], TraceEnum_ELBO(max_plate_nesting=0)),
     "enumerated in the guide": Case(models.gates, models.gates_guide_enumerated, CLUSTERED, ENUM()),
     "enumerated, vectorized": Case(models.mixture, autoguide.AutoNormal, CLUSTERED, TraceEnum_ELBO(**VECTORIZED)),
     # data
-    "logistic regression": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, compiled=True),
-    "batches": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, None, {"batch_size": 10}, compiled=True),
+    "logistic regression": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, native=True),
+    "batches": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, None, {"batch_size": 10}, native=True, compiled=True),
     "batches with a smaller last one": Case(models.logistic, autoguide.AutoDiagonalNormal, LOGISTIC, None, {"batch_size": 8}),
-    "subsampling inside the model": Case(models.subsampled, autoguide.AutoNormal, LINEAR, compiled=True),
+    "subsampling inside the model": Case(models.subsampled, autoguide.AutoNormal, LINEAR, native=True),
     "varying intercepts in batches": Case(
-        models.varying_intercepts, autoguide.AutoNormal, (FEATURES, GROUPS, TARGET), None, {"batch_size": 15}, compiled=True
+        models.varying_intercepts, autoguide.AutoNormal, (FEATURES, GROUPS, TARGET), None, {"batch_size": 15}, native=True
     ),
     "local latents in batches": Case(models.local, autoguide.AutoNormal, SERIES, None, {"batch_size": 5}),
     "closed-over data": Case(models.closed_over, autoguide.AutoNormal, (), single=True),
-    "float64": Case(models.schools, autoguide.AutoNormal, float64(*SCHOOLS), compiled=True),
+    "float64": Case(models.schools, autoguide.AutoNormal, float64(*SCHOOLS), native=True, compiled=True),
     "float64 in batches": Case(models.logistic, autoguide.AutoMultivariateNormal, float64(*LOGISTIC), None, {"batch_size": 8}),
     "float64 Gaussian process": Case(models.gaussian_process, autoguide.AutoMultivariateNormal, float64(LINE, CURVE)),
     # models
-    "Gaussian process": Case(models.gaussian_process, autoguide.AutoNormal, (LINE, CURVE), compiled=True),
+    "Gaussian process": Case(models.gaussian_process, autoguide.AutoNormal, (LINE, CURVE), native=True, compiled=True),
     "sparse Gaussian process": Case(PROCESS.model, PROCESS.guide, (), single=True),
     "forward pass": Case(models.forward_pass, autoguide.AutoNormal, SERIES),
     "random walk": Case(models.random_walk, autoguide.AutoNormal, SERIES),
@@ -172,12 +174,12 @@ CASES = {
     "supports of many kinds": Case(models.many_supports, autoguide.AutoMultivariateNormal, SERIES),
     "flat priors": Case(models.flat_prior, autoguide.AutoNormal, LINEAR),
     "Dirichlet likelihood": Case(models.shares, autoguide.AutoNormal, SHARES),
-    "Gamma, Beta and Dirichlet guides": Case(models.rates, models.gamma_guide, COUNTS[:12], compiled=True),
+    "Gamma, Beta and Dirichlet guides": Case(models.rates, models.gamma_guide, COUNTS[:12], native=True, compiled=True),
     "reparametrised sites": Case(models.REPARAMETRISED, autoguide.AutoNormal, SERIES),
     "a conditioned model": Case(models.CONDITIONED, autoguide.AutoNormal, LOGISTIC),
     "topics": Case(models.topics, models.topics_guide, WORDS, TraceMeanField_ELBO()),
     # networks
-    "autoencoder": Case(PLAIN.model, PLAIN.guide, PICTURES, TraceMeanField_ELBO(), {"batch_size": 10}, compiled=True, single=True),
+    "autoencoder": Case(PLAIN.model, PLAIN.guide, PICTURES, TraceMeanField_ELBO(), {"batch_size": 10}, native=True, compiled=True, single=True),
     "autoencoder of PyroModules": Case(networks.DECODER, networks.ENCODER, PICTURES, single=True),
     "BatchNorm": Case(NORMALISED.model, NORMALISED.guide, PICTURES, single=True),
     "BatchNorm in batches": Case(NORMALISED.model, NORMALISED.guide, PICTURES, None, {"batch_size": 10}, single=True),

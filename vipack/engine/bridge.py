@@ -1,4 +1,4 @@
-"""From Python to the bridge of library.py: operators of torch's, described once and then called by number from C++."""
+"""From Python to the bridge of bridge.cpp: operators of torch's, described once and then called by number from C++."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vipack.engine.dtypes import SCALAR_TYPES
 from vipack.engine.entries import NativeError, forget, read_entry
 
 __all__ = ["Bridge", "NativeError", "sizes"]
 
-# c10::ScalarType
-_TYPES = {
-    "uint8": 0, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "float16": 5, "float32": 6, "float64": 7, "bool": 11,
-    "bfloat16": 15,
-}  # fmt: skip
 _LAYOUTS = {"strided": 0, "contiguous_format": 0, "preserve_format": 1}
 _WITHOUT_RESULT = ("vipack_layout", "vipack_wanted")
 
@@ -89,11 +85,11 @@ class Bridge(ABC):
 
     def fixed(self, address: int, dtype: str, size: Sequence[int], stride: Sequence[int]) -> None:
         """A tensor that stays where it is."""
-        self.tell("vipack_fixed", ctypes.c_void_p(address), _TYPES[dtype], len(size), *sizes(size, stride))
+        self.tell("vipack_fixed", ctypes.c_void_p(address), SCALAR_TYPES[dtype], len(size), *sizes(size, stride))
 
     def into(self, item: int, address: int, dtype: str, size: Sequence[int], stride: Sequence[int]) -> None:
         """Where one result is copied to."""
-        self.tell("vipack_into", item, ctypes.c_void_p(address), _TYPES[dtype], len(size), *sizes(size, stride))
+        self.tell("vipack_into", item, ctypes.c_void_p(address), SCALAR_TYPES[dtype], len(size), *sizes(size, stride))
 
     def tell(self, function: str, *arguments: Any) -> None:
         """
@@ -114,9 +110,9 @@ class Bridge(ABC):
         self._library.vipack_table_free(self.table)
 
     def _torch_name(self, name: str) -> None:
-        if name not in _TYPES and name not in _LAYOUTS:
+        if name not in SCALAR_TYPES and name not in _LAYOUTS:
             raise NativeError(f"torch.{name} is not understood")
-        self.tell("vipack_int", _TYPES.get(name, _LAYOUTS.get(name, 0)))
+        self.tell("vipack_int", SCALAR_TYPES.get(name, _LAYOUTS.get(name, 0)))
 
 
 def sizes(size: Sequence[int], stride: Sequence[int]) -> tuple[Any, Any]:

@@ -24,14 +24,16 @@ import torch
 from vipack.engine.driver import DriverSpec, emit
 from vipack.engine.interpreter.build import KERNELS
 from vipack.engine.interpreter.build import source as interpreter_source
-from vipack.engine.library import SOURCE
 from vipack.engine.lowering import lower, save_artifact
-from vipack.engine.plan import LibraryCall, PlanError, View, read_plan
+from vipack.engine.operations import LibraryCall
+from vipack.engine.plan import PlanError, View, read_plan
+from vipack.engine.sources import read_source
 from vipack.engine.text import GraphText
 
 __all__ = ["LIBRARY", "InterpreterJob", "Job", "build", "library_name"]
 
 LIBRARY = "library.so"  # the bridge, in its entry
+_BRIDGE = "vipack/engine/bridge.cpp"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
 
 def library_name() -> str:
     """The key of the bridge for this torch."""
-    digest = hashlib.sha256(f"{torch.__version__}{SOURCE}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{torch.__version__}{read_source(_BRIDGE)}".encode()).hexdigest()[:16]
     return f"library-{digest}"
 
 
@@ -125,7 +127,7 @@ def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path
         own = folder / library_name()
         own.mkdir()
         (own / "manifest.json").write_text("{}")
-        tasks.append((SOURCE, own / LIBRARY, False))
+        tasks.append((read_source(_BRIDGE), own / LIBRARY, False))
     threads = [threading.Thread(target=attempt, args=task) for task in tasks]
     for thread in threads:
         thread.start()

@@ -54,8 +54,8 @@ COMPILING = "compiling once for this machine, in the background"
 INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
 
 _SOURCES = (
-    "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "skinny.py", "small.py",
-    "step.py", "subnormal.py",
+    "bridge.cpp", "build.py", "driver.py", "dtypes.py", "flush.h", "loop.h", "lowering.py", "native.py", "normals.h", "operations.py", "plan.py",
+    "products.h", "skinny.h", "small.h", "small.py", "sources.py", "step.py", "subnormal.py",
 )  # fmt: skip
 
 

@@ -9,14 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vipack.engine.normals import FEW, NORMALS
-from vipack.engine.plan import CTYPES, ITEM_SIZES, Base, Kernel, KernelCall, LibraryCall, Plan, PlanError, View
-from vipack.engine.small import SMALL, write_out
-from vipack.engine.subnormal import FLUSH, flushed, updates_much
+from vipack.engine.dtypes import BYTES_IN_C, CTYPES, ITEM_SIZES
+from vipack.engine.operations import Base, LibraryCall
+from vipack.engine.plan import Kernel, KernelCall, Plan, PlanError, View
+from vipack.engine.small import write_out
+from vipack.engine.sources import read_source
+from vipack.engine.subnormal import flushed, updates_much
 
 __all__ = ["DriverSpec", "emit"]
 
 _ALIGN = 64
+_FEW = 16  # normals; from so many on torch draws them in blocks
+_HEADERS = ("vipack/engine/loop.h", "vipack/engine/small.h", "vipack/engine/flush.h")
+_LOOP = """
+extern "C" int64_t vipack_run(Context* c, int64_t n, [[maybe_unused]] const char* const* feeds, double* losses) {{
+  [[maybe_unused]] char* const arena = c->arena;
+  [[maybe_unused]] void** const in = c->in;
+  const auto step = [&]([[maybe_unused]] int64_t k) {{
+    {body}
+    return true;
+  }};
+  const auto loss = [&] {{ return {loss}; }};
+  return take_steps<{fits}, {several}>(n, losses, {draws}, step, loss);
+}}
+"""
 
 
 @dataclass(frozen=True)
@@ -60,27 +76,24 @@ def emit(plan: Plan, spec: DriverSpec) -> Driver:
     """
     writer = _Writer(plan)
     updating = updates_much(plan)
-    body = [writer.call(call) for call in plan.calls]
-    loss = plan.outputs[0]
-    draws = _draws([(i, plan.inputs[i]) for i in spec.normals])
-    alone = not writer.library  # operators of the library may draw, too
-    many = sum(math.prod(plan.inputs[i].size or ()) for i in spec.normals) >= _MANY
-    source = _SOURCE.format(draws=" ".join(draws), long=f"n >= {_LONG}" if alone else "false") if draws else ""
     feeds = [_feed(plan.inputs[i], i, number) for number, i in enumerate(spec.fed)]
-    lines = [
-        *_includes(plan.kernels),
-        NORMALS,
-        FLUSH,
-        _PRELUDE + SMALL + _PRELUDE_END,
-        *(_kernel(i, kernel, flush=i in updating) for i, kernel in enumerate(plan.kernels)),
-        _HEAD.replace("SOURCE", source),
-        *(f"    {line}" for line in feeds),
-        *([_DRAW.format(once=_ONCE_MANY if many else _ONCE_FEW)] if draws else []),
-        *(f"    {line}" for line in body),
-        f"    const auto* const loss = {writer.pointer(loss, _ctype(loss.dtype))};",
-        _TAIL if spec.copies is None else _TAIL_OF_COPIES.replace("COPIES", str(spec.copies)),
-    ]
-    return Driver("\n".join(lines), writer.arena, tuple(writer.offsets), tuple(writer.library), tuple(writer.results))
+    body = [*feeds, *(writer.call(call) for call in plan.calls)]
+    loss = plan.outputs[0]
+    source = "\n".join(
+        [
+            *_includes(plan.kernels),
+            read_source(*_HEADERS),
+            *(_kernel(i, kernel, flush=i in updating) for i, kernel in enumerate(plan.kernels)),
+            _LOOP.format(
+                draws=_drawing(plan, spec, alone=not writer.library),  # operators of the library may draw, too
+                body="\n    ".join(body),
+                loss=writer.pointer(loss, _ctype(loss.dtype)),
+                fits=spec.copies or 1,
+                several=str(spec.copies is not None).lower(),
+            ),
+        ]
+    )
+    return Driver(source, writer.arena, tuple(writer.offsets), tuple(writer.library), tuple(writer.results))
 
 
 class _Writer:
@@ -110,7 +123,7 @@ class _Writer:
         if written:
             return written
         self.library.append(call)
-        return f"if (c->library(c->table, {len(self.library) - 1})) return -(k + 1);"
+        return f"if (c->library(c->table, {len(self.library) - 1})) return false;"
 
     def _reserve(self, size: int) -> Base:
         """A new buffer of `size` bytes."""
@@ -154,7 +167,7 @@ class _Writer:
         """The address of a view's first element."""
         view = self._moved(view)
         base, plain = view.base, ctype.removeprefix("const ").strip()
-        size = ITEM_SIZES[view.dtype] if view.dtype in ITEM_SIZES else _CTYPE_SIZES[plain]
+        size = ITEM_SIZES[view.dtype] if view.dtype in ITEM_SIZES else BYTES_IN_C[plain]
         offset = view.offset * size
         if base.kind == "input":
             place = f"static_cast<char*>(in[{base.index}])"
@@ -168,10 +181,19 @@ class _Writer:
         return f"reinterpret_cast<{ctype}*>({place} + {offset})"
 
 
+def _drawing(plan: Plan, spec: DriverSpec, *, alone: bool) -> str:
+    """What draws a step's normals; `alone` where nothing else in a step draws."""
+    draws = _draws([(i, plan.inputs[i]) for i in spec.normals])
+    if not draws:
+        return "[] {}"
+    number = sum(math.prod(plan.inputs[i].size or ()) for i in spec.normals)
+    return f"drawn_by<{number}, {str(alone).lower()}>(n, [&](auto&& source) {{ {' '.join(draws)} }})"
+
+
 def _draws(views: Sequence[tuple[int, View]]) -> list[str]:
     """Statements that fill inputs with normals; small ones in a row are drawn together."""
     made: list[str] = []
-    for small, run in itertools.groupby(views, key=lambda item: math.prod(item[1].size or ()) < FEW):
+    for small, run in itertools.groupby(views, key=lambda item: math.prod(item[1].size or ()) < _FEW):
         parts = [(f"static_cast<{_ctype(v.dtype)}*>(in[{i}])", math.prod(v.size or ())) for i, v in run]
         if not small:
             made += [f"normals({pointer}, {size}, source);" for pointer, size in parts]
@@ -207,61 +229,3 @@ def _ctype(dtype: str) -> str:
     if dtype not in CTYPES:
         raise PlanError(f"a value of type {dtype}")
     return CTYPES[dtype]
-
-
-_CTYPE_SIZES = {
-    "float": 4, "double": 8, "int64_t": 8, "long": 8, "int32_t": 4, "int": 4, "int8_t": 1, "uint8_t": 1, "bool": 1,
-    "int16_t": 2, "at::Half": 2, "half": 2, "bfloat16": 2, "at::BFloat16": 2,
-}  # fmt: skip
-
-_PRELUDE = r"""
-namespace {
-
-struct Context {
-  char* arena;
-  void** in;
-  void** results;
-  int (*library)(void*, int64_t);
-  void* table;
-};
-"""
-
-_PRELUDE_END = r"""
-}  // namespace
-"""
-
-_HEAD = r"""
-// Takes up to `n` steps. Returns the steps taken, of which the last has a loss that is not finite if they are fewer than
-// n; or minus the number of the step in which a library call failed.
-extern "C" int64_t vipack_run(Context* c, int64_t n, const char* const* feeds, double* losses) {
-  char* const arena = c->arena;
-  void** const in = c->in;
-  auto* const generator = at::check_generator<at::CPUGeneratorImpl>(at::detail::getDefaultCPUGenerator());
-  SOURCE
-  for (int64_t k = 0; k < n; ++k) {"""
-
-_LONG, _MANY = 8, 256  # steps, and normals in one of them, from which on to copy the generator's state pays
-_SOURCE = """const auto draw = [&](auto&& source) {{ {draws} }};
-  std::optional<Copied> copied;
-  if ({long}) copied.emplace(generator);"""
-_ONCE_FEW = "std::lock_guard<std::mutex> lock(generator->mutex_); draw(Called{generator});"
-_ONCE_MANY = "draw(Copied(generator));"
-_DRAW = """    if (copied) {{
-      draw(*copied);
-    }} else {{
-      {once}
-    }}"""
-
-_TAIL = r"""    losses[k] = static_cast<double>(*loss);
-    if (!std::isfinite(losses[k])) return k + 1;
-  }
-  return n;
-}
-"""
-
-# One fit of several that has diverged does not stop the others.
-_TAIL_OF_COPIES = r"""    for (int r = 0; r < COPIES; ++r) losses[k * COPIES + r] = static_cast<double>(loss[r]);
-  }
-  return n;
-}
-"""

@@ -13,44 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vipack.engine.dtypes import ITEM_SIZES
+from vipack.engine.operations import Base, LibraryCall
+
 __all__ = [
-    "CTYPES",
-    "FLOATING",
-    "Base",
     "Kernel",
     "KernelCall",
-    "LibraryCall",
     "Plan",
     "PlanError",
     "View",
     "read_plan",
 ]
 
-ITEM_SIZES = {
-    "float32": 4, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
-    "float16": 2, "bfloat16": 2,
-}  # fmt: skip
-FLOATING = {"float32": "float", "float64": "double"}
-CTYPES = {**FLOATING, "int64": "int64_t", "int32": "int32_t", "bool": "bool"}  # that kernels and loops compute with
-
 
 class PlanError(Exception):
     """The generated program has a statement that is not understood; the message quotes it."""
-
-
-@dataclass(frozen=True)
-class Base:
-    """Memory that views look at: an input of the step, a buffer of the plan, or what a library call returned.
-
-    Attributes:
-        kind: "input", "buffer" or "result".
-        index: the input's position, the buffer's number, or the number of the library call.
-        item: which of a library call's results.
-    """
-
-    kind: str
-    index: int
-    item: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,21 +56,6 @@ class KernelCall:
 
     kernel: int
     arguments: tuple[View | int, ...]
-
-
-@dataclass(frozen=True)
-class LibraryCall:
-    """A call of an operator such as ``aten::mm.out``; arguments are views, numbers, strings, None or lists of them.
-
-    Attributes:
-        number: by which views of what it returns know it.
-    """
-
-    operator: str
-    overload: str
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
-    number: int
 
 
 @dataclass(frozen=True)

@@ -12,28 +12,9 @@ import re
 
 from vipack.engine.plan import KernelCall, Plan, View
 
-__all__ = ["FLUSH", "flushed", "updates_much"]
+__all__ = ["flushed", "updates_much"]
 
 _LARGE = 16_384  # elements from which a vector counts
-
-FLUSH = r"""
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-// While one lives, the thread takes subnormal numbers as zero.
-class Flush {
-#if defined(__x86_64__)
-  const unsigned before = _mm_getcsr();
- public:
-  Flush() { _mm_setcsr(before | 0x8040); }
-  ~Flush() { _mm_setcsr(before); }
-#else
- public:
-  ~Flush() {}
-#endif
-};
-"""
 
 
 def updates_much(plan: Plan) -> set[int]:

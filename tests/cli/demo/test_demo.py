@@ -24,9 +24,7 @@ TABLES = {"schools_compare", "schools_exact", "topics", "digits"}
 def demo(tmp_path_factory):
     """The folder that ``vipack demo --quick`` writes."""
     folder = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIPACK_CACHE", str(folder / "cache"))
-        assert main(["demo", "--quick", "--out", str(folder / "out")]) == 0
+    assert main(["demo", "--quick", "--out", str(folder / "out")]) == 0
     return folder / "out"
 
 

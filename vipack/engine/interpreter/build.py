@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from vipack.engine.normals import NORMALS
+from vipack.engine.sources import read_source
 
 __all__ = ["KERNELS", "source"]
 
@@ -13,5 +11,4 @@ KERNELS = "interpreter.so"
 
 def source() -> str:
     """The C++ of the interpreter, whole."""
-    text = (Path(__file__).parent / "kernels.cpp").read_text()
-    return f"#include <torch/csrc/inductor/cpp_prefix.h>\n{NORMALS}\n{text}"
+    return read_source("vipack/engine/interpreter/kernels.cpp")

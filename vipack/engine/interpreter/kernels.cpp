@@ -1,9 +1,13 @@
-// An interpreter of small tensor operations: a program is an array of Op, each with its memory and strides resolved, run
-// from top to bottom, thousands of times in one call. An operation on a few numbers costs about ten nanoseconds.
-// The includes and the drawing of normals stand in front of this text; see build.py.
+// An interpreter of small tensor operations: a program is an array of Op, each with its memory and strides resolved,
+// run from top to bottom, thousands of times in one call. An operation on a few numbers costs about ten nanoseconds.
+
+#include <torch/csrc/inductor/cpp_prefix.h>
 
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "vipack/engine/normals.h"
 
 namespace {
 
@@ -55,7 +59,8 @@ inline void rows(const Op& op, Body body) {
     for (; d >= 0; --d) {
       o += op.so[d], a += op.si[0][d], b += op.si[1][d], c += op.si[2][d];
       if (++index[d] < op.size[d]) break;
-      o -= op.so[d] * op.size[d], a -= op.si[0][d] * op.size[d], b -= op.si[1][d] * op.size[d], c -= op.si[2][d] * op.size[d];
+      o -= op.so[d] * op.size[d], a -= op.si[0][d] * op.size[d], b -= op.si[1][d] * op.size[d],
+          c -= op.si[2][d] * op.size[d];
       index[d] = 0;
     }
     if (d < 0) return;
@@ -126,46 +131,46 @@ int ternary(const Op& op) {
   return 0;
 }
 
-#define SCALAR(NAME, EXPRESSION)                          \
-  template <typename T>                                   \
-  struct NAME {                                           \
-    static constexpr bool vectorized = false;             \
-    const T s0, s1;                                       \
+#define SCALAR(NAME, EXPRESSION)                                                                        \
+  template <typename T>                                                                                 \
+  struct NAME {                                                                                         \
+    static constexpr bool vectorized = false;                                                           \
+    const T s0, s1;                                                                                     \
     explicit NAME(const Op& op) : s0(static_cast<T>(op.scalar[0])), s1(static_cast<T>(op.scalar[1])) {} \
-    inline T operator()(T x) const { return EXPRESSION; } \
+    inline T operator()(T x) const { return EXPRESSION; }                                               \
   };
 
-#define VECTOR(NAME, EXPRESSION, VECTOR_EXPRESSION)       \
-  template <typename T>                                   \
-  struct NAME {                                           \
-    static constexpr bool vectorized = true;              \
-    explicit NAME(const Op&) {}                           \
-    inline T operator()(T x) const { return EXPRESSION; } \
+#define VECTOR(NAME, EXPRESSION, VECTOR_EXPRESSION)                        \
+  template <typename T>                                                    \
+  struct NAME {                                                            \
+    static constexpr bool vectorized = true;                               \
+    explicit NAME(const Op&) {}                                            \
+    inline T operator()(T x) const { return EXPRESSION; }                  \
     inline Vec<T> operator()(Vec<T> x) const { return VECTOR_EXPRESSION; } \
   };
 
-#define PREDICATE(NAME, EXPRESSION)                       \
-  template <typename T>                                   \
-  struct NAME {                                           \
-    static constexpr bool vectorized = false;             \
-    explicit NAME(const Op&) {}                           \
+#define PREDICATE(NAME, EXPRESSION)                          \
+  template <typename T>                                      \
+  struct NAME {                                              \
+    static constexpr bool vectorized = false;                \
+    explicit NAME(const Op&) {}                              \
     inline bool operator()(T x) const { return EXPRESSION; } \
   };
 
-#define PAIR(NAME, RESULT, EXPRESSION)                    \
-  template <typename T>                                   \
-  struct NAME {                                           \
-    const T s0, s1;                                       \
+#define PAIR(NAME, RESULT, EXPRESSION)                                                                  \
+  template <typename T>                                                                                 \
+  struct NAME {                                                                                         \
+    const T s0, s1;                                                                                     \
     explicit NAME(const Op& op) : s0(static_cast<T>(op.scalar[0])), s1(static_cast<T>(op.scalar[1])) {} \
-    inline RESULT operator()(T x, T y) const { return EXPRESSION; } \
+    inline RESULT operator()(T x, T y) const { return EXPRESSION; }                                     \
   };
 
-#define TRIPLE(NAME, FIRST, EXPRESSION)                   \
-  template <typename T>                                   \
-  struct NAME {                                           \
-    using First = FIRST;                                  \
-    const T s0;                                           \
-    explicit NAME(const Op& op) : s0(static_cast<T>(op.scalar[0])) {} \
+#define TRIPLE(NAME, FIRST, EXPRESSION)                                 \
+  template <typename T>                                                 \
+  struct NAME {                                                         \
+    using First = FIRST;                                                \
+    const T s0;                                                         \
+    explicit NAME(const Op& op) : s0(static_cast<T>(op.scalar[0])) {}   \
     inline T operator()(FIRST x, T y, T z) const { return EXPRESSION; } \
   };
 
@@ -181,8 +186,9 @@ inline T digamma_of(T given) {
   }
   for (; x < 10; x += 1) result -= 1 / x;
   const double r = 1 / (x * x);
-  return static_cast<T>(result + std::log(x) - 0.5 / x -
-                        r * (1.0 / 12 - r * (1.0 / 120 - r * (1.0 / 252 - r * (1.0 / 240 - r * (1.0 / 132 - r * 691.0 / 32760))))));
+  return static_cast<T>(
+      result + std::log(x) - 0.5 / x -
+      r * (1.0 / 12 - r * (1.0 / 120 - r * (1.0 / 252 - r * (1.0 / 240 - r * (1.0 / 132 - r * 691.0 / 32760))))));
 }
 
 VECTOR(Neg, -x, x.neg())
@@ -232,7 +238,7 @@ PAIR(Add, T, x + s0 * y)
 PAIR(Plus, T, x + y)
 PAIR(Sub, T, x - s0 * y)
 PAIR(Rsub, T, y - s0 * x)
-PAIR(Mul, T, x * y)
+PAIR(Mul, T, x* y)
 PAIR(Div, T, x / y)
 PAIR(Pow, T, std::pow(x, y))
 PAIR(Maximum, T, (x != x || x > y ? x : y))
@@ -250,7 +256,7 @@ PAIR(Or, bool, (x != T(0)) || (y != T(0)))
 PAIR(Xor, bool, (x != T(0)) != (y != T(0)))
 PAIR(ThresholdBackward, T, (y <= s0 ? T(0) : x))
 PAIR(TanhBackward, T, x*(T(1) - y * y))
-PAIR(SigmoidBackward, T, x* y*(T(1) - y))
+PAIR(SigmoidBackward, T, x * y * (T(1) - y))
 PAIR(SoftplusBackward, T, (y * s0 > s1 ? x : x / (T(1) + std::exp(-y * s0))))
 PAIR(LeakyReluBackward, T, (y > 0 ? x : x * s0))
 PAIR(LogSigmoidBackward, T, x / (T(1) + std::exp(y)))
@@ -265,8 +271,10 @@ struct Cast {
   static constexpr bool vectorized = false;
   explicit Cast(const Op&) {}
   inline R operator()(T x) const {
-    if constexpr (std::is_same_v<R, bool>) return x != T(0);
-    else return static_cast<R>(x);
+    if constexpr (std::is_same_v<R, bool>)
+      return x != T(0);
+    else
+      return static_cast<R>(x);
   }
 };
 
@@ -420,7 +428,8 @@ inline T logsumexp_of(const T* x, const Op& op) {
       int64_t i = 0;
       if (op.size[3] >= Vec<T>::size()) {
         Vec<T> lanes(0);
-        for (; i + Vec<T>::size() <= op.size[3]; i += Vec<T>::size()) lanes = lanes + (Vec<T>::loadu(row + i) - Vec<T>(most)).exp();
+        for (; i + Vec<T>::size() <= op.size[3]; i += Vec<T>::size())
+          lanes = lanes + (Vec<T>::loadu(row + i) - Vec<T>(most)).exp();
         T each[Vec<T>::size()];
         lanes.store(each);
         for (int j = 0; j < Vec<T>::size(); ++j) total += each[j];
@@ -618,8 +627,8 @@ int triangle(const Op& op) {
   return 0;
 }
 
-// --- rows by number: in[1] and in[2] are indices with strides extra[0], extra[1] along in[0] (gather) or out (scatter);
-// extra[2], extra[3] are the sizes that negative indices count from
+// --- rows by number: in[1] and in[2] are indices with strides extra[0], extra[1] along in[0] (gather) or out
+// (scatter); extra[2], extra[3] are the sizes that negative indices count from
 
 inline int64_t wrapped(int64_t index, int64_t size) { return index < 0 ? index + size : index; }
 
@@ -694,47 +703,57 @@ using Entry = std::pair<std::string, Function>;
 template <typename T>
 void floating(std::vector<Entry>& all, const std::string& t) {
 #define UNARY(NAME, F) all.emplace_back(NAME "_" + t, unary<T, T, F<T>>);
-  UNARY("neg", Neg) UNARY("exp", Exp) UNARY("log", Log) UNARY("log1p", Log1p) UNARY("expm1", Expm1) UNARY("sqrt", Sqrt)
-  UNARY("rsqrt", Rsqrt) UNARY("reciprocal", Reciprocal) UNARY("tanh", Tanh) UNARY("sigmoid", Sigmoid) UNARY("sin", Sin)
-  UNARY("cos", Cos) UNARY("erf", Erf) UNARY("lgamma", Lgamma) UNARY("abs", Abs) UNARY("sign", Sign) UNARY("tan", Tan)
-  UNARY("atan", Atan) UNARY("asin", Asin) UNARY("acos", Acos) UNARY("sinh", Sinh) UNARY("cosh", Cosh) UNARY("erfc", Erfc)
-  UNARY("log2", Log2) UNARY("log10", Log10) UNARY("exp2", Exp2) UNARY("digamma", Digamma) UNARY("floor", Floor)
-  UNARY("ceil", Ceil) UNARY("trunc", Trunc) UNARY("round", Round) UNARY("silu", Silu)
-  UNARY("softplus", Softplus) UNARY("clamp_min", ClampMin) UNARY("clamp_max", ClampMax) UNARY("clamp", Clamp)
-  UNARY("leaky_relu", LeakyRelu) UNARY("log_sigmoid", LogSigmoid)
+  UNARY("neg", Neg)
+  UNARY("exp", Exp) UNARY("log", Log) UNARY("log1p", Log1p) UNARY("expm1", Expm1) UNARY("sqrt", Sqrt) UNARY(
+      "rsqrt", Rsqrt) UNARY("reciprocal", Reciprocal) UNARY("tanh", Tanh) UNARY("sigmoid", Sigmoid) UNARY("sin", Sin)
+      UNARY("cos", Cos) UNARY("erf", Erf) UNARY("lgamma", Lgamma) UNARY("abs", Abs) UNARY("sign", Sign) UNARY(
+          "tan", Tan) UNARY("atan", Atan) UNARY("asin", Asin) UNARY("acos", Acos) UNARY("sinh", Sinh)
+          UNARY("cosh", Cosh) UNARY("erfc", Erfc) UNARY("log2", Log2) UNARY("log10", Log10) UNARY("exp2", Exp2) UNARY(
+              "digamma", Digamma) UNARY("floor", Floor) UNARY("ceil", Ceil) UNARY("trunc", Trunc) UNARY("round", Round)
+              UNARY("silu", Silu) UNARY("softplus", Softplus) UNARY("clamp_min", ClampMin) UNARY("clamp_max", ClampMax)
+                  UNARY("clamp", Clamp) UNARY("leaky_relu", LeakyRelu) UNARY("log_sigmoid", LogSigmoid)
 #define PREDICATED(NAME, F) all.emplace_back(NAME "_" + t, unary<bool, T, F<T>>);
-  PREDICATED("isnan", IsNan) PREDICATED("isinf", IsInf)
+                      PREDICATED("isnan", IsNan) PREDICATED("isinf", IsInf)
 #define BINARY(NAME, F) all.emplace_back(NAME "_" + t, binary<T, T, F<T>>);
-  BINARY("div", Div) BINARY("pow", Pow) BINARY("atan2", Atan2) BINARY("xlogy", Xlogy) BINARY("threshold_backward", ThresholdBackward)
-  BINARY("tanh_backward", TanhBackward) BINARY("sigmoid_backward", SigmoidBackward) BINARY("softplus_backward", SoftplusBackward)
-  BINARY("leaky_relu_backward", LeakyReluBackward) BINARY("log_sigmoid_backward", LogSigmoidBackward)
+                          BINARY("div", Div) BINARY("pow", Pow) BINARY("atan2", Atan2) BINARY("xlogy", Xlogy) BINARY(
+                              "threshold_backward", ThresholdBackward) BINARY("tanh_backward", TanhBackward)
+                              BINARY("sigmoid_backward", SigmoidBackward) BINARY("softplus_backward", SoftplusBackward)
+                                  BINARY("leaky_relu_backward", LeakyReluBackward) BINARY(
+                                      "log_sigmoid_backward", LogSigmoidBackward)
 #define TERNARY(NAME, F) all.emplace_back(NAME "_" + t, ternary<T, F<T>>);
-  TERNARY("addcmul", Addcmul) TERNARY("addcdiv", Addcdiv) TERNARY("lerp", Lerp)
+                                      TERNARY("addcmul",
+                                              Addcmul) TERNARY("addcdiv", Addcdiv)
+                                          TERNARY("lerp", Lerp)
 #define OTHER(NAME, F) all.emplace_back(NAME "_" + t, F);
-  OTHER("sum", sum<T>) OTHER("prod", prod<T>) OTHER("logsumexp", logsumexp<T>)
-  OTHER("log_softmax", log_softmax<T>) OTHER("softmax", softmax<T>)
-  OTHER("softmax_backward", (softmax_backward<T, false>)) OTHER("log_softmax_backward", (softmax_backward<T, true>))
-  OTHER("matmul", matmul<T>) OTHER("solve_triangular", solve_triangular<T>) OTHER("cholesky", cholesky<T>)
-  OTHER("triangle", triangle<T>)
+                                              OTHER("sum", sum<T>) OTHER("prod", prod<T>)
+                                                  OTHER("logsumexp", logsumexp<T>) OTHER("log_softmax", log_softmax<T>)
+                                                      OTHER("softmax", softmax<T>)
+                                                          OTHER("softmax_backward", (softmax_backward<T, false>))
+                                                              OTHER("log_softmax_backward", (softmax_backward<T, true>))
+                                                                  OTHER("matmul", matmul<T>)
+                                                                      OTHER("solve_triangular", solve_triangular<T>)
+                                                                          OTHER("cholesky", cholesky<T>)
+                                                                              OTHER("triangle", triangle<T>)
 }
 
 template <typename T>
 void arithmetic(std::vector<Entry>& all, const std::string& t) {
-  BINARY("add", Add) BINARY("plus", Plus) BINARY("sub", Sub) BINARY("rsub", Rsub) BINARY("mul", Mul) BINARY("maximum", Maximum)
-  BINARY("minimum", Minimum) OTHER("scatter_add", scatter_add<T>) OTHER("cumsum", cumsum<T>) OTHER("cumprod", cumprod<T>)
-  OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("argmax", argmax<T>) UNARY("relu", Relu)
+  BINARY("add", Add)
+  BINARY("plus", Plus) BINARY("sub", Sub) BINARY("rsub", Rsub) BINARY("mul", Mul) BINARY("maximum", Maximum)
+      BINARY("minimum", Minimum) OTHER("scatter_add", scatter_add<T>) OTHER("cumsum", cumsum<T>)
+          OTHER("cumprod", cumprod<T>) OTHER("amax", amax<T>) OTHER("amin", amin<T>) OTHER("argmax", argmax<T>)
+              UNARY("relu", Relu)
 }
 
 template <typename T>
 void any_type(std::vector<Entry>& all, const std::string& t) {
 #define COMPARISON(NAME, F) all.emplace_back(NAME "_" + t, binary<bool, T, F<T>>);
-  COMPARISON("eq", Eq) COMPARISON("ne", Ne) COMPARISON("lt", Lt) COMPARISON("le", Le) COMPARISON("gt", Gt) COMPARISON("ge", Ge)
-  COMPARISON("and", And) COMPARISON("or", Or) COMPARISON("xor", Xor)
-  PREDICATED("logical_not", LogicalNot)
-  TERNARY("where", Where)
-  OTHER("gather", gather<T>) OTHER("scatter", scatter<T>)
+  COMPARISON("eq", Eq)
+  COMPARISON("ne", Ne) COMPARISON("lt", Lt) COMPARISON("le", Le) COMPARISON("gt", Gt) COMPARISON("ge", Ge)
+      COMPARISON("and", And) COMPARISON("or", Or) COMPARISON("xor", Xor) PREDICATED("logical_not", LogicalNot)
+          TERNARY("where", Where) OTHER("gather", gather<T>) OTHER("scatter", scatter<T>)
 #define CAST(NAME, R) all.emplace_back("copy_" + t + "_" NAME, unary<R, T, Cast<R, T>>);
-  CAST("f32", float) CAST("f64", double) CAST("i64", int64_t) CAST("i32", int32_t) CAST("bool", bool)
+              CAST("f32", float) CAST("f64", double) CAST("i64", int64_t) CAST("i32", int32_t) CAST("bool", bool)
 }
 
 const std::vector<Entry>& kernels() {
@@ -795,8 +814,8 @@ void vipack_resolve(Setting* s) {
   for (int64_t i = 0; i < s->num_ops; ++i) s->ops[i].function = kernels()[s->ops[i].code].second;
 }
 
-// Takes up to `n` steps. Returns the steps taken, of which the last has a loss that is not finite if they are fewer than
-// n; or minus the number of the step in which a library call failed.
+// Takes up to `n` steps. Returns the steps taken, of which the last has a loss that is not finite if they are fewer
+// than n; or minus the number of the step in which a library call failed.
 int64_t vipack_interpret(const Setting* s, int64_t n, const char* const* feeds, double* losses) {
   runtime = s->runtime;
   auto* const generator = at::check_generator<at::CPUGeneratorImpl>(at::detail::getDefaultCPUGenerator());
@@ -806,14 +825,17 @@ int64_t vipack_interpret(const Setting* s, int64_t n, const char* const* feeds, 
       std::lock_guard<std::mutex> lock(generator->mutex_);
       Called source{generator};
       for (int64_t i = 0; i < s->num_normals; ++i) {
-        if (s->normal_double[i]) normals(as<double>(s->normals[i]), s->normal_sizes[i], source);
-        else normals(as<float>(s->normals[i]), s->normal_sizes[i], source);
+        if (s->normal_double[i])
+          normals(as<double>(s->normals[i]), s->normal_sizes[i], source);
+        else
+          normals(as<float>(s->normals[i]), s->normal_sizes[i], source);
       }
     }
     if (run(s->ops, s->ops + s->num_ops)) return -(k + 1);
     bool finite = true;
     for (int64_t r = 0; r < s->num_losses; ++r) {
-      const double loss = s->loss_double ? reinterpret_cast<const double*>(s->loss)[r] : reinterpret_cast<const float*>(s->loss)[r];
+      const double loss =
+          s->loss_double ? reinterpret_cast<const double*>(s->loss)[r] : reinterpret_cast<const float*>(s->loss)[r];
       losses[k * s->num_losses + r] = loss;
       finite = finite && std::isfinite(loss);
     }

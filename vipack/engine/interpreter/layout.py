@@ -8,21 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-__all__ = ["DTYPES", "Base", "NotUnderstood", "Value", "broadcast", "contiguous", "loop"]
+from vipack.engine.operations import Base
 
-DTYPES = {torch.bool: "bool", torch.int32: "i32", torch.int64: "i64", torch.float32: "f32", torch.float64: "f64"}
+__all__ = ["NotUnderstood", "Value", "broadcast", "contiguous", "loop"]
 
 
 class NotUnderstood(Exception):
     """An operation that no kernel does; the library can."""
-
-
-@dataclass(frozen=True)
-class Base:
-    """A piece of memory: an input of the step, a constant, or a buffer of the program."""
-
-    kind: str  # input, constant, buffer
-    index: int
 
 
 @dataclass(frozen=True)

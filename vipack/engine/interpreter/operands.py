@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from vipack.engine.interpreter.layout import DTYPES, NotUnderstood, Value, broadcast, loop
+from vipack.engine.dtypes import SUFFIXES
+from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 from vipack.engine.interpreter.program import Writer
 
 __all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "given", "operand", "tag"]
@@ -19,9 +20,9 @@ Rule = Callable[[Writer, fx.Node], Any]
 
 def tag(dtype: torch.dtype) -> str:
     """Suffix of the kernels for a type."""
-    if dtype not in DTYPES:
+    if dtype not in SUFFIXES:
         raise NotUnderstood(f"type {dtype}")
-    return DTYPES[dtype]
+    return SUFFIXES[dtype]
 
 
 def elementwise(

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vipack.engine.interpreter.layout import Base, NotUnderstood, Value, contiguous
+from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
+from vipack.engine.operations import Base, LibraryCall
 
-__all__ = ["LibraryCall", "Operation", "Program", "Writer"]
+__all__ = ["Operation", "Program", "Writer"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,6 @@ class Operation:
     strides: tuple[tuple[int, ...], ...]
     scalars: tuple[float, ...] = ()
     extra: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class LibraryCall:
-    """An operator of torch's, called by name; its results are copied to `results`."""
-
-    operator: str
-    overload: str
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
-    results: tuple[Value | None, ...]
 
 
 @dataclass
@@ -154,6 +144,7 @@ class Writer:
                 "" if overload == "default" else overload,
                 tuple(resolve(a) for a in node.args),
                 {k: resolve(v) for k, v in node.kwargs.items()},
+                len(self.program.library),
                 results,
             )
         )

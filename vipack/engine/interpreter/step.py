@@ -16,8 +16,9 @@ from vipack.engine.bound import BoundLoop
 from vipack.engine.bridge import Bridge, NativeError
 from vipack.engine.driver import DriverSpec
 from vipack.engine.entries import read_entry
-from vipack.engine.interpreter.layout import Base, Value
-from vipack.engine.interpreter.program import LibraryCall, Operation, Program
+from vipack.engine.interpreter.layout import Value
+from vipack.engine.interpreter.program import Operation, Program
+from vipack.engine.operations import Base, LibraryCall
 
 __all__ = ["InterpretedStep", "kernels_of"]
 
@@ -125,8 +126,8 @@ class _Calls(Bridge):
         super().__init__(path)
         self.function = self.address("vipack_run_into")
         self._address_of = address
-        for number, call in enumerate(calls):
-            self.begin(number, call.operator, call.overload)
+        for call in calls:
+            self.begin(call.number, call.operator, call.overload)
             self.arguments(call.arguments, call.keywords)
             for item, result in enumerate(call.results):
                 if result is not None:  # as of gradients that are not asked for

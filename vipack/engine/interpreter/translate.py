@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from vipack.engine.interpreter.layout import Base, NotUnderstood, Value, contiguous
+from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
 from vipack.engine.interpreter.operands import copy_into, given
 from vipack.engine.interpreter.program import Program, Writer
 from vipack.engine.interpreter.rules import RULES
 from vipack.engine.nodes import is_random
+from vipack.engine.operations import Base
 
 __all__ = ["translate"]
 

@@ -1,20 +1,17 @@
-"""C++ that draws the numbers that torch draws, from torch's own generator."""
+// The numbers that torch draws, from torch's own generator.
+// Nothing here is seen from outside: several versions may be loaded into one process.
 
-from __future__ import annotations
+#pragma once
 
-__all__ = ["FEW", "NORMALS"]
-
-FEW = 16  # from so many on torch draws them in blocks
-
-NORMALS = r"""
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/DistributionsHelper.h>
+#include <ATen/cpu/vec/vec.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
 #include <optional>
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/DistributionsHelper.h>
 
 namespace {
 
@@ -39,8 +36,8 @@ Lanes lanes_at(const void* from) {
   return lanes;
 }
 
-// The same words from a copy of its state, many at a time; the generator stands after them once this goes. Nobody else may
-// draw meanwhile.
+// The same words from a copy of its state, many at a time; the generator stands after them once this goes. Nobody else
+// may draw meanwhile.
 class Copied {
  public:
   explicit Copied(at::CPUGeneratorImpl* from) : generator(from), lock(from->mutex_), state(from->engine().data()) {}
@@ -152,8 +149,8 @@ void box_muller(T* data, int64_t blocks) {
   }
 }
 
-// The next `count` numbers, at most N, that at::normal_distribution<double> gives one by one, of which each pair is a sine and a cosine; the
-// second of a pair that is not asked for waits in the generator.
+// The next `count` numbers, at most N, that at::normal_distribution<double> gives one by one, of which each pair is a
+// sine and a cosine; the second of a pair that is not asked for waits in the generator.
 template <int N, typename Source>
 void few(double* drawn, Source& source, int count = N) {
   at::CPUGeneratorImpl* const generator = source.generator;
@@ -211,4 +208,3 @@ void normals(T* data, int64_t size, Source& source) {
 }
 
 }  // namespace
-"""

@@ -1,16 +1,13 @@
-"""Matrix products of the C++ loops where MKL does not use the processor: our own where few rows meet many, else oneDNN's."""
+// Matrix products where MKL does not use the processor: our own where few rows meet many, else oneDNN's.
+// MKL keeps its AVX-512 kernels for Intel's processors: on others a product in float32 takes twice as long as oneDNN's.
+// The choice depends on the processor and on the sizes alone, never on a clock, so that runs repeat bit for bit.
+//
+// Nothing here is seen from outside: several versions may be loaded into one process.
 
-from __future__ import annotations
+#pragma once
 
-from vipack.engine.skinny import SKINNY
+#include "vipack/engine/skinny.h"
 
-__all__ = ["PRODUCTS"]
-
-# MKL keeps its AVX-512 kernels for Intel's processors: on others a product in float32 takes twice as long as oneDNN's.
-# The choice depends on the processor and on the sizes alone, never on a clock, so that runs repeat bit for bit.
-PRODUCTS = (
-    SKINNY
-    + r"""
 #include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/addmm.h>
@@ -28,7 +25,7 @@ __attribute__((weak)) void mkldnn_matmul(const Tensor& a, const Tensor& b, const
 
 namespace {
 
-// Multiplications from which on they pay: a call of oneDNN costs about ten microseconds, one of torch's operator about one.
+// Multiplications from which on they pay: a call of oneDNN costs ten microseconds, one of torch's operator one.
 constexpr int64_t MANY = 1 << 20, SOME = 1 << 13;
 
 bool held_back() {  // MKL on this processor
@@ -81,5 +78,3 @@ bool product_into(const std::string& name, const std::vector<c10::IValue>& argum
 }
 
 }  // namespace
-"""
-)

@@ -1,16 +1,9 @@
-"""The bridge from a C++ loop to torch's operators: one small library, the same for every model.
+// The bridge from a C++ loop to torch's operators: one small library, the same for every model.
+// A loop calls matrix products, Cholesky factors and the like through torch's dispatcher, by name. The bridge prepares each
+// call once (operator looked up, constant arguments boxed, tensors over fixed memory made) and then runs it by number.
 
-A loop calls matrix products, Cholesky factors and the like through torch's dispatcher, by name. The bridge prepares each
-call once (operator looked up, constant arguments boxed, tensors over fixed memory made) and then runs it by number.
-"""
+#include "vipack/engine/products.h"
 
-from __future__ import annotations
-
-from vipack.engine.products import PRODUCTS
-
-__all__ = ["SOURCE"]
-
-_BRIDGE = r"""
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 #include <ATen/ops/as_strided.h>
@@ -83,8 +76,11 @@ c10::IValue fitted(const c10::TypePtr& wanted, c10::IValue value) {
 }
 
 void put(Table* t, c10::IValue value) {
-  if (t->in_list) t->list.push_back(std::move(value));
-  else t->calls.back()->arguments[t->position] = fitted(t->calls.back()->op.schema().arguments()[t->position].type(), std::move(value));
+  if (t->in_list)
+    t->list.push_back(std::move(value));
+  else
+    t->calls.back()->arguments[t->position] =
+        fitted(t->calls.back()->op.schema().arguments()[t->position].type(), std::move(value));
 }
 
 template <typename F>
@@ -130,7 +126,11 @@ int vipack_argument(Table* t, int64_t position, const char* name) {
   });
 }
 
-int vipack_list_begin(Table* t) { t->in_list = true; t->list.clear(); return 0; }
+int vipack_list_begin(Table* t) {
+  t->in_list = true;
+  t->list.clear();
+  return 0;
+}
 int vipack_list_end(Table* t) {
   return guarded(t, [&] {
     t->in_list = false;
@@ -140,20 +140,39 @@ int vipack_list_end(Table* t) {
   });
 }
 
-int vipack_int(Table* t, int64_t v) { return guarded(t, [&] { put(t, v); }); }
-int vipack_double(Table* t, double v) { return guarded(t, [&] { put(t, v); }); }
-int vipack_bool(Table* t, int v) { return guarded(t, [&] { put(t, v != 0); }); }
-int vipack_none(Table* t) { return guarded(t, [&] { put(t, c10::IValue()); }); }
-int vipack_string(Table* t, const char* v) { return guarded(t, [&] { put(t, std::string(v)); }); }
-int vipack_cpu(Table* t) { return guarded(t, [&] { put(t, c10::Device(c10::DeviceType::CPU)); }); }
+int vipack_int(Table* t, int64_t v) {
+  return guarded(t, [&] { put(t, v); });
+}
+int vipack_double(Table* t, double v) {
+  return guarded(t, [&] { put(t, v); });
+}
+int vipack_bool(Table* t, int v) {
+  return guarded(t, [&] { put(t, v != 0); });
+}
+int vipack_none(Table* t) {
+  return guarded(t, [&] { put(t, c10::IValue()); });
+}
+int vipack_string(Table* t, const char* v) {
+  return guarded(t, [&] { put(t, std::string(v)); });
+}
+int vipack_cpu(Table* t) {
+  return guarded(t, [&] { put(t, c10::Device(c10::DeviceType::CPU)); });
+}
 
 int vipack_fixed(Table* t, void* address, int dtype, int64_t dim, const int64_t* size, const int64_t* stride) {
   return guarded(t, [&] { put(t, over(address, dtype, dim, size, stride)); });
 }
 
-int vipack_returned(Table* t, int64_t call, int64_t item, int whole, int64_t offset, int64_t dim, const int64_t* size, const int64_t* stride) {
+int vipack_returned(Table* t, int64_t call, int64_t item, int whole, int64_t offset, int64_t dim, const int64_t* size,
+                    const int64_t* stride) {
   return guarded(t, [&] {
-    Operand operand{call, item, offset, whole != 0, {size, size + dim}, {stride, stride + dim}, t->position,
+    Operand operand{call,
+                    item,
+                    offset,
+                    whole != 0,
+                    {size, size + dim},
+                    {stride, stride + dim},
+                    t->position,
                     t->in_list ? static_cast<int64_t>(t->list.size()) : -1};
     TORCH_CHECK(operand.element < 0, "a list of results");
     put(t, c10::IValue());
@@ -166,7 +185,8 @@ void vipack_layout(Table* t, int64_t call, int64_t item, int64_t dim, const int6
 }
 
 // Memory that one of the results of a call is copied to, for callers of vipack_run_into.
-int vipack_into(Table* t, int64_t item, void* address, int dtype, int64_t dim, const int64_t* size, const int64_t* stride) {
+int vipack_into(Table* t, int64_t item, void* address, int dtype, int64_t dim, const int64_t* size,
+                const int64_t* stride) {
   return guarded(t, [&] { t->calls.back()->targets.emplace_back(item, over(address, dtype, dim, size, stride)); });
 }
 
@@ -186,16 +206,21 @@ int vipack_run_call(void* table, int64_t index) {
     if (call.op.schema().overload_name() == "out" && product_into(call.name(), stack, stack.back().toTensor())) return;
     call.op.callBoxed(stack);
     for (auto& value : stack) {
-      if (value.isTensor()) call.results.push_back(value.toTensor());
-      else if (value.isNone()) call.results.emplace_back();
-      else if (value.isTensorList()) for (const at::Tensor& item : value.toTensorVector()) call.results.push_back(item);
+      if (value.isTensor())
+        call.results.push_back(value.toTensor());
+      else if (value.isNone())
+        call.results.emplace_back();
+      else if (value.isTensorList())
+        for (const at::Tensor& item : value.toTensorVector()) call.results.push_back(item);
     }
     int64_t number = -1;
-    for (const auto& entry : t->by_number) if (entry.second == static_cast<size_t>(index)) number = entry.first;
+    for (const auto& entry : t->by_number)
+      if (entry.second == static_cast<size_t>(index)) number = entry.first;
     for (const auto& layout : t->layouts) {
       if (layout.call != number) continue;
       auto& result = call.results.at(layout.item);
-      if (result.sizes() == at::IntArrayRef(layout.size) && result.strides() == at::IntArrayRef(layout.stride)) continue;
+      if (result.sizes() == at::IntArrayRef(layout.size) && result.strides() == at::IntArrayRef(layout.stride))
+        continue;
       auto moved = at::empty_strided(layout.size, layout.stride, result.options());
       moved.copy_(result);
       result = moved;
@@ -216,18 +241,19 @@ int vipack_run_into(void* table, int64_t index) {
     call.op.callBoxed(stack);
     std::vector<at::Tensor> results;
     for (auto& value : stack) {
-      if (value.isTensor()) results.push_back(value.toTensor());
-      else if (value.isNone()) results.emplace_back();
-      else if (value.isTensorList()) for (const at::Tensor& item : value.toTensorVector()) results.push_back(item);
+      if (value.isTensor())
+        results.push_back(value.toTensor());
+      else if (value.isNone())
+        results.emplace_back();
+      else if (value.isTensorList())
+        for (const at::Tensor& item : value.toTensorVector()) results.push_back(item);
     }
     for (auto& target : call.targets) {
       auto& result = results.at(target.first);
-      if (result.defined()) target.second.copy_(result);  // else a gradient that was not asked for, and that nothing reads
+      if (result.defined())
+        target.second.copy_(result);  // else a gradient that was not asked for, and that nothing reads
     }
   });
 }
 
 }  // extern "C"
-"""
-
-SOURCE = PRODUCTS + _BRIDGE

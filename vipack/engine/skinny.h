@@ -1,15 +1,12 @@
-"""Matrix products in which few rows meet many weights, as those of a network on a minibatch: sums in registers, no packing.
+// Matrix products in which few rows meet many weights, as those of a network on a minibatch: sums in registers, no
+// packing. General libraries copy both factors into blocks first (K. Goto and R. van de Geijn, Anatomy of
+// High-Performance Matrix Multiplication, ACM TOMS 34:12, 2008), which pays when each is used many times. Here a factor is
+// used some sixteen times a step, and copying it costs as much as multiplying by it; the microkernel alone is theirs.
+//
+// Nothing here is seen from outside: several versions may be loaded into one process.
 
-General libraries copy both factors into blocks first (K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix
-Multiplication, ACM TOMS 34:12, 2008), which pays when each is used many times. Here a factor is used some sixteen times a
-step, and copying it costs as much as multiplying by it; the microkernel alone is theirs.
-"""
+#pragma once
 
-from __future__ import annotations
-
-__all__ = ["SKINNY"]
-
-SKINNY = r"""
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -32,7 +29,7 @@ struct Matrix {
 #ifdef VIPACK_AVX512
 
 constexpr int64_t LANES = 16, ROWS = 8, MOST = 128;  // numbers in a vector, rows of a tile, rows that are few
-constexpr int64_t SHARE = 1 << 16;  // multiplications that are worth a thread
+constexpr int64_t SHARE = 1 << 16;                   // multiplications that are worth a thread
 
 // A tile's r-th row of vectors: the sum over k of scalar[r, k] times vector[k].
 struct Panels {
@@ -41,15 +38,20 @@ struct Panels {
 };
 
 template <int R, int U>
-VIPACK_AVX512 __attribute__((always_inline)) inline void microkernel(const Panels s, const __mmask16* mask, __m512* sum) {
-  VIPACK_UNROLL for (int i = 0; i < R * U; ++i) sum[i] = _mm512_setzero_ps();
+VIPACK_AVX512 __attribute__((always_inline)) inline void microkernel(const Panels s, const __mmask16* mask,
+                                                                     __m512* sum) {
+  VIPACK_UNROLL
+  for (int i = 0; i < R * U; ++i) sum[i] = _mm512_setzero_ps();
   const float *scalar = s.scalar, *vector = s.vector;
   for (int64_t k = s.k; k > 0; --k, scalar += s.scalar_k, vector += s.vector_k) {
     __m512 lanes[U];
-    VIPACK_UNROLL for (int u = 0; u < U; ++u) lanes[u] = _mm512_maskz_loadu_ps(mask[u], vector + u * s.vector_next);
-    VIPACK_UNROLL for (int r = 0; r < R; ++r) {
+    VIPACK_UNROLL
+    for (int u = 0; u < U; ++u) lanes[u] = _mm512_maskz_loadu_ps(mask[u], vector + u * s.vector_next);
+    VIPACK_UNROLL
+    for (int r = 0; r < R; ++r) {
       const __m512 all = _mm512_set1_ps(scalar[r * s.scalar_row]);
-      VIPACK_UNROLL for (int u = 0; u < U; ++u) sum[r * U + u] = _mm512_fmadd_ps(all, lanes[u], sum[r * U + u]);
+      VIPACK_UNROLL
+      for (int u = 0; u < U; ++u) sum[r * U + u] = _mm512_fmadd_ps(all, lanes[u], sum[r * U + u]);
     }
   }
 }
@@ -58,15 +60,17 @@ VIPACK_AVX512 __attribute__((always_inline)) inline void microkernel(const Panel
 template <int R, int U>
 VIPACK_AVX512 void plain_tile(const Panels& s, const Matrix& c, const Matrix& plus, int64_t lanes) {
   __mmask16 mask[U];
-  VIPACK_UNROLL for (int u = 0; u < U; ++u) mask[u] = static_cast<__mmask16>((1u << std::min(LANES, lanes - u * LANES)) - 1);
+  VIPACK_UNROLL
+  for (int u = 0; u < U; ++u) mask[u] = static_cast<__mmask16>((1u << std::min(LANES, lanes - u * LANES)) - 1);
   __m512 sum[R * U];
   microkernel<R, U>(s, mask, sum);
-  VIPACK_UNROLL for (int r = 0; r < R; ++r)
-    VIPACK_UNROLL for (int u = 0; u < U; ++u) {
-      const int64_t at = r * plus.row_stride + u * LANES;
-      if (plus.at) sum[r * U + u] = _mm512_add_ps(sum[r * U + u], _mm512_maskz_loadu_ps(mask[u], plus.at + at));
-      _mm512_mask_storeu_ps(c.at + r * c.row_stride + u * LANES, mask[u], sum[r * U + u]);
-    }
+  VIPACK_UNROLL
+  for (int r = 0; r < R; ++r) VIPACK_UNROLL
+  for (int u = 0; u < U; ++u) {
+    const int64_t at = r * plus.row_stride + u * LANES;
+    if (plus.at) sum[r * U + u] = _mm512_add_ps(sum[r * U + u], _mm512_maskz_loadu_ps(mask[u], plus.at + at));
+    _mm512_mask_storeu_ps(c.at + r * c.row_stride + u * LANES, mask[u], sum[r * U + u]);
+  }
 }
 
 // Entry l of four vectors goes to the four places from `to + l * step` on.
@@ -78,7 +82,8 @@ VIPACK_AVX512 __attribute__((always_inline)) inline void transpose(const __m512*
   const __m512 turned[4] = {
       _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low)), _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low)),
       _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high)), _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high))};
-  VIPACK_UNROLL for (int q = 0; q < 4; ++q, to += step) {
+  VIPACK_UNROLL
+  for (int q = 0; q < 4; ++q, to += step) {
     _mm_storeu_ps(to, _mm512_castps512_ps128(turned[q]));
     _mm_storeu_ps(to + 4 * step, _mm512_extractf32x4_ps(turned[q], 1));
     _mm_storeu_ps(to + 8 * step, _mm512_extractf32x4_ps(turned[q], 2));
@@ -92,19 +97,21 @@ VIPACK_AVX512 void transposed_tile(const Panels& s, const Matrix& c, const Matri
   constexpr int FOURS = (R + 3) / 4 * 4;
   const __mmask16 mask[2] = {0xffff, 0xffff};
   __m512 sum[FOURS * U];
-  VIPACK_UNROLL for (int i = R * U; i < FOURS * U; ++i) sum[i] = _mm512_setzero_ps();
+  VIPACK_UNROLL
+  for (int i = R * U; i < FOURS * U; ++i) sum[i] = _mm512_setzero_ps();
   microkernel<R, U>(s, mask, sum);
   alignas(64) float turned[U * LANES * FOURS];
-  VIPACK_UNROLL for (int u = 0; u < U; ++u)
-    VIPACK_UNROLL for (int r = 0; r < FOURS; r += 4) {
-      const __m512 four[4] = {sum[r * U + u], sum[(r + 1) * U + u], sum[(r + 2) * U + u], sum[(r + 3) * U + u]};
-      transpose(four, turned + u * LANES * FOURS + r, FOURS);
-    }
-  for (int64_t lane = 0; lane < lanes; ++lane)
-    VIPACK_UNROLL for (int r = 0; r < R; ++r) {
-      const float more = plus.at ? plus.at[lane * plus.row_stride + r * plus.column_stride] : 0.f;
-      c.at[lane * c.row_stride + r] = turned[lane * FOURS + r] + more;
-    }
+  VIPACK_UNROLL
+  for (int u = 0; u < U; ++u) VIPACK_UNROLL
+  for (int r = 0; r < FOURS; r += 4) {
+    const __m512 four[4] = {sum[r * U + u], sum[(r + 1) * U + u], sum[(r + 2) * U + u], sum[(r + 3) * U + u]};
+    transpose(four, turned + u * LANES * FOURS + r, FOURS);
+  }
+  for (int64_t lane = 0; lane < lanes; ++lane) VIPACK_UNROLL
+  for (int r = 0; r < R; ++r) {
+    const float more = plus.at ? plus.at[lane * plus.row_stride + r * plus.column_stride] : 0.f;
+    c.at[lane * c.row_stride + r] = turned[lane * FOURS + r] + more;
+  }
 }
 
 // Sixteen rows of a as lanes: one vector for each column, rows that a does not have being zero.
@@ -114,7 +121,8 @@ VIPACK_AVX512 void pack(const Matrix& a, float* lanes) {
     for (int64_t r = 0; r < LANES; r += 4) {
       const float* const row = a.at + r * a.row_stride + k;
       __m512 four[4];
-      VIPACK_UNROLL for (int i = 0; i < 4; ++i) four[i] = _mm512_loadu_ps(row + i * a.row_stride);
+      VIPACK_UNROLL
+      for (int i = 0; i < 4; ++i) four[i] = _mm512_loadu_ps(row + i * a.row_stride);
       transpose(four, lanes + k * LANES + r, LANES);
     }
   for (int64_t r = 0; r < LANES; ++r)
@@ -127,8 +135,10 @@ void tile(int64_t rows, const Panels& s, const Matrix& c, const Matrix& plus, in
   if constexpr (R > 1) {
     if (rows < R) return tile<Transposed, U, R - 1>(rows, s, c, plus, lanes);
   }
-  if constexpr (Transposed) transposed_tile<R, U>(s, c, plus, lanes);
-  else plain_tile<R, U>(s, c, plus, lanes);
+  if constexpr (Transposed)
+    transposed_tile<R, U>(s, c, plus, lanes);
+  else
+    plain_tile<R, U>(s, c, plus, lanes);
 }
 
 Matrix from(const Matrix& m, int64_t row, int64_t column) {
@@ -139,8 +149,10 @@ Matrix from(const Matrix& m, int64_t row, int64_t column) {
 
 template <bool Transposed>
 void tiles(const Panels& s, int64_t rows, int64_t lanes, const Matrix& c, const Matrix& plus) {
-  if (lanes > LANES) tile<Transposed, 2>(rows, s, c, plus, lanes);
-  else tile<Transposed, 1>(rows, s, c, plus, lanes);
+  if (lanes > LANES)
+    tile<Transposed, 2>(rows, s, c, plus, lanes);
+  else
+    tile<Transposed, 1>(rows, s, c, plus, lanes);
 }
 
 // Rows of b lie in one piece: they are the vectors.
@@ -187,8 +199,8 @@ void multiply_columns(const Matrix& a, const Matrix& b, const Matrix& c, const M
 
 #endif
 
-// c = a b + plus, where there are few rows or few terms in a sum; false, with nothing done, elsewhere. A `plus` without an
-// address is none.
+// c = a b + plus, where there are few rows or few terms in a sum; false, with nothing done, elsewhere. A `plus` without
+// an address is none.
 bool skinny(const Matrix& a, const Matrix& b, const Matrix& c, const Matrix& plus) {
 #ifdef VIPACK_AVX512
   if (c.column_stride != 1 || c.columns < LANES) return false;
@@ -206,4 +218,3 @@ bool skinny(const Matrix& a, const Matrix& b, const Matrix& c, const Matrix& plu
 }
 
 }  // namespace
-"""
