@@ -55,7 +55,7 @@ INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordina
 
 _SOURCES = (
     "build.py", "driver.py", "library.py", "lowering.py", "native.py", "normals.py", "plan.py", "products.py", "skinny.py", "small.py",
-    "step.py", "subnormal.py",
+    "step.py", "subnormal.py", "../compat/inductor.py",
 )  # fmt: skip
 
 

@@ -22,13 +22,15 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from vipack.compat.aten import LOCAL_SCALAR_DENSE
+from vipack.compat.dispatch import Operations
 
 __all__ = ["Answers", "Read", "Unanswered", "observed", "users_line", "where_it_failed"]
 
 aten = torch.ops.aten
 
-_READING = (aten._local_scalar_dense.default, aten.equal.default)
+_READING = (LOCAL_SCALAR_DENSE, aten.equal.default)
 _LARGEST = 4_096  # numbers of an array that goes to NumPy
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -115,7 +117,7 @@ def observed() -> Iterator[Values]:
         if other is not None:
             found: Any = aten.equal.default(value, other)
         else:
-            found = aten._local_scalar_dense.default(value) if value.numel() == 1 else None
+            found = LOCAL_SCALAR_DENSE(value) if value.numel() == 1 else None
         values[_place()[0]].append(found)
         return found
 
@@ -129,16 +131,17 @@ def observed() -> Iterator[Values]:
         yield values
 
 
-class _Reading(TorchDispatchMode):
+class _Reading(Operations):
     """Calls a function where a number is read from a tensor."""
 
     def __init__(self, read: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._read = read
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _READING:
-            return func(*args, **(kwargs or {}))
+    def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What it gives, or what was noted of it."""
+        if function not in _READING:
+            return function(*args, **kwargs)
         return self._read(*args)
 
 
@@ -156,7 +159,7 @@ def _check(value: Tensor, other: Any, found: Any) -> Tensor:
     return torch.eq(value.reshape(()), found)
 
 
-_to_numpy = torch._C.TensorBase.numpy
+_to_numpy: Any = torch.Tensor.numpy
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import TransformedDistribution, transform_to
 
+from vipack.compat.autoguides import hierarchical_sites
 from vipack.errors import GuideError, PlateError, ShapeError, SiteError, SupportError, VipackError
 from vipack.program.plates import BatchPlate
 from vipack.program.sites import SiteTable, base_distribution
@@ -82,7 +83,7 @@ def _check_means(guide: AutoHierarchicalNormalMessenger, prior: Trace) -> None:
     """This guide moves every draw by the mean of the prior, which a Cauchy or a flat one does not have."""
     latents = _latents(prior)
     without = [name for name, node in latents if not _has_mean(node["fn"])]
-    chosen = guide._hierarchical_sites
+    chosen = hierarchical_sites(guide)
     for name in without:
         if chosen is None or name in chosen:
             raise GuideError(
