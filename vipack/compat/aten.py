@@ -14,6 +14,7 @@ __all__ = [
     "LOCAL_SCALAR_DENSE",
     "LOG_SOFTMAX",
     "LOG_SOFTMAX_BACKWARD",
+    "READS_A_NUMBER",
     "RESHAPE_ALIAS",
     "SLOGDET_NAME",
     "SOFTMAX",
@@ -35,7 +36,7 @@ class _Absent:
         raise NotImplementedError(f"this torch has no aten.{self._name}")
 
 
-def _operator(name: str, without: str = "the interpreter takes no graph in which another one does its work") -> Any:
+def _operator(name: str, without: str = "the interpreter calls torch's library for what takes its place") -> Any:
     named("torch", f"aten.{name}", lambda: operator.attrgetter(name)(torch.ops.aten), without=without)
     try:
         return operator.attrgetter(name)(torch.ops.aten)
@@ -44,6 +45,7 @@ def _operator(name: str, without: str = "the interpreter takes no graph in which
 
 
 LINALG_CHECK_ERRORS = _operator("_linalg_check_errors.default")
+READS_A_NUMBER = "_local_scalar_dense"  # in what a tracer says of a program that does
 SLOGDET_NAME = "_linalg_slogdet"
 LOCAL_SCALAR_DENSE = _operator(
     "_local_scalar_dense.default", "a program that reads numbers from tensors into Python is not captured"

@@ -29,6 +29,7 @@ __all__ = [
     "model_of",
     "set_model",
     "set_up",
+    "traces_of",
     "unpacked",
     "with_nesting_guessed_by",
 ]
@@ -71,7 +72,11 @@ _OF_GUIDES = [
     PROTOTYPE,
     *(
         named("pyro", f"{kind}.{name}", f"pyro.infer.autoguide:{kind}.{name}", without=_OWN_GUIDES)
-        for kind, name in (("AutoGuide", "_create_plates"), ("AutoContinuous", "_init_loc"))
+        for kind, name in (
+            ("AutoGuide", "_create_plates"),
+            ("AutoContinuous", "_init_loc"),
+            ("AutoContinuous", "_loc_scale"),
+        )
     ),
     *(
         named("pyro", f"AutoGuide.{name}", functools.partial(_of_prototype, name), without=_OWN_GUIDES)
@@ -96,6 +101,7 @@ NESTING = named(
     "pyro.infer:ELBO._guess_max_plate_nesting",
     without="a run that is resumed may draw other numbers than one that was not interrupted",
 )
+TRACES = named("pyro", "ELBO._get_traces", "pyro.infer:ELBO._get_traces", without="Beta and its kin cannot be trained")
 MASK = named(
     "pyro",
     "MaskedDistribution._mask",
@@ -177,6 +183,13 @@ def with_nesting_guessed_by(loss: Any, guessing: Callable[[Callable[..., None]],
         loss._guess_max_plate_nesting = guessing(own)
 
 
+def traces_of(elbo: Any, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[Any]:
+    """Pairs of a model trace and a guide trace, one for each particle."""
+    _require(TRACES)
+    found: Iterable[Any] = elbo._get_traces(model, guide, args, kwargs)
+    return found
+
+
 def mask_of(fn: Any) -> Any:
     """The mask of a distribution that has one; None for another."""
     return getattr(fn, "_mask", None)
@@ -230,6 +243,11 @@ class ReadsModel:
     def parts_of(self, u: Tensor) -> dict[str, Tensor]:
         """Latent name -> its part of unconstrained vectors ``(..., D)``."""
         return {site["name"]: part for site, part in self._unpack_latent(u)}  # type: ignore[attr-defined]
+
+    def loc_and_scale(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """``(D,)`` each, where the family knows them."""
+        loc, scale = self._loc_scale(*args, **kwargs)  # type: ignore[attr-defined]
+        return loc, scale
 
     def frames_of(self, name: str) -> tuple[Any, ...]:
         """The plates that a latent stands in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pyro
@@ -37,6 +38,8 @@ def stored() -> tuple[Any, Any]:
     if PARAMS.there and CONSTRAINTS.there:
         return store._params, store._constraints
     state = store.get_state()
+    for value in state["params"].values():  # which Pyro takes away, though the parameters go on in use
+        value.unconstrained = weakref.ref(value)
     return state["params"], state["constraints"]
 
 

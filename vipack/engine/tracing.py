@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from vipack.compat.aten import READS_A_NUMBER
 from vipack.compat.pytorch import schema_of, traced_without_values
 from vipack.engine.nodes import ancestors, is_random
 from vipack.engine.purify import pure_objectives
@@ -169,7 +170,7 @@ def _refusal(error: Exception) -> CaptureError:
     place = f" ({where})" if where else ""
     if isinstance(error, Unanswered):
         return CaptureError(f"numbers that the program reads from tensors lead to other ones in the next run ({text})")
-    if "data-dependent" in text or "DataDependent" in name or "_local_scalar_dense" in text or "GuardOnData" in name:
+    if "data-dependent" in text or "DataDependent" in name or READS_A_NUMBER in text or "GuardOnData" in name:
         return _ValuesNeeded(
             f"control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like){place}"
         )

@@ -73,7 +73,7 @@ class Continuous(ReadsModel, AutoContinuous):  # type: ignore[misc]
     @torch.no_grad()
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The median of each latent, where the family knows it."""
-        loc, _ = self._loc_scale(*args, **kwargs)
+        loc, _ = self.loc_and_scale(*args, **kwargs)
         return self._placed(loc.detach(), args, kwargs).values
 
     def _placed(self, latent: Tensor, args: Any, kwargs: Any) -> Place:

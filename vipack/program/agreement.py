@@ -15,7 +15,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import TransformedDistribution, transform_to
 
-from vipack.compat.autoguides import hierarchical_sites
+from vipack.compat.autoguides import hierarchical_sites, is_marked_deterministic
 from vipack.errors import GuideError, PlateError, ShapeError, SiteError, SupportError, VipackError
 from vipack.program.plates import BatchPlate
 from vipack.program.sites import SiteTable, base_distribution
@@ -228,7 +228,7 @@ def support_name(support: Any) -> str:
 def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackError]:
     """Every batch dimension must be a plate's, and an observed value's events those of its distribution."""
     fn, value = node["fn"], node["value"]
-    if node["infer"].get("_deterministic") or not hasattr(fn, "batch_shape"):
+    if is_marked_deterministic(node["infer"]) or not hasattr(fn, "batch_shape"):
         return
     shape = tuple(fn.batch_shape)
     if not site_is_factor(node):
