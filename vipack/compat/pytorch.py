@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor, fx, nn
 from torch.distributions import lowrank_multivariate_normal, multivariate_normal, normal, studentT
 
 from vipack.compat.names import named
+from vipack.compat.versions import warn_if_untested
 
 __all__ = [
     "TENSOR_TYPES",
@@ -31,6 +34,8 @@ __all__ = [
     "validation_refused",
     "version_of",
 ]
+
+warn_if_untested(torch.__version__, pyro.__version__)
 
 OpOverload: Any = type(torch.ops.aten.add.Tensor)
 
@@ -211,10 +216,20 @@ def storage_address(tensor: Tensor) -> int:
 
 
 def storage_holders(tensor: Tensor) -> int | None:
-    """How many hold the storage, the Python object of it among them; None where torch does not say."""
+    """How many tensors, arrays and the like hold the storage; None where torch does not say."""
     if not (STORAGE_ADDRESS.there and STORAGE_HOLDERS.there):
         return None
+    return _counted(tensor) - _more_than_tensors()
+
+
+def _counted(tensor: Tensor) -> int:
     return int(torch._C._storage_Use_Count(tensor.untyped_storage()._cdata))
+
+
+@functools.cache
+def _more_than_tensors() -> int:
+    """Whether torch counts the Python object of a storage, which looking at it makes: 2.13 does, 2.8 does not."""
+    return _counted(torch.zeros(1, device="cpu")) - 1
 
 
 @contextlib.contextmanager

@@ -14,8 +14,6 @@ from vipack.compat.pytorch import storage_address, storage_holders
 
 __all__ = ["held_elsewhere", "in_one_stretch"]
 
-_WRAPPER = 1  # the Python object of a storage, which looking at it makes
-
 
 def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> list[bool]:
     """For each parameter, whether anything besides the parameters and Pyro's own books holds the memory that it lies in.
@@ -53,4 +51,4 @@ def _storage(tensor: Tensor) -> int:
 def _is_held(tensor: Tensor, known: int) -> bool:
     """Whether more hold its memory than are known; yes where that cannot be told."""
     holders = storage_holders(tensor)
-    return holders is None or holders > _WRAPPER + known
+    return holders is None or holders > known
