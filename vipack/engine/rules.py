@@ -103,7 +103,7 @@ def _debiased(beta: float, done: int, number: int) -> np.ndarray:
 
 def _clipped_adam(group: dict[str, Any]) -> Rule:
     (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
-    bound, fall, centered = group["clip_norm"], group["lrd"], bool(group["centered_variance"])
+    bound, fall, centered = group["clip_norm"], group["lrd"], bool(group.get("centered_variance", False))
 
     def rows(done: int, rates: np.ndarray) -> np.ndarray:
         number = len(rates)
