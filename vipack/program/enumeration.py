@@ -196,7 +196,7 @@ def _value(trace: Trace, name: str, term: Tensor) -> Tensor:
     set_packed_dims(index, packed_dims(sample)[1:])
     places: Tensor = packed.unpack(index, trace.symbol_to_dim)
     # Not support[places]: under vmap, torch 2.8 asks for the number where there is only one.
-    value: Tensor = support.index_select(0, places.reshape(-1)).reshape(*places.shape, *support.shape[1:])
+    value: Tensor = support.index_select(0, places.reshape(-1)).reshape((*places.shape, *support.shape[1:]))
     return value
 
 
