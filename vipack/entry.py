@@ -49,11 +49,11 @@ def training_entry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def refuse(*args: P.args, **kwargs: P.kwargs) -> R:
-        from pyro.poutine import runtime
+        from vipack.compat.messengers import handlers_around
 
         with alone():  # the handlers are one for all threads
-            if runtime._PYRO_STACK:
-                handler = type(runtime._PYRO_STACK[-1]).__name__
+            handler = handlers_around()
+            if handler:
                 raise UsageError(
                     f"{function.__name__}: called inside a handler of Pyro's, {handler}, which is not around the program but "
                     f"around its training. Put it on the program, as in poutine.mask(model, mask=...), or call "
@@ -68,7 +68,8 @@ def training_entry(function: Callable[P, R]) -> Callable[P, R]:
 def on_its_own() -> Iterator[None]:
     """Gradients on, inference mode and autocast off, and no handlers of Pyro's; all is as it was afterwards."""
     import torch
-    from pyro.poutine import runtime
+
+    from vipack.compat.messengers import handlers, without_handlers
 
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
@@ -76,25 +77,6 @@ def on_its_own() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 modes.enter_context(torch.autocast(kind, enabled=False))
-        if runtime._PYRO_STACK:
-            modes.enter_context(_without_handlers())
+        if handlers():
+            modes.enter_context(without_handlers())
         yield
-
-
-@contextlib.contextmanager
-def _without_handlers() -> Iterator[None]:
-    """Neither handlers, nor the dimensions that plates and enumeration among them have taken."""
-    from pyro.poutine import runtime
-
-    handlers = list(runtime._PYRO_STACK)
-    allocators = runtime._DIM_ALLOCATOR, runtime._ENUM_ALLOCATOR
-    taken = [dict(vars(allocator)) for allocator in allocators]
-    runtime._PYRO_STACK.clear()
-    for allocator in allocators:
-        vars(allocator).update(vars(type(allocator)()))
-    try:
-        yield
-    finally:
-        runtime._PYRO_STACK[:] = handlers
-        for allocator, before in zip(allocators, taken, strict=True):
-            vars(allocator).update(before)

@@ -35,6 +35,7 @@ __all__ = [
     "TrustWarning",
     "UnpicklableError",
     "UsageError",
+    "VersionWarning",
     "VipackError",
     "VipackWarning",
     "warn",
@@ -127,6 +128,10 @@ class CheckpointWarning(VipackWarning):
 
 class EngineWarning(VipackWarning):
     """A faster engine was given up; the reason is in the message."""
+
+
+class VersionWarning(VipackWarning):
+    """A release of torch or Pyro that vipack has not been tested with."""
 
 
 class TrustWarning(VipackWarning):

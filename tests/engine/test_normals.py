@@ -7,7 +7,8 @@ import ctypes
 import pytest
 import torch
 
-from vipack.engine.build import _compile, _trusting_cpu_flags
+from vipack.compat.inductor import trusting_cpu_flags
+from vipack.engine.build import _compile
 from vipack.engine.sources import read_source
 
 TYPES = {"float": torch.float32, "double": torch.float64}
@@ -33,7 +34,7 @@ def library(tmp_path_factory):
         for ctype in TYPES
     ]
     target = tmp_path_factory.mktemp("normals") / "normals.so"
-    with _trusting_cpu_flags():
+    with trusting_cpu_flags():
         _compile(
             "#include <torch/csrc/inductor/cpp_prefix.h>\n"
             + read_source("vipack/engine/normals.h")

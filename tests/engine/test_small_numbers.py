@@ -7,7 +7,8 @@ import ctypes
 import pytest
 import torch
 
-from vipack.engine.build import _compile, _trusting_cpu_flags
+from vipack.compat.inductor import trusting_cpu_flags
+from vipack.engine.build import _compile
 from vipack.engine.sources import read_source
 
 TYPES = {"float": torch.float32, "double": torch.float64}
@@ -52,7 +53,7 @@ def library(tmp_path_factory):
         written.append(f'extern "C" void system_{i}({arguments}) {{ solve_wide<{ctype}, {shape}>(a, b, x); }}')
     source = "\n".join(["#include <torch/csrc/inductor/cpp_prefix.h>", read_source("vipack/engine/small.h"), *written])
     target = tmp_path_factory.mktemp("small") / "small.so"
-    with _trusting_cpu_flags():
+    with trusting_cpu_flags():
         _compile(source, target, vectorized=True)
     return ctypes.CDLL(str(target))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from vipack.compat.dispatch import Operations
 from vipack.program import LogJoint
 from vipack.program.replay import Replay, captured
 
@@ -83,16 +83,17 @@ class ManyPoints:
         return gradients[: len(u)], values[: len(u)]
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(Operations):
     """Counts operations and the numbers that they produce."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.operations = 0
         self.numbers = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Count it."""
+        result = function(*args, **kwargs)
         self.operations += 1
         if isinstance(result, Tensor):
             self.numbers += result.numel()

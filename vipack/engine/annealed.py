@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
+from vipack.compat.pytorch import TENSOR_TYPES
 from vipack.engine.guards.arguments import FlatCall, flatten, numbers_replaced, tensors_in
 from vipack.engine.reads import users_line
 from vipack.engine.tracing import CaptureError
@@ -120,7 +120,7 @@ def as_numbers(tensors: Sequence[Tensor], numbers: Sequence[Any]) -> Iterator[No
 
     is_tensor = torch.is_tensor
     places: list[tuple[Any, str]] = [(builtins, "isinstance"), (builtins, "hasattr"), (torch, "is_tensor")]
-    places += [(kind, name) for kind in (Tensor, FakeTensor) for name in _TEXTS if name in kind.__dict__]
+    places += [(kind, name) for kind in TENSOR_TYPES for name in _TEXTS if name in kind.__dict__]
     before = [(owner, name, getattr(owner, name)) for owner, name in places]
     for owner, name, original in before:
         setattr(owner, name, refusing(original) if name in _TEXTS else answering(original))

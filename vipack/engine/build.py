@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from vipack.compat.inductor import MissingNameError, compile_cpp, trusting_cpu_flags
 from vipack.engine.driver import DriverSpec, emit
 from vipack.engine.interpreter.build import KERNELS
 from vipack.engine.interpreter.build import source as interpreter_source
@@ -74,7 +75,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
         RuntimeError: no compiler, or it failed.
     """
     if isinstance(job, InterpreterJob):
-        with _trusting_cpu_flags():
+        with trusting_cpu_flags():
             _compile_all(job.library, folder, [(interpreter_source(), folder / KERNELS, True)])
         (folder / "manifest.json").write_text(json.dumps({"interpreter": KERNELS}))
         return
@@ -86,7 +87,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
         save_artifact(job.graph.module(), examples, job.num_threads, folder / "artifact")
         (folder / "manifest.json").write_text(json.dumps({"no_loop": ""}))
         return
-    with _trusting_cpu_flags():
+    with trusting_cpu_flags():
         code = lower(job.graph.module(), examples, job.num_threads, strided=job.spec.copies is not None)
         try:
             plan = read_plan(code, job.inputs)
@@ -138,31 +139,10 @@ def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path
 
 
 def _compile(source: str, target: Path, *, vectorized: bool) -> None:
-    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
-    from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
-
-    isa = pick_vec_isa() if vectorized else invalid_vec_isa
-    name = f"{target.stem}-{os.getpid()}"
-    path = target.with_name(f"{name}.cpp")
+    path = target.with_name(f"{target.stem}-{os.getpid()}.cpp")
     path.write_text(source)
-    options = CppTorchOptions(vec_isa=isa, include_pytorch=not vectorized, warning_all=False)
-    builder = CppBuilder(name=name, sources=str(path), output_dir=str(target.parent), BuildOption=options)
-    builder.build()
-    Path(builder.get_target_file_path()).replace(target)
+    compile_cpp(path, vectorized=vectorized).replace(target)
     path.unlink()
-
-
-class _trusting_cpu_flags:
-    """Inductor compiles and runs a program for every instruction set before it trusts the processor's own flags."""
-
-    def __enter__(self) -> None:
-        from torch._inductor import config
-
-        self._patch = config.patch({"cpp.vec_isa_ok": True})
-        self._patch.__enter__()
-
-    def __exit__(self, *exc: Any) -> None:
-        self._patch.__exit__(*exc)
 
 
 def _call(call: LibraryCall) -> dict[str, Any]:
@@ -189,8 +169,9 @@ def main(arguments: Sequence[str]) -> int:
             job = pickle.load(file)
         build(job, folder)
     except BaseException as error:
-        text = " ".join(str(error).split())
-        (folder / "error.txt").write_text(f"{type(error).__name__}: {text[:500]}")
+        text = " ".join(str(error).split())[:500]
+        kind = "" if isinstance(error, MissingNameError) else f"{type(error).__name__}: "
+        (folder / "error.txt").write_text(f"{kind}{text}")
         (folder / "traceback.txt").write_text(traceback.format_exc())
         return 1
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vipack.cache import private_folder
+from vipack.compat import inductor
 from vipack.engine.driver import DriverSpec
 from vipack.engine.entries import NativeError, verified_files
 from vipack.program import TorchState
@@ -125,15 +125,12 @@ def load_artifact(folder: Path) -> Step:
     Raises:
         NativeError: it is damaged, may be somebody else's, or does not load.
     """
-    import torch._inductor as inductor
-
-    artifact: Any = inductor
     try:
         copy = private_folder("vipack-step-")
         for name, content in verified_files(folder).items():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(content)
-        made: Step = artifact.CompiledArtifact.load(path=str(copy / "artifact"), format="unpacked")
+        made: Step = inductor.load_artifact(copy / "artifact")
     except NativeError:
         raise
     except Exception as error:  # whatever Inductor finds wrong with a file of its own

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensor
 
+from vipack.compat.names import lacking
+from vipack.compat.param_store import stored
+from vipack.compat.pytorch import is_fake, pretend_parameter, schema_of
 from vipack.engine.annealed import as_numbers, asks_for_types, number_of
 from vipack.engine.checks import collected_checks, keep_open_checks
 from vipack.engine.guards.arguments import replaced, tensors_in
@@ -130,6 +131,9 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         CaptureError: control flow depends on data, values leave torch, or something but tensors is random.
     """
     started = time.perf_counter()
+    missing = lacking("graphs")
+    if missing:
+        raise CaptureError(missing)
     parameters = program.parameters
     layout = Layout.of(parameters)
     buffers = parameters.buffers()
@@ -157,7 +161,7 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         # Clones: programs may write into what they are given, and the inputs must stay as they are.
         parts = [value.clone().requires_grad_(own) for value, own in zip(flat[:num_parameters], trainable, strict=True)]
         for part in parts:
-            part._is_param = True  # a PyroModule tells Pyro of its nn.Parameters only
+            pretend_parameter(part)  # a PyroModule tells Pyro of its nn.Parameters only
         own_buffers = dict(
             zip(buffers, (b.clone() for b in flat[num_parameters : num_parameters + num_buffers]), strict=True)
         )
@@ -170,7 +174,7 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
             poutine.trace(param_only=True) as seen,
         ):
             value = loss.loss_and_grads(program.model, program.guide, *call.args, **call.kwargs)
-            if any(name.startswith(BASELINE) for name in pyro.get_param_store()._params):
+            if any(name.startswith(BASELINE) for name in stored()[0]):
                 raise CaptureError(
                     "the objective keeps a decaying average of costs as a baseline, outside of the graph"
                 )
@@ -259,7 +263,7 @@ def _tensors(constants: Iterable[Any]) -> list[Tensor]:
 def _drop_gradients(tensors: Iterable[Any]) -> None:
     """Take away gradients without values, which tracing leaves in leaves of autograd's that are no inputs of the graph."""
     for tensor in tensors:
-        if isinstance(tensor, Tensor) and tensor.is_leaf and isinstance(tensor.grad, FakeTensor):
+        if isinstance(tensor, Tensor) and tensor.is_leaf and is_fake(tensor.grad):
             tensor.grad = None
 
 
@@ -298,7 +302,7 @@ def _written_to(module: fx.GraphModule) -> set[fx.Node]:
     for node in module.graph.nodes:
         if node.op in ("placeholder", "get_attr"):
             origin[node] = node
-        schema = getattr(node.target, "_schema", None)
+        schema = schema_of(node.target)
         if schema is None:
             continue
         for argument, declared in zip(node.args, schema.arguments, strict=False):

@@ -19,6 +19,9 @@ import pyro
 import torch
 from torch import Tensor, fx
 
+from vipack.compat.aten import LINALG_CHECK_ERRORS, SOFTMAX, UNSAFE_VIEW
+from vipack.compat.pytorch import validation_noted
+
 __all__ = ["LITERAL", "collected_checks", "keep_open_checks"]
 
 aten = torch.ops.aten
@@ -33,8 +36,7 @@ def collected_checks() -> Iterator[list[Tensor]]:
     """Inside the block, validation of distributions and handlers raises nothing: what must be true goes to a list."""
     checks: list[Tensor] = []
     kind: Any = torch.Tensor
-    owner: Any = torch
-    is_all_true, truth = owner._is_all_true, kind.__bool__
+    truth = kind.__bool__
 
     def note(valid: Tensor) -> bool:
         checks.append(valid)
@@ -50,12 +52,12 @@ def collected_checks() -> Iterator[list[Tensor]]:
             value = value != 0  # the program asks for no more
         return bool(truth(value))
 
-    owner._is_all_true, kind.__bool__ = note, note_or_ask
+    kind.__bool__ = note_or_ask
     try:
-        with pyro.settings.context(validate_infer=False):
+        with validation_noted(note), pyro.settings.context(validate_infer=False):
             yield checks
     finally:
-        owner._is_all_true, kind.__bool__ = is_all_true, truth
+        kind.__bool__ = truth
 
 
 def keep_open_checks(module: fx.GraphModule, num_checks: int) -> int:
@@ -73,7 +75,7 @@ def keep_open_checks(module: fx.GraphModule, num_checks: int) -> int:
     output: Any = next(iter(reversed(graph.nodes)))
     results = list(output.args[0])
     results, checks = results[: len(results) - num_checks], results[len(results) - num_checks :]
-    factors = [node for node in graph.nodes if node.target is aten._linalg_check_errors.default]
+    factors = [node for node in graph.nodes if node.target is LINALG_CHECK_ERRORS]
     proof = _Proof(module)
     open_checks = list(dict.fromkeys(check for check in checks if not proof.holds(check)))
     with graph.inserting_before(output):
@@ -183,14 +185,14 @@ _KEEPING = {
     aten.view.default, aten.reshape.default, aten.expand.default, aten.unsqueeze.default, aten.squeeze.dim, aten.select.int,
     aten.slice.Tensor, aten.permute.default, aten.transpose.int, aten.t.default, aten.clone.default, aten.detach.default,
     aten.alias.default, aten.contiguous.default, aten.index.Tensor, aten.index_select.default, aten.diagonal.default,
-    aten.all.dim, aten.all.default, aten._unsafe_view.default, aten.squeeze.default, aten.mT.default, aten.amin.default,
+    aten.all.dim, aten.all.default, UNSAFE_VIEW, aten.squeeze.default, aten.mT.default, aten.amin.default,
     aten.amax.default,
 }  # fmt: skip
 _RANGES = {
     aten.exp.default: _POSITIVE,
     aten.softplus.default: _POSITIVE,
     aten.sigmoid.default: _UNIT,
-    aten._softmax.default: _UNIT,
+    SOFTMAX: _UNIT,
     aten.relu.default: _NOT_NEGATIVE,
     aten.abs.default: _NOT_NEGATIVE,
     aten.sqrt.default: _NOT_NEGATIVE,

@@ -55,7 +55,7 @@ INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordina
 
 _SOURCES = (
     "bridge.cpp", "build.py", "driver.py", "dtypes.py", "flush.h", "loop.h", "lowering.py", "native.py", "normals.h", "operations.py", "plan.py",
-    "products.h", "skinny.h", "small.h", "small.py", "sources.py", "step.py", "subnormal.py",
+    "products.h", "skinny.h", "small.h", "small.py", "sources.py", "step.py", "subnormal.py", "../compat/inductor.py",
 )  # fmt: skip
 
 

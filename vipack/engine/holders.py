@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
-__all__ = ["held_elsewhere", "in_one_stretch"]
+from vipack.compat.param_store import stored_keys
+from vipack.compat.pytorch import storage_address, storage_holders
 
-_WRAPPER = 1  # the Python object of a storage, which looking at it makes
+__all__ = ["held_elsewhere", "in_one_stretch"]
 
 
 def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> list[bool]:
@@ -21,13 +21,13 @@ def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> l
     Pyro keeps two views that nobody reads the numbers of: the tensor that a PyroModule's parameter was made from, as a key of
     its store, and the first trace of an automatic guide.
     """
-    known: dict[int, Tensor] = {id(tensor): tensor for tensor in (*tensors, *pyro.get_param_store()._param_to_name)}
+    known: dict[int, Tensor] = {id(tensor): tensor for tensor in (*tensors, *stored_keys())}
     for module in modules:
         trace: Any = getattr(module, "prototype_trace", None)
         nodes = () if trace is None else trace.nodes.values()
         known |= {id(value): value for node in nodes if isinstance(value := node.get("value"), Tensor)}
     holders = Counter(address for value in known.values() if (address := _storage(value)))
-    return [bool(address := _storage(t)) and _count(t) > _WRAPPER + holders[address] for t in tensors]
+    return [bool(address := _storage(t)) and _is_held(t, holders[address]) for t in tensors]
 
 
 def in_one_stretch(first: Tensor, second: Tensor) -> bool:
@@ -45,8 +45,10 @@ def _storage(tensor: Tensor) -> int:
     """What tells one storage from another; 0 for a tensor without memory of its own."""
     if tensor.layout is not torch.strided or tensor.numel() == 0:
         return 0
-    return int(tensor.untyped_storage()._cdata)
+    return storage_address(tensor)
 
 
-def _count(tensor: Tensor) -> int:
-    return int(torch._C._storage_Use_Count(tensor.untyped_storage()._cdata))
+def _is_held(tensor: Tensor, known: int) -> bool:
+    """Whether more hold its memory than are known; yes where that cannot be told."""
+    holders = storage_holders(tensor)
+    return holders is None or holders > known

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 
+from vipack.compat.aten import SLOGDET_NAME
+from vipack.compat.pytorch import graph_module, schema_of
 from vipack.engine.nodes import ancestors, is_random
 
 __all__ = ["Invariants", "checks_taken_out", "taken_out"]
@@ -23,7 +24,7 @@ _DEAR = {
     "acos", "amax", "amin", "asin", "atan", "bmm", "cos", "cosh", "cumprod", "cumsum", "digamma", "erf", "erfc", "erfinv",
     "exp", "expm1", "gather", "index", "index_select", "lgamma", "log", "log10", "log1p", "log2", "logit", "logsumexp",
     "mean", "mm", "mv", "polygamma", "pow", "prod", "sigmoid", "sin", "sinh", "softplus", "special_i0", "sum", "tan",
-    "tanh", "xlogy", "linalg_cholesky_ex", "linalg_inv_ex", "linalg_solve_triangular", "_linalg_slogdet",
+    "tanh", "xlogy", "linalg_cholesky_ex", "linalg_inv_ex", "linalg_solve_triangular", SLOGDET_NAME,
 }  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _worth(node: fx.Node, dear: bool) -> bool:
 
 
 def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
+    schema = schema_of(node.target)
     return schema is None or any(result.alias_info is not None for result in schema.returns)
 
 
@@ -161,7 +162,7 @@ def _is_number(node: fx.Node) -> bool:
 
 
 def _name(node: fx.Node) -> str:
-    schema = getattr(node.target, "_schema", None)
+    schema = schema_of(node.target)
     return "" if schema is None else str(schema.name).split("::")[1]
 
 
@@ -178,5 +179,5 @@ def _graph_of(wanted: Sequence[fx.Node], given: Sequence[fx.Node]) -> fx.GraphMo
         if node in needed and node not in copies:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output([copies[node] for node in wanted])
-    made: Any = _LazyGraphModule({}, graph)
+    made: Any = graph_module({}, graph)
     return made  # type: ignore[no-any-return]

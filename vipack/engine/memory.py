@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.compat.pytorch import version_of
 from vipack.engine.capture import Layout
 from vipack.engine.holders import held_elsewhere
 from vipack.engine.optimizers import FitOptimizer, Handle
@@ -91,7 +92,7 @@ class Memory:
             [h for h in group if h is not None] for group in groups if len(group) > 1 and id(group[0]) in counting
         ]
         self._steps = [_state(handle)["step"] for handle in self._counted]
-        self._versions = [step._version for step in self._steps]  # of the optimizer's own tensors: a user's writes
+        self._versions = [version_of(step) for step in self._steps]  # of the optimizer's own tensors: a user's writes
 
     @property
     def one_by_one(self) -> bool:
@@ -148,7 +149,7 @@ class Memory:
                     counts = counts or name == "step"
         if counts:
             self._steps = [_state(handle)["step"] for handle in self._counted]
-        versions = [step._version for step in self._steps]
+        versions = [version_of(step) for step in self._steps]
         if counts or self._plain_counts or versions != self._versions:
             self._versions = versions
             self._counts.add_(0.0)  # what was made ahead of these counts is seen to be out of date
@@ -282,11 +283,11 @@ class Part:
         if self._plain_counts or any(rates.moving for rates in self._rates.values()):
             return torch.from_numpy(self.rows(1)).to(dtype)
         counts = self._memory._counts
-        stand = [rates.rate for rates in self._rates.values()], counts._version
+        stand = [rates.rate for rates in self._rates.values()], version_of(counts)
         if not self._coming or stand != self._coming_from:
             self._coming = list(torch.from_numpy(self._numbers(_AHEAD)).to(dtype).split(1))[::-1]
         self._count_on(1)
-        self._coming_from = stand[0], counts._version
+        self._coming_from = stand[0], version_of(counts)
         return self._coming.pop()
 
     def mark(self) -> tuple[Any, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from vipack.compat.pytorch import OpOverload
+
 __all__ = ["ancestors", "is_random"]
 
 aten = torch.ops.aten
@@ -16,7 +18,7 @@ _ALSO_RANDOM = {aten.randperm.default, aten.multinomial.default, aten.normal_fun
 def is_random(node: fx.Node) -> bool:
     """Whether a node draws from a generator."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return False
     return torch.Tag.nondeterministic_seeded in target.tags or target in _ALSO_RANDOM
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 
+from vipack.compat.pytorch import graph_module
 from vipack.engine.capture import Graph
 from vipack.engine.nodes import ancestors, is_random
 
@@ -82,7 +82,7 @@ class LiftedGraph:
         module.recompile()
         alone = fx.Graph()
         alone.output(alone.call_function(aten.randn.default, ([sum(sizes)],), {"dtype": dtype, "device": device}))
-        return LiftedGraph(module, (Draw(_LazyGraphModule({}, alone), (sum(sizes),), dtype, True),), self.random_inside)
+        return LiftedGraph(module, (Draw(graph_module({}, alone), (sum(sizes),), dtype, True),), self.random_inside)
 
 
 def lift_draws(graph: Graph) -> LiftedGraph:
@@ -162,7 +162,7 @@ def _random_ancestors(node: fx.Node) -> list[fx.Node]:
 
 def _copied(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of the graph that shares its constants."""
-    return _LazyGraphModule(module, copy_graph(module.graph))
+    return graph_module(module, copy_graph(module.graph))
 
 
 def copy_graph(graph: fx.Graph) -> fx.Graph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +12,21 @@ import numpy as np
 import pyro
 import torch
 from pyro.optim import PyroLRScheduler, PyroOptim
-from pyro.optim.optim import _load_state_dict, is_scheduler
+from pyro.optim.optim import is_scheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from vipack.compat.optimizer_state import (
+    clip_options,
+    fresh,
+    has_step_hooks,
+    load_into,
+    made_for,
+    makes_optimizers,
+    set_waiting,
+    waiting,
+)
 from vipack.errors import OptimizerError
 from vipack.program import Parameters
 
@@ -127,15 +136,17 @@ class PyroOptimizer(FitOptimizer):
 
     def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
         """See :class:`FitOptimizer`."""
+        if not makes_optimizers():
+            return None
         found = []
         for parameter in parameters:
             held = self._held(parameter)
             scheduler = held if is_scheduler(held) and not self._shared else None
             optimizer = held.optimizer if is_scheduler(held) else held
-            if _hooked(optimizer):
+            if has_step_hooks(optimizer):
                 return None
             with self._named():
-                options = self._optim._get_grad_clip_args(parameter)
+                options = clip_options(self._optim, parameter)
             clip = (options.get("clip_norm"), options.get("clip_value"))
             found.append(Handle(parameter, optimizer, optimizer.param_groups[0], scheduler, clip, held))
         return found
@@ -149,26 +160,26 @@ class PyroOptimizer(FitOptimizer):
         """See :class:`FitOptimizer`."""
         with self._named():
             # What was loaded waits for the first step.
-            state = {**self._optim._state_waiting_to_be_consumed, **self._optim.get_state()}
+            state = {**waiting(self._optim), **self._optim.get_state()}
             return {"kind": "pyro", "state": _plain(state)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`FitOptimizer`."""
-        waiting = _plain(state["state"])  # a copy, or steps would change what was saved
+        coming = _plain(state["state"])  # a copy, or steps would change what was saved
         objects = self._optim.optim_objs
         for parameter in list(objects):
             with self._named():
-                saved = waiting.pop(pyro.get_param_store().param_name(parameter), None)
+                saved = coming.pop(pyro.get_param_store().param_name(parameter), None)
             if saved is not None:  # by the same object, which may be known elsewhere
-                _load_state_dict(objects[parameter], saved)
+                load_into(objects[parameter], saved)
             else:
                 del objects[parameter]
                 self._optim.grad_clip.pop(parameter, None)
-        self._optim._state_waiting_to_be_consumed = waiting
+        set_waiting(self._optim, coming)
 
     def has_stepped(self) -> bool:
         """See :class:`FitOptimizer`."""
-        return bool(self._optim.optim_objs or self._optim._state_waiting_to_be_consumed)
+        return bool(self._optim.optim_objs or waiting(self._optim))
 
     def has_met(self, parameter: Tensor) -> bool:
         """See :class:`FitOptimizer`."""
@@ -178,19 +189,19 @@ class PyroOptimizer(FitOptimizer):
         if self._shared:  # a user's optimizer meets a parameter in the step in which Pyro's would
             return False
         with self._named():
-            return pyro.get_param_store().param_name(parameter) in self._optim._state_waiting_to_be_consumed
+            return pyro.get_param_store().param_name(parameter) in waiting(self._optim)
 
     def _held(self, parameter: Tensor) -> Any:
         """The optimizer or schedule of one parameter, made as PyroOptim makes it when it first meets the parameter."""
         optim = self._optim
         if parameter not in optim.optim_objs:
             with self._named():
-                optim.optim_objs[parameter] = self._run(lambda: optim._get_optim(parameter))
-                optim.grad_clip[parameter] = optim._get_grad_clip(parameter)
+                made, clip = self._run(lambda: made_for(optim, parameter))
+                optim.optim_objs[parameter], optim.grad_clip[parameter] = made, clip
                 name = pyro.get_param_store().param_name(parameter)
-            saved = optim._state_waiting_to_be_consumed.pop(name, None)
+            saved = waiting(optim).pop(name, None)
             if saved is not None:
-                _load_state_dict(optim.optim_objs[parameter], saved)
+                load_into(optim.optim_objs[parameter], saved)
         return optim.optim_objs[parameter]
 
     @contextlib.contextmanager
@@ -245,7 +256,7 @@ class TorchOptimizer(FitOptimizer):
     def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
         """See :class:`FitOptimizer`."""
         optimizer = self._ready()
-        if _hooked(optimizer):
+        if has_step_hooks(optimizer):
             return None
         wanted = {id(parameter) for parameter in parameters}
         return [
@@ -326,11 +337,7 @@ def make_optimizer(
 
 def unused(optim: Any) -> Any:
     """`optim` as it was before it met a parameter."""
-    if not isinstance(optim, PyroOptim):
-        return optim
-    own = copy.copy(optim)
-    own.optim_objs, own.grad_clip, own._state_waiting_to_be_consumed = {}, {}, {}
-    return own
+    return fresh(optim) if isinstance(optim, PyroOptim) else optim
 
 
 class CosineRate:
@@ -371,11 +378,6 @@ def default_optimizer(num_steps: int | None, rate: float = LEARNING_RATE) -> Fac
 def _has_state(optimizer: Optimizer, parameter: Tensor) -> bool:
     stateless = isinstance(optimizer, torch.optim.SGD) and not any(g["momentum"] for g in optimizer.param_groups)
     return stateless or bool(optimizer.state.get(parameter))
-
-
-def _hooked(optimizer: Optimizer) -> bool:
-    """Whether the user has hung something of their own on the optimizer's step."""
-    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
 def _plain(value: Any) -> Any:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from opt_einsum import shared_intermediates
-from pyro.infer import util
 from pyro.ops import packed
 from pyro.ops.einsum.adjoint import require_backward
 from pyro.ops.rings import MarginalRing
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+
+from vipack.compat.enumerated import adjoint_result, packed_dims, run_adjoint, set_packed_dims, summing_expectations_by
+from vipack.compat.pytorch import is_fake
 
 __all__ = ["pure_objectives"]
 
@@ -36,14 +37,12 @@ def pure_objectives() -> Iterator[None]:
                 if name in names:
                     replaced.append((names, name, names[name]))
                     names[name] = stand_in
-        expectation = util.Dice.compute_expectation
-        util.Dice.compute_expectation = _compute_expectation
         tensor: Any = torch.Tensor
         tensor.item = _item
-        yield
+        with summing_expectations_by(_compute_expectation):
+            yield
     finally:
         del tensor.item  # what shows again is the inherited method
-        util.Dice.compute_expectation = expectation
         for names, name, original in replaced:
             names[name] = original
 
@@ -81,43 +80,46 @@ _FUNCTIONS = {
 }
 
 
+_own_item: Any = torch.Tensor.item
+
+
 def _item(self: Tensor) -> Any:
     """A traced tensor's item is itself, without gradient; where Python needs a number, the tracer still refuses."""
-    traced = isinstance(self, FakeTensor) and self.constant is None
-    return self.detach().reshape(()) if traced else torch._C.TensorBase.item(self)
+    traced = is_fake(self) and self.constant is None  # type: ignore[attr-defined]
+    return self.detach().reshape(()) if traced else _own_item(self)
 
 
-def _compute_expectation(self: util.Dice, costs: dict[Any, list[Any]]) -> Any:
+def _compute_expectation(costs: dict[Any, list[Any]], log_factors_of: Callable[[Any], list[Any]]) -> Any:
     """``Dice.compute_expectation`` of Pyro 1.9 with a ``where`` for its branch on ``mask.all()``."""
     with shared_intermediates() as cache:
         ring = MarginalRing(cache=cache)
         expected_cost: Any = 0.0
         for ordinal, cost_terms in costs.items():
-            all_factors = self._get_log_factors(ordinal)
+            all_factors = log_factors_of(ordinal)
             scale = math.exp(sum(x for x in all_factors if not isinstance(x, Tensor)))
             log_factors = [x for x in all_factors if isinstance(x, Tensor)]
-            queries: dict[frozenset[Any], Any] = {frozenset(cost._pyro_dims): None for cost in cost_terms}
+            queries: dict[frozenset[Any], Any] = {frozenset(packed_dims(cost)): None for cost in cost_terms}
             for log_factor in log_factors:
-                key = frozenset(log_factor._pyro_dims)  # type: ignore[attr-defined]
+                key = frozenset(packed_dims(log_factor))
                 if key in queries and queries[key] is None:
                     queries[key] = log_factor
             for cost in cost_terms:
-                key = frozenset(cost._pyro_dims)
+                key = frozenset(packed_dims(cost))
                 if queries[key] is None:
                     query = torch.zeros_like(cost)
-                    query._pyro_dims = cost._pyro_dims  # type: ignore[attr-defined]
+                    set_packed_dims(query, packed_dims(cost))
                     log_factors.append(query)
                     queries[key] = query
-            dims = set().union(*(x._pyro_dims for x in log_factors)) - ordinal  # type: ignore[attr-defined]
+            dims = set().union(*(packed_dims(x) for x in log_factors)) - ordinal
             for query in queries.values():
                 require_backward(query)
             root = ring.sumproduct(log_factors, dims)
-            root._pyro_backward()
-            probs = {key: query._pyro_backward_result.exp() for key, query in queries.items()}
+            run_adjoint(root)
+            probs = {key: adjoint_result(query).exp() for key, query in queries.items()}
             for cost in cost_terms:
-                key = frozenset(cost._pyro_dims)
+                key = frozenset(packed_dims(cost))
                 prob = probs[key]
-                prob._pyro_dims = queries[key]._pyro_dims
+                set_packed_dims(prob, packed_dims(queries[key]))
                 cost, prob = packed.broadcast_all(cost, prob)
                 expected_cost = expected_cost + scale * (prob * torch.where(prob > 0, cost, 0.0)).sum()
     return expected_cost

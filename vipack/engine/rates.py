@@ -11,6 +11,7 @@ from pyro.optim.clipped_adam import ClippedAdam
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from vipack.compat.optimizer_state import COUNTS, advanced
 from vipack.engine.optimizers import CosineRate, Handle
 
 __all__ = ["Rates"]
@@ -54,7 +55,11 @@ class Rates:
                 return np.asarray(rates)
         if scheduler is None or self.one_by_one:
             return np.full(num_steps, group["lr"], dtype=np.float64)
-        if isinstance(scheduler, LambdaLR) and all(isinstance(f, CosineRate) for f in scheduler.lr_lambdas):
+        if (
+            COUNTS.there
+            and isinstance(scheduler, LambdaLR)
+            and all(isinstance(f, CosineRate) for f in scheduler.lr_lambdas)
+        ):
             return self._cosine(scheduler, num_steps)
         rates = np.empty(num_steps)
         for step in range(num_steps):
@@ -84,11 +89,11 @@ class Rates:
         rate, base = scheduler.lr_lambdas[place], scheduler.base_lrs[place]
         assert isinstance(rate, CosineRate)
         factors = rate.factors(scheduler.last_epoch + np.arange(num_steps + 1))
-        if place == len(scheduler.lr_lambdas) - 1:
+        last = place == len(scheduler.lr_lambdas) - 1
+        if last:
             scheduler.last_epoch += num_steps
-            scheduler._step_count += num_steps
         rates = np.asarray(base * factors, dtype=np.float64)
         rates[0] = self._group["lr"]  # of a schedule that was changed since, which moves on after the step
         self._group["lr"] = float(rates[-1])
-        scheduler._last_lr[place] = self._group["lr"]
+        advanced(scheduler, place, self._group["lr"], num_steps if last else 0)
         return rates[:-1]

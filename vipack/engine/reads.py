@@ -22,9 +22,10 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
+from vipack.compat.aten import LOCAL_SCALAR_DENSE
+from vipack.compat.dispatch import Operations
+from vipack.compat.pytree import tree_map
 from vipack.engine.packed import Known, lengths_known, lengths_noted
 from vipack.engine.sizes import counted, depends_on_data, is_sized, sized
 
@@ -32,8 +33,8 @@ __all__ = ["Answers", "Read", "Unanswered", "noted_numbers", "observed", "users_
 
 aten = torch.ops.aten
 
-_READING = (aten._local_scalar_dense.default, aten.equal.default)
-_PARTS = (aten.select.int, aten._local_scalar_dense.default)
+_READING = (LOCAL_SCALAR_DENSE, aten.equal.default)
+_PARTS = (aten.select.int, LOCAL_SCALAR_DENSE)
 _LARGEST = 4_096  # numbers of an array that goes to NumPy
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -137,7 +138,7 @@ def observed() -> Iterator[Values]:
         if other is not None:
             found: Any = aten.equal.default(value, other)
         else:
-            found = aten._local_scalar_dense.default(value) if value.numel() == 1 else None
+            found = LOCAL_SCALAR_DENSE(value) if value.numel() == 1 else None
         values[_place()[0]].append(found)
         return found
 
@@ -180,7 +181,7 @@ def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
             found.setdefault((frame.f_code, frame.f_lineno), (where, []))[1].append(value)
 
     def note(value: Tensor, other: Any = None) -> Any:
-        read = aten.equal.default(value, other) if other is not None else aten._local_scalar_dense.default(value)
+        read = aten.equal.default(value, other) if other is not None else LOCAL_SCALAR_DENSE(value)
         if isinstance(read, float) and Read(read, "").exact:
             keep(read, _reader())
         return read
@@ -214,7 +215,7 @@ def _reader() -> FrameType:
     return frame
 
 
-class _Reading(TorchDispatchMode):
+class _Reading(Operations):
     """Calls a function where a number is read from a tensor, and another where a size depends on one.
 
     Args:
@@ -223,19 +224,20 @@ class _Reading(TorchDispatchMode):
     """
 
     def __init__(self, read: Any, read_size: Any = None, known: Any = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._read, self._read_size, self._known = read, read_size, known
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._known is not None and func in _PARTS:
-            part = self._known(func, args)
+    def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What it gives, or what was noted of it."""
+        if self._known is not None and function in _PARTS:
+            part = self._known(function, args)
             if part is not None:
                 return part
-        if func in _READING:
+        if function in _READING:
             return self._read(*args)
-        if self._read_size is not None and depends_on_data(func, args):
-            return self._read_size(func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        if self._read_size is not None and depends_on_data(function, args):
+            return self._read_size(function, args, kwargs)
+        return function(*args, **kwargs)
 
 
 def _tensors(arguments: Iterable[Any]) -> list[Tensor]:
@@ -269,7 +271,7 @@ def _check(value: Tensor, other: Any, found: Any) -> Tensor:
     return torch.eq(value.reshape(()), found)
 
 
-_to_numpy = torch._C.TensorBase.numpy
+_to_numpy: Any = torch.Tensor.numpy
 
 
 @contextlib.contextmanager

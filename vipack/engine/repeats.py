@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
+from vipack.compat.pytorch import OpOverload, schema_of
 from vipack.engine.nodes import is_random
 
 __all__ = ["without_repeats"]
@@ -32,9 +32,9 @@ def without_repeats(graph: fx.Graph) -> None:
 
 
 def _repeatable(node: fx.Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return True  # getitem, and operators of torch's that hold a function
-    return not (node.target._schema.is_mutable or is_random(node) or "empty" in node.target._schema.name)
+    return not (schema_of(node.target).is_mutable or is_random(node) or "empty" in schema_of(node.target).name)
 
 
 def _key(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.compat.pytorch import version_of
 from vipack.engine import compiler
 from vipack.engine.called import CalledStep, load_artifact
 from vipack.engine.capture import Graph, leaves_of
@@ -95,7 +96,7 @@ class GraphRunner:
         # What is read from memory of its own, and from where that is filled.
         self._given, self._leaves = list(held), [self._own(leaf, copy=live) for leaf in held]
         self._held, self._constants = self.step.held, [self._own(value, copy=False) for value in self.step.held]
-        self._versions = [value._version for value in (*self._held, *self._given)]
+        self._versions = [version_of(value) for value in (*self._held, *self._given)]
         needed = zip((*self._held, *(() if live else held)), self.step.needed, strict=False)
         self._contents = TensorContents([value for value, is_needed in needed if is_needed])
         self.draws = lifted.draws
@@ -337,8 +338,8 @@ class GraphRunner:
             if given.layout != torch.strided and not by_version and place >= len(self._constants):
                 self._leaves[place - len(self._constants)] = given  # passed on as it is
                 changed = True
-            elif held is not given and not (by_version and given._version == self._versions[place]):
-                self._versions[place] = given._version
+            elif held is not given and not (by_version and version_of(given) == self._versions[place]):
+                self._versions[place] = version_of(given)
                 changed = copy_if_changed(held, given) or changed
         if changed:
             self.step.renew(self._leaves)

@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from vipack.compat.nn_modules import buffers_of, has_backward_hooks, parameters_of
+from vipack.compat.param_store import stored
+from vipack.compat.pytorch import has_gradient_hooks, version_of
 from vipack.program import Parameters
 
 __all__ = ["SharedParameters"]
@@ -29,8 +31,8 @@ class SharedParameters:
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        store = pyro.get_param_store()
-        return next((store._params[name].device for name in self._names), torch.device("cpu"))
+        params, _ = stored()
+        return next((params[name].device for name in self._names), torch.device("cpu"))
 
     def of_type(self, dtype: torch.dtype) -> Parameters:
         """All of them, for a program of this type."""
@@ -60,26 +62,23 @@ class SharedParameters:
 
     def replaced(self) -> bool:
         """Whether the store no longer holds these parameters, as after clearing it, or a module no longer its own."""
-        store = pyro.get_param_store()
-        params, constraints = store._params, store._constraints
+        params, constraints = stored()
         if any(params.get(p.name) is not p.value or constraints.get(p.name) is not p.constraint for p in self._met):
             return True
         return any(table.get(name) is not value for table, name, value in self._places)
 
     def unchanged(self) -> bool:
         """Whether all is as the last step left it; asked for at every step, and so in one go."""
-        store = pyro.get_param_store()
-        params, constraints = store._params, store._constraints
+        params, constraints = stored()
         for met in self._met:
             value, gradient = met.value, met.gradient
             if (
                 params.get(met.name) is not value
                 or constraints.get(met.name) is not met.constraint
                 or value.grad is not gradient
-                or (gradient is not None and gradient._version != met.version)
+                or (gradient is not None and version_of(gradient) != met.version)
                 or value.requires_grad is not met.trainable
-                or value._backward_hooks
-                or value._post_accumulate_grad_hooks
+                or has_gradient_hooks(value)
             ):
                 return False
         return all(table.get(name) is value for table, name, value in self._places)
@@ -92,9 +91,9 @@ class SharedParameters:
         """Why the next step must be Pyro's own; empty where it need not be."""
         for met in self._met:
             value, found = met.value, met.value.grad
-            if value._backward_hooks or value._post_accumulate_grad_hooks:
+            if has_gradient_hooks(value):
                 return f"parameter {met.name!r} has a gradient hook"
-            if found is met.gradient and (found is None or found._version == met.version):
+            if found is met.gradient and (found is None or version_of(found) == met.version):
                 continue
             if found is not None and bool((found != 0).any()):
                 return f"parameter {met.name!r} holds a gradient that is not this step's, and Pyro adds to it"
@@ -104,18 +103,16 @@ class SharedParameters:
 
     def look(self) -> None:
         """Take what stands there now for what the last step left."""
-        store = pyro.get_param_store()
-        self._met = [
-            _Met(name, store._params[name], store._constraints[name]) for name in self._names if name in store._params
-        ]
+        params, constraints = stored()
+        self._met = [_Met(name, params[name], constraints[name]) for name in self._names if name in params]
         ours = {id(met.value) for met in self._met}
         parts = {id(part): part for module in self._modules.values() for part in module.modules()}
         self._places = [
             (table, name, value)
             for part in parts.values()
-            for table in (part._parameters, part._buffers)
+            for table, only in ((parameters_of(part), ours), (buffers_of(part), None))
             for name, value in table.items()
-            if value is not None and (table is part._buffers or id(value) in ours)
+            if value is not None and (only is None or id(value) in only)
         ]
 
 
@@ -128,11 +125,11 @@ class _Met:
         self.name, self.value, self.constraint = name, value, constraint
         self.trainable: bool = value.requires_grad
         self.gradient: Tensor | None = value.grad
-        self.version = 0 if self.gradient is None else self.gradient._version
+        self.version = 0 if self.gradient is None else version_of(self.gradient)
 
 
 def _has_backward_hooks(module: nn.Module) -> bool:
-    return any(part._backward_hooks or part._backward_pre_hooks for part in module.modules())
+    return any(has_backward_hooks(part) for part in module.modules())
 
 
 def _note(modules: dict[int, nn.Module], module: nn.Module) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize
-from torch.fx._lazy_graph_module import _LazyGraphModule  # whose Python text is written only if it is called
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from vipack.compat.pytorch import OpOverload, graph_module, overload_of, schema_of
 from vipack.engine.checks import LITERAL
 from vipack.engine.invariants import Invariants, checks_taken_out, taken_out
 from vipack.engine.noise import LiftedGraph, copy_graph
@@ -126,7 +126,7 @@ def assemble(
     module = _simplified(module)
     together = None
     if copies is not None:
-        unwritten = _LazyGraphModule({}, copy_graph(module.graph))
+        unwritten = graph_module({}, copy_graph(module.graph))
         together = lambda: _written_back(_side_by_side(unwritten, own, examples), changed)  # noqa: E731
     single = _written_back(module, changed)
     return StepGraph(
@@ -178,7 +178,7 @@ def _is_pure(module: fx.GraphModule) -> bool:
     """Let nothing in a graph be written in place, if that takes no more than another name of the operator."""
     place = {node: i for i, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
-        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        if not isinstance(node.target, OpOverload) or not schema_of(node.target).is_mutable:
             continue
         written, pure = node.args[0], _without_writing(node.target)
         owned = written.op == "call_function" and not _may_alias(written.target)
@@ -190,16 +190,16 @@ def _is_pure(module: fx.GraphModule) -> bool:
     return True
 
 
-def _without_writing(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
-    name = target._schema.name.split("::")[1]
+def _without_writing(target: OpOverload) -> OpOverload | None:
+    name = schema_of(target).name.split("::")[1]
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, target._overloadname, None)
+    return getattr(packet, overload_of(target), None)
 
 
 def _may_alias(target: Any) -> bool:
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return True
-    return any(result.alias_info is not None for result in target._schema.returns)
+    return any(result.alias_info is not None for result in schema_of(target).returns)
 
 
 def _enclosed(
@@ -247,7 +247,7 @@ def _enclosed(
         if node in late and node.op not in ("placeholder", "output"):
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output([copies[end] for end in ends[num_given:]])
-    return _LazyGraphModule(shell, graph)
+    return graph_module(shell, graph)
 
 
 def _output(module: fx.GraphModule) -> Any:
@@ -311,7 +311,7 @@ def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[T
             copies[node] = inputs[str(node.target)]
         else:
             copies[node] = _number(new, operator.attrgetter(str(node.target))(module))
-    return _LazyGraphModule({}, new), constants
+    return graph_module({}, new), constants
 
 
 def _number(graph: fx.Graph, value: Tensor) -> fx.Node:
@@ -335,7 +335,7 @@ def _simplified(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
     without_repeats(module.graph)
     module.graph.eliminate_dead_code()
-    return _LazyGraphModule({}, module.graph)
+    return graph_module({}, module.graph)
 
 
 # Nothing is written in place any more, and nothing is differentiated.

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from vipack.compat.pytorch import OpOverload
+
 __all__ = ["GraphText"]
 
 
@@ -77,7 +79,7 @@ def _target(node: fx.Node) -> str:
         return str(node.target)
     if node.target is operator.getitem:
         return "operator.getitem"
-    if isinstance(node.target, torch._ops.OpOverload):
+    if isinstance(node.target, OpOverload):
         return str(node.target)
     raise ValueError(f"{node.target} is not an operation of torch.ops")
 

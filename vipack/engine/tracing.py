@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from vipack.compat.aten import READS_A_NUMBER
+from vipack.compat.pytorch import schema_of, traced_without_values
 from vipack.engine.nodes import ancestors, is_random
 from vipack.engine.purify import pure_objectives
 from vipack.engine.reads import Answers, Read, Unanswered, observed, where_it_failed
@@ -111,7 +113,7 @@ def refuse_numbers_that_change(module: fx.GraphModule, reads: Sequence[Read], ch
 def _trace(step: Step, inputs: Sequence[Tensor]) -> fx.GraphModule:
     try:
         # Tensors without values: whatever would read one is refused, rather than frozen into the graph.
-        module: fx.GraphModule = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        module: fx.GraphModule = traced_without_values(step)(*inputs)
     except (CaptureError, UnmetParameterError):
         raise
     except Exception as error:  # the many ways in which user code can fail on tensors without values
@@ -144,7 +146,7 @@ def write_dtypes(module: fx.GraphModule) -> None:
     In float64 a prior of ``torch.full((10,), 0.2)`` was else 0.2 rounded to float32.
     """
     for node in module.graph.nodes:
-        arguments = getattr(getattr(node.target, "_schema", None), "arguments", ())
+        arguments = getattr(schema_of(node.target), "arguments", ())
         made = node.meta.get("val")
         makes = isinstance(made, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments)
         if makes and any(a.name == "dtype" for a in arguments) and node.kwargs.get("dtype") is None:
@@ -180,7 +182,7 @@ def _refusal(error: Exception) -> CaptureError:
     place = f" ({where})" if where else ""
     if isinstance(error, Unanswered):
         return CaptureError(f"numbers that the program reads from tensors lead to other ones in the next run ({text})")
-    if "data-dependent" in text or "DataDependent" in name or "_local_scalar_dense" in text or "GuardOnData" in name:
+    if "data-dependent" in text or "DataDependent" in name or READS_A_NUMBER in text or "GuardOnData" in name:
         return _ValuesNeeded(
             f"control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like){place}"
         )

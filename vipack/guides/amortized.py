@@ -15,6 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+from vipack.compat.autoguides import ReadsModel, set_up
 from vipack.errors import GuideError, ShapeError
 from vipack.hints import checked_class
 from vipack.program.flat import flat_priors_sampled
@@ -23,7 +24,7 @@ __all__ = ["Amortized"]
 
 
 @checked_class
-class Amortized(AutoGuide):  # type: ignore[misc]
+class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
     """A guide whose local latents are Gaussians computed from the data, so that it takes any batch of rows.
 
     Args:
@@ -40,7 +41,6 @@ class Amortized(AutoGuide):  # type: ignore[misc]
     """
 
     amortized = True
-    _prototype_frames: dict[str, Any]
 
     def __init__(
         self,
@@ -57,16 +57,17 @@ class Amortized(AutoGuide):  # type: ignore[misc]
         self.network = network
         self.shared = global_guide(poutine.block(model, hide=list(self.local)))
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+    def read_model(self, *args: Any, **kwargs: Any) -> None:
+        """See which latents the network is asked for, and let the guide of the others read the model."""
         with flat_priors_sampled():
-            super()._setup_prototype(*args, **kwargs)
+            super().read_model(*args, **kwargs)
             latents = dict(self.prototype_trace.iter_stochastic_nodes())
             frames = self._check(latents)
             self._has_globals = len(latents) > len(self.local)
             # The plates of the locals are opened at every call, as large as its data.
-            self._prototype_frames = {n: f for n, f in self._prototype_frames.items() if n not in frames}
+            self.forget_plates(frames)
             if self._has_globals:
-                self.shared._setup_prototype(*args, **kwargs)
+                set_up(self.shared, *args, **kwargs)
 
     def _check(self, latents: Mapping[str, Any]) -> set[str]:
         """The names of the locals' plates."""
@@ -91,8 +92,8 @@ class Amortized(AutoGuide):  # type: ignore[misc]
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """A draw of every latent by name, made by ``pyro.sample`` statements."""
         if self.prototype_trace is None:
-            self._setup_prototype(*args, **kwargs)
-        self._create_plates(*args, **kwargs)
+            self.read_model(*args, **kwargs)
+        self.open_plates(*args, **kwargs)
         result: dict[str, Tensor] = dict(self.shared(*args, **kwargs)) if self._has_globals else {}
         plates: dict[str, Any] = {}
         for name, (loc, scale) in self._numbers(self.network(*args, **kwargs)).items():

@@ -14,13 +14,14 @@ from pyro.infer.autoguide import AutoContinuous, init_to_median
 from pyro.infer.autoguide.initialization import InitMessenger
 from torch import Tensor
 
+from vipack.compat.autoguides import ReadsModel, model_of, set_model
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.placing import Place
 
 __all__ = ["Continuous"]
 
 
-class Continuous(AutoContinuous):  # type: ignore[misc]
+class Continuous(ReadsModel, AutoContinuous):  # type: ignore[misc]
     """A Pyro ``AutoContinuous`` that starts under flat priors and follows supports that depend on other latents.
 
     Pyro's own take each latent's support from one run of the model, so that for ``b ~ Uniform(0, a)`` they draw values
@@ -37,33 +38,34 @@ class Continuous(AutoContinuous):  # type: ignore[misc]
     def __init__(self, model: Callable[..., Any], init_loc_fn: Callable[..., Any] = init_to_median) -> None:
         super().__init__(model, init_loc_fn=init_loc_fn)
         self.init_loc_fn = init_loc_fn
-        self._model = (model,)
+        set_model(self, (model,))
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        model = self._model
-        self._model = (InitMessenger(self.init_loc_fn)(model[0]),)
+    def read_model(self, *args: Any, **kwargs: Any) -> None:
+        """Run the model once, where ``init_loc_fn`` starts, and see whether supports depend on latents."""
+        model = model_of(self)
+        set_model(self, (InitMessenger(self.init_loc_fn)(model[0]),))
         try:
             with flat_priors_sampled():
-                super()._setup_prototype(*args, **kwargs)
+                super().read_model(*args, **kwargs)
         finally:
-            self._model = model
+            set_model(self, model)
         self.follows_supports = self._supports_depend(args, kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """A draw of every latent by name, made by ``pyro.sample`` statements."""
         if self.prototype_trace is None:
-            self._setup_prototype(*args, **kwargs)
+            self.read_model(*args, **kwargs)
         if not self.follows_supports:
             drawn: dict[str, Tensor] = super().forward(*args, **kwargs)
             return drawn
         latent = self.sample_latent(*args, **kwargs)
-        plates = self._create_plates(*args, **kwargs)
+        plates = self.open_plates(*args, **kwargs)
         placed = self._placed(latent, args, kwargs)
         result = {}
         for name, site in self.prototype_trace.iter_stochastic_nodes():
             density = dist.Delta(placed.values[name], -placed.log_dets[name], event_dim=site["fn"].event_dim)
             with contextlib.ExitStack() as stack:
-                for frame in self._cond_indep_stacks[name]:
+                for frame in self.frames_of(name):
                     stack.enter_context(plates[frame.name])
                 result[name] = pyro.sample(name, density)
         return result
@@ -71,12 +73,12 @@ class Continuous(AutoContinuous):  # type: ignore[misc]
     @torch.no_grad()
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The median of each latent, where the family knows it."""
-        loc, _ = self._loc_scale(*args, **kwargs)
+        loc, _ = self.loc_and_scale(*args, **kwargs)
         return self._placed(loc.detach(), args, kwargs).values
 
     def _placed(self, latent: Tensor, args: Any, kwargs: Any) -> Place:
         """The values that the vector `latent` stands for."""
-        parts = {site["name"]: part for site, part in self._unpack_latent(latent)}
+        parts = self.parts_of(latent)
         placed = Place(parts, None)
         with poutine.block(hide_fn=lambda message: message["type"] == "sample"), placed:
             self.model(*args, **kwargs)
@@ -84,7 +86,7 @@ class Continuous(AutoContinuous):  # type: ignore[misc]
 
     def _supports_depend(self, args: Any, kwargs: Any) -> bool:
         with torch.enable_grad():
-            latent = self._init_loc().requires_grad_(True)
+            latent = self.start().requires_grad_(True)
             placed = self._placed(latent, args, kwargs)
         return any(map(_needs_grad, placed.supports.values()))
 

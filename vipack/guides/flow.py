@@ -68,9 +68,10 @@ class Flow(Continuous):
         self.kind: Kind = kind
         self._init_scale = init_scale
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
-        loc = self._init_loc()
+    def read_model(self, *args: Any, **kwargs: Any) -> None:
+        """Make the layers, as wide as the model has latents."""
+        super().read_model(*args, **kwargs)
+        loc = self.start()
         self.loc = nn.Parameter(loc)
         self.scale = PyroParam(torch.full_like(loc, self._init_scale), constraints.softplus_positive)
         self.register_buffer("masks", alternating_masks(len(loc), self.num_layers, loc))

@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoContinuous, init_to_median, init_to_uniform
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
+from vipack.compat.autoguides import set_up
 from vipack.errors import GuideError, UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.mixing import MixtureOf
@@ -58,16 +59,17 @@ class Mixture(Continuous):
         for name, part in zip(self._names, parts, strict=True):
             setattr(self, name, _made(part, model))
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
+    def read_model(self, *args: Any, **kwargs: Any) -> None:
+        """Let every part read the model."""
+        super().read_model(*args, **kwargs)
         for name in self._names:
             part = getattr(self, name)
             if part.prototype_trace is None:
                 with flat_priors_sampled():
-                    part._setup_prototype(*args, **kwargs)
+                    set_up(part, *args, **kwargs)
                     part.get_posterior(*args, **kwargs)  # some families make their parameters here
             self._check_prototype(part.prototype_trace)
-        like = self._init_loc()
+        like = self.start()
         self.logits = nn.Parameter(self._weights.to(like).log())
 
     def _check_prototype(self, part_trace: Trace) -> None:

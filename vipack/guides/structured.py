@@ -41,10 +41,11 @@ class Structured(Continuous):
         super().__init__(model, init_loc_fn=init_loc_fn)
         self._init_scale = init_scale
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
+    def read_model(self, *args: Any, **kwargs: Any) -> None:
+        """See which latents stand in which plates."""
+        super().read_model(*args, **kwargs)
         common, rows = self._layout()
-        start = self._init_loc()
+        start = self.start()
         self._shapes = [tuple(index.shape) for index in rows]
         self._num_globals = len(common)
         order = torch.cat([common, *(index.reshape(-1) for index in rows)])
@@ -65,10 +66,10 @@ class Structured(Continuous):
         """Places in the unconstrained vector: of the globals ``(G,)``, and of each set of plates ``(rows, d)``."""
         common, grouped, offset = [], dict[frozenset[str], list[Tensor]](), 0
         for name, _ in self.prototype_trace.iter_stochastic_nodes():
-            size = math.prod(self._unconstrained_shapes[name])
+            size = math.prod(self.unconstrained_shape(name))
             places = torch.arange(offset, offset + size)
             offset += size
-            frames = [frame for frame in self._cond_indep_stacks[name] if frame.vectorized]
+            frames = [frame for frame in self.frames_of(name) if frame.vectorized]
             number = math.prod(frame.size for frame in frames)
             if frames and size % number == 0:
                 grouped.setdefault(frozenset(f.name for f in frames), []).append(places.reshape(number, -1))

@@ -20,6 +20,7 @@ from pyro.infer.autoguide import (
 )
 from torch import Tensor
 
+from vipack.compat.autoguides import set_up
 from vipack.errors import GuideError, ShapeError, UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.whitening import DenseAffine, LowRankAffine, low_rank_root
@@ -81,11 +82,12 @@ class Whitened(Continuous):
             self.register_buffer("gain", gain)
         self._dense = scale_tril is not None
 
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+    def read_model(self, *args: Any, **kwargs: Any) -> None:
+        """See whether the model has the latents that were whitened."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.origin.dtype)  # in which flat priors start
         try:
-            super()._setup_prototype(*args, **kwargs)
+            super().read_model(*args, **kwargs)
         finally:
             torch.set_default_dtype(before)
         if self.latent_dim != len(self.origin):
@@ -120,7 +122,7 @@ def _standard(make: Callable[..., Any], like: Tensor) -> AutoContinuous:
     # A flow of Pyro's has a place for init_loc_fn, but warns that it is not used.
     taken = {*inspect.signature(make).parameters} - ({"init_loc_fn"} if _is(builder, AutoNormalizingFlow) else set())
     base: AutoContinuous = make(whitened, **{name: value for name, value in options.items() if name in taken})
-    base._setup_prototype()
+    set_up(base)
     base.get_posterior()  # some families make their parameters here
     if low_rank:
         base.cov_factor.data.mul_(_SMALL)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from vipack.compat.autoguides import traces_of
 from vipack.errors import GuideError, UsageError
 from vipack.hints import checked_class
 
@@ -88,7 +89,7 @@ class BetaELBO(ELBO):  # type: ignore[misc]
     ) -> Tensor:
         """The loss ``()`` in nats."""
         beta = self._weight()
-        traces = list(self._get_traces(model, guide, args, kwargs))
+        traces = list(traces_of(self, model, guide, args, kwargs))
         terms = [self._term(model_trace, guide_trace, beta) for model_trace, guide_trace in traces]
         loss: Tensor = torch.stack(terms).sum() / self.num_particles
         return loss

@@ -18,8 +18,10 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent, lowrank_multivariate_normal, multivariate_normal, normal, studentT
+from torch.distributions import Independent
 
+from vipack.compat.autoguides import inside_guide, unpacked
+from vipack.compat.pytorch import plain_normals
 from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
 from vipack.program import Arguments
@@ -94,7 +96,7 @@ class Particles(ABC):
             if what not in self._refused:
                 state = TorchState.current()
                 try:
-                    with _plain_normals(), warnings.catch_warnings():
+                    with plain_normals(), warnings.catch_warnings():
                         warnings.filterwarnings("ignore", message="There is a performance drop")
                         return torch.vmap(one, randomness="different")(inputs)
                 except GuideError:
@@ -117,7 +119,7 @@ class _VectorParticles(Particles):
     def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values, Tensor | None]:
         args, kwargs = call
         # Outside a call of the guide its parameters are no `pyro.param` statements, and an optimizer would not see them.
-        with self.guide._pyro_context:
+        with inside_guide(self.guide):
             self._posterior = self.guide.get_posterior(*args, **kwargs)
         weights: Tensor | None = None
         if antithetic:
@@ -148,7 +150,7 @@ class _VectorParticles(Particles):
         supports = None
         if not getattr(self.guide, "follows_supports", False):
             supports = {n: site["fn"].support for n, site in self.guide.prototype_trace.iter_stochastic_nodes()}
-        parts = {site["name"]: part for site, part in self.guide._unpack_latent(u)}
+        parts = {site["name"]: part for site, part in unpacked(self.guide, u)}
         return Place(parts, supports, [name for name, how in self._treated.items() if how != "kept"])
 
     def _rows(self, u: Tensor, call: tuple[Any, Any]) -> Values:
@@ -268,21 +270,3 @@ def _looking() -> Iterator[None]:
     """Run a program to read it: nothing is drawn from the ambient generators, and no site is seen outside."""
     with seeded(0), torch.no_grad(), _unvalidated(), poutine.block(hide_fn=lambda msg: msg["type"] == "sample"):
         yield
-
-
-@contextlib.contextmanager
-def _plain_normals() -> Iterator[None]:
-    """vmap cannot give each particle its own draw of ``empty(shape).normal_()``, but can of ``randn(shape)``."""
-    modules: list[Any] = [normal, multivariate_normal, lowrank_multivariate_normal, studentT]
-    originals = [module._standard_normal for module in modules]
-
-    def standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return torch.randn(shape, dtype=dtype, device=device)
-
-    for module in modules:
-        module._standard_normal = standard_normal
-    try:
-        yield
-    finally:
-        for module, original in zip(modules, originals, strict=True):
-            module._standard_normal = original

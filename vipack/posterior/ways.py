@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.compat.pytorch import plain_normals
 from vipack.program.randomness import TorchState
 from vipack.program.runs import Arguments, explained
 
@@ -64,7 +64,7 @@ class Ways:
 
 def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
     """`function` of each of the stacked `inputs`, every one with random numbers of its own, results stacked."""
-    with warnings.catch_warnings(), _plain_normals():
+    with warnings.catch_warnings(), plain_normals():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         # torch.binomial draws what it should, but resizes its output on the way.
         warnings.filterwarnings("ignore", message="An output with one or more elements was resized")
@@ -103,26 +103,6 @@ def _combined(results: list[Any], combine: Callable[[list[Tensor]], Tensor]) -> 
     if isinstance(first, tuple):
         return tuple(_combined([result[i] for result in results], combine) for i in range(len(first)))
     return combine(results)
-
-
-@contextlib.contextmanager
-def _plain_normals() -> Iterator[None]:
-    """vmap cannot give each example its own draw of ``empty(shape).normal_()``, but can of ``randn(shape)``."""
-    from torch.distributions import lowrank_multivariate_normal, multivariate_normal, normal, studentT
-
-    modules: list[Any] = [normal, multivariate_normal, lowrank_multivariate_normal, studentT]
-    originals = [module._standard_normal for module in modules]
-
-    def standard_normal(shape: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return torch.randn(shape, dtype=dtype, device=device)
-
-    for module in modules:
-        module._standard_normal = standard_normal
-    try:
-        yield
-    finally:
-        for module, original in zip(modules, originals, strict=True):
-            module._standard_normal = original
 
 
 def _other_generators() -> tuple[Any, Any]:

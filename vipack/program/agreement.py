@@ -15,6 +15,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import TransformedDistribution, transform_to
 
+from vipack.compat.autoguides import hierarchical_sites, is_marked_deterministic
 from vipack.errors import GuideError, PlateError, ShapeError, SiteError, SupportError, VipackError
 from vipack.program.plates import BatchPlate
 from vipack.program.sites import SiteTable, base_distribution
@@ -82,7 +83,7 @@ def _check_means(guide: AutoHierarchicalNormalMessenger, prior: Trace) -> None:
     """This guide moves every draw by the mean of the prior, which a Cauchy or a flat one does not have."""
     latents = _latents(prior)
     without = [name for name, node in latents if not _has_mean(node["fn"])]
-    chosen = guide._hierarchical_sites
+    chosen = hierarchical_sites(guide)
     for name in without:
         if chosen is None or name in chosen:
             raise GuideError(
@@ -227,7 +228,7 @@ def support_name(support: Any) -> str:
 def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackError]:
     """Every batch dimension must be a plate's, and an observed value's events those of its distribution."""
     fn, value = node["fn"], node["value"]
-    if node["infer"].get("_deterministic") or not hasattr(fn, "batch_shape"):
+    if is_marked_deterministic(node["infer"]) or not hasattr(fn, "batch_shape"):
         return
     shape = tuple(fn.batch_shape)
     if not site_is_factor(node):

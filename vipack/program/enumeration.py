@@ -10,38 +10,36 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from opt_einsum import shared_intermediates
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.einsum import torch_log, torch_sample
 from pyro.ops.einsum.adjoint import require_backward
 from pyro.ops.rings import SampleRing
-from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from vipack.compat.enumerated import (
+    Enumerate,
+    adjoint_dims,
+    adjoint_result,
+    dims_to_symbols,
+    enumerated_dim,
+    enumerated_symbol,
+    lacking_for_sums,
+    packed_dims,
+    run_adjoint,
+    set_packed_dims,
+)
 from vipack.errors import ModelError
 from vipack.program.masking import unmasked
 from vipack.program.sites import has_density, sample_nodes
 
 __all__ = ["Enumerate", "depends_on_enumeration", "draw_enumerated", "safe_log", "sum_enumerated", "vmappable_sums"]
-
-
-class Enumerate(EnumMessenger):  # type: ignore[misc]
-    """Pyro's own messenger, but for its use of ``value.data``."""
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if not isinstance(msg["fn"], TorchDistributionMixin):
-            return
-        shape = msg["value"].shape[: msg["value"].dim() - msg["fn"].event_dim]
-        dims = msg["infer"].setdefault("_dim_to_id", {})
-        dims.update(self._param_dims.get(msg["name"], {}))
-        self._value_dims[msg["name"]] = {d: i for d, i in dims.items() if len(shape) >= -d and shape[d] > 1}
 
 
 def sum_enumerated(trace: Trace, nesting: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -84,8 +82,7 @@ def draw_enumerated(trace: Trace, nesting: int) -> dict[str, Tensor]:
         tree = contract_tensor_tree(found.tree, set(found.symbols), ring=ring)
         for terms in tree.values():
             for term in terms:
-                if hasattr(term, "_pyro_backward"):
-                    term._pyro_backward()
+                run_adjoint(term)
     return {name: _value(trace, name, term) for name, term in found.enumerated.items()}
 
 
@@ -124,6 +121,9 @@ def _factors(trace: Trace, nesting: int, dtype: torch.dtype | None) -> _Factors:
     Args:
         dtype: of the tree's terms: products of what rows have to say, which float32 cannot hold 100 nats apart.
     """
+    missing = lacking_for_sums()
+    if missing:
+        raise ModelError(f"{missing}; install a release of Pyro that vipack has been tested with.")
     trace.symbolize_dims()
     plates: dict[str, int] = {}
     sizes: dict[str, int] = {}
@@ -134,7 +134,7 @@ def _factors(trace: Trace, nesting: int, dtype: torch.dtype | None) -> _Factors:
     for name, node in sample_nodes(trace).items():
         if not has_density(node):
             continue
-        own = node["infer"].get("_enumerate_dim") is not None
+        own = enumerated_dim(node["infer"]) is not None
         fn = unmasked(node["fn"]) if own else node["fn"]
         log_prob = fn.log_prob(node["value"], *node["args"], **node["kwargs"])
         if not own and not _enumerates(log_prob, nesting):
@@ -142,13 +142,13 @@ def _factors(trace: Trace, nesting: int, dtype: torch.dtype | None) -> _Factors:
             continue
         masked = log_prob if own else scale_and_mask(log_prob, mask=node["mask"])
         masked = masked if dtype is None else masked.to(dtype)
-        term = packed.pack(masked, node["infer"]["_dim_to_symbol"])
+        term = packed.pack(masked, dims_to_symbols(node["infer"]))
         # A plate of one row has no dimension in packed terms.
         frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized and frame.size > 1]
         own_plates = {trace.plate_to_symbol[frame.name]: frame.size for frame in frames}
         tree.setdefault(frozenset(own_plates), []).append(term)
         plates |= own_plates
-        sizes |= zip(term._pyro_dims, term.shape, strict=True)
+        sizes |= zip(packed_dims(term), term.shape, strict=True)
         scales[name] = node["scale"]
         if own:
             enumerated[name] = term
@@ -185,16 +185,18 @@ def _value(trace: Trace, name: str, term: Tensor) -> Tensor:
     """The value at the index that backward sampling found for a latent."""
     node = trace.nodes[name]
     event_dim = node["fn"].event_dim
-    support = node["value"].movedim(node["infer"]["_enumerate_dim"] - event_dim, 0)
+    support = node["value"].movedim(cast(int, enumerated_dim(node["infer"])) - event_dim, 0)
     for _ in range(support.dim() - 1 - event_dim):  # a support is the same everywhere in the plates
         support = support.select(1, 0)
-    sample: Any = getattr(term, "_pyro_backward_result", None)
-    symbol = node["infer"]["_enumerate_symbol"]
-    if sample is None or symbol not in sample._pyro_sample_dims:  # a single value
+    sample: Any = adjoint_result(term)
+    symbol = enumerated_symbol(node["infer"])
+    if sample is None or symbol not in adjoint_dims(sample):  # a single value
         return torch.as_tensor(support[0])
-    index = sample[sample._pyro_sample_dims.index(symbol)]
-    index._pyro_dims = sample._pyro_dims[1:]
-    value: Tensor = support[packed.unpack(index, trace.symbol_to_dim)]
+    index = sample[adjoint_dims(sample).index(symbol)]
+    set_packed_dims(index, packed_dims(sample)[1:])
+    places: Tensor = packed.unpack(index, trace.symbol_to_dim)
+    # Not support[places]: under vmap, torch 2.8 asks for the number where there is only one.
+    value: Tensor = support.index_select(0, places.reshape(-1)).reshape((*places.shape, *support.shape[1:]))
     return value
 
 

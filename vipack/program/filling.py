@@ -18,6 +18,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
+from vipack.compat.autoguides import mask_of
 from vipack.program.masking import counting, over_events, unmasked
 from vipack.program.sites import is_deterministic
 
@@ -84,7 +85,7 @@ def without_missing(node: Mapping[str, Any]) -> Tensor:
 
 def _under_masks(fn: Any, filled: FilledData) -> Any:
     return (
-        MaskedDistribution(_under_masks(fn.base_dist, filled), fn._mask)
+        MaskedDistribution(_under_masks(fn.base_dist, filled), mask_of(fn))
         if isinstance(fn, MaskedDistribution)
         else filled
     )

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["LateLoans", "all_modules", "evaluation_mode", "lent", "refresh_flat_weights"]
+from vipack.compat.nn_modules import buffers_of, is_set_up, parameters_of, refresh_flat_weights
+
+__all__ = ["LateLoans", "all_modules", "evaluation_mode", "lent"]
 
 
 Slot = tuple[nn.Module, str, str]  # a module, the attribute there, and the name of what is lent to it
@@ -18,7 +20,7 @@ Slot = tuple[nn.Module, str, str]  # a module, the attribute there, and the name
 def all_modules() -> Iterator[nn.Module]:
     """Every module of the process: ``pyro.module`` names a parameter but does not say where it lives."""
     for candidate in gc.get_objects():
-        if issubclass(type(candidate), nn.Module) and "_parameters" in candidate.__dict__:
+        if issubclass(type(candidate), nn.Module) and is_set_up(candidate):
             yield candidate
 
 
@@ -37,7 +39,7 @@ class LateLoans:
 
     def __exit__(self, *_: Any) -> None:
         for module, attribute, theirs in self._given:
-            module._parameters[attribute] = theirs  # type: ignore[assignment]
+            parameters_of(module)[attribute] = theirs  # type: ignore[assignment]
         refresh_flat_weights(module for module, _, _ in self._given)
         self._given, self._slots = [], {}
 
@@ -49,13 +51,13 @@ class LateLoans:
             self._look()
         for module, attribute in self._slots.get(id(theirs), ()):
             self._given.append((module, attribute, theirs))
-            module._parameters[attribute] = own
+            parameters_of(module)[attribute] = own
         refresh_flat_weights(module for module, _ in self._slots.get(id(theirs), ()))
 
     def _look(self) -> None:
         self._slots = {}
         for module in all_modules():
-            for attribute, parameter in module._parameters.items():
+            for attribute, parameter in parameters_of(module).items():
                 self._slots.setdefault(id(parameter), []).append((module, attribute))
 
 
@@ -74,8 +76,8 @@ def lent(
         borrowers: modules that may keep lists of their weights.
         returned: called once the modules have their own again.
     """
-    weights = [(module._parameters, attribute, name) for module, attribute, name in slots]
-    buffers = [(module._buffers, attribute, key) for module, attribute, key in buffer_slots]
+    weights = [(parameters_of(module), attribute, name) for module, attribute, name in slots]
+    buffers = [(buffers_of(module), attribute, key) for module, attribute, key in buffer_slots]
     own_weights = [table[attribute] for table, attribute, _ in weights]
     own_buffers = [table[attribute] for table, attribute, _ in buffers]
     borrowers = list(borrowers)
@@ -94,14 +96,6 @@ def lent(
             table[attribute] = buffer
         returned()
         refresh_flat_weights(borrowers)
-
-
-def refresh_flat_weights(modules: Iterable[nn.Module]) -> None:
-    """nn.RNN and its kin keep a second list of their weights, which a change of ``_parameters`` does not reach."""
-    for module in modules:
-        if hasattr(module, "_flat_weights_names"):
-            names: list[str] = module._flat_weights_names  # type: ignore[assignment]
-            module._flat_weights = [module._parameters.get(name) for name in names]  # type: ignore[assignment]
 
 
 @contextlib.contextmanager

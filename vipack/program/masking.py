@@ -18,12 +18,13 @@ from pyro.distributions import Delta, Normal, TorchDistribution
 from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
-from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.compat.autoguides import mask_of
+from vipack.compat.messengers import handlers
 from vipack.errors import VipackError
 from vipack.program.densities import counted_densities, same_densities
 from vipack.program.flat import flat_priors_sampled
@@ -52,7 +53,7 @@ def counting(node: Mapping[str, Any]) -> Tensor | None:
     masks = [] if node["mask"] is None else [node["mask"]]
     fn = node["fn"]
     while isinstance(fn, MaskedDistribution | CountedLatent):
-        masks.append(fn._mask)
+        masks.append(mask_of(fn))
         fn = fn.base_dist
     together: Tensor | None = None
     for mask in masks:
@@ -247,12 +248,12 @@ class MaskedLatents(Messenger):  # type: ignore[misc]
 
 def _active_treatments() -> Mapping[str, Treatment] | None:
     """What has been found of the program that runs; to find it again asks for values, which vmap and tracers refuse."""
-    return next((handler.treated for handler in _PYRO_STACK if isinstance(handler, MaskedLatents)), None)
+    return next((handler.treated for handler in handlers() if isinstance(handler, MaskedLatents)), None)
 
 
 def _guide_trace_of(msg: Mapping[str, Any]) -> Trace | None:
     """The trace that a loss replays the model against, if that is what gave the message its value."""
-    for handler in _PYRO_STACK:
+    for handler in handlers():
         node = handler.trace.nodes.get(msg["name"]) if isinstance(handler, ReplayMessenger) and handler.trace else None
         if node is not None and node["infer"] is msg["infer"]:  # replay hands the guide's own on
             return handler.trace

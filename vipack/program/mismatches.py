@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vipack.compat.messengers import is_subsample
 from vipack.errors import PlateError, ShapeError, SiteError, VipackError
 
 __all__ = ["collision", "stands_twice", "unlike_its_plate"]
@@ -57,7 +58,7 @@ def _cure(what: str, msg: dict[str, Any], shape: tuple[int, ...], plate: str, di
 def stands_twice(what: str, error: Exception, kind: str, name: str) -> SiteError:
     """A statement whose name has been taken; where it is a plate, with what is different the second time."""
     trace, again = _local(error, "self"), _local(error, "kwargs") or {}
-    if type(again.get("fn")).__name__ != "_Subsample":
+    if not is_subsample(again.get("fn")):
         return SiteError(
             f"{kind} site {name!r} of the {what} stands twice; every statement of a program needs a name of its own, so "
             "rename one."

@@ -17,9 +17,11 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributions import constraints, transform_to
 
+from vipack.compat.nn_modules import buffers_of, parameters_of, pyro_parameters_of
+from vipack.compat.param_store import add_to_store, stored
+from vipack.compat.pytorch import is_fake
 from vipack.errors import CheckpointError
 from vipack.program.lending import LateLoans, all_modules, evaluation_mode, lent
 
@@ -68,11 +70,11 @@ class Parameters:
 
     def extend_from_store(self, names: Iterable[str], modules: Iterable[nn.Module]) -> None:
         """For parameters made by :meth:`of_store`: those that steps have come to use since."""
-        store = pyro.get_param_store()
+        values, declared = stored()
         for name in names:
-            value: Any = store._params[name]
+            value: Any = values[name]
             self.unconstrained[name] = value
-            self.constraints[name] = store._constraints[name]
+            self.constraints[name] = declared[name]
             self._adopted[id(value)] = (value, name)
             if isinstance(value, nn.Parameter):
                 self._theirs.add(id(value))
@@ -83,19 +85,19 @@ class Parameters:
             known.add(id(module))
             self._modules.append(module)
             place = len(self._modules) - 1
-            self._buffers |= {f"{place}.{name}": b for name, b in module._buffers.items() if b is not None}
+            self._buffers |= {f"{place}.{name}": b for name, b in buffers_of(module).items() if b is not None}
         self._unplaced = True
 
     def keep_buffers(self) -> None:
         """For parameters made by :meth:`of_store`: where a module has put a new buffer, the old one takes its numbers."""
         for module, attribute, key in self._buffer_slots():
-            found, own = module._buffers[attribute], self._buffers[key]
+            found, own = buffers_of(module)[attribute], self._buffers[key]
             if found is None or found is own:
                 continue
             if found.shape == own.shape and found.dtype == own.dtype:
                 with torch.no_grad():
                     own.copy_(found)
-                module._buffers[attribute] = own
+                buffers_of(module)[attribute] = own
             else:
                 self._buffers[key] = found
 
@@ -133,7 +135,7 @@ class Parameters:
     def _keep_baselines(self) -> None:
         """TraceGraph_ELBO writes its running averages into the store by itself; they are the fit's own."""
         with torch.no_grad():
-            for name, value in pyro.get_param_store()._params.items():
+            for name, value in stored()[0].items():
                 if name.startswith(BASELINE) and name in self.unconstrained:
                     self.unconstrained[name].copy_(value)
 
@@ -141,7 +143,7 @@ class Parameters:
         """To be called when the program has been read: buffers start afresh, and no more modules are taken note of."""
         self._settled = True
         for module, attribute, key in self._buffer_slots():
-            buffer = module._buffers[attribute]
+            buffer = buffers_of(module)[attribute]
             if buffer is not None:
                 self._buffers[key] = self._own(buffer)
 
@@ -157,11 +159,11 @@ class Parameters:
                 return
             seen.add(id(module))
             self._modules.append(module)
-            had.append((module, set(module._parameters)))
-            for name, buffer in module._buffers.items():
+            had.append((module, set(parameters_of(module))))
+            for name, buffer in buffers_of(module).items():
                 if buffer is not None:
                     theirs.append((module, name, buffer))
-                    module._buffers[name] = self._buffers[f"{len(self._modules) - 1}.{name}"] = self._own(buffer)
+                    buffers_of(module)[name] = self._buffers[f"{len(self._modules) - 1}.{name}"] = self._own(buffer)
 
         handle = nn.modules.module.register_module_forward_pre_hook(remember)
         try:
@@ -169,18 +171,18 @@ class Parameters:
         finally:
             handle.remove()
             for module, name, buffer in theirs:
-                module._buffers[name] = buffer
+                buffers_of(module)[name] = buffer
             automatic = {id(p) for m in self._modules if isinstance(m, AutoGuide) for p in m.modules()}
             for module, before in had:
                 if id(module) not in automatic:
-                    self._declared += [(module, name) for name in module._parameters if name not in before]
+                    self._declared += [(module, name) for name in parameters_of(module) if name not in before]
             self._withdraw()
 
     def _withdraw(self) -> None:
         """Take back what the user's modules declared while they ran, which is the fit's."""
         for module, attribute in self._declared:
-            module._parameters.pop(attribute, None)
-            module.__dict__.get("_pyro_params", {}).pop(attribute.removesuffix("_unconstrained"), None)
+            parameters_of(module).pop(attribute, None)
+            pyro_parameters_of(module).pop(attribute.removesuffix("_unconstrained"), None)
 
     def constrained(self) -> dict[str, Tensor]:
         """Name -> detached copy in the parameter's own (constrained) space."""
@@ -250,11 +252,11 @@ class Parameters:
         store = pyro.get_param_store()
         with torch.no_grad():
             for module, attribute, name in self._slots:
-                target = module._parameters[attribute]
+                target = parameters_of(module)[attribute]
                 if target is not None:
                     target.copy_(self.unconstrained[name])
             for owner, attribute, key in self._buffer_slots():
-                buffer = owner._buffers[attribute]
+                buffer = buffers_of(owner)[attribute]
                 if buffer is not None:
                     buffer.copy_(self._buffers[key])
         originals = {name: p for key, (p, name) in self._adopted.items() if key in self._theirs}
@@ -299,21 +301,21 @@ class Parameters:
         if not self._unplaced:
             return
         owners = {id(part): part for module in self._modules for part in module.modules()}
-        held = {id(parameter) for owner in owners.values() for parameter in owner._parameters.values()}
+        held = {id(parameter) for owner in owners.values() for parameter in parameters_of(owner).values()}
         if not held.issuperset(self._theirs):
             # Any module in the process may own one: `encoder.weight` may be read without the encoder being called.
             owners |= {id(module): module for module in all_modules()}
         self._slots = [
             (module, attribute, self._adopted[id(parameter)][1])
             for module in owners.values()
-            for attribute, parameter in module._parameters.items()
+            for attribute, parameter in parameters_of(module).items()
             if parameter is not None and id(parameter) in self._adopted
         ]
         self._unplaced = False
 
     def _buffer_slots(self) -> Iterator[tuple[nn.Module, str, str]]:
         for index, module in enumerate(self._modules):
-            for attribute in module._buffers:
+            for attribute in buffers_of(module):
                 key = f"{index}.{attribute}"
                 if key in self._buffers:
                     yield module, attribute, key
@@ -349,16 +351,15 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         name = msg["name"]
         if name in self._values:
             return
-        if self._parameters._shared or isinstance(msg["value"], FakeTensor):
+        if self._parameters._shared or is_fake(msg["value"]):
             raise UnmetParameterError(f"parameter {name!r} is one that no step has met")
-        store = pyro.get_param_store()
-        constraint = store._constraints.get(name, constraints.real)
+        constraint = stored()[1].get(name, constraints.real)
         own = self._parameters._adopt(name, msg["value"], constraint)
         first = msg["value"].unconstrained()
         if isinstance(first, nn.Parameter):
             self._loans.lend(first, own)
         else:  # a PyroModule takes what the store holds for its own, which must not happen to one of the user's
-            store._params[name], store._param_to_name[own] = own, name
+            add_to_store(name, own, constraint)
         frozen = self._frozen.pop(name, None)
         if frozen is None and isinstance(first, nn.Parameter) and not first.requires_grad:
             frozen = first  # of a PyroParam, which no store has been given

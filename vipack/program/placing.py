@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
+from vipack.compat.enumerated import ENUMERATION_KEYS, enumerated_dim
 from vipack.program.masking import counting
 
 __all__ = ["Given", "Place", "Widened"]
@@ -49,8 +50,8 @@ class Given(Messenger):  # type: ignore[misc]
         if msg["name"] in self._values:
             msg["value"] = self._values[msg["name"]]
             msg["done"] = True
-            if "_enumerate_dim" in msg["infer"]:  # by a handler further in
-                msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in ("_enumerate_dim", "_dim_to_id")}
+            if enumerated_dim(msg["infer"]) is not None:  # by a handler further in
+                msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in ENUMERATION_KEYS}
 
 
 class Place(Messenger):  # type: ignore[misc]

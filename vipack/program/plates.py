@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 
+from vipack.compat.messengers import PLATE_ROWS, choosing_rows, is_subsample, seen_before_broadcast
 from vipack.errors import PlateError
 
 __all__ = [
@@ -77,7 +76,7 @@ def subsampled(plate: BatchPlate, indices: Tensor) -> Iterator[None]:
             return size, None, indices
         return size, subsample_size, subsample
 
-    with _plate_rows(rows), _Scale(plate, len(indices)):
+    with _plate_rows(rows), _Scale(plate, indices):
         yield
 
 
@@ -137,18 +136,13 @@ def own_batch_shapes() -> Iterator[None]:
 
     Plates expand distributions before any handler outside of the program can see them.
     """
-    original = BroadcastMessenger._pyro_sample
 
-    def _pyro_sample(msg: dict[str, Any]) -> None:
+    def keep(msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and hasattr(msg["fn"], "batch_shape"):
             msg["infer"].setdefault(OWN_BATCH_SHAPE, tuple(msg["fn"].batch_shape))
-        original(msg)
 
-    BroadcastMessenger._pyro_sample = staticmethod(_pyro_sample)
-    try:
+    with seen_before_broadcast(keep):
         yield
-    finally:
-        BroadcastMessenger._pyro_sample = staticmethod(original)
 
 
 @contextlib.contextmanager
@@ -158,26 +152,16 @@ def _plate_rows(choose: Choose, keep: Callable[..., None] | None = None) -> Iter
     Pyro offers no message for this: a plate compares the rows it is handed with the ``subsample_size`` it was written
     with and refuses a different number, so the choice has to be made before that comparison.
     """
-    original = SubsampleMessenger._subsample
 
-    def _subsample(
-        name: str,
-        size: Any = None,
-        subsample_size: Any = None,
-        subsample: Any = None,
-        use_cuda: Any = None,
-        device: Any = None,
-    ) -> Any:
-        result = original(name, *choose(name, size, subsample_size, subsample), use_cuda, device)
+    def subsample(original: Callable[..., Any], name: str, *call: Any) -> Any:
+        written, elsewhere = call[:3], call[3:]
+        result = original(name, *choose(name, *written), *elsewhere)
         if keep is not None:
-            keep(name, size, subsample_size, subsample, result)
+            keep(name, *written, result)
         return result
 
-    SubsampleMessenger._subsample = staticmethod(_subsample)
-    try:
+    with choosing_rows(subsample):
         yield
-    finally:
-        SubsampleMessenger._subsample = staticmethod(original)
 
 
 def own_scale(node: Mapping[str, Any]) -> float | None:
@@ -217,12 +201,18 @@ def is_scaled(node: Mapping[str, Any], num_rows: int, batch_size: int) -> bool:
 class _Scale(Messenger):  # type: ignore[misc]
     """Scales log p and log q in the batch plate by N/B, unless the user's plate, or the program, does so already."""
 
-    def __init__(self, plate: BatchPlate, batch_size: int) -> None:
+    def __init__(self, plate: BatchPlate, indices: Tensor) -> None:
         super().__init__()
         self._plate = plate
-        self._batch_size = batch_size
+        self._indices = indices
+        self._batch_size = len(indices)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not PLATE_ROWS.there and msg["name"] == self._plate.name and is_subsample(msg["fn"]):
+            # The rows are given here, which suits a plate that was written with as many.
+            if msg["value"] is None and msg["fn"].subsample_size == self._batch_size:
+                msg["value"], msg["done"] = self._indices, True
+            return
         for frame in msg["cond_indep_stack"]:
             if frame.name != self._plate.name:
                 continue

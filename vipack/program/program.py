@@ -16,6 +16,7 @@ from pyro.infer.autoguide.effect import AutoMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from vipack.compat.autoguides import can_copy_guides, model_of, set_model
 from vipack.entry import entry
 from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
@@ -193,9 +194,9 @@ def make_guide(model: Callable[..., Any], guide: Any) -> Any:
             raise GuideError(f"guide: {builder.__name__}(model) made a {type(built).__name__}, which is not callable.")
         return built
     if isinstance(guide, AutoGuide):
-        return _own_copy(guide)
+        return _own_copy(guide) if can_copy_guides() else guide
     if isinstance(guide, AutoMessenger):
-        return copy.deepcopy(guide, {id(part): part for part in guide._model})
+        return copy.deepcopy(guide, {id(part): part for part in model_of(guide) or ()})
     if not callable(guide):
         raise GuideError(
             f"guide: expected a callable or an AutoGuide class, found {type(guide).__name__} {guide!r}; "
@@ -212,15 +213,15 @@ class GivenGuide:
         self.guide = guide
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not isinstance(self.guide, AutoGuide):
+        if not (isinstance(self.guide, AutoGuide) and can_copy_guides()):
             return GivenGuide, (self.guide,)
         own = _own_copy(self.guide)
-        return _given_again, (own, {name: p._model for name, p in own.named_modules() if isinstance(p, AutoGuide)})
+        return _given_again, (own, {name: model_of(p) for name, p in own.named_modules() if isinstance(p, AutoGuide)})
 
 
 def _given_again(guide: AutoGuide, models: Mapping[str, Any]) -> GivenGuide:
     for name, model in models.items():
-        guide.get_submodule(name)._model = model
+        set_model(guide.get_submodule(name), model)
     return GivenGuide(guide)
 
 
@@ -238,16 +239,17 @@ def _safe_start(builder: Any) -> dict[str, Any]:
 def _own_copy(guide: AutoGuide) -> AutoGuide:
     """A deep copy that shares the model, so that this fit's prototype and parameters are its own."""
     parts = [(name, part) for name, part in guide.named_modules() if isinstance(part, AutoGuide)]
-    links = [(part._model, part.master) for _, part in parts]
+    links = [(model_of(part), part.master) for _, part in parts]
     shared = {id(part.prototype_trace): part.prototype_trace for _, part in parts if part.prototype_trace is not None}
     try:
         own: AutoGuide = copy.deepcopy(guide, shared)
     finally:
         # AutoGuide.__getstate__ takes the model and the master away from the very object that is being copied.
         for (_, part), (model, master) in zip(parts, links, strict=True):
-            part._model, part.master = model, master
+            part.master = master
+            set_model(part, model)
     for (name, _), (model, _) in zip(parts, links, strict=True):
-        own.get_submodule(name)._model = model
+        set_model(own.get_submodule(name), model)
     return own
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
+
+from vipack.compat import pytree
 
 __all__ = ["Replay", "captured"]
 

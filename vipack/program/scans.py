@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
+from vipack.compat import pytree
+from vipack.compat.pytorch import OpOverload
 from vipack.errors import UsageError
 
 __all__ = ["Body", "body_of", "captured_scans", "scan"]
@@ -253,7 +254,7 @@ def _refuse_impure(graph: fx.Graph) -> None:
                     f"scan: the body reads a tensor of shape {tuple(value.shape)} that is not among its arguments; pass it "
                     "in constants=."
                 )
-        if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
+        if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
             raise UsageError(f"scan: the body draws random numbers ({node.target}); draw before, and pass them in xs.")
 
 

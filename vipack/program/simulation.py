@@ -9,12 +9,12 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
+from vipack.compat.messengers import seen_after_condition
 from vipack.errors import ModelError
 from vipack.program.densities import same_densities
 from vipack.program.masking import unmasked
@@ -88,18 +88,13 @@ def _without(densities: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def _marked_conditions() -> Iterator[None]:
     """Let each message tell whether ``poutine.condition`` gave it its value, rather than ``obs=``."""
-    original = ConditionMessenger._pyro_sample
 
-    def _pyro_sample(self: Any, msg: dict[str, Any]) -> None:
-        original(self, msg)
-        if msg["is_observed"] and msg["name"] in self.data:
+    def mark(handler: Any, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] and msg["name"] in handler.data:
             msg["infer"][_CONDITIONED] = True
 
-    ConditionMessenger._pyro_sample = _pyro_sample
-    try:
+    with seen_after_condition(mark):
         yield
-    finally:
-        ConditionMessenger._pyro_sample = original
 
 
 def simulate(program: Program, arguments: Arguments) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

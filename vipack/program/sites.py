@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
+from vipack.compat.autoguides import is_marked_deterministic, mask_of
 from vipack.display import Readable, block, grid
 from vipack.errors import SiteError
 
@@ -251,7 +252,7 @@ def is_deterministic(node: Mapping[str, Any]) -> bool:
 
     ``LocScaleReparam`` and its kin leave an observed Delta behind, without the mark of ``pyro.deterministic``.
     """
-    return bool(node["infer"].get("_deterministic")) or (
+    return is_marked_deterministic(node["infer"]) or (
         node["is_observed"] and isinstance(base_distribution(node["fn"]), Delta)
     )
 
@@ -262,6 +263,6 @@ def has_density(node: Mapping[str, Any]) -> bool:
         return True
     fn, masks = node["fn"], [node["mask"]]
     while type(fn).__name__ in _WRAPPERS:
-        masks.append(getattr(fn, "_mask", None))
+        masks.append(mask_of(fn))
         fn = fn.base_dist
     return not any(mask is False for mask in masks)

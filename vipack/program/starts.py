@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.compat.messengers import starting_with
 from vipack.errors import GuideError, NonFiniteError, ShapeError, SupportError, VipackError
 from vipack.program.agreement import support_name
 
@@ -25,16 +25,15 @@ def checked_starts() -> Iterator[None]:
     Raises:
         GuideError, ShapeError, SupportError, NonFiniteError: a start that no guide can begin with; the latent is named.
     """
-    original = InitMessenger._pyro_sample
 
-    def _pyro_sample(self: Any, msg: dict[str, Any]) -> None:
+    def start(original: Callable[..., None], handler: Any, msg: dict[str, Any]) -> None:
         if msg["value"] is not None or site_is_subsample(msg):
             return
         if getattr(getattr(msg["fn"], "support", None), "is_discrete", False):  # no guide of these draws it
-            original(self, msg)
+            original(handler, msg)
             return
         try:
-            original(self, msg)
+            original(handler, msg)
         except (VipackError, NotImplementedError):
             raise
         except Exception as error:
@@ -44,11 +43,8 @@ def checked_starts() -> Iterator[None]:
             ) from error
         _look(msg["name"], msg["fn"], msg["value"])
 
-    InitMessenger._pyro_sample = _pyro_sample
-    try:
+    with starting_with(start):
         yield
-    finally:
-        InitMessenger._pyro_sample = original
 
 
 def _look(name: str, fn: Any, value: Any) -> None:

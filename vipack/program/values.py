@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from vipack.compat.pytorch import validation_refused
 from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, SupportError, VipackError
 from vipack.program.agreement import expanded_as, support_name
 from vipack.program.masking import counting, unmasked
@@ -234,7 +235,7 @@ def _is_or_equals(leaf: Tensor, value: Any) -> bool:
 def _validation_refused(fn: Any) -> bool:
     """Whether the user wrote ``validate_args=False``."""
     while fn is not None:
-        if fn.__dict__.get("_validate_args") is False:
+        if validation_refused(fn):
             return True
         fn = fn.__dict__.get("base_dist")
     return False

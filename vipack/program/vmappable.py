@@ -12,6 +12,8 @@ from pyro.distributions import hmm
 from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
+from vipack.compat.autoguides import LOG_MATMUL
+from vipack.compat.pytorch import validate_sample
 from vipack.program.enumeration import safe_log
 
 __all__ = ["vmappable_densities"]
@@ -23,8 +25,8 @@ def vmappable_densities() -> Iterator[None]:
     places: list[tuple[Any, str, Any]] = [
         (torch.distributions.Multinomial, "log_prob", _multinomial_log_prob),
         (dist.OrderedLogistic, "__init__", _ordered_logistic_init),
-        (hmm, "_logmatmulexp", _log_product),
     ]
+    places += [(hmm, LOG_MATMUL.name.rpartition(".")[2], _log_product)] if LOG_MATMUL.there else []
     originals = [getattr(owner, name) for owner, name, _ in places]
     for owner, name, replacement in places:
         setattr(owner, name, replacement)
@@ -37,8 +39,7 @@ def vmappable_densities() -> Iterator[None]:
 
 def _multinomial_log_prob(self: Any, value: Tensor) -> Tensor:
     """torch's own, but for an assignment at a mask that depends on the values."""
-    if self._validate_args:
-        self._validate_sample(value)
+    validate_sample(self, value)
     logits, value = broadcast_all(self.logits, value)
     logits = torch.where((value == 0) & (logits == -torch.inf), torch.zeros_like(logits), logits)
     log_factorials = torch.lgamma(value.sum(-1) + 1) - torch.lgamma(value + 1).sum(-1)

@@ -37,7 +37,7 @@ class Average:
         if progress.step <= self.start:
             return
         self._count += 1
-        for name, value in progress._parameters.unconstrained.items():
+        for name, value in progress._fit_parameters.unconstrained.items():
             current = value.detach()
             if name in self._mean:
                 self._mean[name] += (current - self._mean[name]) / self._count

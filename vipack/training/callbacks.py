@@ -32,14 +32,14 @@ class Progress(Readable):
     loss: float
     losses: Sequence[float]
     seconds: float
-    _parameters: Parameters
+    _fit_parameters: Parameters
 
     def __str__(self) -> str:
         return f"step {self.step}, epoch {self.epoch}, loss {self.loss:,.2f}, {self.seconds:.1f} s"
 
     def params(self) -> Mapping[str, Tensor]:
         """Copies of the parameters as they stand, constrained, by name; not buffers, for which see :meth:`to_pyro`."""
-        return self._parameters.constrained()
+        return self._fit_parameters.constrained()
 
     def to_pyro(self) -> None:
         """Copy parameters and buffers as they stand into Pyro's global store and the modules they came from.
@@ -47,7 +47,7 @@ class Progress(Readable):
         So a callback can evaluate a network with its batch normalisation as trained so far. The run is not disturbed: it
         goes on with parameters and buffers of its own.
         """
-        self._parameters.write_back()
+        self._fit_parameters.write_back()
 
 
 Callback = Callable[[Progress], object]

@@ -165,7 +165,7 @@ class Run:
             if isinstance(callback, Every) and state.step % callback.num_steps:
                 continue
             progress = Progress(
-                state.step, state.batches.epoch, mean, state.losses, state.seconds, _parameters=self.parameters
+                state.step, state.batches.epoch, mean, state.losses, state.seconds, _fit_parameters=self.parameters
             )
             # A callback's own draws must not shift the run's, nor those of a fit in another thread that it waits for.
             with state.random.suspended(), calling_out():

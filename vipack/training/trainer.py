@@ -6,12 +6,13 @@ import copy
 import logging
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from vipack.compat.autoguides import with_nesting_guessed_by
 from vipack.engine.contracts import Engine, Tier
 from vipack.engine.optimizers import make_optimizer, unused
 from vipack.engine.tiers import TieredEngine
@@ -322,21 +323,21 @@ def _own_loss(loss: Any, seed: int) -> Any:
     since a run that is resumed has a first step of its own.
     """
     own = copy.deepcopy(loss)
-    guess = getattr(own, "_guess_max_plate_nesting", None)
-    if guess is None:
-        return own
 
-    def undisturbing(*args: Any) -> None:
-        logger = logging.getLogger("pyro.infer.elbo")
-        level = logger.level
-        logger.setLevel(logging.WARNING)  # it logs its guess as information, which Pyro prints
-        try:
-            with seeded(seed):
-                guess(*args)
-        finally:
-            logger.setLevel(level)
+    def undisturbing(guess: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any) -> None:
+            logger = logging.getLogger("pyro.infer.elbo")
+            level = logger.level
+            logger.setLevel(logging.WARNING)  # it logs its guess as information, which Pyro prints
+            try:
+                with seeded(seed):
+                    guess(*args)
+            finally:
+                logger.setLevel(level)
 
-    own._guess_max_plate_nesting = undisturbing
+        return run
+
+    with_nesting_guessed_by(own, undisturbing)
     return own
 
 

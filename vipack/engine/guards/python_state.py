@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
+from vipack.compat.pytorch import is_fake, is_left_over_from_vmap, version_of
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.reader import Reading, read_programs
 from vipack.engine.guards.slots import (
@@ -150,7 +150,7 @@ class PythonState:
     def hold(self, constants: Iterable[Tensor]) -> str:
         """Take note of the tensors that a graph holds; the name of one that the program itself replaces or writes to."""
         held = {mark for constant in constants for mark in _marks(constant)}
-        written = {id(tensor) for _, tensor, version, _ in self._tensors if tensor._version != version}
+        written = {id(tensor) for _, tensor, version, _ in self._tensors if version_of(tensor) != version}
         self._frozen = []
         for slot in self._slots:
             if isinstance(slot.value, Tensor) and not held.isdisjoint(_marks(slot.value)):
@@ -178,14 +178,14 @@ class PythonState:
                 slot.restore()
         lost = ""
         for i, (name, tensor, version, copy) in enumerate(self._tensors):
-            if tensor._version == version:
+            if version_of(tensor) == version:
                 continue
             if copy is None:
                 lost = lost or name
                 continue
             with torch.no_grad():
                 _once(tensor).copy_(_once(copy, tensor))
-            self._tensors[i] = name, tensor, tensor._version, copy
+            self._tensors[i] = name, tensor, version_of(tensor), copy
         for _, generator, state in self._generators:
             set_generator_state(generator, state)
         return lost
@@ -199,9 +199,9 @@ class PythonState:
     def _note_tensors(self, reading: Reading) -> None:
         most = _MOST_NUMBERS if self._copies else -1
         self._tensors = [
-            (name, value, value._version, value.detach().clone() if value.numel() <= most else None)
+            (name, value, version_of(value), value.detach().clone() if value.numel() <= most else None)
             for name, value in reading.tensors.values()
-            if id(value) not in self._apart and not _is_left_over(value)
+            if id(value) not in self._apart and not is_left_over_from_vmap(value)
         ]
 
     def _sort(self, slots: list[Slot]) -> None:
@@ -212,11 +212,6 @@ class PythonState:
         self._in_dicts = [(slot.place, slot.key, slot.value, slot) for slot in watched if slot.in_dict]
         self._empty = [slot.value for slot in watched if slot.in_dict and slot.is_empty]
         self._others = [slot for slot in watched if not (slot.in_dict and (slot.contents is None or slot.is_empty))]
-
-
-def _is_left_over(tensor: Tensor) -> bool:
-    """Whether a run under vmap left it behind, such as the rows of an automatic guide's plates: nobody can read it."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def sharing_memory(parameters: Mapping[str, Tensor], others: Iterable[Tensor]) -> str:
@@ -235,8 +230,8 @@ def sharing_memory(parameters: Mapping[str, Tensor], others: Iterable[Tensor]) -
 
 
 def _has_memory(tensor: Tensor) -> bool:
-    strided = tensor.layout is torch.strided and not isinstance(tensor, FakeTensor)
-    return strided and tensor.numel() > 0 and not _is_left_over(tensor)
+    strided = tensor.layout is torch.strided and not is_fake(tensor)
+    return strided and tensor.numel() > 0 and not is_left_over_from_vmap(tensor)
 
 
 def _stretch(tensor: Tensor) -> tuple[str, int, int]:
@@ -249,7 +244,7 @@ def _stretch(tensor: Tensor) -> tuple[str, int, int]:
 def _marks(tensor: Tensor) -> set[tuple[str, int]]:
     """By which a graph's constant is known again: torch may have wrapped it anew."""
     marks = {("id", id(tensor))}
-    if tensor.layout is torch.strided and tensor.numel() and not _is_left_over(tensor):
+    if tensor.layout is torch.strided and tensor.numel() and not is_left_over_from_vmap(tensor):
         marks.add(("memory", tensor.data_ptr()))
     return marks
 

@@ -19,6 +19,7 @@ import scipy.sparse
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
+from vipack.compat.nn_modules import MODULE_HOOKS, MODULE_TABLES, PARTS_TABLE
 from vipack.engine.guards.execution import Execution, is_library, module_of
 from vipack.engine.guards.slots import CONTAINERS, PLAIN, Slot, generator_state, slot_in
 
@@ -26,8 +27,7 @@ __all__ = ["Reading", "read_programs"]
 
 _LEAVES = (*PLAIN, Tensor, np.ndarray, np.generic, pd.DataFrame, pd.Series, pd.Index)
 _CODE = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod, property, nn.Module)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_OF_MODULES = ("_parameters", "_buffers", "_modules", *_HOOKS)  # dicts of a module that are read by themselves
+_OF_MODULES = (*MODULE_TABLES, *MODULE_HOOKS)  # dicts of a module that are read by themselves
 # Classes of libraries whose objects are no more than what users put into them.
 _HOLDERS = (
     types.SimpleNamespace, argparse.Namespace, collections.UserDict, collections.UserList, collections.ChainMap,
@@ -314,13 +314,13 @@ class _Reader:
     def _read_module(self, module: nn.Module, label: str) -> None:
         self._take(f"{label}.training", vars(module), "training")
         self._take(f"{label}.forward", vars(module), "forward")
-        for name in ("_modules", *_HOOKS):
+        for name in (PARTS_TABLE, *MODULE_HOOKS):
             table = vars(module).get(name)
             if table is None:
                 continue
             self._take(f"{label}.{name}", vars(module), name)
             for part, value in table.items():
-                self._read(value, f"{label}.{part}" if name == "_modules" else f"{label}.{name}")
+                self._read(value, f"{label}.{part}" if name == PARTS_TABLE else f"{label}.{name}")
 
     def _take(self, name: str, place: Any, key: str, *, library: bool = False) -> Slot:
         known = self._found.slots.get((id(place), key))

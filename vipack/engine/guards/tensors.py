@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vipack.compat.pytorch import version_of
+
 __all__ = ["TensorContents", "copy_if_changed", "same_memory"]
 
 _MOST_BYTES = 1 << 28  # of tensors of which a copy is kept; of larger ones it is a hash, which takes longer
@@ -51,7 +53,7 @@ class TensorContents:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = [value.detach() for value in tensors]
-        self._versions = [value._version for value in self._tensors]
+        self._versions = [version_of(value) for value in self._tensors]
         self._seen: list[Tensor | bytes | None] = []
         left = _MOST_BYTES
         for value in self._tensors:
@@ -66,7 +68,7 @@ class TensorContents:
         """
         found = False
         for place, (value, seen) in enumerate(zip(self._tensors, self._seen, strict=True)):
-            version = value._version
+            version = version_of(value)
             if by_version and version == self._versions[place]:
                 continue
             written, self._versions[place] = version != self._versions[place], version

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from vipack.compat.aten import TO_COPY, UNSAFE_VIEW
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast
 from vipack.engine.interpreter.operands import Rule, argument, copy_into, elementwise, given, operand, tag
 from vipack.engine.interpreter.program import Writer
@@ -282,10 +283,10 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.log_sigmoid_backward.default: _log_sigmoid_backward,
     aten.clone.default: _copied,
     aten.copy.default: _filled,
-    aten._to_copy.default: _copied,
+    TO_COPY: _copied,
     aten.contiguous.default: _copied,
     aten.lift_fresh_copy.default: _copied,
     aten.view.default: _copied,
-    aten._unsafe_view.default: _copied,
+    UNSAFE_VIEW: _copied,
     aten.reshape.default: _copied,
 }  # fmt: skip

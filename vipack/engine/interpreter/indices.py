@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from vipack.compat.aten import UNSAFE_INDEX, UNSAFE_INDEX_PUT
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 from vipack.engine.interpreter.operands import Rule, argument, copy_into, given, operand, tag
 from vipack.engine.interpreter.program import Writer
@@ -161,7 +162,7 @@ INDICES: dict[Any, Rule] = {
     aten.index_select.default: _index_select,
     aten.index.Tensor: _index_tensor,
     aten.index_put.default: _index_put,
-    aten._unsafe_index_put.default: _index_put,
-    aten._unsafe_index.Tensor: _index_tensor,
+    UNSAFE_INDEX_PUT: _index_put,
+    UNSAFE_INDEX: _index_tensor,
     aten.index_add.default: _index_add,
 }  # fmt: skip

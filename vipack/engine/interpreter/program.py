@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from vipack.compat.pytorch import overload_of, schema_of
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
 from vipack.engine.operations import Base, LibraryCall
 
@@ -137,7 +138,7 @@ class Writer:
     def call(self, node: fx.Node, resolve: Callable[[Any], Any], results: tuple[Value | None, ...]) -> None:
         """Append a call of torch's own operator."""
         target: Any = node.target
-        name, _, overload = str(target._schema.name), "", target._overloadname
+        name, _, overload = str(schema_of(target).name), "", overload_of(target)
         self.program.library.append(
             LibraryCall(
                 name,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from vipack.compat.aten import LOG_SOFTMAX, LOG_SOFTMAX_BACKWARD, SOFTMAX, SOFTMAX_BACKWARD
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 from vipack.engine.interpreter.operands import Rule, argument, cast, tag
 from vipack.engine.interpreter.program import Writer
@@ -163,8 +164,8 @@ REDUCTIONS: dict[Any, Rule] = {
     aten.any.dim: _truth("any", dims=True),
     aten.cumsum.default: _along("cumsum"),
     aten.cumprod.default: _along("cumprod"),
-    aten._softmax.default: _along("softmax"),
-    aten._log_softmax.default: _along("log_softmax"),
-    aten._softmax_backward_data.default: _softmax_backward("softmax_backward"),
-    aten._log_softmax_backward_data.default: _softmax_backward("log_softmax_backward"),
+    SOFTMAX: _along("softmax"),
+    LOG_SOFTMAX: _along("log_softmax"),
+    SOFTMAX_BACKWARD: _softmax_backward("softmax_backward"),
+    LOG_SOFTMAX_BACKWARD: _softmax_backward("log_softmax_backward"),
 }  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from vipack.compat.aten import LINALG_CHECK_ERRORS, RESHAPE_ALIAS, UNSAFE_VIEW
+from vipack.compat.pytorch import OpOverload, schema_of, storage_address
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
 from vipack.engine.interpreter.operands import copy_into, given
 from vipack.engine.interpreter.program import Program, Writer
@@ -72,7 +74,7 @@ def _translate(writer: Writer, node: fx.Node) -> None:
         return
     if node.target in _VIEWS and _view(writer, node):
         return
-    if node.target is aten._linalg_check_errors.default and writer.value(node.args[0]) in writer.unfailing:
+    if node.target is LINALG_CHECK_ERRORS and writer.value(node.args[0]) in writer.unfailing:
         return
     rule = RULES.get(node.target)
     if rule is not None:
@@ -99,7 +101,7 @@ def _fold(writer: Writer, node: fx.Node) -> bool:
         return True
     if is_random(node) or not all(source in writer.folded for source in node.all_input_nodes):
         return False
-    if not isinstance(node.target, torch._ops.OpOverload) and node.target is not operator.getitem:
+    if not isinstance(node.target, OpOverload) and node.target is not operator.getitem:
         return False
     example = node.meta.get("val")
     if isinstance(example, Tensor) and example.numel() > _MOST_FOLDED:
@@ -119,7 +121,7 @@ _OF_A_SHAPE: dict[Any, float | int] = {
 
 # Operators whose results lie in their input's memory.
 _VIEWS = {
-    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten._reshape_alias.default, aten.expand.default,
+    aten.view.default, UNSAFE_VIEW, aten.reshape.default, RESHAPE_ALIAS, aten.expand.default,
     aten.permute.default, aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor, aten.unsqueeze.default,
     aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.alias.default, aten.detach.default,
     aten.diagonal.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int,
@@ -137,7 +139,7 @@ def _view(writer: Writer, node: fx.Node) -> bool:
     except RuntimeError:  # strides that no view has: torch copies there
         return False
     parts = result if isinstance(result, list | tuple) else (result,)
-    if any(part.untyped_storage()._cdata != there.untyped_storage()._cdata for part in parts):
+    if any(storage_address(part) != storage_address(there) for part in parts):
         return False
     made = tuple(
         Value(source.base, source.dtype, tuple(part.shape), part.stride(), source.offset + int(part.storage_offset()))
@@ -149,7 +151,7 @@ def _view(writer: Writer, node: fx.Node) -> bool:
 
 def _library(writer: Writer, node: fx.Node) -> None:
     """Leave a node to torch."""
-    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+    if not isinstance(node.target, OpOverload) or schema_of(node.target).is_mutable:
         raise NotUnderstood(f"{node.target}")
     example = node.meta.get("val", ())
     examples = list(example) if isinstance(example, list | tuple) else [example]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from vipack.compat.dispatch import Operations
 from vipack.program.logjoint import LogJoint
 from vipack.training.ladder.surface import Surface
 
@@ -78,14 +78,15 @@ def effort_for(surface: Surface) -> Effort:
     return Effort()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(Operations):
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Count it."""
         self.count += 1
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def _operations(joint: LogJoint) -> int:
