@@ -8,7 +8,7 @@ from vipack.errors import VersionWarning, warn
 
 __all__ = ["TESTED", "warn_if_untested"]
 
-TESTED = {"torch": ("2.8", "2.13"), "Pyro": ("1.9.1", "1.9.2")}  # the oldest and the newest of each
+TESTED = {"torch": ("2.8", "2.13"), "Pyro": ("1.9.2", "1.9.2")}  # the oldest and the newest of each
 
 
 def warn_if_untested(torch_version: str, pyro_version: str) -> None:
