@@ -17,6 +17,7 @@ from vipack.compat import (  # noqa: F401  (register names)  # noqa: F401
     messengers,
     nn_modules,
     optimizer_state,
+    packing,
     param_store,
     pytorch,
     pytree,

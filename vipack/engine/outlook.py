@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro
 
+from vipack.compat.param_store import stored
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
 from vipack.engine.guards.slots import comparable
@@ -92,7 +92,7 @@ class Outlook:
         changed = "" if state is None else state.changed_by_a_run()
         if changed:
             return f"each run of the program changes {changed!r}, which it may read again"
-        if any(name.startswith(BASELINE) for name in pyro.get_param_store()._params):
+        if any(name.startswith(BASELINE) for name in stored()[0]):
             return "the objective keeps a decaying average of costs as a baseline, outside of the graph"
         before = self._numbers or {}
         for place, (where, values) in numbers.items():

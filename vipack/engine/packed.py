@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
+from vipack.compat import packing
+
 __all__ = ["Known", "lengths_known", "lengths_noted"]
 
-_VF: Any = torch._VF
 Read = Callable[[Tensor], np.ndarray]
 _CELLS: dict[str, Any] = {
     "LSTM": torch.lstm_cell,
@@ -47,25 +48,22 @@ class _Packing(TorchFunctionMode):
 
     def __init__(self, pack: Any, pad: Any) -> None:
         super().__init__()
-        self._pack, self._pad = pack, pad
+        self._stand_ins = dict(zip(packing.packing_functions(), (pack, pad), strict=True))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _VF._pack_padded_sequence:
-            return self._pack(*args)
-        if func is _VF._pad_packed_sequence:
-            return self._pad(*args)
-        return func(*args, **(kwargs or {}))
+        stand_in = self._stand_ins.get(func)
+        return func(*args, **(kwargs or {})) if stand_in is None else stand_in(*args)
 
 
 @contextlib.contextmanager
 def lengths_noted(note: Read) -> Iterator[None]:
     """Inside the block, `note` is told the lengths of sequences that are packed."""
 
-    def pack(value: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    def noting(value: Tensor, lengths: Tensor, batch_first: bool) -> Any:
         note(lengths)
-        return _VF._pack_padded_sequence(value, lengths, batch_first)
+        return packing.pack(value, lengths, batch_first)
 
-    with _Packing(pack, _VF._pad_packed_sequence):
+    with _Packing(noting, packing.pad):
         yield
 
 
@@ -81,7 +79,7 @@ def lengths_known(read: Read, known: Known) -> Iterator[None]:
     def pad(data: Tensor, sizes: Tensor, batch_first: bool, padding: float, total: int) -> Any:
         counts = known.array(sizes)
         if counts is None:
-            return _VF._pad_packed_sequence(data, sizes, batch_first, padding, total)
+            return packing.pad(data, sizes, batch_first, padding, total)
         shape = max(len(counts), total), int(counts[0]), *data.shape[1:]
         padded = data.new_full(shape, padding).index_put(_places(counts), data)
         lengths = np.array([(counts > row).sum() for row in range(counts[0])])
