@@ -50,7 +50,7 @@ def assert_alike(optim, acts, engine):
     return world
 
 
-@settings(max_examples=25, derandomize=True, **ONCE)
+@settings(max_examples=50, derandomize=True, **ONCE)
 @given(OPTIMIZERS, st.lists(CALLS, max_size=7))
 def test_sequences_of_acts_end_where_they_do_in_pyro(optim, acts):
     assert_alike(optim, acts, "traced")

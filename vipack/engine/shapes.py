@@ -16,6 +16,7 @@ _OFTEN = 100  # a batch of one more shape has come, which then takes the place o
 _WAYS = 8  # that a program takes with batches of one shape, which get a graph each
 _LOOKS = (2, 8, 32, 128)
 _MISSES = 4  # before one more is captured
+_TURNS = 16  # of a new way, by which is judged whether more of them will pay: then all together know half of the steps
 
 
 @dataclass(eq=False)
@@ -66,6 +67,9 @@ class Shapes:
         self.crowded = False
         self._ways: dict[Hashable, list[Shape]] = {}  # the shape that has not come for longest first
         self._misses: dict[Hashable, int] = {}
+        self._turns: dict[
+            Hashable, tuple[int, int]
+        ] = {}  # steps since the last way was captured, and those that a graph knew
         self._seen: dict[Hashable, int] = {}  # how often shapes have come that have none
 
     def __iter__(self) -> Iterator[Shape]:
@@ -100,19 +104,37 @@ class Shapes:
             ways.remove(shape)
             ways.insert(0, shape)
 
-    def missed(self, size: Hashable) -> Shape | None:
-        """No graph knows the way that a step takes; one to be captured, where this has happened often enough."""
+    def missed(self, size: Hashable, *, sparing: bool = False) -> Shape | None:
+        """No graph knows the way that a step takes; one to be captured, where this has happened often enough.
+
+        Args:
+            sparing: wait until the last one has been tried for some steps.
+        """
         ways = self._ways.get(size)
         self._misses[size] = self._misses.get(size, 0) + 1
-        if ways is None or self._misses[size] < _MISSES or len(ways) >= _WAYS:
+        turns, _ = self._count(size, 0)
+        if ways is None or self._misses[size] < _MISSES or len(ways) >= _WAYS or (sparing and turns < _TURNS):
             return None
         self._misses[size] = 0
+        del self._turns[size]
         ways.insert(0, Shape(waited=ways[0].waited))
         return ways[0]
 
-    def is_lost(self, size: Hashable) -> bool:
-        """Whether steps go other ways than those that there are graphs for, again and again."""
-        return len(self._ways.get(size, ())) >= _WAYS and self._misses.get(size, 0) >= _OFTEN
+    def is_lost(self, size: Hashable, *, sparing: bool = False) -> bool:
+        """Whether steps go other ways than those that there are graphs for, again and again.
+
+        Args:
+            sparing: say so as soon as the first ways have known so few steps that as many as there may be will not know half.
+        """
+        number, (turns, known) = len(self._ways.get(size, ())), self._turns.get(size, (0, 0))
+        if sparing and turns >= _TURNS and 2 * _WAYS * known < number * turns:
+            return True
+        return number >= _WAYS and self._misses.get(size, 0) >= _OFTEN
+
+    def _count(self, size: Hashable, known: int) -> tuple[int, int]:
+        before = self._turns.get(size, (0, 0))
+        self._turns[size] = before[0] + 1, before[1] + known
+        return self._turns[size]
 
     def give_up(self, size: Hashable) -> None:
         """No graph takes batches of this shape any more."""
@@ -123,6 +145,7 @@ class Shapes:
 
     def hit(self, size: Hashable) -> None:
         """A graph knew the way."""
+        self._count(size, 1)
         if self._misses.get(size) and len(self._ways.get(size, ())) >= _WAYS:
             self._misses[size] -= 1
 
@@ -134,6 +157,7 @@ class Shapes:
         """
         self._ways = {size: [Shape(done=done)] for size in self._ways}
         self._misses.clear()
+        self._turns.clear()
 
     def _has_come_often(self, size: Hashable) -> bool:
         """Whether a shape without a graph has come often; if so, one that has not come for longest makes room."""

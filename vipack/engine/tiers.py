@@ -37,6 +37,7 @@ _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
 _LOOK_SHARE = 0.5  # of an eager step's time, that looking at the variables that a program reads may take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
+_TIMED = 32  # steps of a program that branches, by which they are compared with Pyro's own
 
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 _REGROUPINGS = 16  # likewise for a program whose optimizer is changed
@@ -76,6 +77,7 @@ class TieredEngine:
         self._live = live
         self._eager = eager or EagerStep(program, loss, optimizer)
         self._shapes = Shapes()
+        self._times: dict[Hashable, tuple[int, float]] = {}  # how many steps of a program that branches took how long
         self._memory: Memory | None = None
         self._safe = SafeStates()
         self._steps = 0
@@ -171,7 +173,8 @@ class TieredEngine:
 
     def _miss(self, size: Hashable) -> Shape | None:
         """No graph takes the next step; a way that is to get one, if this has come often enough."""
-        if self._shapes.is_lost(size):
+        sparing = self._tier == "auto"
+        if self._shapes.is_lost(size, sparing=sparing):
             reads = {read.where for shape in self._shapes for read in (shape.graph.reads if shape.graph else ())}
             self._shapes.give_up(size)
             self.report.reason = (
@@ -179,7 +182,7 @@ class TieredEngine:
                 f"({', '.join(sorted(reads)[:3])})"
             )
             return None
-        return self._shapes.missed(size)
+        return self._shapes.missed(size, sparing=sparing)
 
     def outdated(self) -> str:
         """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
@@ -253,7 +256,7 @@ class TieredEngine:
         if not alone:
             self._safe.keep(self._memory, batches)
         if alone or shape.unsteady:
-            return self._take_one(size, shape, batches)
+            return self._timed(size, shape, batches) if shape.branches else self._take_one(size, shape, batches)
         try:
             losses = self._graph_steps(shape, shape.runner, batches, number)
         except Exception as error:  # an operator refused its input: eager says which site gave it
@@ -264,6 +267,20 @@ class TieredEngine:
         if np.isfinite(losses[-1]):
             return losses
         return self._recover(batches, losses[:-1])
+
+    def _timed(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
+        """As :meth:`_take_one`; where steps take longer than Pyro's own would, with the graphs tried in vain, those come."""
+        started = time.perf_counter()
+        losses = self._take_one(size, shape, batches)
+        number, seconds = self._times.get(size, (0, 0.0))
+        number, seconds = number + 1, seconds + time.perf_counter() - started
+        self._times[size] = (number, seconds) if number < _TIMED else (0, 0.0)
+        if self._tier == "auto" and number == _TIMED and seconds > number * self._effort.per_step > 0:
+            self._shapes.give_up(size)
+            self.report.reason = (
+                "eager: the program takes other ways so often that its graphs took longer than Pyro's steps"
+            )
+        return losses
 
     def _take_one(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
         """One step, which leaves everything as it was where the graph cannot take it; then another one's, or Pyro's."""
