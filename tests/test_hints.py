@@ -132,7 +132,7 @@ def test_every_public_callable_names_what_it_does_not_take():
 ATTRIBUTES = {
     "fitt": "did you mean 'fit'?", "compar": "did you mean 'compare'?", "Converge": "did you mean 'Converged'?",
     "loo": "it is vipack.diagnostics.loo", "Flow": "it is vipack.guides.Flow", "AutoNormal": "from pyro.infer.autoguide import AutoNormal",
-    "Trace_ELBO": "from pyro.infer import Trace_ELBO", "nothing_like_it": "it has SVI, Checkpoint",
+    "Trace_ELBO": "from pyro.infer import Trace_ELBO", "nothing_like_it": "it has SVI, CapturedELBO, Checkpoint",
 }  # fmt: skip
 
 

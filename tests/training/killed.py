@@ -18,7 +18,7 @@ import vipack as vi
 from tests.training.programs import RECIPES
 from vipack.training.checkpoint import read_file
 
-STEPS = 800
+STEPS = 1_500
 STEPS_A_LIFE = 25  # at most, so that the kills are over before the run is
 
 
