@@ -13,6 +13,8 @@ from pyro.infer import SVI
 
 import vipack as vi
 from tests.engine.worlds import ACTS, World, outcome
+from vipack.engine import svi as svi_module
+from vipack.engine import tiers
 
 WEIGHTED = [name for name, (weight, _) in ACTS.items() for _ in range(weight)]
 CALLS = st.tuples(st.sampled_from(WEIGHTED), st.integers(0, 11), st.integers(0, 11))
@@ -77,3 +79,19 @@ def test_every_act_alone(name, engine):
     acts = [("step", 0, 2), ("step", 0, 2), (name, 1, 1), ("step", 1, 2), (name, 0, 2), ("step", 0, 2)]
     world = assert_alike("adam", acts, engine)
     assert sum(count for tier, count in world.svi.engine.steps.items() if tier != "eager") >= 4, world.svi.engine
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(500, marks=pytest.mark.slow)])
+def test_sequences_by_auto_move_between_pyros_steps_and_graphs(examples, monkeypatch):
+    """After the fifth step rather than after 240, so that short sequences are captured, and rest on Pyro's steps before."""
+    for module in (tiers, svi_module):
+        monkeypatch.setattr(module, "TRACE_STEPS", 5)
+    reached = set()
+
+    @settings(max_examples=examples, derandomize=examples < 100, **ONCE)
+    @given(OPTIMIZERS, SEQUENCES)
+    def holds(optim, acts):
+        reached.update(assert_alike(optim, acts, "auto").svi.engine.steps)
+
+    holds()
+    assert reached - {"eager"}

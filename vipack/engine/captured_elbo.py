@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import types
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -224,7 +223,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: float, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
         ctx.gradients = gradients
-        return parameters[0].new_tensor(value if math.isfinite(value) else float(value))
+        return parameters[0].new_tensor(value)
 
     @staticmethod
     @once_differentiable
