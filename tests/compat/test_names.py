@@ -109,14 +109,19 @@ def test_a_fit_ends_with_the_same_answer(name, eager, take_away):
         assert fit.engine.tier == "traced"
 
 
-@pytest.mark.parametrize("name", USED)
+SWITCHES = ("graphs", "single steps")  # off; what is done another way in a fit is done so in single steps too
+
+
+@pytest.mark.parametrize(
+    "name", [n if NAMES[n].stops in SWITCHES else pytest.param(n, marks=pytest.mark.slow) for n in USED]
+)
 def test_single_steps_are_pyros(name, eager, take_away):
     take_away(name)
     svi, losses, params = steps_of(vi.SVI, engine="traced")
     np.testing.assert_allclose(losses, eager[1], rtol=1e-4)
     for key, value in eager[2].items():
         torch.testing.assert_close(params[key], value, rtol=1e-4, atol=1e-5)
-    if NAMES[name].stops in ("graphs", "single steps"):
+    if NAMES[name].stops in SWITCHES:
         assert svi.engine.steps == {"eager": len(losses)}
         assert svi.engine.reason == f"eager: {NAMES[name].message}"
     else:
