@@ -16,6 +16,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch.distributions import constraints
 
 import vipack as vi
+from vipack.engine.holders import held_elsewhere
 from vipack.errors import UsageError
 
 X = torch.linspace(-1, 1, 20)
@@ -474,3 +475,21 @@ def test_it_can_be_put_in_its_place_before_it_is_loaded():
         "assert isinstance(svi, pyro.infer.svi.SVI)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)  # in which nothing has been loaded yet
+
+
+def test_the_first_trace_of_a_guide_holds_nothing_that_anybody_reads():
+    """Its distributions of the groups are views of the value that the guide's own parameter starts from."""
+
+    def hierarchy(y):
+        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        with pyro.plate("groups", len(y)):
+            groups = pyro.sample("groups_mean", dist.Normal(mean, 1.0))
+            pyro.sample("y", dist.Normal(groups, 1.0), obs=y)
+
+    guide = AutoNormal(hierarchy)
+    SVI(hierarchy, guide, adam(), Trace_ELBO()).step(Y)
+    parameters = [value.unconstrained() for value in pyro.get_param_store().values()]
+    assert held_elsewhere(parameters, [guide]) == [False] * 4
+    kept = guide.locs.mean.detach()
+    assert held_elsewhere(parameters, [guide])[0]
+    assert kept is not None

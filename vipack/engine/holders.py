@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
 
 from vipack.compat.param_store import stored_keys
 from vipack.compat.pytorch import storage_address, storage_holders
@@ -18,14 +19,14 @@ __all__ = ["held_elsewhere", "in_one_stretch"]
 def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> list[bool]:
     """For each parameter, whether anything besides the parameters and Pyro's own books holds the memory that it lies in.
 
-    Pyro keeps two views that nobody reads the numbers of: the tensor that a PyroModule's parameter was made from, as a key of
-    its store, and the first trace of an automatic guide.
+    Pyro keeps views that nobody reads the numbers of: the tensor that a PyroModule's parameter was made from, as a key of
+    its store, and the first trace of an automatic guide, with values and the distributions that depend on them.
     """
     known: dict[int, Tensor] = {id(tensor): tensor for tensor in (*tensors, *stored_keys())}
     for module in modules:
         trace: Any = getattr(module, "prototype_trace", None)
-        nodes = () if trace is None else trace.nodes.values()
-        known |= {id(value): value for node in nodes if isinstance(value := node.get("value"), Tensor)}
+        for node in () if trace is None else trace.nodes.values():
+            known |= {id(value): value for value in _tensors((node.get("value"), node.get("fn")))}
     holders = Counter(address for value in known.values() if (address := _storage(value)))
     return [bool(address := _storage(t)) and _is_held(t, holders[address]) for t in tensors]
 
@@ -39,6 +40,17 @@ def in_one_stretch(first: Tensor, second: Tensor) -> bool:
         and first.dtype == second.dtype
         and first.storage_offset() + first.numel() == second.storage_offset()
     )
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among some values, and in the distributions and transforms among them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Distribution | Transform):
+            yield from _tensors(vars(value).values())
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _storage(tensor: Tensor) -> int:
