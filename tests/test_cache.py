@@ -96,7 +96,7 @@ def test_a_home_that_is_no_folder_does_not_count(monkeypatch, home):
 
 
 def test_the_engine_and_the_data_sets_go_by_the_same_rule(monkeypatch, tmp_path):
-    from vipack.engine import compiler
+    from vipack.engine.compiled import compiler
 
     monkeypatch.setenv("VIPACK_CACHE", str(tmp_path / "one"))
     assert compiler.cache_folder() == vi.datasets.cache_folder() / "engine"

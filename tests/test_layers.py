@@ -19,6 +19,18 @@ FLOORS = {
     "vae": 6, "topics": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
+# Rooms within a room, and what lies beside them in its folder.
+INNER_FLOORS = {
+    "engine": {
+        "guards": 1, "native": 1, "optimizers": 1,
+        "graph": 2,
+        "capture": 3, "inductor": 3, "interpreter": 3,
+        "compiled": 4,
+        "steps": 5,
+        "": 6,
+    },
+}  # fmt: skip
+MOST_FILES = 12  # in a folder of the engine's, headers included
 
 
 def modules() -> dict[str, Path]:
@@ -68,6 +80,40 @@ def test_imports_go_down_or_stay_in_the_folder():
         if room(target) and room(target) != room(module) and FLOORS[room(target)] >= FLOORS[room(module)]
     ]
     assert wrong == []
+
+
+def inner(module: str) -> str:
+    """The room within its room that a module lies in; empty beside them."""
+    parts = module.split(".")
+    return parts[2] if len(parts) > 3 or (modules()[module].name == "__init__.py" and len(parts) == 3) else ""
+
+
+def test_imports_go_down_within_a_room_of_rooms():
+    wrong = [
+        f"{module} (floor {floors[inner(module)]}) imports {target} (floor {floors[inner(target)]})"
+        for outer, floors in INNER_FLOORS.items()
+        for module, targets in edges().items()
+        if room(module) == outer and module != f"vipack.{outer}"
+        for target in targets
+        if room(target) == outer
+        and target != f"vipack.{outer}"
+        and inner(target) != inner(module)
+        and floors[inner(target)] >= floors[inner(module)]
+    ]
+    assert wrong == []
+
+
+def test_no_folder_of_the_engine_is_crowded():
+    folders = [path for path in (ROOT / "engine").rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    crowded = {
+        f"{f.relative_to(ROOT)}": n for f in folders if (n := sum(p.is_file() for p in f.iterdir())) > MOST_FILES
+    }
+    assert crowded == {}
+
+
+def test_no_file_is_long():
+    long = {f"{p.relative_to(ROOT)}": n for p in ROOT.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    assert long == {}
 
 
 def test_only_the_face_and_the_command_line_import_the_face():

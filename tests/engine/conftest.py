@@ -2,7 +2,7 @@
 
 import pytest
 
-from vipack.engine import compiler
+from vipack.engine.compiled import compiler
 
 _REMEMBERED = (compiler.interpreter, compiler.start_interpreter)
 

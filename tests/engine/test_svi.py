@@ -16,7 +16,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch.distributions import constraints
 
 import vipack as vi
-from vipack.engine.holders import held_elsewhere
+from vipack.engine.optimizers.memory_holders import held_elsewhere
 from vipack.errors import UsageError
 
 X = torch.linspace(-1, 1, 20)

@@ -14,8 +14,8 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
-from vipack.engine import tiers
-from vipack.engine.tracing import CaptureError
+from vipack.engine import graphs, tiers
+from vipack.engine.capture.tracing import CaptureError
 from vipack.types import StopReason
 
 X = torch.linspace(-1, 1, 20)
@@ -66,7 +66,7 @@ def test_the_report_counts_every_step(eager):
 
 def spoiled(monkeypatch, change):
     """Captured graphs of which one number is wrong."""
-    capture = tiers.capture
+    capture = graphs.capture
 
     def wrong(*arguments):
         graph = capture(*arguments)
@@ -77,7 +77,7 @@ def spoiled(monkeypatch, change):
         graph.module.recompile()
         return graph
 
-    monkeypatch.setattr(tiers, "capture", wrong)
+    monkeypatch.setattr(graphs, "capture", wrong)
 
 
 def test_a_graph_with_another_loss_is_refused(monkeypatch, eager):
@@ -120,7 +120,7 @@ def test_a_capture_that_fails_is_no_failure_of_the_run(monkeypatch, eager):
     def refuse(*arguments):
         raise CaptureError("it cannot be")
 
-    monkeypatch.setattr(tiers, "capture", refuse)
+    monkeypatch.setattr(graphs, "capture", refuse)
     fit = fitted()
     assert_as_eager(fit, eager)
     assert fit.engine.reason == "eager: it cannot be"

@@ -14,8 +14,8 @@ from pyro.poutine.messenger import Messenger
 
 import vipack as vi
 from tests.parity.table import CASES
-from vipack.engine import tiers
-from vipack.engine.capture import leaves_of
+from vipack.engine import graphs
+from vipack.engine.capture.capture import leaves_of
 from vipack.program.plates import subsampled
 
 STEPS = 200
@@ -36,8 +36,8 @@ def fitted(name, engine):
         return captured(name)[0]
     with pytest.MonkeyPatch.context() as patch:
         if engine != "eager":
-            graphs = iter([graph for graph, _, _ in captured(name)[1]])
-            patch.setattr(tiers, "capture", lambda *arguments: next(graphs))
+            again = iter([graph for graph, _, _ in captured(name)[1]])
+            patch.setattr(graphs, "capture", lambda *arguments: next(again))
         return fit(name, engine)
 
 
@@ -45,7 +45,7 @@ def fitted(name, engine):
 def captured(name):
     """The traced fit; and of every graph that it captured, the graph, its step, and the step that Pyro takes there."""
     found = []
-    capture = tiers.capture
+    capture = graphs.capture
 
     def recording(program, loss, arguments, execution):
         graph = capture(program, loss, arguments, execution)
@@ -54,7 +54,7 @@ def captured(name):
         return graph
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiers, "capture", recording)
+        patch.setattr(graphs, "capture", recording)
         return fit(name, "traced"), found
 
 

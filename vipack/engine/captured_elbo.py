@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
-from vipack.engine.contracts import Tier
 from vipack.engine.guards.arguments import ByIdentity, flatten
+from vipack.engine.steps.contracts import Tier
 from vipack.engine.svi import SVI
 from vipack.errors import UsageError
 from vipack.hints import checked

@@ -10,7 +10,7 @@ import torch
 from pyro.infer import SVI
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from vipack.engine.optimizers import FitOptimizer
+from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.errors import NonFiniteError, VipackError
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.runs import explanation, named_arguments

@@ -14,17 +14,17 @@ import pyro.infer.svi
 import torch
 from torch import Tensor
 
-from vipack.engine.annealed import AnnealedNumbers
-from vipack.engine.calls import OneCall, explain_missing
-from vipack.engine.contracts import NonFiniteStep, Tier
+from vipack.engine.call_stream import OneCall, explain_missing
+from vipack.engine.capture.annealed import AnnealedNumbers
+from vipack.engine.capture.losses import functions_of, objective_of
+from vipack.engine.capture.outlook import Effort, Outlook
 from vipack.engine.guards.arguments import FlatCall, flatten
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
-from vipack.engine.losses import functions_of, objective_of
-from vipack.engine.optimizers import PyroOptimizer
-from vipack.engine.outlook import Effort, Outlook
-from vipack.engine.runner import GraphRunner
-from vipack.engine.shared import SharedParameters
+from vipack.engine.optimizers.fit_optimizer import PyroOptimizer
+from vipack.engine.shared_parameters import SharedParameters
+from vipack.engine.steps.contracts import NonFiniteStep, Tier
+from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.tiers import TRACE_STEPS, TieredEngine
 from vipack.errors import UsageError
 from vipack.hints import checked
@@ -309,8 +309,8 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             execution=self._execution,
             live=True,
             effort=self._effort,
+            report=self._report,
         )
-        self._engine.report = self._report
         return self._engine
 
     # --- what the next step may find changed

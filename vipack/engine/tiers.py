@@ -12,35 +12,27 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vipack.engine.capture import Graph, Layout, capture, leaves_of
-from vipack.engine.contracts import Batches, NonFiniteStep, Tier
+from vipack.engine.capture.capture import leaves_of
+from vipack.engine.capture.outlook import Effort
 from vipack.engine.eager import EagerStep
+from vipack.engine.graphs import CapturedGraphs
 from vipack.engine.guards.execution import Execution, recorded
-from vipack.engine.memory import Memory
-from vipack.engine.optimizers import FitOptimizer
-from vipack.engine.outlook import Effort
-from vipack.engine.promotion import Again, Promotion
-from vipack.engine.runner import GraphRunner
-from vipack.engine.safe import SafeStates
-from vipack.engine.shapes import Shape, Shapes
-from vipack.engine.tracing import CaptureError
-from vipack.engine.trials import Compared, TrialError, compare
-from vipack.errors import EngineWarning, NonFiniteError, warn
+from vipack.engine.optimizers.fit_optimizer import FitOptimizer
+from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
+from vipack.engine.steps.promotion import Again, Promotion
+from vipack.engine.steps.runner import GraphRunner
+from vipack.engine.steps.shapes import Shape
+from vipack.errors import NonFiniteError
 from vipack.program import Arguments, Program, TorchState
-from vipack.program.params import UnmetParameterError
 from vipack.types import EngineReport
 
 __all__ = ["TRACE_STEPS", "TieredEngine"]
 
 TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
-_LOOK_SHARE = 0.5  # of an eager step's time, that looking at the variables that a program reads may take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
 _TIMED = 32  # steps of a program that branches, by which they are compared with Pyro's own
-
-_CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
-_REGROUPINGS = 16  # likewise for a program whose optimizer is changed
 
 
 class TieredEngine:
@@ -55,6 +47,7 @@ class TieredEngine:
         live: whether every call may come with other tensors than the last, rather than rows of the same ones. Then nobody
             may go back to an earlier call, and a loss that is not finite is no error.
         effort: what eager steps have taken, and captures in vain.
+        report: of an earlier engine of the same run, to go on with.
     """
 
     def __init__(
@@ -68,32 +61,29 @@ class TieredEngine:
         execution: Execution | None = None,
         live: bool = False,
         effort: Effort | None = None,
+        report: EngineReport | None = None,
     ) -> None:
         self._effort = effort or Effort()
         self._program = program
-        self._loss = loss
         self._optimizer = optimizer
         self._tier = tier
         self._live = live
         self._eager = eager or EagerStep(program, loss, optimizer)
-        self._shapes = Shapes()
         self._times: dict[Hashable, tuple[int, float]] = {}  # how many steps of a program that branches took how long
-        self._memory: Memory | None = None
-        self._safe = SafeStates()
         self._steps = 0
         self._next_check = 1_000
         self._begin = "eager"
-        self._captures_left, self._regroupings_left = _CAPTURES, _REGROUPINGS
-        self._plain_left = 0
         self._eager_seconds = 0.0  # that an eager step takes at least
-        self._suspicious = False
-        self._execution, self._recording = execution, False
-        self.report = EngineReport("eager", steps={})
+        self._recording = False
+        self.report = report or EngineReport("eager", steps={})
+        self._graphs = CapturedGraphs(program, loss, optimizer, self._eager, self.report, live=live)
+        self._graphs.execution = execution
+        self._shapes, self._safe = self._graphs.shapes, self._graphs.safe
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """See :class:`Engine`."""
         losses: list[float] = []
-        self._look_around()
+        self._graphs.look_around()
         if self._live:
             self._safe.forget()
         with warnings.catch_warnings():
@@ -110,7 +100,7 @@ class TieredEngine:
 
     def refresh(self) -> None:
         """See :class:`Engine`."""
-        self._suspicious = True
+        self._graphs.look_at_data = True
 
     def rest(self) -> None:
         """See :class:`Engine`."""
@@ -185,58 +175,12 @@ class TieredEngine:
         return self._shapes.missed(size, sparing=sparing)
 
     def outdated(self) -> str:
-        """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
-        graphs = [shape.graph for shape in self._shapes if shape.graph is not None]
-        return next((name for graph in graphs if (name := graph.state.outdated())), "")
+        """See :meth:`CapturedGraphs.outdated`."""
+        return self._graphs.outdated()
 
     def unchanged(self) -> bool:
         """Whether graphs and memory still are those of the program and its optimizer."""
-        return not self.outdated() and (self._memory is None or self._memory.reclaim())
-
-    def _forget(self, what: str, cure: str) -> None:
-        """Drop all graphs; they may be captured anew, unless that has happened often.
-
-        Args:
-            what: has been changed from outside, and what to do instead.
-        """
-        for shape in self._shapes:
-            if shape.promotion is not None:
-                shape.promotion.stop()
-        self._safe.forget()
-        self._captures_left -= 1
-        self._shapes.anew(done=self._captures_left <= 0)
-        self._plain_left = 1  # a new parameter may come with it, which the optimizer must meet
-        if self._captures_left == 0:
-            self.report.reason = f"eager: {what} changed from outside {_CAPTURES} times since the run began"
-            warn(EngineWarning(f"{self.report.reason}; {cure}."))
-
-    def _regroup(self) -> None:
-        """Drop the memory of an optimizer that was changed; the graphs go on with a new one, unless that has happened often."""
-        for shape in self._shapes:
-            if shape.promotion is not None:
-                shape.promotion.stop()
-            shape.runner = shape.promotion = None
-        self._memory = None
-        self._safe.forget()
-        self._regroupings_left -= 1
-        if self._regroupings_left == 0:
-            self._shapes.anew(done=True)
-            self.report.reason = (
-                f"eager: options of the optimizer were changed {_REGROUPINGS} times since the run began"
-            )
-
-    def _look_around(self) -> None:
-        """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
-        name = self.outdated()
-        if name:
-            self._forget(f"{name!r}, which the program reads, was", "pass it in `fixed` or `data`")
-        if self._memory is not None and not self._memory.reclaim():
-            self._regroup()
-        if self._suspicious:
-            self._suspicious = False
-            for shape in self._shapes:
-                if shape.runner is not None:
-                    shape.runner.refresh()
+        return self._graphs.unchanged()
 
     def settled(self, key: Hashable) -> bool:
         """Whether steps of one shape are as fast as a single call can be, so that nothing need be tried any more."""
@@ -251,10 +195,10 @@ class TieredEngine:
         """Up to `number` steps on batches of one shape, in the best tier there is."""
         if shape.runner is None or not shape.runner.valid:
             return self._eager_steps(batches, 1)
-        assert self._memory is not None
+        assert self._graphs.memory is not None
         alone = self._live and number == 1
         if not alone:
-            self._safe.keep(self._memory, batches)
+            self._safe.keep(self._graphs.memory, batches)
         if alone or shape.unsteady:
             return self._timed(size, shape, batches) if shape.branches else self._take_one(size, shape, batches)
         try:
@@ -321,8 +265,8 @@ class TieredEngine:
         return True
 
     def _graph_steps(self, shape: Shape, runner: GraphRunner, batches: Batches, number: int) -> list[float]:
-        assert self._memory is not None
-        number = 1 if self._memory.one_by_one else min(number, max(1, self._next_check - self._steps))
+        assert self._graphs.memory is not None
+        number = 1 if self._graphs.memory.one_by_one else min(number, max(1, self._next_check - self._steps))
         tier, started = runner.native_tier, time.perf_counter()
         if runner.native is not None:
             found = runner.native_steps(batches, number)
@@ -330,7 +274,7 @@ class TieredEngine:
             found = runner.traced(batches, min(number, _TRACED_AT_ONCE))
         if shape.promotion is not None:
             shape.promotion.seconds = (time.perf_counter() - started) / len(found)
-        if self._memory.one_by_one and np.isfinite(found[-1]):
+        if self._graphs.memory.one_by_one and np.isfinite(found[-1]):
             runner.finish(float(found[-1]))
         self._count(tier, len(found))
         self._safe.count(len(found))
@@ -349,7 +293,7 @@ class TieredEngine:
                     self._eager_seconds = min(taken, self._eager_seconds or taken)
                     self._effort.count(taken)
                 if self._recording:
-                    self._recording, self._execution = False, execution
+                    self._recording, self._graphs.execution = False, execution
             except NonFiniteError as error:
                 raise NonFiniteStep(losses, error) from error
             self._count("eager", 1)
@@ -372,8 +316,8 @@ class TieredEngine:
     def _move_up(self, shape: Shape, batches: Batches, remaining: int) -> None:
         if self._tier == "eager":
             return
-        if self._plain_left:
-            self._plain_left -= 1
+        if self._graphs.plain_left:
+            self._graphs.plain_left -= 1
             return
         if shape.graph is None and not shape.done:
             seconds = self._eager_seconds or self._effort.per_step
@@ -386,148 +330,32 @@ class TieredEngine:
             if self._tier == "auto" and not self._effort.affords():
                 return
             shape.done, started = True, time.perf_counter()
-            self._capture(shape, batches)
+            self._graphs.capture(shape, batches, seconds if self._live and self._tier == "auto" else None)
             if shape.graph is None and shape.done:
                 self._effort.vain += time.perf_counter() - started
-        elif shape.graph is not None and (shape.runner is None or shape.updated != self._updated(shape.graph)):
-            self._bind(shape, shape.graph, batches)  # other graphs have come, or parameters that they update
+        elif shape.graph is not None and (
+            shape.runner is None or shape.updated != self._graphs.updated_by(shape.graph)
+        ):
+            self._graphs.bind(shape, shape.graph, batches)  # other graphs have come, or parameters that they update
         elif shape.runner is not None and shape.is_due():
-            self._check_again(shape, batches)
+            self._graphs.check_again(shape, batches)
         elif shape.runner is not None and self._steps >= self._next_check:
             self._next_check = max(10 * self._next_check, self._steps + 1)
-            self._check_again(shape, batches)
+            self._graphs.check_again(shape, batches)
         if shape.runner is None or self._tier == "traced" or not shape.runner.valid:
             return
         if shape.promotion is None:
-            assert self._memory is not None
-            shape.promotion = Promotion(shape.runner, self._memory, self._tier, self.report)
+            assert self._graphs.memory is not None
+            shape.promotion = Promotion(shape.runner, self._graphs.memory, self._tier, self.report)
             shape.promotion.seconds = shape.traced_seconds
         shape.promotion(Again(batches.peek()), remaining)
-
-    def _capture(self, shape: Shape, batches: Batches) -> None:
-        """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed."""
-        try:
-            shape.graph = capture(self._program, self._loss, batches.peek(), self._execution)
-        except UnmetParameterError:
-            shape.done = shape.waited  # the next step, which is taken eagerly, meets it
-            shape.waited = True
-            return
-        except CaptureError as error:
-            self.report.reason = f"eager: {error}"
-            return
-        self.report.capture_seconds += shape.graph.seconds
-        slow = self._slow_looks(shape.graph) if self._live and self._tier == "auto" else ""
-        if slow:
-            shape.graph, self.report.reason = None, f"eager: {slow}"
-            return
-        self._bind(shape, shape.graph, batches)
-
-    def _slow_looks(self, graph: Graph) -> str:
-        """Why looking before each step at what the program reads costs more than a graph saves; empty where it does not."""
-        started = time.perf_counter()
-        graph.state.outdated()
-        taken, step = time.perf_counter() - started, self._eager_seconds or self._effort.per_step
-        if taken < _LOOK_SHARE * step or step == 0.0:
-            return ""
-        return (
-            f"before each step, {graph.state.num_variables:,} Python variables that the program reads would be compared with "
-            f"what they held, which takes {1e3 * taken:.1f} ms beside {1e3 * step:.1f} ms of a step; hold them in arrays or "
-            "tensors, or call run(num_steps, ...)"
-        )
-
-    def _bind(self, shape: Shape, graph: Graph, batches: Batches) -> None:
-        """Let a graph's steps work on the memory, which is made anew where they update other parameters than it knows."""
-        batch = batches.peek()
-        shape.runner = shape.promotion = None
-        shape.updated = self._updated(graph)
-        if not self._has_met(shape):
-            return  # it meets them in the next step, which is taken eagerly
-        try:
-            memory = self._memory_for(graph, shape.updated)
-            part = memory.part(graph.layout.names, shape.updated)
-            runner = GraphRunner(
-                graph,
-                part,
-                self._program.parameters,
-                batch,
-                batches.whole(),
-                live=self._live,
-                keeping=bool(graph.reads),
-            )
-        except CaptureError as error:
-            shape.graph, self.report.reason = None, f"eager: {error}"
-            return
-        self.report.capture_seconds += runner.seconds - graph.seconds
-        try:
-            mismatch = self._compare(shape, graph, runner, batch).mismatch
-        except TrialError:
-            return  # the step itself will tell
-        if mismatch:
-            shape.graph, self.report.reason = None, f"eager: the captured graph gave another step ({mismatch})"
-            return
-        shape.runner = runner
-
-    def _updated(self, graph: Graph) -> frozenset[str]:
-        """The parameters that a step updates: those with a gradient, and those that Pyro has left one of zeros for."""
-        unconstrained = self._program.parameters.unconstrained
-        idle = graph.touched & graph.unused
-        return (graph.touched - idle) | {name for name in idle if unconstrained[name].grad is not None}
-
-    def _memory_for(self, graph: Graph, updated: frozenset[str]) -> Memory:
-        memory, parameters = self._memory, self._program.parameters
-        if memory is not None and memory.names == Layout.of(parameters).names and memory.can_update(updated):
-            return memory
-        others = [shape for shape in self._shapes if shape.graph is not None and shape.graph is not graph]
-        for shape in others:
-            if shape.promotion is not None:
-                shape.promotion.stop()
-            shape.runner = shape.promotion = None  # to be bound to the new memory when its turn comes
-        self._safe.forget()
-        met = [shape.updated for shape in others if self._has_met(shape)]
-        self._memory = Memory(parameters, self._optimizer, [updated, *met])
-        return self._memory
-
-    def _has_met(self, shape: Shape) -> bool:
-        """Whether the optimizer has met all parameters that steps of a shape update."""
-        unconstrained = self._program.parameters.unconstrained
-        return all(self._optimizer.has_met(unconstrained[name]) for name in shape.updated)
-
-    def _compare(self, shape: Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> Compared:
-        assert self._memory is not None
-        found = compare(self._eager, graph, runner, self._memory, batch)
-        self._execution = graph.state.execution
-        shape.traced_seconds = found.traced_seconds or shape.traced_seconds
-        return found
-
-    def _check_again(self, shape: Shape, batches: Batches) -> None:
-        """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
-        assert shape.runner is not None
-        assert shape.graph is not None
-        try:
-            found = self._compare(shape, shape.graph, shape.runner, batches.peek())
-        except TrialError:
-            return
-        mismatch = found.mismatch
-        if not mismatch or (shape.branches and not found.well):  # another way, which says nothing of this one
-            return
-        for other in self._shapes:
-            other.graph, other.runner, other.done = None, None, True
-        self.report.reason = (
-            f"eager: after {self._steps} steps the captured graph no longer agrees with the program ({mismatch})"
-        )
-        warn(
-            EngineWarning(
-                f"{self.report.reason}; the model or guide changes from call to call, as by a counter or a variable that "
-                "is set from outside. Pass such values in `fixed` or `data`, or use engine='eager'."
-            )
-        )
 
     # --- losses that are not finite
 
     def _go_back(self, batches: Batches, but: int = 0) -> None:
         """To a safe state, and forward again to `but` steps before where the run stood."""
-        assert self._memory is not None
-        again = self._safe.go_back(self._memory, batches, but)
+        assert self._graphs.memory is not None
+        again = self._safe.go_back(self._graphs.memory, batches, but)
         counted = self._steps, dict(self.report.steps)
         while again > 0:
             size, in_a_row = batches.upcoming()

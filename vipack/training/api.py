@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vipack.engine.contracts import TIERS, Tier
+from vipack.engine.steps.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
 from vipack.program import Check

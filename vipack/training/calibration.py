@@ -15,10 +15,10 @@ from torch import Tensor
 from vipack.diagnostics.calibration import Calibration, calibration
 from vipack.diagnostics.moments import columns_of, columns_of_sets
 from vipack.diagnostics.rounding import constant
-from vipack.engine.capture import leaves_of
-from vipack.engine.contracts import Tier
-from vipack.engine.restarts import RestartsEngine, Start
-from vipack.engine.tracing import CaptureError
+from vipack.engine.capture.capture import leaves_of
+from vipack.engine.capture.tracing import CaptureError
+from vipack.engine.steps.contracts import Tier
+from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.entry import training_entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior

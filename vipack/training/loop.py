@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from vipack.engine.compiler import under_way
-from vipack.engine.contracts import Engine, NonFiniteStep
+from vipack.engine.compiled.compiler import under_way
+from vipack.engine.steps.contracts import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
 from vipack.program import Parameters, RandomState

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vipack.engine.optimizers import FitOptimizer, make_optimizer
+from vipack.engine.optimizers.fit_optimizer import FitOptimizer, make_optimizer
 from vipack.program import Parameters
 from vipack.types import Stopped, StopReason
 

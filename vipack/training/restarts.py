@@ -12,8 +12,8 @@ import numpy as np
 from pyro.infer.autoguide import init_to_uniform
 
 from vipack.diagnostics import elbo
-from vipack.engine.restarts import RestartsEngine, Start
-from vipack.engine.tracing import CaptureError
+from vipack.engine.capture.tracing import CaptureError
+from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.errors import UsageError
 from vipack.posterior import Posterior
 from vipack.training.prepare import Prepared, Problem, prepare

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from vipack.compat.autoguides import with_nesting_guessed_by
-from vipack.engine.contracts import Engine, Tier
-from vipack.engine.optimizers import make_optimizer, unused
+from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
+from vipack.engine.steps.contracts import Engine, Tier
 from vipack.engine.tiers import TieredEngine
 from vipack.entry import entry
 from vipack.errors import DivergenceWarning, GuideError, warn

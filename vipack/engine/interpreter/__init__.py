@@ -1,1 +1,1 @@
-"""A step's graph as a list of small tensor operations, run by an interpreter in C++ that is compiled once a machine."""
+"""The interpreted tier: a step as a list of small tensor operations, run by C++ that is compiled once. May import `native` and `graph`."""

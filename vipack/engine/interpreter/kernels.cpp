@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "vipack/engine/normals.h"
+#include "vipack/engine/native/normals.h"
 
 namespace {
 

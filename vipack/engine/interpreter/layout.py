@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vipack.engine.operations import Base
+from vipack.engine.native.operations import Base
 
 __all__ = ["NotUnderstood", "Value", "broadcast", "contiguous", "loop"]
 

@@ -11,12 +11,12 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import LINALG_CHECK_ERRORS, RESHAPE_ALIAS, UNSAFE_VIEW
 from vipack.compat.pytorch import OpOverload, schema_of, storage_address
+from vipack.engine.graph.nodes import is_random
+from vipack.engine.interpreter.instructions import Program, Writer
+from vipack.engine.interpreter.kernels.operands import copy_into, given
+from vipack.engine.interpreter.kernels.table import RULES
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
-from vipack.engine.interpreter.operands import copy_into, given
-from vipack.engine.interpreter.program import Program, Writer
-from vipack.engine.interpreter.rules import RULES
-from vipack.engine.nodes import is_random
-from vipack.engine.operations import Base
+from vipack.engine.native.operations import Base
 
 __all__ = ["translate"]
 

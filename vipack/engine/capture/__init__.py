@@ -1,0 +1,1 @@
+"""From a Pyro program to a graph: tracing, and what a graph takes for granted. May import `guards` and `graph`."""

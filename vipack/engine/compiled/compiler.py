@@ -1,0 +1,283 @@
+"""Compiled steps: looked up in a cache on disk, or built by another process while training goes on."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import logging
+import os
+import pickle
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from vipack.engine.compiled.build import LIBRARY, InterpreterJob, Job, library_name
+from vipack.engine.compiled.child_process import start_compiling
+from vipack.engine.graph.graph_text import GraphText
+from vipack.engine.graph.step_graph import StepGraph
+from vipack.engine.interpreter.layout import contiguous
+from vipack.engine.interpreter.source import source as interpreter_source
+from vipack.engine.native.cache_entries import cache_folder, find_entry, forget, put_entry, seal, writable_folder
+from vipack.engine.native.operations import LoopSpec
+
+__all__ = [
+    "COMPILING",
+    "INTERPRETER_SECONDS",
+    "Build",
+    "Request",
+    "bridge",
+    "busy",
+    "cache_folder",
+    "cached",
+    "forget",
+    "interpreter",
+    "predicted_seconds",
+    "request",
+    "start",
+    "start_interpreter",
+    "under_way",
+]
+
+_LOG = logging.getLogger(__name__)
+
+COMPILING = "compiling once for this machine, in the background"
+INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
+
+_SOURCES = (
+    "compiled/bound_step.py", "compiled/build.py", "compiled/driver.py", "inductor/lowering.py", "inductor/plan.py", "inductor/small_matrices.h",
+    "inductor/small_matrices.py", "inductor/subnormal.h", "inductor/subnormal.py", "native/bridge.cpp", "native/cpp_source.py", "native/dtypes.py",
+    "native/loop.h", "native/normals.h", "native/operations.py", "native/products.h", "native/small_gemm.h", "steps/training_step.py",
+    "../compat/inductor.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile, and the name under which the result is kept.
+
+    Attributes:
+        make_job: what has to be traced for it, is, only when there is something to compile.
+        needs: the name of another entry, without which the result is of no use.
+    """
+
+    make_job: Callable[[], Job | InterpreterJob]
+    key: str
+    needs: str = ""
+
+
+def request(step: StepGraph, spec: LoopSpec, num_threads: int) -> Request:
+    """What to compile for a step; the key holds all that the result depends on, and no data."""
+    # A loop works on contiguous memory, whatever layout a user's tensor has.
+    inputs = tuple(
+        (str(value.dtype).removeprefix("torch."), tuple(value.shape), contiguous(value.shape))
+        for value in step.examples
+    )
+    device = str(step.examples[0].device)
+
+    def job() -> Job:
+        return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device)
+
+    text = GraphText.of(step.single)  # with `own`, it says what the step of several fits is
+    digest = hashlib.sha256(
+        "\n".join(
+            [
+                str(text),
+                repr(step.own),
+                repr(inputs),
+                repr(spec),
+                str(num_threads),
+                _machine(),
+                _device(device),
+                _generator(),
+            ]
+        ).encode()
+    )
+    return Request(job, digest.hexdigest()[:32])
+
+
+@cache
+def interpreter() -> Request:
+    """The interpreter, which is the same for every step."""
+    digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{_machine()}".encode()).hexdigest()[:24]
+    return Request(lambda: InterpreterJob(bridge()), f"interpreter-{digest}", library_name())
+
+
+def bridge() -> Path:
+    """The compiled bridge to torch's operators: where it is, or shall be."""
+    return (find_entry(library_name()) or cache_folder() / library_name()) / LIBRARY
+
+
+def cached(wanted: Request) -> Path | None:
+    """The folder of a compiled step, if there is one that may be loaded."""
+    try:
+        if wanted.needs and find_entry(wanted.needs) is None:
+            return None
+        return find_entry(wanted.key)
+    except OSError:  # there is no folder to look in
+        return None
+
+
+class Build:
+    """A compilation under way in another process.
+
+    Attributes:
+        folder: the result, once there.
+        reason: why there will be none.
+        seconds: since it was started, or that it took.
+    """
+
+    def __init__(self, wanted: Request) -> None:
+        self._wanted = wanted
+        self._started = time.perf_counter()
+        self.seconds = 0.0
+        self.folder: Path | None = None
+        self.reason = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            job = wanted.make_job()
+            # In the folder of the entries, so that the result is put in place in one move.
+            self._root = writable_folder()
+            self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=self._root))
+            with (self._work / "job.pkl").open("wb") as file:
+                pickle.dump(job, file)
+            self._process = start_compiling(self._work)
+            _RUNNING.add(self)
+            _LOG.info("%s; steps are slower until it is done", COMPILING)
+        except OSError as error:
+            self.reason = f"the compiler could not be started: {error}"
+
+    def done(self, *, wait: bool = False) -> bool:
+        """Whether it has ended, well or not."""
+        if self._process is None:
+            return True
+        if wait:
+            self._process.wait()
+        if self._process.poll() is None:
+            self.seconds = time.perf_counter() - self._started
+            return False
+        self.seconds = time.perf_counter() - self._started
+        self._collect(self._process.returncode)
+        self._process = None
+        _RUNNING.discard(self)
+        return True
+
+    def stop(self) -> None:
+        """End it, and leave nothing behind."""
+        _RUNNING.discard(self)
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with the compilers that it started
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self.reason = "the compilation was stopped"
+            shutil.rmtree(self._work, ignore_errors=True)
+
+    def _collect(self, code: int) -> None:
+        error = self._work / "error.txt"
+        if (self._work / "manifest.json").is_file():
+            try:
+                self.folder = self._publish()
+                return
+            except (OSError, ValueError) as problem:
+                self.reason = f"what was compiled cannot be kept: {problem}"
+        else:
+            found = error.read_text() if error.is_file() else f"the compiler's process ended with code {code}"
+            self.reason = f"compiling failed: {found}"
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _publish(self) -> Path:
+        """Put the result, and the bridge where it was compiled too, among the entries."""
+        for leftover in ("job.pkl", "inductor"):
+            path = self._work / leftover
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        library = self._work / library_name()
+        if library.is_dir():
+            seal(library, library.name)
+            put_entry(library, self._root, library.name)
+        seal(self._work, self._wanted.key)
+        return put_entry(self._work, self._root, self._wanted.key)
+
+
+def busy() -> bool:
+    """Whether this process has something else compiled already: one at a time is enough for a machine."""
+    return any(not build.done() for build in list(_RUNNING))
+
+
+def start(wanted: Request) -> Build:
+    """Begin to compile."""
+    return Build(wanted)
+
+
+@cache
+def start_interpreter() -> Build:
+    """Begin to compile the interpreter; all runs of a process wait for the same one."""
+    return Build(interpreter())
+
+
+def under_way() -> str:
+    """What people are told while something is compiled; empty where nothing is."""
+    return COMPILING if busy() else ""
+
+
+def predicted_seconds(num_nodes: int) -> float:
+    """About how long compiling a graph takes on two ordinary cores, start of the process included."""
+    return 6.0 + 0.012 * num_nodes + 1e-6 * num_nodes**2
+
+
+_RUNNING: set[Build] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for build in list(_RUNNING):
+        build.stop()
+
+
+@cache
+def _machine() -> str:
+    """The processor and torch: what is compiled for others may not run here."""
+    return f"{platform.machine()} {_processor_flags()} {torch.__version__}"
+
+
+@cache
+def _device(name: str) -> str:
+    """What kernels for a device depend on."""
+    device = torch.device(name)
+    if device.type != "cuda":
+        return name
+    return (
+        f"{name} {torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)} {torch.version.cuda}"
+    )
+
+
+@cache
+def _generator() -> str:
+    """Our own generator of loops: what another version wrote may not be what this one expects."""
+    own = hashlib.sha256()
+    for name in _SOURCES:
+        own.update((Path(__file__).parents[1] / name).read_bytes())
+    return own.hexdigest()
+
+
+def _processor_flags() -> str:
+    with contextlib.suppress(OSError):
+        for line in _lines(Path("/proc/cpuinfo")):
+            if line.startswith(("flags", "Features")):
+                return hashlib.sha256(line.encode()).hexdigest()
+    return platform.processor()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open() as file:
+        yield from file

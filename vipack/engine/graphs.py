@@ -1,0 +1,238 @@
+"""The captured graphs of a run, and the memory that they work on: made, held to Pyro, and dropped when the program changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vipack.engine.capture.capture import Graph, Layout, capture
+from vipack.engine.capture.tracing import CaptureError
+from vipack.engine.guards.execution import Execution
+from vipack.engine.optimizers.fit_optimizer import FitOptimizer
+from vipack.engine.steps.contracts import Batches
+from vipack.engine.steps.memory import Memory
+from vipack.engine.steps.runner import GraphRunner
+from vipack.engine.steps.safe_states import SafeStates
+from vipack.engine.steps.shapes import Shape, Shapes
+from vipack.engine.steps.trials import Compared, TrialError, compare
+from vipack.errors import EngineWarning, warn
+from vipack.program import Arguments, Program
+from vipack.program.params import UnmetParameterError
+from vipack.types import EngineReport
+
+__all__ = ["CapturedGraphs"]
+
+_LOOK_SHARE = 0.5  # of an eager step's time, that looking at the variables that a program reads may take
+_CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
+_REGROUPINGS = 16  # likewise for a program whose optimizer is changed
+
+
+class CapturedGraphs:
+    """A graph for each shape of batches, over one memory.
+
+    Args:
+        eager: takes one step as Pyro does, which graphs are held to.
+        report: is told what is captured, and why something is not.
+        live: whether every call may come with other tensors than the last.
+
+    Attributes:
+        execution: of the latest step of the program that was recorded.
+        plain_left: how many steps are Pyro's before anything is tried.
+        look_at_data: whether data may have changed, so that graphs look at them before the next step.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        loss: Any,
+        optimizer: FitOptimizer,
+        eager: Callable[[Arguments], float],
+        report: EngineReport,
+        *,
+        live: bool,
+    ) -> None:
+        self._program, self._loss, self._optimizer, self._eager = program, loss, optimizer, eager
+        self._live = live
+        self._captures_left, self._regroupings_left = _CAPTURES, _REGROUPINGS
+        self.report = report
+        self.shapes, self.safe = Shapes(), SafeStates()
+        self.memory: Memory | None = None
+        self.execution: Execution | None = None
+        self.plain_left = 0
+        self.look_at_data = False
+
+    def outdated(self) -> str:
+        """The name of a Python variable that a graph was captured with and that has changed since; empty if none has."""
+        graphs = [shape.graph for shape in self.shapes if shape.graph is not None]
+        return next((name for graph in graphs if (name := graph.state.outdated())), "")
+
+    def unchanged(self) -> bool:
+        """Whether graphs and memory still are those of the program and its optimizer."""
+        return not self.outdated() and (self.memory is None or self.memory.reclaim())
+
+    def forget(self, what: str, cure: str) -> None:
+        """Drop all graphs; they may be captured anew, unless that has happened often.
+
+        Args:
+            what: has been changed from outside, and what to do instead.
+        """
+        for shape in self.shapes:
+            if shape.promotion is not None:
+                shape.promotion.stop()
+        self.safe.forget()
+        self._captures_left -= 1
+        self.shapes.anew(done=self._captures_left <= 0)
+        self.plain_left = 1  # a new parameter may come with it, which the optimizer must meet
+        if self._captures_left == 0:
+            self.report.reason = f"eager: {what} changed from outside {_CAPTURES} times since the run began"
+            warn(EngineWarning(f"{self.report.reason}; {cure}."))
+
+    def regroup(self) -> None:
+        """Drop the memory of an optimizer that was changed; the graphs go on with a new one, unless that has happened often."""
+        for shape in self.shapes:
+            if shape.promotion is not None:
+                shape.promotion.stop()
+            shape.runner = shape.promotion = None
+        self.memory = None
+        self.safe.forget()
+        self._regroupings_left -= 1
+        if self._regroupings_left == 0:
+            self.shapes.anew(done=True)
+            self.report.reason = (
+                f"eager: options of the optimizer were changed {_REGROUPINGS} times since the run began"
+            )
+
+    def look_around(self) -> None:
+        """Forget the graphs of a program that was changed from outside, as by a callback that anneals a weight."""
+        name = self.outdated()
+        if name:
+            self.forget(f"{name!r}, which the program reads, was", "pass it in `fixed` or `data`")
+        if self.memory is not None and not self.memory.reclaim():
+            self.regroup()
+        if self.look_at_data:
+            self.look_at_data = False
+            for shape in self.shapes:
+                if shape.runner is not None:
+                    shape.runner.refresh()
+
+    def capture(self, shape: Shape, batches: Batches, eager_seconds: float | None = None) -> None:
+        """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed.
+
+        Args:
+            eager_seconds: what a step of Pyro's takes, where looking at what the program reads must cost less.
+        """
+        try:
+            shape.graph = capture(self._program, self._loss, batches.peek(), self.execution)
+        except UnmetParameterError:
+            shape.done = shape.waited  # the next step, which is taken eagerly, meets it
+            shape.waited = True
+            return
+        except CaptureError as error:
+            self.report.reason = f"eager: {error}"
+            return
+        self.report.capture_seconds += shape.graph.seconds
+        slow = "" if eager_seconds is None else _slow_looks(shape.graph, eager_seconds)
+        if slow:
+            shape.graph, self.report.reason = None, f"eager: {slow}"
+            return
+        self.bind(shape, shape.graph, batches)
+
+    def bind(self, shape: Shape, graph: Graph, batches: Batches) -> None:
+        """Let a graph's steps work on the memory, which is made anew where they update other parameters than it knows."""
+        batch = batches.peek()
+        shape.runner = shape.promotion = None
+        shape.updated = self.updated_by(graph)
+        if not self._has_met(shape):
+            return  # it meets them in the next step, which is taken eagerly
+        try:
+            memory = self._memory_for(graph, shape.updated)
+            part = memory.part(graph.layout.names, shape.updated)
+            runner = GraphRunner(
+                graph,
+                part,
+                self._program.parameters,
+                batch,
+                batches.whole(),
+                live=self._live,
+                keeping=bool(graph.reads),
+            )
+        except CaptureError as error:
+            shape.graph, self.report.reason = None, f"eager: {error}"
+            return
+        self.report.capture_seconds += runner.seconds - graph.seconds
+        try:
+            mismatch = self._compare(shape, graph, runner, batch).mismatch
+        except TrialError:
+            return  # the step itself will tell
+        if mismatch:
+            shape.graph, self.report.reason = None, f"eager: the captured graph gave another step ({mismatch})"
+            return
+        shape.runner = runner
+
+    def updated_by(self, graph: Graph) -> frozenset[str]:
+        """The parameters that a step updates: those with a gradient, and those that Pyro has left one of zeros for."""
+        unconstrained = self._program.parameters.unconstrained
+        idle = graph.touched & graph.unused
+        return (graph.touched - idle) | {name for name in idle if unconstrained[name].grad is not None}
+
+    def _memory_for(self, graph: Graph, updated: frozenset[str]) -> Memory:
+        memory, parameters = self.memory, self._program.parameters
+        if memory is not None and memory.names == Layout.of(parameters).names and memory.can_update(updated):
+            return memory
+        others = [shape for shape in self.shapes if shape.graph is not None and shape.graph is not graph]
+        for shape in others:
+            if shape.promotion is not None:
+                shape.promotion.stop()
+            shape.runner = shape.promotion = None  # to be bound to the new memory when its turn comes
+        self.safe.forget()
+        met = [shape.updated for shape in others if self._has_met(shape)]
+        self.memory = Memory(parameters, self._optimizer, [updated, *met])
+        return self.memory
+
+    def _has_met(self, shape: Shape) -> bool:
+        """Whether the optimizer has met all parameters that steps of a shape update."""
+        unconstrained = self._program.parameters.unconstrained
+        return all(self._optimizer.has_met(unconstrained[name]) for name in shape.updated)
+
+    def _compare(self, shape: Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> Compared:
+        assert self.memory is not None
+        found = compare(self._eager, graph, runner, self.memory, batch)
+        self.execution = graph.state.execution
+        shape.traced_seconds = found.traced_seconds or shape.traced_seconds
+        return found
+
+    def check_again(self, shape: Shape, batches: Batches) -> None:
+        """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
+        assert shape.runner is not None
+        assert shape.graph is not None
+        try:
+            found = self._compare(shape, shape.graph, shape.runner, batches.peek())
+        except TrialError:
+            return
+        mismatch = found.mismatch
+        if not mismatch or (shape.branches and not found.well):  # another way, which says nothing of this one
+            return
+        for other in self.shapes:
+            other.graph, other.runner, other.done = None, None, True
+        self.report.reason = f"eager: after {sum(self.report.steps.values())} steps the captured graph no longer agrees with the program ({mismatch})"
+        warn(
+            EngineWarning(
+                f"{self.report.reason}; the model or guide changes from call to call, as by a counter or a variable that "
+                "is set from outside. Pass such values in `fixed` or `data`, or use engine='eager'."
+            )
+        )
+
+
+def _slow_looks(graph: Graph, step: float) -> str:
+    """Why looking before each step at what the program reads costs more than a graph saves; empty where it does not."""
+    started = time.perf_counter()
+    graph.state.outdated()
+    taken = time.perf_counter() - started
+    if taken < _LOOK_SHARE * step or step == 0.0:
+        return ""
+    return (
+        f"before each step, {graph.state.num_variables:,} Python variables that the program reads would be compared with "
+        f"what they held, which takes {1e3 * taken:.1f} ms beside {1e3 * step:.1f} ms of a step; hold them in arrays or "
+        "tensors, or call run(num_steps, ...)"
+    )

@@ -1,0 +1,1 @@
+"""Which kernels of the interpreter do which of torch's operators."""

@@ -1,0 +1,80 @@
+"""What the rules share: operands in a wanted type, and one kernel over broadcast operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from vipack.engine.interpreter.instructions import Writer
+from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
+from vipack.engine.native.dtypes import SUFFIXES
+
+__all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "given", "operand", "tag"]
+
+Rule = Callable[[Writer, fx.Node], Any]
+
+
+def tag(dtype: torch.dtype) -> str:
+    """Suffix of the kernels for a type."""
+    if dtype not in SUFFIXES:
+        raise NotUnderstood(f"type {dtype}")
+    return SUFFIXES[dtype]
+
+
+def elementwise(
+    writer: Writer, kernel: str, out: Value, operands: Sequence[Value], scalars: Sequence[float] = ()
+) -> None:
+    """One kernel over broadcast operands."""
+    if out.numel == 0:
+        return
+    wide = [broadcast(v, out.size) for v in operands]
+    size, strides = loop(out.size, [out.stride, *(v.stride for v in wide)])
+    writer.add(kernel, out, operands, size, strides, scalars)
+
+
+def copy_into(writer: Writer, target: Value, source: Value) -> None:
+    """Copy, with a change of type where there is one."""
+    elementwise(writer, f"copy_{tag(source.dtype)}_{tag(target.dtype)}", target, [source])
+
+
+def cast(writer: Writer, value: Value, dtype: torch.dtype) -> Value:
+    """`value` in another type."""
+    if value.dtype == dtype:
+        return value
+    real = [d for d, s in enumerate(value.stride) if s != 0 or value.size[d] == 1]
+    narrow = replace(value, size=tuple(value.size[d] for d in real), stride=tuple(value.stride[d] for d in real))
+    made = writer.new(narrow.size, dtype)
+    copy_into(writer, made, narrow)
+    stride = [0] * len(value.size)
+    for d, s in zip(real, made.stride, strict=True):
+        stride[d] = s
+    return replace(made, size=value.size, stride=tuple(stride))
+
+
+def operand(writer: Writer, argument: Any, dtype: torch.dtype) -> Value:
+    """An argument, tensor or number, as a value of a type."""
+    if isinstance(argument, fx.Node):
+        return cast(writer, writer.value(argument), dtype)
+    if isinstance(argument, bool | int | float):
+        return writer.number(argument, dtype)
+    raise NotUnderstood(f"argument {argument!r}")
+
+
+def given(node: fx.Node) -> tuple[Any, ...]:
+    """A node's arguments by place; numbers and lists among them are what the operator's schema says."""
+    return node.args
+
+
+def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
+    """One of a node's arguments, by place or by name."""
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def fill(writer: Writer, out: Value, number: float = 0) -> None:
+    """Fill with a number."""
+    whole = writer.number(number, out.dtype)
+    elementwise(writer, f"copy_{tag(out.dtype)}_{tag(out.dtype)}", out, [whole])

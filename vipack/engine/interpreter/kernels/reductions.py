@@ -1,0 +1,171 @@
+"""Sums and their like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from vipack.compat.aten import LOG_SOFTMAX, LOG_SOFTMAX_BACKWARD, SOFTMAX, SOFTMAX_BACKWARD
+from vipack.engine.interpreter.instructions import Writer
+from vipack.engine.interpreter.kernels.operands import Rule, argument, cast, tag
+from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
+
+__all__ = ["REDUCTIONS"]
+
+aten = torch.ops.aten
+_FLOATING = (torch.float32, torch.float64)
+_COUNTABLE = (*_FLOATING, torch.int64)
+
+
+def _dims(value: Value, dims: Any) -> list[int]:
+    if dims is None or dims == []:
+        return list(range(len(value.size)))
+    return [d % max(1, len(value.size)) for d in ([dims] if isinstance(dims, int) else dims)]
+
+
+def _reduce(
+    writer: Writer, kernel: str, out: Value, value: Value, dims: Sequence[int], scalars: Sequence[float] = (),
+    others: Sequence[Value] = (), *, whole: bool = False,
+) -> None:  # fmt: skip
+    """A kernel that keeps some dimensions and reduces others; with `whole` its output has all of them."""
+    if value.numel == 0:
+        raise NotUnderstood("nothing to reduce")
+    dims = list(dims) if value.size else []
+    rest = [d for d in range(len(value.size)) if d not in dims]
+    if whole:
+        out_rest = [out.stride[d] for d in rest]
+        out_dims = [out.stride[d] for d in dims]
+    else:
+        strides = list(out.stride)
+        if len(out.size) == len(value.size):  # keepdim
+            strides = [strides[d] for d in rest]
+        out_rest, out_dims = strides, [0] * len(dims)
+
+    def part(which: Sequence[int], own: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+        inputs = [[v.stride[d] for d in which] for v in (value, *others)]
+        size, steps = loop([value.size[d] for d in which], [*inputs, own], most=2)
+        return [1] * (2 - len(size)) + size, [[0] * (2 - len(s)) + s for s in steps]
+
+    kept_size, kept_steps = part(rest, out_rest)
+    sizes, steps = part(dims, out_dims)
+    joined = [[*k, *r] for k, r in zip(kept_steps, steps, strict=True)]
+    writer.add(kernel, out, [value, *others], [*kept_size, *sizes], [joined[-1], *joined[:-1]], scalars)
+
+
+def _sum(writer: Writer, node: fx.Node) -> Value:
+    out, value = writer.like(node), writer.value(node.args[0])
+    if value.dtype in (torch.bool, torch.int64) and out.dtype == torch.int64:
+        _reduce(writer, f"sum_{tag(value.dtype)}", out, value, _dims(value, argument(node, 1, "dim", None)))
+        return out
+    if not out.dtype.is_floating_point:
+        raise NotUnderstood("sum")
+    _reduce(
+        writer,
+        f"sum_{tag(out.dtype)}",
+        out,
+        cast(writer, value, out.dtype),
+        _dims(value, argument(node, 1, "dim", None)),
+        [1.0],
+    )
+    return out
+
+
+def _mean(writer: Writer, node: fx.Node) -> Value:
+    out, value = writer.like(node), writer.value(node.args[0])
+    if not out.dtype.is_floating_point:
+        raise NotUnderstood("mean")
+    dims = _dims(value, argument(node, 1, "dim", None))
+    number = math.prod(value.size[d] for d in dims) if value.size else 1
+    _reduce(writer, f"sum_{tag(out.dtype)}", out, cast(writer, value, out.dtype), dims, [1 / number])
+    return out
+
+
+def _reduction(kernel: str, *, dims: bool = True) -> Rule:
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out, value = writer.like(node), writer.value(node.args[0])
+        if out.dtype != value.dtype:
+            raise NotUnderstood(kernel)
+        wanted = argument(node, 1, "dim", None) if dims else None
+        _reduce(writer, f"{kernel}_{tag(value.dtype)}", out, value, _dims(value, wanted))
+        return out
+
+    return rule
+
+
+def _max_along(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
+    examples, value = node.meta["val"], writer.value(node.args[0])
+    most, places = (writer.new(e.shape, e.dtype, e.stride()) for e in examples)
+    if value.dtype not in _COUNTABLE:
+        raise NotUnderstood("max")
+    dims = _dims(value, node.args[1])
+    _reduce(writer, f"amax_{tag(value.dtype)}", most, value, dims)
+    _reduce(writer, f"argmax_{tag(value.dtype)}", places, value, dims)
+    return most, places
+
+
+def _truth(kernel: str, *, dims: bool) -> Rule:
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out, value = writer.like(node), cast(writer, writer.value(node.args[0]), torch.bool)
+        wanted = argument(node, 1, "dim", None) if dims else None
+        _reduce(writer, f"{kernel}_bool", out, value, _dims(value, wanted))
+        return out
+
+    return rule
+
+
+def _along(kernel: str) -> Rule:
+    """Kernels whose output is as large as their input."""
+
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out = writer.like(node)
+        if out.dtype not in (_COUNTABLE if kernel.startswith("cum") else _FLOATING):
+            raise NotUnderstood(kernel)
+        value = cast(writer, writer.value(node.args[0]), out.dtype)
+        _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, value, _dims(value, node.args[1]), whole=True)
+        return out
+
+    return rule
+
+
+def _softmax_backward(kernel: str) -> Rule:
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out = writer.like(node)
+        grad, output = (writer.value(a) for a in node.args[:2])
+        grad = broadcast(grad, output.size)
+        if len({out.dtype, grad.dtype, output.dtype}) > 1:
+            raise NotUnderstood(kernel)
+        dims = _dims(grad, node.args[2])
+        _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, grad, dims, others=[output], whole=True)
+        return out
+
+    return rule
+
+
+REDUCTIONS: dict[Any, Rule] = {
+    aten.sum.default: _sum,
+    aten.sum.dim_IntList: _sum,
+    aten.mean.default: _mean,
+    aten.mean.dim: _mean,
+    aten.amax.default: _reduction("amax"),
+    aten.amin.default: _reduction("amin"),
+    aten.max.default: _reduction("amax", dims=False),
+    aten.min.default: _reduction("amin", dims=False),
+    aten.max.dim: _max_along,
+    aten.prod.default: _reduction("prod", dims=False),
+    aten.prod.dim_int: _reduction("prod"),
+    aten.logsumexp.default: _reduction("logsumexp"),
+    aten.all.default: _truth("all", dims=False),
+    aten.any.default: _truth("any", dims=False),
+    aten.all.dim: _truth("all", dims=True),
+    aten.any.dim: _truth("any", dims=True),
+    aten.cumsum.default: _along("cumsum"),
+    aten.cumprod.default: _along("cumprod"),
+    SOFTMAX: _along("softmax"),
+    LOG_SOFTMAX: _along("log_softmax"),
+    SOFTMAX_BACKWARD: _softmax_backward("softmax_backward"),
+    LOG_SOFTMAX_BACKWARD: _softmax_backward("log_softmax_backward"),
+}  # fmt: skip

@@ -1,0 +1,147 @@
+"""What the parts of the engine, and those who use it, expect of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vipack.engine.optimizers.parameter_groups import ParameterGroup
+from vipack.errors import NonFiniteError
+from vipack.program import Arguments
+from vipack.types import EngineReport
+
+__all__ = ["TIERS", "Batches", "Engine", "NonFiniteStep", "StepMemory", "Tier"]
+
+Tier = Literal["auto", "eager", "traced", "interpreted", "compiled"]
+TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
+
+
+class NonFiniteStep(Exception):
+    """A step met NaN or infinity; the losses before it are kept, and nothing of the step itself.
+
+    Attributes:
+        losses: of the steps before, in this call of the engine.
+        taken_back: how many of the last losses that earlier calls gave are of steps that were not to be taken: a gradient
+            that is not finite shows in the loss of the next step only.
+    """
+
+    def __init__(self, losses: list[float], cause: NonFiniteError, taken_back: int = 0) -> None:
+        super().__init__(str(cause))
+        self.losses = losses
+        self.cause = cause
+        self.taken_back = taken_back
+
+    def after(self, losses: list[float]) -> NonFiniteStep:
+        """The same, where `losses` of steps before belong to the call as well."""
+        kept = losses[: max(0, len(losses) - self.taken_back)]
+        return NonFiniteStep(kept + self.losses, self.cause, self.taken_back - (len(losses) - len(kept)))
+
+
+class Engine(Protocol):
+    """Runs steps. Parameters, optimizer and generators are up to date after every call."""
+
+    report: EngineReport
+
+    def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
+        """Take `num_steps` steps and return their losses (nats).
+
+        Args:
+            remaining: steps that the run is expected to take in all from here, for deciding what pays.
+
+        Raises:
+            NonFiniteStep: a loss or gradient is not finite.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Code of the user's has run, which may have written to the data by ways that torch takes no note of."""
+        ...
+
+    def rest(self) -> None:
+        """There are no steps to take for now: stop what goes on in the background."""
+        ...
+
+    def go_on(self, tier: Tier, running: str) -> None:
+        """Go on as a saved run: its `tier`, and with "auto" the one it was `running` in, if that can be had at once."""
+        ...
+
+
+class Batches(Protocol):
+    """A stream of batches, as far as an engine needs to know."""
+
+    def __next__(self) -> Arguments:
+        """The next batch."""
+        ...
+
+    def peek(self) -> Arguments:
+        """The next batch, which stays the next."""
+        ...
+
+    def upcoming(self) -> tuple[Hashable, int]:
+        """What tells the next batch's shape from others', and how many batches of that shape come in a row."""
+        ...
+
+    def rows(self, number: int) -> Tensor | None:
+        """Row numbers ``(number, B)`` of the next batches, passing them; None where batches are not rows."""
+        ...
+
+    def whole(self) -> Arguments | None:
+        """The call on all rows; None where they are not tensors in memory."""
+        ...
+
+    def state(self) -> dict[str, object]:
+        """Where the stream stands."""
+        ...
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Go back to :meth:`state`."""
+        ...
+
+
+class StepMemory(Protocol):
+    """The memory of a step, as far as running it needs to know.
+
+    Attributes:
+        order: for each parameter of the graph, its place among those of the groups.
+        active: for each group, whether the step updates it.
+    """
+
+    groups: list[ParameterGroup]
+    values: list[Tensor]
+    states: list[Tensor]
+    copies: int | None
+    order: tuple[int, ...]
+    active: tuple[bool, ...]
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something must be done in Python after every step."""
+        ...
+
+    def buffers(self) -> list[Tensor]:
+        """The modules' buffers, in order."""
+        ...
+
+    def rows(self, num_steps: int) -> np.ndarray:
+        """The optimizer's numbers for the next steps ``(K, width)``."""
+        ...
+
+    def row(self, dtype: torch.dtype) -> Tensor:
+        """Those of one step, ``(1, width)``."""
+        ...
+
+    def finish(self, loss: float) -> None:
+        """What remains of a step with this loss."""
+        ...
+
+    def mark(self) -> tuple[Any, ...]:
+        """Where the rates stand, for :meth:`undo`."""
+        ...
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Take back that rates and counts have moved on by a step since :meth:`mark`."""
+        ...

@@ -1,0 +1,376 @@
+"""Steps on batches of one shape: as a captured graph, and as a compiled loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vipack.compat.pytorch import version_of
+from vipack.engine.capture.capture import Graph, leaves_of
+from vipack.engine.capture.noise import Draw, lift_draws
+from vipack.engine.compiled import compiler
+from vipack.engine.compiled.bound_step import NativeStep, read_manifest
+from vipack.engine.compiled.called import CalledStep, load_artifact
+from vipack.engine.compiled.compiler import Request
+from vipack.engine.graph.step_graph import Feed, StepGraph
+from vipack.engine.guards.tensors import TensorContents, copy_if_changed
+from vipack.engine.interpreter.bound_program import InterpretedStep, kernels_of
+from vipack.engine.interpreter.source import KERNELS
+from vipack.engine.interpreter.translate import translate
+from vipack.engine.native.operations import LoopSpec
+from vipack.engine.steps.contracts import Batches, StepMemory
+from vipack.engine.steps.training_step import assemble
+from vipack.program import Arguments, Parameters
+
+__all__ = ["GraphRunner"]
+
+_NOTHING: Any = None  # a stream of batches where none is asked
+_FED_AT_ONCE = 64_000_000  # bytes of inputs that change from step to step, laid out before a call of the loop
+
+
+class GraphRunner:
+    """A captured step on batches of one shape, over the memory that all tiers share.
+
+    Attributes:
+        live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`. A step in which
+            Pyro would have raised then leaves everything as it was, and :attr:`well` says so.
+        keeping: whether such a step leaves everything as it was in any case.
+        own: for fits side by side, leaves of which each fit has its own: place -> ``(R, *shape)``.
+        native: the step in the interpreter or as a compiled loop, once there is one.
+        note: what is to be known of it.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        memory: StepMemory,
+        parameters: Parameters,
+        batch: Arguments,
+        whole: Arguments | None,
+        *,
+        live: bool = False,
+        keeping: bool = False,
+        own: Mapping[int, Tensor] | None = None,
+    ) -> None:
+        self._memory = memory
+        self._parameters = parameters
+        self._dtype, self.device = parameters.dtype, parameters.device
+        started = time.perf_counter()
+        lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
+        leaves, _ = leaves_of(batch)
+        indexed = batch.indices is not None
+        data = leaves[:-1] if indexed else leaves
+        full = leaves_of(whole)[0] if whole is not None and indexed else None
+        gathered = tuple(full is not None and f is not b for f, b in zip(full or data, data, strict=True))
+        self._fed = () if full is not None or not indexed else tuple(range(len(data)))
+        own = own or {}
+        held = tuple(own.get(i, leaf) for i, leaf in enumerate(full if full is not None else data))
+        separate = tuple(i in own for i in range(len(held)))
+        changing = {i for i, rows in enumerate(gathered) if rows} | set(self._fed) | set(own)
+        steady = tuple(i not in changing for i in range(len(held)))
+        self._feed = Feed(held, gathered, batch.indices if indexed else None, separate, steady)
+        self._live = live
+        self._one = np.empty(1)
+        self._copies = memory.copies
+        self._buffers = memory.buffers()
+        self.step: StepGraph = assemble(
+            lifted,
+            memory.groups,
+            self._buffers,
+            self._feed,
+            parameters,
+            memory.order,
+            memory.active,
+            self._copies,
+            keeping=live or keeping,
+        )
+        lead = () if self._copies is None else (self._copies,)
+        self._well = [torch.ones(lead, dtype=self._dtype, device=self.device)] if self.step.checked else []
+        # What is read from memory of its own, and from where that is filled.
+        self._given, self._leaves = list(held), [self._own(leaf, copy=live) for leaf in held]
+        self._held, self._constants = self.step.held, [self._own(value, copy=False) for value in self.step.held]
+        self._versions = [version_of(value) for value in (*self._held, *self._given)]
+        needed = zip((*self._held, *(() if live else held)), self.step.needed, strict=False)
+        self._contents = TensorContents([value for value, is_needed in needed if is_needed])
+        self.draws = lifted.draws
+        self.random_inside = lifted.random_inside
+        self.seconds = graph.seconds + time.perf_counter() - started
+        self.native: InterpretedStep | NativeStep | CalledStep | None = None
+        self._interpreted: InterpretedStep | None = None  # once it has been bound
+        self._tier = ""  # of it
+        self.note = ""
+        self.request: Request | None = None
+        self._spec, self._places = self._layout()
+
+    # --- traced
+
+    def traced(self, batches: Batches, number: int) -> np.ndarray:
+        """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
+        self._look_at_versions()
+        losses = self._empty(number)
+        rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
+        apart: list[Tensor] = []  # losses that a GPU still works on
+        for k in range(number):
+            draws = [self._drawn(draw) for draw in self.draws]
+            leaves, indices = self._batch(batches)
+            inputs = self._inputs(draws, rows[k], leaves, indices)
+            with torch.no_grad():
+                loss = self.step.module(*inputs)[0]
+            if self.device.type != "cpu":
+                apart.append(loss)
+                continue
+            losses[k] = loss.numpy()
+            if self._copies is None and not math.isfinite(losses[k]):
+                return losses[: k + 1]
+        if apart:
+            losses[:] = torch.stack(apart).cpu().numpy()
+            if self._copies is None and not np.isfinite(losses).all():
+                return losses[: 1 + int(np.flatnonzero(~np.isfinite(losses))[0])]
+        return losses
+
+    def expected(self, batches: Batches, number: int) -> np.ndarray:
+        """What :meth:`traced` gives; of several fits one by one, where they would have to be traced together first."""
+        if self.step.traced or self.random_inside:
+            return self.traced(batches, number)
+        losses = self._empty(number)
+        rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
+        for k in range(number):
+            draws = [self._drawn(draw) for draw in self.draws]
+            leaves, indices = self._batch(batches)
+            inputs = self._inputs(draws, rows[k], leaves, indices)
+            with torch.no_grad():
+                for copy in range(losses.shape[1]):
+                    own = [v[copy] if apart else v for v, apart in zip(inputs, self.step.own, strict=True)]
+                    losses[k, copy] = float(self.step.single(*own)[0])
+        return losses
+
+    def take(self, leaves: Sequence[Tensor]) -> None:
+        """Let the next steps work on these tensors, of the shapes that the graph was captured with."""
+        self._given = list(leaves)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take up what has been written to data and constants by whatever way, since the last look."""
+        self._look_at_data(by_version=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the data are such that Pyro would raise nothing, as far as that depends on them alone."""
+        return self.step.valid
+
+    @property
+    def well(self) -> bool:
+        """Whether Pyro would have raised nothing in the last step."""
+        return all(bool(flag.all()) for flag in self._well)
+
+    # --- native
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and losses."""
+        return self._dtype
+
+    @property
+    def native_tier(self) -> str:
+        """The tier in which steps are taken now."""
+        if self.native is None:
+            return "traced"
+        return self._tier
+
+    def interpret(self, folder: Path) -> None:
+        """Write the step as a program and bind it to memory.
+
+        Args:
+            folder: of the compiled interpreter.
+
+        Raises:
+            NotUnderstood: there is something in the graph that neither a kernel nor torch's library does.
+            NativeError: a file does not load.
+        """
+        if self._interpreted is None:
+            kernels = folder / KERNELS
+            program = translate(self.step.module, kernels_of(kernels))
+            inputs = self._native_inputs()
+            self._interpreted = InterpretedStep(program, kernels, compiler.bridge(), self._spec, inputs)
+        self.native, self._tier = self._interpreted, "interpreted"
+
+    def replay(self) -> None:
+        """What :meth:`interpret` is on a GPU: the graph's operations, recorded once and replayed."""
+        self.native = CalledStep(self.step.module, self._spec, self._native_inputs())
+        self.note, self._tier = self.native.note, "interpreted"
+
+    def prepare(self, num_threads: int) -> Path | None:
+        """What there is to compile; the folder of the result if the cache has it."""
+        if self.request is None:
+            self.request = compiler.request(self.step, self._spec, num_threads)
+        return compiler.cached(self.request)
+
+    def load(self, folder: Path) -> None:
+        """Bind the compiled loop to memory.
+
+        Raises:
+            NativeError: it does not load.
+        """
+        inputs = self._native_inputs()
+        no_loop = read_manifest(folder).get("no_loop")
+        self.note = ""
+        if no_loop is None:
+            self.native = NativeStep(folder, compiler.bridge(), inputs)
+        else:
+            self.native = CalledStep(load_artifact(folder), self._spec, inputs)
+            self.note = self.native.note or (f"called a step at a time: {no_loop}" if no_loop else "")
+        self._tier = "compiled"
+
+    def _native_inputs(self) -> list[Tensor]:
+        """The step's inputs, in memory of their own where they change from step to step."""
+        draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
+        row = torch.zeros(self.step.row_width, dtype=self._dtype, device=self.device)
+        leaves = [v.clone() if i in self._fed else v for i, v in enumerate(self._leaves)]
+        indices = None if self._feed.indices is None else self._feed.indices.clone()
+        return [v.contiguous() for v in self._inputs(draws, row, leaves, indices)]
+
+    def native_steps(self, batches: Batches, number: int) -> np.ndarray:
+        """Take `number` steps in C++; their losses. Stops after one that is not finite.
+
+        Raises:
+            NativeError: an operator of torch's raised.
+        """
+        assert self.native is not None
+        self._look_at_versions()
+        losses = self._empty(number)
+        done = 0
+        while done < number:
+            some = min(number - done, self._at_once())
+            feeds = self._feeds(batches, some)
+            taken = self.native(feeds, losses[done : done + some])
+            done += taken
+            if self._copies is None and (taken < some or not math.isfinite(losses[done - 1])):
+                return losses[:done]
+        return losses
+
+    def once(self) -> float:
+        """One step of the loop on the tensors of the step before, with as little around it as there can be."""
+        assert self.native is not None
+        self.native(self._feeds(_NOTHING, 1), self._one)
+        loss = float(self._one[0])
+        if self._memory.one_by_one:
+            self._memory.finish(loss)
+        return loss
+
+    def mark(self) -> tuple[Any, ...]:
+        """Where counts and rates stand before a step; see :meth:`undo`."""
+        return self._memory.mark()
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Take back what a step moves on that left everything else as it was."""
+        self._memory.undo(mark)
+
+    def finish(self, loss: float) -> None:
+        """What remains of a step with this loss, where steps are taken one by one."""
+        self._memory.finish(loss)
+
+    def _layout(self) -> tuple[LoopSpec, dict[str, list[int]]]:
+        """Which inputs the loop fills itself, and which it is fed."""
+        step, count = self.step, self.step.num_draws
+        places: dict[str, list[int]] = {"draws": list(range(count))}
+        next_place = count + len(self._memory.values) + len(self._memory.states) + len(self._buffers) + len(self._well)
+        places["row"] = [next_place]
+        first_leaf = next_place + 1 + len(step.constants)
+        places["leaves"] = [first_leaf + i for i in self._fed]
+        places["indices"] = [] if self._feed.indices is None else [first_leaf + len(self._feed.leaves)]
+        normal = all(draw.standard_normal for draw in self.draws)
+        fed = [*places["row"], *([] if normal else places["draws"]), *places["leaves"], *places["indices"]]
+        return LoopSpec(tuple(places["draws"]) if normal else (), tuple(fed), self._copies), places
+
+    def _feeds(self, batches: Batches, number: int) -> list[Tensor]:
+        """Contents of the fed inputs for the next `number` steps, in the order of the driver's specification."""
+        memory, dtype = self._memory, self._dtype
+        feeds = [memory.row(dtype) if number == 1 else torch.from_numpy(memory.rows(number)).to(dtype)]
+        if not self._spec.normals and self.draws:
+            made = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
+            feeds += [_stacked([one[i] for one in made]) for i in range(len(self.draws))]
+        if self._fed:
+            drawn = [self._batch(batches) for _ in range(number)]
+            feeds += [_stacked([leaves[i] for leaves, _ in drawn]) for i in self._fed]
+            if self._feed.indices is not None:
+                feeds.append(_stacked([indices for _, indices in drawn if indices is not None]))
+        else:
+            rows = None if batches is _NOTHING else batches.rows(number)
+            if rows is not None:
+                feeds.append(rows.contiguous())
+        return feeds
+
+    def _at_once(self) -> int:
+        size = 8 * max(1, self.step.row_width)
+        size += sum(self._feed.leaves[i].nbytes for i in self._fed)
+        size += 0 if self._spec.normals else sum(v.nbytes for v in self.step.examples[: self.step.num_draws])
+        size += 0 if self._feed.indices is None else self._feed.indices.nbytes
+        return max(1, _FED_AT_ONCE // size)
+
+    # --- both
+
+    def _own(self, value: Tensor, *, copy: bool) -> Tensor:
+        """A tensor as steps read it: itself, unless its memory may not be read as it lies."""
+        if value.layout != torch.strided or (value.is_contiguous() and not copy):
+            return value
+        return value.detach().clone(memory_format=torch.contiguous_format)
+
+    def _look_at_versions(self) -> None:
+        if not self._live:  # else there was a look when they came, and nobody can have written to them since
+            self._look_at_data(by_version=True)
+
+    def _look_at_data(self, *, by_version: bool) -> None:
+        """Take up what has been written into the data's tensors, or into tensors that the program holds, since.
+
+        Args:
+            by_version: as far as torch has taken note of it.
+        """
+        changed = self._contents.changed(by_version=by_version)
+        own = (*self._constants, *self._leaves)
+        for place, (held, given) in enumerate(zip(own, (*self._held, *self._given), strict=True)):
+            if given.layout != torch.strided and not by_version and place >= len(self._constants):
+                self._leaves[place - len(self._constants)] = given  # passed on as it is
+                changed = True
+            elif held is not given and not (by_version and version_of(given) == self._versions[place]):
+                self._versions[place] = version_of(given)
+                changed = copy_if_changed(held, given) or changed
+        if changed:
+            self.step.renew(self._leaves)
+
+    def _empty(self, number: int) -> np.ndarray:
+        return np.empty(number if self._copies is None else (number, self._copies))
+
+    def _drawn(self, draw: Draw) -> Tensor:
+        if self._copies is None:
+            return draw()
+        if draw.standard_normal:
+            return torch.empty((self._copies, *draw.shape), dtype=draw.dtype, device=self.device).normal_()
+        return torch.stack([draw() for _ in range(self._copies)])
+
+    def _batch(self, batches: Batches) -> tuple[list[Tensor], Tensor | None]:
+        """The data's tensors as the step wants them, and the rows of the next batch."""
+        if self._fed:
+            leaves, _ = leaves_of(next(batches))
+            return leaves[:-1], leaves[-1]
+        rows = batches.rows(1)
+        return self._leaves, None if rows is None else rows[0].to(self.device)
+
+    def _inputs(
+        self, draws: Sequence[Tensor], row: Tensor, leaves: Sequence[Tensor], indices: Tensor | None
+    ) -> list[Tensor]:
+        memory = self._memory
+        kept = [*memory.values, *memory.states, *self._buffers, *self._well]
+        constants = [*self._constants, *self.step.constants[len(self._constants) :]]
+        held = [*draws, *kept, row, *constants, *leaves]
+        return held if indices is None else [*held, indices]
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).contiguous()
