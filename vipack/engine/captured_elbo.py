@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import types
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
-from vipack.engine.guards.arguments import ByIdentity, flatten
+from vipack.engine.guards.arguments import flatten
+from vipack.engine.guards.handlers import known_by
 from vipack.engine.steps.contracts import Tier
 from vipack.engine.svi import SVI
 from vipack.errors import UsageError
@@ -102,7 +102,7 @@ class CapturedELBO(ELBO):  # type: ignore[misc]
         return program.loss(args, kwargs)
 
     def _program_of(self, model: Any, guide: Any) -> _Program | str:
-        key = _known_by(model), _known_by(guide)
+        key = known_by(model), known_by(guide)
         found = self._programs.get(key)
         if found is None:
             if len(self._programs) >= _MOST_PROGRAMS:
@@ -236,17 +236,3 @@ def _innermost(program: Any) -> Any:
     while isinstance(program, functools.partial):
         program = program.args[1] if len(program.args) >= 2 and isinstance(program.args[0], Messenger) else program.func
     return program
-
-
-def _known_by(part: Any) -> Hashable:
-    """Equal for programs that are the same but for handlers and partial functions that are made anew at each call."""
-    if isinstance(part, functools.partial):
-        inside = (part.func, *part.args, *(part.keywords or {}).values())
-        return functools.partial, tuple(part.keywords or ()), tuple(map(_known_by, inside))
-    if isinstance(part, types.MethodType):
-        return part.__func__, ByIdentity(part.__self__)
-    if isinstance(part, Messenger):
-        return type(part), tuple((name, _known_by(value)) for name, value in sorted(vars(part).items()))
-    if isinstance(part, bool | int | float | str | None):
-        return type(part), part
-    return ByIdentity(part)

@@ -14,6 +14,7 @@ import pyro.infer.svi
 import torch
 from torch import Tensor
 
+from vipack.compat.messengers import handlers
 from vipack.engine.call_stream import OneCall, explain_missing
 from vipack.engine.capture.annealed import AnnealedNumbers
 from vipack.engine.capture.losses import functions_of, objective_of
@@ -218,7 +219,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     def _outlook_on(self, arguments: Arguments) -> Any:
         if self._outlook is None:
             others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
-            self._outlook = Outlook(self.model, self.guide, *functions_of(self._objective), *others)
+            self._outlook = Outlook(self.model, self.guide, *functions_of(self._objective), *others, *handlers())
         loss = self._outlook.watch(lambda: self._pyro_step(arguments))
         self._execution = self._outlook.execution
         return loss

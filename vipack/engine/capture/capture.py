@@ -15,6 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, fx
 
+from vipack.compat.messengers import handlers
 from vipack.compat.names import lacking
 from vipack.compat.param_store import stored
 from vipack.compat.pytorch import is_fake, pretend_parameter, schema_of
@@ -186,7 +187,8 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
 
     others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
     apart = [*parameters.tensors(), *buffers.values()]
-    state = PythonState(program.model, program.guide, *functions_of(loss), *others, execution=execution, apart=apart)
+    programs = (program.model, program.guide, *functions_of(loss), *handlers())
+    state = PythonState(*programs, *others, execution=execution, apart=apart)
     if execution is not None and state.reason:
         raise CaptureError(state.reason)
     first_leaf = num_parameters + num_buffers

@@ -7,9 +7,10 @@ from collections.abc import Hashable
 import torch
 
 from vipack.compat.dispatch import mode_depths, only_default_devices
-from vipack.compat.messengers import handlers, handlers_around, settings_now
+from vipack.compat.messengers import settings_now
 from vipack.compat.names import lacking
 from vipack.compat.nn_modules import global_hooks
+from vipack.engine.guards.handlers import handlers_known, unfollowed_handler
 
 __all__ = ["reason_to_stay_with_pyro", "surroundings"]
 
@@ -23,7 +24,7 @@ def surroundings() -> tuple[Hashable, ...]:
         torch.get_default_dtype(),
         torch.is_anomaly_enabled(),
         mode_depths(),
-        len(handlers()),
+        handlers_known(),
         global_hooks(),
         _settings(),
     )
@@ -34,7 +35,7 @@ def reason_to_stay_with_pyro() -> str:
     missing = lacking("graphs") or lacking("single steps")
     if missing:
         return missing
-    handler = handlers_around()
+    handler = unfollowed_handler()
     if handler:
         return f"a handler of Pyro's ({handler}) stands around the step; put it around the model or the guide instead"
     if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
