@@ -15,7 +15,7 @@ from torch import Tensor
 from vipack.diagnostics.calibration import Calibration, calibration
 from vipack.diagnostics.moments import columns_of, columns_of_sets
 from vipack.diagnostics.rounding import constant
-from vipack.engine.capture.capture import leaves_of
+from vipack.engine.capture.capture import tensors_of
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.steps.contracts import Tier
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
@@ -147,7 +147,7 @@ def _simulated(
 ) -> tuple[list[dict[str, Tensor]], list[Arguments], dict[int, Tensor]]:
     """True latents and calls of each simulation, and the leaves that differ, stacked."""
     program, arguments = prepared.program, prepared.rows.full()
-    leaves, rebuild = leaves_of(arguments)
+    leaves, rebuild = tensors_of(arguments)
     truths, calls = [], []
     simulated: dict[int, list[Tensor]] = {}
     places: dict[str, int] | None = None

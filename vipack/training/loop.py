@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from vipack.engine.compiled.compiler import under_way
+from vipack.engine.compiled.compiler import progress_note
 from vipack.engine.steps.contracts import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
@@ -97,7 +97,7 @@ class Run:
                     try:
                         losses = self._advance(state, number)
                     except NonFiniteStep as error:
-                        del state.losses[state.step - error.taken_back :]
+                        del state.losses[state.step - error.withdrawn :]
                         state.losses.extend(error.losses)
                         state.seconds += time.perf_counter() - started
                         return self._diverged(state, error)
@@ -108,7 +108,7 @@ class Run:
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
                     mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
-                    bar.update(state.step, mean, under_way())
+                    bar.update(state.step, mean, progress_note())
                     state.stopped = self._look(state, mean, interrupted)
                     if state.stopped is None and state.step == last_step:
                         state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")

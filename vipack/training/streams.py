@@ -44,15 +44,15 @@ class BatchStream(ABC):
         """Rows in the next batch (None where every step sees all), and how many batches of that size come in a row."""
 
     @abstractmethod
-    def rows(self, number: int) -> Tensor | None:
-        """Row numbers ``(number, B)`` of the next batches, which are passed by; None where batches are not rows.
+    def indices(self, number: int) -> Tensor | None:
+        """Indices ``(number, B)`` of the next batches, which are passed by; None where batches are not rows.
 
         `number` must not exceed what :meth:`upcoming` says.
         """
 
     @abstractmethod
     def whole(self) -> Arguments | None:
-        """The call on all the rows that :meth:`rows` counts; None where they are not tensors in memory."""
+        """The call on all the rows that :meth:`indices` counts; None where they are not tensors in memory."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class WholeStream(BatchStream):
         """See :class:`BatchStream`."""
         return None, _MANY
 
-    def rows(self, number: int) -> Tensor | None:
+    def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
         self._taken += number
         return None
@@ -149,7 +149,7 @@ class ShuffledStream(BatchStream):
             return self._batch_size, _MANY  # one epoch after the other
         return (self._batch_size, left // self._batch_size) if left >= self._batch_size else (left, 1)
 
-    def rows(self, number: int) -> Tensor | None:
+    def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
         size, _ = self.upcoming()
         assert size is not None
@@ -229,7 +229,7 @@ class LoaderStream(BatchStream):
         indices = self.peek().indices
         return None if indices is None else len(indices), 1
 
-    def rows(self, number: int) -> Tensor | None:
+    def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
         return None
 
