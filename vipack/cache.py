@@ -16,7 +16,7 @@ from vipack.errors import UsageError
 
 __all__ = ["cache_folder", "make_folders", "others_may_write", "private_folder", "write_whole"]
 
-_MOST_LINKS = 40  # on the way to a folder, as in the kernel
+_MOST_LINKS = 40  # in the path of a folder, as in the kernel
 
 
 def cache_folder() -> Path:
@@ -155,7 +155,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _foreign(path: Path, status: os.stat_result, own: int, owners: set[int], *, sticky: bool) -> str:
-    """What is wrong with one folder on the way."""
+    """What is wrong with one folder of a path."""
     if not stat.S_ISDIR(status.st_mode):
         return f"{path} is no folder"
     if status.st_uid not in owners:

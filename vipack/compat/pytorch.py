@@ -171,7 +171,7 @@ def is_fake(value: Any) -> bool:
 
 
 def pretend_parameter(tensor: Tensor) -> None:
-    """Let a tensor that is no leaf pass for an ``nn.Parameter``."""
+    """Let a tensor that has a graph pass for an ``nn.Parameter``."""
     tensor._is_param = True
 
 

@@ -91,7 +91,7 @@ def _component(component: Any, model: Callable[..., Any]) -> AutoContinuous:
         options = {}
         accepted = inspect.signature(component).parameters
         if "init_loc_fn" in accepted and accepted["init_loc_fn"].default is init_to_median:
-            options["init_loc_fn"] = init_to_uniform  # from one point all parts would take the same way
+            options["init_loc_fn"] = init_to_uniform  # from one point all components would train alike
         guide = component(model, **options)
     if not isinstance(guide, AutoContinuous):
         raise GuideError(

@@ -101,7 +101,7 @@ class Particles(ABC):
                         return torch.vmap(one, randomness="different")(inputs)
                 except GuideError:
                     raise
-                except Exception:  # vmap refuses programs in many ways, all of which run one by one
+                except Exception:  # vmap refuses many programs, with many kinds of errors; all of them run one by one
                     self._refused.add(what)
                     state.install()
             number = len(next(iter(inputs.values())))

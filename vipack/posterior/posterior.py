@@ -302,7 +302,7 @@ class Posterior:
     def _replay(self, num_draws: int) -> Replay | None:
         """What evaluates the model at so many draws by a graph; None where they are too few to pay for it."""
         pieces = max(1, math.ceil(self._at_once * self.numbers / _REPLAYED_AT_ONCE))
-        size = math.ceil(self._at_once / pieces)  # so that a chunk is cut into even parts
+        size = math.ceil(self._at_once / pieces)  # so that a chunk is cut evenly
         return Replay(self._evaluation.evaluate, size) if num_draws >= _LEAST_REPLAYS * size else None
 
     def _evaluate(

@@ -10,7 +10,7 @@ from pyro.distributions import ImproperUniform
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.autoguide.effect import AutoHierarchicalNormalMessenger, AutoRegressiveMessenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.poutine.util import site_is_factor
 from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import TransformedDistribution, transform_to
@@ -18,7 +18,7 @@ from torch.distributions import TransformedDistribution, transform_to
 from vipack.compat.autoguides import hierarchical_sites, is_marked_deterministic
 from vipack.errors import GuideError, PlateError, ShapeError, SiteError, SupportError, VipackError
 from vipack.program.plates import BatchPlate
-from vipack.program.sites import SiteTable, base_distribution
+from vipack.program.sites import SiteTable, base_distribution, is_latent, sample_nodes
 
 __all__ = [
     "check_discreteness",
@@ -64,8 +64,8 @@ def check_prototype(guide: Any, prior: Trace) -> None:
     prototype = getattr(guide, "prototype_trace", None)
     if prototype is None or getattr(guide, "amortized", False):
         return
-    for name, node in prior.nodes.items():
-        if node["type"] != "sample" or node["is_observed"] or site_is_subsample(node) or name not in prototype.nodes:
+    for name, node in _latents(prior):
+        if name not in prototype.nodes:
             continue
         before = {f.name: f.full_size or f.size for f in prototype.nodes[name]["cond_indep_stack"]}
         for frame in node["cond_indep_stack"]:
@@ -104,11 +104,7 @@ def _check_proper(guide: AutoRegressiveMessenger, prior: Trace) -> None:
 
 
 def _latents(prior: Trace) -> list[tuple[str, Any]]:
-    return [
-        (name, node)
-        for name, node in prior.nodes.items()
-        if node["type"] == "sample" and not node["is_observed"] and not site_is_subsample(node)
-    ]
+    return [(name, node) for name, node in prior.nodes.items() if is_latent(node)]
 
 
 def _has_mean(fn: Any) -> bool:
@@ -121,8 +117,8 @@ def _has_mean(fn: Any) -> bool:
 def compare_sites(table: SiteTable, guide: Any, guide_trace: Trace, *, enumerates: bool) -> Iterator[VipackError]:
     """Sites that only one of the two has, or that the guide should leave alone."""
     names = {site.name: site for site in table}
-    for name, node in guide_trace.nodes.items():
-        if node["type"] != "sample" or site_is_subsample(node) or node["infer"].get("is_auxiliary"):
+    for name, node in sample_nodes(guide_trace).items():
+        if node["infer"].get("is_auxiliary"):
             continue
         site = names.get(name)
         if site is None and not node["is_observed"]:
@@ -176,9 +172,8 @@ def compare_shapes(table: SiteTable, model_trace: Trace, guide_trace: Trace) -> 
                 "the guide; give the guide's distribution parameters of the model's shape."
             )
     for where, trace in (("model", model_trace), ("guide", guide_trace)):
-        for name, node in trace.nodes.items():
-            if node["type"] == "sample" and not site_is_subsample(node):
-                yield from _declared(where, name, node)
+        for name, node in sample_nodes(trace).items():
+            yield from _declared(where, name, node)
 
 
 def compare_plates(table: SiteTable, batch_plate: BatchPlate | None, guide_trace: Trace) -> Iterator[VipackError]:

@@ -1,6 +1,6 @@
 """Discrete latents that are summed out: their sum as Pyro's TraceEnum_ELBO takes it, and draws from their posterior.
 
-Everything here runs under ``torch.vmap`` too, which Pyro's own enumeration refuses at two places.
+Everything here runs under ``torch.vmap`` too, which Pyro's own enumeration refuses in two functions.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _value(trace: Trace, name: str, term: Tensor) -> Tensor:
     index = sample[adjoint_dims(sample).index(symbol)]
     set_packed_dims(index, packed_dims(sample)[1:])
     indices: Tensor = packed.unpack(index, trace.symbol_to_dim)
-    # Not support[places]: under vmap, torch 2.8 asks for the number where there is only one.
+    # Not support[indices]: under vmap, torch 2.8 asks for the number where there is only one.
     value: Tensor = support.index_select(0, indices.reshape(-1)).reshape((*indices.shape, *support.shape[1:]))
     return value
 

@@ -1,7 +1,7 @@
-"""One place that turns a program into log p, log q and answers, whatever effect handlers are at work in it.
+"""The one module that turns a program into log p, log q and answers, whatever effect handlers are at work in it.
 
 A run here is a single draw: pure, differentiable and vmappable, so that whoever asks (posterior, log joint, objectives,
-ladder, diagnostics) may run it for many draws in its own way. Densities are those that Pyro's ``Trace_ELBO`` and
+ladder, diagnostics) may run it for many draws by its own method. Densities are those that Pyro's ``Trace_ELBO`` and
 ``TraceEnum_ELBO`` add up, but for latents that a mask leaves out (see :mod:`vipack.program.masking`).
 """
 

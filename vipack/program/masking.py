@@ -41,6 +41,7 @@ __all__ = [
     "over_events",
     "standard_density",
     "standard_terms",
+    "to_batch",
     "treatments",
     "unmasked",
 ]
@@ -157,7 +158,7 @@ def standard_density(fn: Any, value: Tensor) -> Tensor:
     batch = value.dim() - fn.event_dim
     log_det = transform.log_abs_det_jacobian(u, value)
     normal = Normal(torch.zeros_like(u), 1.0, validate_args=False).log_prob(u)
-    return _to_batch(normal, batch) - _to_batch(log_det, batch)
+    return to_batch(normal, batch) - to_batch(log_det, batch)
 
 
 def standard_terms(model_trace: Trace, names: Collection[str]) -> Tensor:
@@ -289,5 +290,6 @@ def _is_summed_out(node: Mapping[str, Any]) -> bool:
     return node["infer"].get("enumerate") == "parallel" and getattr(node["fn"], "has_enumerate_support", False)
 
 
-def _to_batch(density: Tensor, batch: int) -> Tensor:
+def to_batch(density: Tensor, batch: int) -> Tensor:
+    """A density summed over the dimensions to the right of the first `batch`."""
     return density.flatten(batch).sum(-1) if density.dim() > batch else density

@@ -38,7 +38,7 @@ class Parameters:
     """Unconstrained parameter tensors by Pyro name, with their constraints, and the buffers of the modules they use.
 
     Attributes:
-        unconstrained: name -> leaf tensor that requires grad; the optimizer's variables.
+        unconstrained: name -> tensor that requires grad and has no graph; the optimizer's variables.
         constraints: name -> the constraint that ``pyro.param`` declared.
     """
 

@@ -109,7 +109,7 @@ def evaluated_plates(
             # Not whole any more, so that its size follows the data.
             return subsample_size, None, torch.arange(subsample_size)
         if subsample_size in lengths and size not in lengths:
-            # The data are a part of what the plate stands for, and count for all of it.
+            # The data are some of the rows that the plate stands for, and count for all of them.
             return max(size, subsample_size), None, torch.arange(subsample_size)
         return size, None, None
 
@@ -179,7 +179,7 @@ def own_scale(node: Mapping[str, Any]) -> float | None:
 def rows_within(
     value: Tensor, node: Mapping[str, Any], plate: BatchPlate, start: int, size: int, *, events: bool
 ) -> Tensor:
-    """The part of a site's value or density at `size` rows of the plate from `start` on, where it has a dimension for them.
+    """The slice of a site's value or density at `size` rows of the plate from `start` on, where it has a dimension for them.
 
     Args:
         events: whether `value` has the dimensions of events too, as a draw has and a density has not.

@@ -1,4 +1,4 @@
-"""A model and a guide as one program that owns its parameters, and the ways of running it."""
+"""A model and a guide as one program that owns its parameters, and how it runs."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class SiteTable(Readable):
 
     Attributes:
         plates: name -> size; of the batch plate, the number of all rows.
-        taken: name -> how many of them the run took, for plates of which it took a part.
+        taken: name -> how many of them the run saw, for plates of which it saw some only.
     """
 
     sites: tuple[Site, ...]
@@ -161,14 +161,14 @@ def read_sites(model_trace: Trace, guide_trace: Trace | None, batch_plate: tuple
 
     Args:
         guide_trace: says which sites the guide gives; None: not known.
-        batch_plate: name and number of all rows of the plate that a minibatch is a part of.
+        batch_plate: name of the plate that a minibatch is rows of, and the number of all its rows.
 
     Raises:
         SiteError: the value of a site is no tensor.
     """
     sites: list[Site] = []
     plates: dict[str, int] = {}
-    taken: dict[str, int] = {}
+    run_sizes: dict[str, int] = {}
     given = set() if guide_trace is None else {n for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
     for name, node in model_trace.nodes.items():
         if node["type"] != "sample":
@@ -179,11 +179,11 @@ def read_sites(model_trace: Trace, guide_trace: Trace | None, batch_plate: tuple
                 whole = batch_plate[1]
             plates[frame.name] = whole
             if frame.size < whole:
-                taken[frame.name] = frame.size
+                run_sizes[frame.name] = frame.size
         if site_is_subsample(node):
             continue
         sites.append(_site(name, node, name in given, unknown=guide_trace is None))
-    return SiteTable(tuple(sites), plates, taken)
+    return SiteTable(tuple(sites), plates, run_sizes)
 
 
 def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Site:

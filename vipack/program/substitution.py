@@ -13,7 +13,7 @@ from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from vipack.compat.enumerated import ENUMERATION_KEYS, enumerated_dim
-from vipack.program.masking import counting
+from vipack.program.masking import counting, to_batch
 
 __all__ = ["Given", "Transformed", "Widened"]
 
@@ -100,16 +100,12 @@ class Transformed(Messenger):  # type: ignore[misc]
         transform = biject_to(support)
         value = transform(u)
         batch = value.dim() - msg["fn"].event_dim
-        log_det = _to_batch(transform.log_abs_det_jacobian(u, value), batch)
+        log_det = to_batch(transform.log_abs_det_jacobian(u, value), batch)
         self.supports[name] = support
         self.values[name] = value
         self.log_dets[name] = self.gains[name] = log_det
         if name in self._idle and (counted := counting(msg)) is not None:
             normal = Normal(torch.zeros_like(u), 1.0, validate_args=False).log_prob(u)
-            self.gains[name] = torch.where(counted, log_det, _to_batch(normal, batch))
+            self.gains[name] = torch.where(counted, log_det, to_batch(normal, batch))
         msg["value"] = value
         msg["done"] = True
-
-
-def _to_batch(density: Tensor, batch: int) -> Tensor:
-    return density.flatten(batch).sum(-1) if density.dim() > batch else density

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from vipack.errors import DataWarning, VipackError, VipackWarning
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, named_arguments
+from vipack.program.sites import sample_nodes
 from vipack.program.values import same_values
 
 __all__ = ["unused_data"]
@@ -81,9 +81,7 @@ def _replaced(program: Program, arguments: Arguments, name: str, value: Tensor) 
 
 
 def _alike(one: Trace, two: Trace) -> bool:
-    for name, node in one.nodes.items():
-        if node["type"] != "sample" or site_is_subsample(node):
-            continue
+    for name, node in sample_nodes(one).items():
         other = two.nodes.get(name)
         if other is None or not _same(node["value"], other["value"]):
             return False

@@ -9,7 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
@@ -18,7 +18,7 @@ from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, Supp
 from vipack.program.agreement import expanded_as, support_name
 from vipack.program.masking import counting, unmasked
 from vipack.program.runs import Arguments, explanation
-from vipack.program.sites import SiteTable, base_distribution, is_deterministic
+from vipack.program.sites import SiteTable, base_distribution, is_deterministic, sample_nodes
 
 __all__ = [
     "count_non_finite",
@@ -85,8 +85,8 @@ def forgotten_obs(
 
 def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[VipackError]:
     """Observed values that their distribution cannot give; to be traced inside :func:`unvalidated`."""
-    for name, node in model_trace.nodes.items():
-        if node["type"] != "sample" or not node["is_observed"] or site_is_subsample(node) or site_is_factor(node):
+    for name, node in sample_nodes(model_trace).items():
+        if not node["is_observed"] or site_is_factor(node):
             continue
         support = getattr(node["fn"], "support", None)
         value = node["value"]
@@ -141,9 +141,7 @@ def non_finite_densities(
 ) -> Iterator[VipackError]:
     """The first site whose draw or density is NaN or infinite, with its likely cause; or `cure` where none is seen."""
     for where, trace in (("guide", guide_trace), ("model", model_trace)):
-        for name, node in trace.nodes.items():
-            if node["type"] != "sample" or site_is_subsample(node):
-                continue
+        for name, node in sample_nodes(trace).items():
             try:
                 log_prob = node["fn"].log_prob(node["value"], *node["args"], **node["kwargs"])
             except Exception as error:
