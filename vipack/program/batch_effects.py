@@ -13,6 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from vipack.errors import PlateError, ProgramWarning, VipackError, VipackWarning
+from vipack.program.batch_traces import batch_size, density
 from vipack.program.plates import BatchPlate, is_scaled, rows_within
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
@@ -92,8 +93,7 @@ def _guide_of_the_batch(
 def _rows_of_the_batch(
     program: Program, plate: BatchPlate, second: Arguments, fewer: Arguments, seed: int
 ) -> Iterator[VipackError | VipackWarning]:
-    assert fewer.indices is not None
-    size = len(fewer.indices)
+    size = batch_size(fewer)
     one = _nodes(program, program.model, second, {}, seed)
     latents = _latents(one)
     again = _nodes(program, program.model, second, latents, seed + 1)
@@ -103,7 +103,7 @@ def _rows_of_the_batch(
         inside = _frame(node, plate) is not None and name not in plate.factors
         if not inside or name not in two or not _same(node, again[name]):
             continue
-        if not _close(rows_within(_density(node), node, plate, 0, size, events=False), _density(two[name])):
+        if not _close(rows_within(density(node), node, plate, 0, size, events=False), density(two[name])):
             kind, what = (PlateError, "prior") if is_latent(node) else (ProgramWarning, "density")
             yield kind(
                 f"site {name!r}: the {what} of a row in plate {plate.name!r} changes with the other rows of its minibatch, or "
@@ -121,15 +121,14 @@ def _sums_of_rows(
     shared = {name: value for name, value in _latents(one).items() if _frame(one[name], plate) is None}
     again = _nodes(program, program.model, second, shared, seed + 1)
     half_nodes = [_nodes(program, program.model, half, shared, seed) for half in halves]
-    assert second.indices is not None
     for name, node in one.items():
-        scaled = node["is_observed"] and is_scaled(node, plate.num_rows, len(second.indices))
+        scaled = node["is_observed"] and is_scaled(node, plate.num_rows, batch_size(second))
         if not scaled or _frame(node, plate) is not None or not _same(node, again[name]):
             continue
-        whole, sums = _density(node).sum(), [_density(half[name]).sum() for half in half_nodes if name in half]
+        whole, sums = density(node).sum(), [density(half[name]).sum() for half in half_nodes if name in half]
         if len(sums) == 2 and not torch.allclose(whole, sums[0] + sums[1], rtol=1e-3, atol=1e-3):
             yield PlateError(
-                f"site {name!r}: the program scales it by N/B = {plate.num_rows / len(second.indices):g}, but the density of a "
+                f"site {name!r}: the program scales it by N/B = {plate.num_rows / batch_size(second):g}, but the density of a "
                 f"minibatch, {whole.item():.4g}, is not the sum of that of its halves, {sums[0].item():.4g} and "
                 f"{sums[1].item():.4g}, so that batches do not add up to the model of all rows; give each row a density of its "
                 "own (no mean over them), or leave batch_size out."
@@ -159,13 +158,8 @@ def _frame(node: Mapping[str, Any], plate: BatchPlate) -> Any:
     return next(frames, None)
 
 
-def _density(node: Mapping[str, Any]) -> Tensor:
-    density: Tensor = node["fn"].log_prob(node["value"])
-    return density
-
-
 def _same(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
-    return _close(_density(one), _density(two))
+    return _close(density(one), density(two))
 
 
 def _close(before: Tensor, after: Tensor) -> bool:

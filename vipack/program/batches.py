@@ -8,23 +8,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoStructured
 from pyro.infer.autoguide.gaussian import AutoGaussian
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor
-from torch import Tensor
 
 from vipack.errors import ModelError, PlateError, ShapeError, UsageError
+from vipack.program.batch_traces import batch_size, density, prior_trace
 from vipack.program.factors import Halved, scaled_factors
-from vipack.program.flat import flat_priors_sampled
 from vipack.program.plates import BatchPlate, is_scaled, own_scale
 from vipack.program.program import Program
-from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments, trace_prior
+from vipack.program.runs import Arguments
 from vipack.program.sites import has_density, is_latent, sample_nodes
-from vipack.program.substitution import Given
 from vipack.program.values import same_values
 
 __all__ = ["BatchCalls", "check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
@@ -70,16 +66,16 @@ def cover_batches(
         ShapeError: the plate has another size than the data.
     """
     first, fewer = calls.first, calls.fewer
-    size = _batch_size(first)
+    size = batch_size(first)
     plain = Arguments(first.args, first.kwargs)
     trace = None
     try:
-        trace = _trace(program, plain, seed)
+        trace = prior_trace(program, plain, seed)
         candidates = _candidates(trace, size, num_rows)
     except (ModelError, ShapeError):
         candidates = set()
     if not candidates:  # a plate written for all N rows refuses a batch until it is told which rows it holds
-        candidates = _candidates(_trace(program, calls.full(), seed), num_rows, num_rows)
+        candidates = _candidates(prior_trace(program, calls.full(), seed), num_rows, num_rows)
     if name is not None:
         candidates = _named(name, candidates, trace)
     elif len(candidates) > 1:
@@ -98,17 +94,8 @@ def cover_batches(
 
 def _has_factors(program: Program, first: Arguments, seed: int) -> bool:
     with contextlib.suppress(ModelError, ShapeError):
-        return any(map(site_is_factor, sample_nodes(_trace(program, first, seed)).values()))
+        return any(map(site_is_factor, sample_nodes(prior_trace(program, first, seed)).values()))
     return False
-
-
-def _trace(program: Program, arguments: Arguments, seed: int, given: Mapping[str, Tensor] | None = None) -> Trace:
-    with contextlib.ExitStack() as stack:
-        for context in (seeded(seed), program.bound(arguments), flat_priors_sampled(), torch.no_grad()):
-            stack.enter_context(context)
-        stack.enter_context(pyro.validation_enabled(False))
-        stack.enter_context(Given(given or {}))
-        return trace_prior(program.model, arguments)
 
 
 def _candidates(trace: Trace, size: int, num_rows: int) -> set[str]:
@@ -127,10 +114,10 @@ def _changing(program: Program, fewer: Arguments | None, names: set[str], num_ro
     if fewer is None:
         return names
     try:
-        trace = _trace(program, Arguments(fewer.args, fewer.kwargs), seed)
+        trace = prior_trace(program, Arguments(fewer.args, fewer.kwargs), seed)
     except (ModelError, ShapeError):
         return names
-    return names & _candidates(trace, _batch_size(fewer), num_rows) or names
+    return names & _candidates(trace, batch_size(fewer), num_rows) or names
 
 
 def _named(name: str, candidates: set[str], trace: Trace | None) -> set[str]:
@@ -181,13 +168,13 @@ def _scales_itself(
     Raises:
         PlateError: a factor follows the number of rows, but is not N/B.
     """
-    size, num_rows = _batch_size(calls.first), plate.num_rows
+    size, num_rows = batch_size(calls.first), plate.num_rows
     try:
-        one, again = (_factors(_trace(program, calls.first, seed), plate, size) for _ in range(2))
+        one, again = (_factors(prior_trace(program, calls.first, seed), plate, size) for _ in range(2))
         if one != again or all(factor == 1 for factor in one.values()):
             return False  # a factor that changes by itself, as in annealing, says nothing of rows
-        other_size = _batch_size(calls.fewer) if calls.fewer is not None else num_rows
-        other = _trace(program, calls.fewer, seed) if calls.fewer is not None else _trace(program, calls.full(), seed)
+        other_size = batch_size(calls.fewer) if calls.fewer is not None else num_rows
+        other = prior_trace(program, calls.full() if calls.fewer is None else calls.fewer, seed)
         two = _factors(other, plate, other_size)
     except (ModelError, ShapeError):
         return False
@@ -224,16 +211,16 @@ def _prove(
     program: Program, plate: BatchPlate, first: Arguments, second: Arguments, fewer: Arguments | None, seed: int
 ) -> None:
     """Whatever changes from one batch to another must stand in the batch plate, and the plate must follow the data."""
-    one = _trace(program, first, seed)
+    one = prior_trace(program, first, seed)
     outside = {
         n: node["value"] for n, node in sample_nodes(one).items() if is_latent(node) and not _inside(node, plate)
     }
 
     def compare(batch: Arguments) -> None:
-        sizes = _batch_size(first), _batch_size(batch)
-        _compare(plate, one, _trace(program, batch, seed), sizes)
+        sizes = batch_size(first), batch_size(batch)
+        _compare(plate, one, prior_trace(program, batch, seed), sizes)
         # At the same values of the latents outside of the plate, for their densities.
-        _compare(plate, one, _trace(program, batch, seed, outside), sizes)
+        _compare(plate, one, prior_trace(program, batch, seed, outside), sizes)
 
     compare(second)
     # A model may need a full batch for reasons of its own, as BatchNorm does; then no more can be said.
@@ -305,7 +292,7 @@ def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         return "value"
     if not same_values(value.to_dense(), other_value.to_dense()):
         return "value" if node["is_observed"] else ""  # another draw
-    one, two = (n["fn"].log_prob(n["value"]) for n in (node, other))
+    one, two = (density(n) for n in (node, other))
     return "" if one.shape == two.shape and torch.allclose(one, two, equal_nan=True) else "density"
 
 
@@ -314,7 +301,7 @@ def local_latents(program: Program, batch: Arguments, *, seed: int) -> tuple[str
     plate = program.batch_plate
     if plate is None:
         return ()
-    nodes = _trace(program, batch, seed).nodes.items()
+    nodes = prior_trace(program, batch, seed).nodes.items()
     return tuple(name for name, node in nodes if is_latent(node) and _inside(node, plate))
 
 
@@ -365,8 +352,3 @@ def _is_observed(node: dict[str, object]) -> bool:
 
 def _all_plates(trace: Trace) -> set[str]:
     return {f.name for s in trace.nodes.values() if s["type"] == "sample" for f in s["cond_indep_stack"]}
-
-
-def _batch_size(arguments: Arguments) -> int:
-    assert arguments.indices is not None
-    return len(arguments.indices)

@@ -6,19 +6,16 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
 from vipack.errors import VipackError
-from vipack.program.flat import flat_priors_sampled
+from vipack.program.batch_traces import batch_size, density, prior_trace
 from vipack.program.plates import BatchPlate, rows_within
 from vipack.program.program import Program
-from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments, trace_prior
+from vipack.program.runs import Arguments
 from vipack.program.sites import is_latent, sample_nodes
-from vipack.program.substitution import Given
 
 __all__ = ["Halved", "scaled_factors"]
 
@@ -47,7 +44,7 @@ def scaled_factors(program: Program, halved: Callable[[], Halved | None], seed: 
         nodes = _nodes(program, whole, {}, seed)
         latents = {name: node["value"] for name, node in nodes.items() if is_latent(node)}
         again = _nodes(program, whole, latents, seed + 1)
-        sizes = [_size(half) for half in halves]
+        sizes = [batch_size(half) for half in halves]
         given = [
             {name: rows_within(value, nodes[name], plate, start, size, events=True) for name, value in latents.items()}
             for start, size in zip((0, sizes[0]), sizes, strict=True)
@@ -58,7 +55,7 @@ def scaled_factors(program: Program, halved: Callable[[], Halved | None], seed: 
             for name, node in nodes.items()
             if site_is_factor(node)
             and all(name in other for other in others)
-            and torch.equal(_density(node), _density(again[name]))
+            and torch.equal(density(node), density(again[name]))
             and _bears_the_scale(node, [other[name] for other in others], plate, sizes)
         )
     return frozenset()
@@ -66,7 +63,7 @@ def scaled_factors(program: Program, halved: Callable[[], Halved | None], seed: 
 
 def _bears_the_scale(node: dict[str, Any], others: list[dict[str, Any]], plate: BatchPlate, sizes: list[int]) -> bool:
     frame = next((frame for frame in node["cond_indep_stack"] if frame.name == plate.name), None)
-    whole, halves, rows = _density(node), [_density(other) for other in others], sum(sizes)
+    whole, halves, rows = density(node), [density(other) for other in others], sum(sizes)
     if frame is None:
         mean = torch.stack([half.sum() * size for half, size in zip(halves, sizes, strict=True)]).sum() / rows
         return _close(whole.sum(), mean, [half.sum() for half in halves])
@@ -90,19 +87,4 @@ def _close(whole: Tensor, expected: Tensor, halves: list[Tensor]) -> bool:
 
 
 def _nodes(program: Program, arguments: Arguments, given: Mapping[str, Tensor], seed: int) -> Nodes:
-    with contextlib.ExitStack() as stack:
-        bound = program.bound(arguments, training=False)
-        for context in (seeded(seed % 2**32), bound, flat_priors_sampled(), torch.no_grad(), Given(given)):
-            stack.enter_context(context)
-        stack.enter_context(pyro.validation_enabled(False))
-        return sample_nodes(trace_prior(program.model, arguments))
-
-
-def _density(node: Mapping[str, Any]) -> Tensor:
-    density: Tensor = node["fn"].log_prob(node["value"])
-    return density
-
-
-def _size(arguments: Arguments) -> int:
-    assert arguments.indices is not None
-    return len(arguments.indices)
+    return sample_nodes(prior_trace(program, arguments, seed, given, training=False))
