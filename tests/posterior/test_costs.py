@@ -7,7 +7,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 
 ROWS = 4_000
 GENERATOR = torch.Generator().manual_seed(0)
@@ -73,7 +73,7 @@ def test_draws_on_the_unconstrained_space_ask_for_no_likelihood(fit, monkeypatch
     joint = LogJoint(fit.posterior.program, fit.posterior.arguments)
     latents = fit.posterior.guide_draws(200)
     whole = joint.unconstrain_many(latents)
-    monkeypatch.setattr("vipack.program.logjoint._NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("vipack.program.evaluation.logjoint._NUMBERS_AT_ONCE", 1)
     RUNS.clear()
     assert torch.equal(joint.unconstrain_many(latents), whole)
     assert len(RUNS) == 1

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vipack.program import Arguments
-from vipack.program.values import count_non_finite
+from vipack.program.densities.values import count_non_finite
 
 __all__ = ["OneCall", "explain_missing"]
 

@@ -18,7 +18,7 @@ from torch.distributions import biject_to
 from vipack.compat.autoguides import ReadsModel, set_up
 from vipack.errors import GuideError, ShapeError
 from vipack.hints import checked_class
-from vipack.program.flat import flat_priors_sampled
+from vipack.program.running.flat import flat_priors_sampled
 
 __all__ = ["Amortized"]
 

@@ -15,8 +15,8 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch import Tensor
 
 from vipack.compat.autoguides import ReadsModel, model_of, set_model
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.substitution import Transformed
+from vipack.program.densities.substitution import Transformed
+from vipack.program.running.flat import flat_priors_sampled
 
 __all__ = ["Continuous"]
 

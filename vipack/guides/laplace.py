@@ -12,10 +12,10 @@ from torch import Tensor
 from vipack.errors import GuideError
 from vipack.guides.whitened import Whitened
 from vipack.hints import checked
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.program.program import Program
-from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments
+from vipack.program.running.randomness import seeded
+from vipack.program.running.runs import Arguments
 
 __all__ = ["from_laplace"]
 

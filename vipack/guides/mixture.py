@@ -16,7 +16,7 @@ from vipack.errors import GuideError, UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.mixing import MixtureOf
 from vipack.hints import checked_class
-from vipack.program.flat import flat_priors_sampled
+from vipack.program.running.flat import flat_priors_sampled
 
 __all__ = ["Mixture"]
 

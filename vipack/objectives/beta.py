@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from vipack.compat.autoguides import traces_of
 from vipack.errors import GuideError, UsageError
 from vipack.hints import checked_class
-from vipack.program.sites import sample_nodes
+from vipack.program.sites.sites import sample_nodes
 
 __all__ = ["BetaELBO"]
 

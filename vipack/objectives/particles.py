@@ -25,11 +25,11 @@ from vipack.compat.pytorch import plain_normals
 from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
 from vipack.program import Arguments
-from vipack.program.densities import plate_nesting
-from vipack.program.evaluation import ModelDensity
-from vipack.program.masking import counting, leave_out, standard_terms, treatments
-from vipack.program.randomness import TorchState, seeded
-from vipack.program.substitution import Given, Transformed
+from vipack.program.densities.densities import plate_nesting
+from vipack.program.densities.masking import counting, leave_out, standard_terms, treatments
+from vipack.program.densities.substitution import Given, Transformed
+from vipack.program.evaluation.evaluation import ModelDensity
+from vipack.program.running.randomness import TorchState, seeded
 
 __all__ = ["Particles", "particles_of"]
 

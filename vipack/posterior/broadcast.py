@@ -15,9 +15,9 @@ from pyro import poutine
 from torch import Tensor
 
 from vipack.program import Arguments
-from vipack.program.densities import total, total_of_many
-from vipack.program.evaluation import Evaluation
-from vipack.program.sites import is_deterministic, sample_nodes
+from vipack.program.densities.densities import total, total_of_many
+from vipack.program.evaluation.evaluation import Evaluation
+from vipack.program.sites.sites import is_deterministic, sample_nodes
 
 __all__ = ["Broadcast"]
 

@@ -20,12 +20,12 @@ from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
 from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Parameters, Program, SiteTable, seeded
-from vipack.program.evaluation import Evaluation
-from vipack.program.prediction import Prediction
-from vipack.program.replay import Replay
-from vipack.program.runs import check_signature, explained
-from vipack.program.substitution import Given
-from vipack.program.vmappable import vmappable_densities
+from vipack.program.densities.substitution import Given
+from vipack.program.densities.vmappable import vmappable_densities
+from vipack.program.evaluation.evaluation import Evaluation
+from vipack.program.evaluation.prediction import Prediction
+from vipack.program.running.replay import Replay
+from vipack.program.running.runs import check_signature, explained
 from vipack.types import Verdict
 
 __all__ = ["Posterior"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from vipack.posterior.posterior import Posterior
 from vipack.posterior.vectorize import stacked, vmapped
 from vipack.program import seeded
-from vipack.program.simulation import Simulation
-from vipack.program.vmappable import vmappable_densities
+from vipack.program.densities.vmappable import vmappable_densities
+from vipack.program.evaluation.simulation import Simulation
 
 __all__ = ["prior_draws"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vipack.compat.pytorch import plain_normals
-from vipack.program.randomness import TorchState
-from vipack.program.runs import Arguments, explained
+from vipack.program.running.randomness import TorchState
+from vipack.program.running.runs import Arguments, explained
 
 __all__ = ["METHODS", "Vectorizer", "joined", "stacked", "vmap_or_loop", "vmapped"]
 

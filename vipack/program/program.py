@@ -21,17 +21,17 @@ from vipack.entry import entry
 from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
 from vipack.pickling import check_picklable
-from vipack.program.agreement import check_discreteness, check_prototype
-from vipack.program.filling import MaskedData
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.masking import MaskedLatents, Treatment, treatments
-from vipack.program.params import Parameters
-from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
-from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
-from vipack.program.starts import checked_starts
-from vipack.program.substitution import Given, Widened
-from vipack.program.values import unvalidated
+from vipack.program.densities.filling import MaskedData
+from vipack.program.densities.masking import MaskedLatents, Treatment, treatments
+from vipack.program.densities.substitution import Given, Widened
+from vipack.program.densities.values import unvalidated
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.params import Parameters
+from vipack.program.running.randomness import seeded
+from vipack.program.running.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
+from vipack.program.sites.agreement import check_discreteness, check_prototype
+from vipack.program.sites.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
+from vipack.program.sites.starts import checked_starts
 
 __all__ = ["GivenGuide", "Program", "make_guide"]
 

@@ -17,13 +17,13 @@ from pyro.infer.autoguide.effect import AutoMessenger
 from vipack.errors import DataError, PlateError, UsageError, VipackError, VipackWarning
 from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
-from vipack.program.batch_effects import batch_effects
-from vipack.program.batches import BatchCalls, check_local_latents, cover_batches, local_latents
-from vipack.program.factors import Halved
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.runs import check_signature, named_arguments, trace_prior
-from vipack.program.substitution import Widened
-from vipack.program.values import same_values, unvalidated
+from vipack.program.checks.batch_effects import batch_effects
+from vipack.program.checks.batches import BatchCalls, check_local_latents, cover_batches, local_latents
+from vipack.program.checks.factors import Halved
+from vipack.program.densities.substitution import Widened
+from vipack.program.densities.values import same_values, unvalidated
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.runs import check_signature, named_arguments, trace_prior
 from vipack.training.data import Rows, read_data
 from vipack.training.particles import check_particles
 
