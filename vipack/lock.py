@@ -58,7 +58,7 @@ def calling_out() -> Iterator[None]:
             try:
                 lock._acquire_restore(state)
                 break
-            except KeyboardInterrupt as error:  # who holds the lock further out will let it go
+            except KeyboardInterrupt as error:  # an outer holder releases the lock
                 interrupt = error
         if interrupt is not None:
             raise interrupt

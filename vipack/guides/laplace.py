@@ -109,7 +109,7 @@ def _root_of_inverse(joint: LogJoint, hessian: Tensor) -> Tensor:
     if bool(flat.any()):
         worst = int(flat.to(torch.uint8).argmax())
         raise _no_maximum(names[worst], float(diagonal[worst]))
-    scale = diagonal.rsqrt()  # in units of which curvatures are comparable
+    scale = diagonal.rsqrt()  # scales that make curvatures comparable
     values, vectors = torch.linalg.eigh(scale[:, None] * hessian * scale)
     if float(values[0]) <= _RANGE * float(values[-1]):
         raise _no_maximum(names[int(vectors[:, 0].abs().argmax())], float(values[0]))

@@ -70,6 +70,6 @@ class MixtureOf(TorchDistribution):  # type: ignore[misc]
         value, chosen = self._last
         if chosen is None or x is not value:
             return ScoreParts(log_prob, 0, log_prob)
-        # One dimension at least: of a single number Pyro asks whether it is zero, which a tracer cannot know.
+        # At least one dimension: Pyro tests whether a single number is zero, which a tracer cannot read.
         score = self.log_weights[chosen.reshape(chosen.shape or (1,))]
         return ScoreParts(log_prob, score, log_prob)

@@ -26,8 +26,8 @@ __all__ = ["Used", "answer", "predictions", "used"]
 POOL = 4  # draws of the guide for each resampled one
 _LEAST_POOL = 4_000  # below, weights are too few for their largest to be smoothed, and favour the guide
 _MOST_NUMBERS = 50_000_000  # that a pool may hold beyond what was asked for
-_PROBED = 3  # draws by which a guide that reads the data is told from one that does not
-_NEXT_STREAM = 0x9E3779B9  # from a seed to another, whose numbers are not those that the latents were drawn with
+_PROBED = 3  # draws that tell whether a guide reads the data
+_NEXT_STREAM = 0x9E3779B9  # added to a seed: gives other random numbers than those of the latents
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vipack.program.sites.sites import is_deterministic, sample_nodes
 
 __all__ = ["Broadcast"]
 
-_CHECKED = 8  # draws held against single runs: a guide that tosses a coin outside its sites passes one time in 2**8
+_CHECKED = 8  # draws compared with single runs; a guide that tosses a coin outside its sites passes one time in 2**8
 
 LatentsAndDensities = tuple[dict[str, Tensor], Tensor, Tensor]
 

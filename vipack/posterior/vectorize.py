@@ -46,9 +46,7 @@ class Vectorizer:
             outside = _other_generators()
             try:
                 result = methods[name]()
-            except (
-                Exception
-            ):  # vmap and broadcasting refuse many programs, with many kinds of errors; a slower method works
+            except Exception:  # vmap and broadcasting refuse programs with errors of many kinds; a slower method works
                 state.install()
                 refused.add(name)
                 continue
@@ -68,7 +66,7 @@ def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
     """`function` of each of the stacked `inputs`, every one with random numbers of its own, results stacked."""
     with warnings.catch_warnings(), plain_normals():
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        # torch.binomial draws what it should, but resizes its output on the way.
+        # torch.binomial draws correctly, but resizes its output.
         warnings.filterwarnings("ignore", message="An output with one or more elements was resized")
         return torch.vmap(function, randomness="different")(inputs)
 
@@ -87,7 +85,7 @@ def vmap_or_loop(
         return one({name: value[index] for name, value in latents.items()})
 
     return {
-        # vmap wants something to map over, which a model without latents does not give
+        # vmap needs an input to map over, and a model without latents has none
         "vmap": lambda: vmapped(one, dict(latents)) if latents else vmapped(lambda _: one({}), torch.arange(num_draws)),
         "loop": lambda: stacked([draw(index) for index in range(num_draws)]),
     }

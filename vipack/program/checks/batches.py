@@ -74,7 +74,7 @@ def cover_batches(
         candidates = _candidates(trace, size, num_rows)
     except (ModelError, ShapeError):
         candidates = set()
-    if not candidates:  # a plate written for all N rows refuses a batch until it is told which rows it holds
+    if not candidates:  # a plate for all N rows refuses a batch without the indices of its rows
         candidates = _candidates(prior_trace(program, calls.full(), seed), num_rows, num_rows)
     if name is not None:
         candidates = _named(name, candidates, trace)
@@ -172,7 +172,7 @@ def _scales_itself(
     try:
         one, again = (_factors(prior_trace(program, calls.first, seed), plate, size) for _ in range(2))
         if one != again or all(factor == 1 for factor in one.values()):
-            return False  # a factor that changes by itself, as in annealing, says nothing of rows
+            return False  # a factor that changes from run to run, as in annealing, does not depend on the rows
         other_size = batch_size(calls.fewer) if calls.fewer is not None else num_rows
         other = prior_trace(program, calls.full() if calls.fewer is None else calls.fewer, seed)
         two = _factors(other, plate, other_size)
@@ -202,7 +202,7 @@ def _factors(trace: Trace, plate: BatchPlate, size: int) -> dict[str, float]:
             continue
         for frame in node["cond_indep_stack"]:
             if frame.name == plate.name and frame.full_size != plate.num_rows:
-                factor = factor * size / plate.num_rows  # the plate's, which has been added to what is written
+                factor = factor * size / plate.num_rows  # takes out the plate's own scale
         factors[name] = factor
     return factors
 
@@ -291,7 +291,7 @@ def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if value.shape != other_value.shape:
         return "value"
     if not same_values(value.to_dense(), other_value.to_dense()):
-        return "value" if node["is_observed"] else ""  # another draw
+        return "value" if node["is_observed"] else ""  # a latent's value is another draw
     one, two = (density(n) for n in (node, other))
     return "" if one.shape == two.shape and torch.allclose(one, two, equal_nan=True) else "density"
 

@@ -22,11 +22,11 @@ __all__ = ["Halved", "scaled_factors"]
 Nodes = dict[str, dict[str, Any]]
 Halved = tuple[Arguments, tuple[Arguments, Arguments]]
 
-_EXACT, _ROUNDING = 1e-3, 1e-5  # of what a factor changes by from one half to the other, and of its size
+_EXACT, _ROUNDING = 1e-3, 1e-5  # tolerances, relative to a factor's change between halves and to its size
 
 
 def scaled_factors(program: Program, halved: Callable[[], Halved | None], seed: int) -> frozenset[str]:
-    """The factors that are N/B times a sum over the rows of a minibatch, at values of the latents that are held.
+    """The factors that are N/B times a sum over the rows of a minibatch, at fixed values of the latents.
 
     Such a factor of B rows is the mean of those of the batch's halves, each weighted by its rows, where an unscaled one is
     their sum. In the batch plate each row has a factor of its own, which is smaller the more rows there are.

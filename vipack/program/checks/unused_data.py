@@ -37,7 +37,7 @@ def unused_data(
         rolled = array.roll(1, 0)
         if torch.equal(rolled, array):
             continue
-        # A sum or a mean does not mind the order of the rows, but that they are all the first one.
+        # A sum or a mean is the same in any order of the rows, but not if all rows are the first one.
         others = (rolled, array[:1].expand_as(array).clone())
         calls = [_replaced(program, arguments, name, other) for other in others]
         if not any(_matters(program, call, traces, seed) for call in calls) and not _matters_elsewhere(
@@ -58,7 +58,7 @@ def _matters_elsewhere(program: Program, arguments: Arguments, calls: list[Argum
         try:
             with seeded(seed):
                 traces = program.traces(arguments)
-        except VipackError:  # they are no parameters that the program can have
+        except VipackError:  # the program cannot run with these parameters
             return False
         return any(_matters(program, call, traces, seed) for call in calls)
 
@@ -67,7 +67,7 @@ def _matters(program: Program, arguments: Arguments, traces: tuple[Trace, Trace]
     try:
         with seeded(seed):
             others = program.traces(arguments)
-    except VipackError:  # it minds the rows, so it looks at them
+    except VipackError:  # the program refuses other rows, so it reads them
         return True
     return not all(_alike(one, two) for one, two in zip(traces, others, strict=True))
 

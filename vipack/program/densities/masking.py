@@ -128,7 +128,7 @@ def idle_latents(model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace
     def unmoved(moved: Mapping[str, Tensor]) -> bool:
         try:
             return same_densities(before, counted_densities(run({**values, **moved})))
-        except VipackError:  # the model minds the values, so it looks at them
+        except VipackError:  # the model refuses the values, so it reads them
             return False
 
     return list(masked) if unmoved(others) else [name for name, other in others.items() if unmoved({name: other})]
@@ -248,7 +248,7 @@ class MaskedLatents(Messenger):  # type: ignore[misc]
 
 
 def _active_treatments() -> Mapping[str, Treatment] | None:
-    """What has been found of the program that runs; to find it again asks for values, which vmap and tracers refuse."""
+    """The treatments of the running program: to work them out again reads values, which vmap and tracers refuse."""
     return next((handler.treated for handler in handlers() if isinstance(handler, MaskedLatents)), None)
 
 
@@ -256,7 +256,7 @@ def _guide_trace_of(msg: Mapping[str, Any]) -> Trace | None:
     """The trace that a loss replays the model against, if that is what gave the message its value."""
     for handler in handlers():
         node = handler.trace.nodes.get(msg["name"]) if isinstance(handler, ReplayMessenger) and handler.trace else None
-        if node is not None and node["infer"] is msg["infer"]:  # replay hands the guide's own on
+        if node is not None and node["infer"] is msg["infer"]:  # replay passes the guide's own dict
             return handler.trace
     return None
 

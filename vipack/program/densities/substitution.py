@@ -50,7 +50,7 @@ class Given(Messenger):  # type: ignore[misc]
         if msg["name"] in self._values:
             msg["value"] = self._values[msg["name"]]
             msg["done"] = True
-            if enumerated_dim(msg["infer"]) is not None:  # by a handler further in
+            if enumerated_dim(msg["infer"]) is not None:  # an inner handler has marked it for enumeration
                 msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in ENUMERATION_KEYS}
 
 

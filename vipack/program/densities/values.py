@@ -35,7 +35,7 @@ __all__ = [
 def unvalidated() -> Iterator[None]:
     """Distributions raise nothing inside the block, so that what is wrong can be looked at and named."""
     with pyro.validation_enabled(False):
-        # Not False itself: a user who wrote validate_args=False, as for a Bernoulli of grey levels, is told apart.
+        # 0 rather than False: it differs from a user's validate_args=False, as for a Bernoulli of grey levels.
         Distribution.set_default_validate_args(0)  # type: ignore[arg-type]
         yield
 

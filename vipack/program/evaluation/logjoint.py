@@ -30,7 +30,7 @@ from vipack.program.sites.sites import is_deterministic, is_latent, sample_nodes
 
 __all__ = ["LogJoint"]
 
-_NUMBERS_AT_ONCE = 100_000_000  # that one run for many draws may hold
+_NUMBERS_AT_ONCE = 100_000_000  # in memory during one run for many draws
 _LEAST_AT_ONCE = 16
 
 
@@ -52,7 +52,7 @@ class LogJoint:
         self._program = program
         self._arguments = arguments
         self.device, self.dtype = program.parameters.device, program.parameters.dtype
-        # Once, and not at each call: a transform such as vmap lets no tensor be marked as requiring grad within it.
+        # Here rather than at each call: inside a transform such as vmap no tensor can be marked as requiring grad.
         self._values = program.parameters.detached()
         with program.bound(arguments, training=False), flat_priors_sampled(), torch.no_grad():
             with explained("model", arguments):
@@ -114,7 +114,7 @@ class LogJoint:
         named = {name: latents[name] for name in self.shapes}
         at_once = max(_LEAST_AT_ONCE, _NUMBERS_AT_ONCE // max(1, self._numbers))
         with torch.no_grad():
-            if len(next(iter(named.values()))) > at_once:  # of the graph only what the supports need is left
+            if len(next(iter(named.values()))) > at_once:  # keeps only those nodes of the graph that the supports need
                 return torch.cat(Replay(one, _LEAST_AT_ONCE)(named))
             return torch.vmap(one, randomness="different")(named)
 

@@ -50,7 +50,7 @@ class Prediction:
 
     def predict(self, values: Mapping[str, Tensor]) -> Latents:
         """Every site that the call has and that is no latent of the fit, at one draw of the latents."""
-        with Given(values), Unobserved(self._conditioned):  # outermost: what is given keeps its value
+        with Given(values), Unobserved(self._conditioned):  # outermost, so that given sites keep their values
             trace = trace_model(self._evaluation.program.model, self._arguments)
         return {
             name: node["value"]

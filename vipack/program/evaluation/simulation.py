@@ -66,7 +66,7 @@ def conditioned_sites(
         return frozenset()
 
     def densities(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # Whether they count or not: what a mask leaves out is predicted too.
+        # Without masks: elements that a mask leaves out are predicted too.
         sites = {name: node for name, node in sample_nodes(run(given)).items() if has_density(node)}
         return {name: unmasked(node["fn"]).log_prob(node["value"]) for name, node in sites.items()}
 

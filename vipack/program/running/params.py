@@ -48,7 +48,7 @@ class Parameters:
         self.unconstrained: dict[str, nn.Parameter] = {}
         self.constraints: dict[str, constraints.Constraint] = {}
         self._adopted: dict[int, tuple[nn.Parameter, str]] = {}  # id of an nn.Parameter of a module -> (it, our name)
-        self._theirs: set[int] = set()  # ids of those that are the user's
+        self._theirs: set[int] = set()  # ids of the adopted parameters that are the user's
         self._slots: list[tuple[nn.Module, str, str]] = []  # module, attribute, our name
         self._modules: list[nn.Module] = []  # every module called, in order of first call
         self._declared: list[tuple[nn.Module, str]] = []  # parameters that the user's modules declare as they run
@@ -56,7 +56,7 @@ class Parameters:
         self._settled = False
         self._slots_outdated = False
         self._shared = False  # made by `of_store`
-        self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
+        self._waiting: dict[str, Tensor] = {}  # loaded values of parameters that the program has not declared yet
 
     @classmethod
     def of_store(
@@ -194,7 +194,7 @@ class Parameters:
 
     def detached(self) -> dict[str, Tensor]:
         """Name -> unconstrained value that shares its numbers with the fit, but no gradient."""
-        # They require grad like the originals: pyro.module leaves out, with a warning, a parameter that does not.
+        # They require grad like the originals: pyro.module warns of a parameter that does not, and leaves it out.
         return {name: value.detach().requires_grad_(value.requires_grad) for name, value in self.unconstrained.items()}
 
     def buffers(self) -> dict[str, Tensor]:
@@ -360,12 +360,12 @@ class _ParamMessenger(Messenger):  # type: ignore[misc]
         first = msg["value"].unconstrained()
         if isinstance(first, nn.Parameter):
             self._loans.lend(first, own)
-        else:  # a PyroModule takes what the store holds for its own, which must not happen to one of the user's
+        else:  # a PyroModule keeps the tensor in the store as its parameter, so the store must not have the user's
             add_to_store(name, own, constraint)
         frozen = self._frozen.pop(name, None)
         if frozen is None and isinstance(first, nn.Parameter) and not first.requires_grad:
-            frozen = first  # of a PyroParam, which no store has been given
-        if frozen is not None:  # Pyro's store takes every tensor that it is given for one to be trained
+            frozen = first  # of a PyroParam, which is in no store
+        if frozen is not None:  # Pyro's store marks every tensor that it is given as trained
             frozen.requires_grad_(False)
             own.requires_grad_(False)
         msg["value"] = _constrain(own, constraint)

@@ -119,7 +119,7 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
         with watcher:
             yield
     except VipackError as error:
-        text, added, _ = str(error).partition("\nTrace Shapes:")  # Pyro's table, in what a handler raised
+        text, added, _ = str(error).partition("\nTrace Shapes:")  # a handler's error ends in Pyro's table of all sites
         if not added:
             raise
         raise type(error)(text) from error.__cause__

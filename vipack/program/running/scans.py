@@ -66,7 +66,7 @@ def scan(
         flat_new, flat_y = pytree.tree_flatten(new)[0], pytree.tree_flatten(y)
         specs.append(flat_y[1])
         _check_carry(own, flat_new)
-        # What is handed on as it came must still be a tensor of its own.
+        # An output that is an input must still be a new tensor.
         return [v.clone() for v in (*flat_new, *flat_y[0])]
 
     shapes = [_Shape.of(v) for v in flat_carry], [_Shape.of(x[0]) for x in flat_xs], [_Shape.of(v) for v in constants]
@@ -140,7 +140,7 @@ def _register(
     length: int,
 ) -> str:
     """Trace `function` and its gradient; the name of the result."""
-    # In a thread of its own, which knows nothing of what is being traced, vectorized or differentiated around.
+    # In a thread of its own, where no tracer, vmap or gradient of the caller is active.
     with ThreadPoolExecutor(1) as away:
         return away.submit(_trace, function, carry, x, constants, length).result()
 
@@ -181,7 +181,7 @@ def _trace(
     forward.recompile()
     reverse.recompile()
     outputs = tuple(_Shape.of(r) for r in results[len(carry) :])
-    constants_of = [_freeze_constants(module) for module in (forward, reverse)]  # the code has their names only
+    constants_of = [_freeze_constants(module) for module in (forward, reverse)]  # the code shows only their names
     text = f"{forward.code}{reverse.code}{constants_of}{shapes}{length}"
     key = f"scan-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     _BODIES.setdefault(key, Body(forward, reverse, tuple(carry), tuple(x), tuple(constants), outputs, length))
@@ -226,7 +226,7 @@ def _refuse_closed_over(body: Callable[..., Any]) -> None:
     for name, cell in zip(names, cells, strict=False):
         try:
             contents = pytree.tree_flatten(cell.cell_contents)[0]
-        except ValueError:  # nothing in it yet
+        except ValueError:  # the variable has no value yet
             continue
         if any(isinstance(value, Tensor) for value in contents):
             raise UsageError(
@@ -258,7 +258,7 @@ def _refuse_impure(graph: fx.Graph) -> None:
             raise UsageError(f"scan: the body draws random numbers ({node.target}); draw before, and pass them in xs.")
 
 
-# What torch.tensor(2.0) written in a body becomes: a constant that is copied, rather than a tensor from elsewhere.
+# A torch.tensor(2.0) in a body is traced as a constant that is copied, unlike a tensor from elsewhere.
 _LITERALS = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
 
 

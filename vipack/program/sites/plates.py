@@ -209,7 +209,7 @@ class _Scale(Messenger):  # type: ignore[misc]
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if not PLATE_ROWS.there and msg["name"] == self._plate.name and is_subsample(msg["fn"]):
-            # The rows are given here, which suits a plate that was written with as many.
+            # The call gives the rows; a plate of that size fits them.
             if msg["value"] is None and msg["fn"].subsample_size == self._batch_size:
                 msg["value"], msg["done"] = self._indices, True
             return
