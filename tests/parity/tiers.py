@@ -16,7 +16,7 @@ import vipack as vi
 from tests.parity.table import CASES
 from vipack.engine import graphs
 from vipack.engine.capture.capture import tensors_of
-from vipack.program.plates import subsampled
+from vipack.program.sites.plates import subsampled
 
 STEPS = 200
 

@@ -9,7 +9,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 import vipack as vi
 from vipack.program import Arguments, Program, seeded
-from vipack.program.simulation import simulate
+from vipack.program.evaluation.simulation import simulate
 
 X = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[1.0, 0.95], [0.0, 0.3]])
 Y = torch.zeros(20)

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from vipack.compat.dispatch import Operations
 from vipack.program import LogJoint
-from vipack.program.replay import Replay, captured
+from vipack.program.running.replay import Replay, captured
 
 __all__ = ["ManyPoints"]
 

@@ -13,8 +13,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.errors import NonFiniteError, VipackError
 from vipack.program import Arguments, Program, TorchState
-from vipack.program.runs import explanation, named_arguments
-from vipack.program.values import count_non_finite, non_finite_densities, outside_support, unvalidated
+from vipack.program.densities.values import count_non_finite, non_finite_densities, outside_support, unvalidated
+from vipack.program.running.runs import explanation, named_arguments
 
 __all__ = ["EagerStep", "explain_missing"]
 

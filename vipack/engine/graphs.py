@@ -18,7 +18,7 @@ from vipack.engine.steps.shapes import Shape, Shapes
 from vipack.engine.steps.trials import Compared, TrialError, compare
 from vipack.errors import EngineWarning, warn
 from vipack.program import Arguments, Program
-from vipack.program.params import UnmetParameterError
+from vipack.program.running.params import UnmetParameterError
 from vipack.types import EngineReport
 
 __all__ = ["CapturedGraphs"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vipack.posterior import Posterior
     from vipack.posterior.answers import Used
     from vipack.program import Site
-    from vipack.program.sites import Kind
+    from vipack.program.sites.sites import Kind
 
 __all__ = ["NewData", "inference_data", "to_arviz"]
 

@@ -23,7 +23,7 @@ from vipack.entry import training_entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
-from vipack.program.simulation import simulate
+from vipack.program.evaluation.simulation import simulate
 from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 

@@ -12,9 +12,9 @@ from pyro.poutine.trace_struct import Trace
 
 from vipack.errors import ShapeError, VipackError
 from vipack.program import Arguments, Program, seeded
-from vipack.program.densities import plate_nesting
-from vipack.program.runs import explained
-from vipack.program.sites import has_density, sample_nodes
+from vipack.program.densities.densities import plate_nesting
+from vipack.program.running.runs import explained
+from vipack.program.sites.sites import has_density, sample_nodes
 
 __all__ = ["check_particles"]
 

@@ -17,13 +17,13 @@ from pyro.infer.autoguide.effect import AutoMessenger
 from vipack.errors import DataError, PlateError, UsageError, VipackError, VipackWarning
 from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
-from vipack.program.batch_effects import batch_effects
-from vipack.program.batches import check_local_latents, cover_batches, local_latents
-from vipack.program.factors import Parts
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Widened
-from vipack.program.runs import check_signature, named_arguments, trace_prior
-from vipack.program.values import same_values, unvalidated
+from vipack.program.checks.batch_effects import batch_effects
+from vipack.program.checks.batches import BatchCalls, check_local_latents, cover_batches, local_latents
+from vipack.program.checks.factors import Halved
+from vipack.program.densities.substitution import Widened
+from vipack.program.densities.values import same_values, unvalidated
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.runs import check_signature, named_arguments, trace_prior
 from vipack.training.data import Rows, read_data
 from vipack.training.particles import check_particles
 
@@ -84,10 +84,8 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        parts = functools.partial(_parts, rows, second)
-        cover_batches(
-            program, rows.full, first, second, fewer, parts, num_rows=rows.num_rows, name=batch_plate, seed=seed
-        )
+        calls = BatchCalls(rows.full, first, second, fewer, functools.partial(_parts, rows, second))
+        cover_batches(program, calls, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
         program.guide = _make_guide(program, guide, loss, first, seed)
@@ -205,7 +203,7 @@ def _with_parts(
     return (batch, None, None) if found is None else (found[0], fewer, found[1])
 
 
-def _parts(rows: Rows, batch: Arguments) -> Parts | None:
+def _parts(rows: Rows, batch: Arguments) -> Halved | None:
     """A batch of at least two rows and its halves, if a row of the data is the same whenever it is asked for."""
     assert batch.indices is not None
     indices = batch.indices if len(batch.indices) > 1 else torch.arange(2)

@@ -28,7 +28,7 @@ from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.python_state import PythonState, sharing_memory
 from vipack.engine.guards.slots import comparable
 from vipack.program import Arguments, Parameters, Program, TorchState
-from vipack.program.params import BASELINE
+from vipack.program.running.params import BASELINE
 
 __all__ = ["Graph", "Layout", "capture", "tensors_of"]
 

@@ -14,7 +14,7 @@ from vipack.engine.capture.reads import noted_numbers
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
 from vipack.engine.guards.slots import comparable
-from vipack.program.params import BASELINE
+from vipack.program.running.params import BASELINE
 
 __all__ = ["Effort", "Outlook"]
 

@@ -17,7 +17,7 @@ from vipack.engine.capture.purify import pure_objectives
 from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, tensor_methods, where_it_failed
 from vipack.engine.graph.nodes import ancestors, is_random, output_of
 from vipack.program import captured_scans
-from vipack.program.params import UnmetParameterError
+from vipack.program.running.params import UnmetParameterError
 
 __all__ = ["CaptureError", "collecting_later", "refuse_numbers_that_change", "traced", "write_dtypes"]
 

@@ -16,10 +16,10 @@ from vipack.errors import NonFiniteError, VipackError, warn
 from vipack.objectives import StickingTheLanding
 from vipack.posterior import Posterior
 from vipack.program import Program, seeded
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.logjoint import LogJoint
-from vipack.program.runs import mixes_types, trace_prior
-from vipack.program.values import unvalidated
+from vipack.program.densities.values import unvalidated
+from vipack.program.evaluation.logjoint import LogJoint
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.runs import mixes_types, trace_prior
 from vipack.training.ladder.effort import DENSE_UP_TO
 from vipack.training.ladder.ladder import train_ladder
 from vipack.training.ladder.report import Stage, Stages

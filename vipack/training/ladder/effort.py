@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vipack.compat.dispatch import Operations
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.training.ladder.surface import Surface
 
 __all__ = ["Effort", "effort_for"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vipack.errors import NonFiniteError
 from vipack.program import seeded
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for

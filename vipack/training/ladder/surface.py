@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 
 __all__ = ["Surface"]
 
