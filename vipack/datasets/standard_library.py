@@ -18,7 +18,7 @@ import scipy.sparse
 
 from vipack.cache import cache_folder, write_whole
 from vipack.datasets.corpus import Corpus
-from vipack.datasets.sources import library_files, library_texts
+from vipack.datasets.library_docstrings import library_files, library_texts
 from vipack.datasets.stopwords import DOCSTRING_BOILERPLATE, ENGLISH
 from vipack.datasets.words import TextRules, corpus_from_texts
 from vipack.errors import DataWarning, warn
@@ -112,6 +112,6 @@ def _read(path: Path) -> Corpus | None:
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as file:
         words, titles = file["vocabulary"].tolist(), file["titles"].tolist()
-        parts = (file["data"], file["indices"], file["indptr"])
-    counts = scipy.sparse.csr_array(parts, shape=(len(titles), len(words)))
+        arrays = (file["data"], file["indices"], file["indptr"])
+    counts = scipy.sparse.csr_array(arrays, shape=(len(titles), len(words)))
     return Corpus("docstrings", counts, tuple(words), tuple(titles), _source(), _LICENCE)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import INK, PALE, TITLE, axes_for, legend_above, say_above, tidy
-from vipack.plots.density import bins_of, density, is_discrete, is_point
 from vipack.plots.inputs import ArrayLike, Fitted, array_of, chosen, draws_of, positive, posterior_of
+from vipack.plots.kernel_density import bins_of, density, is_discrete, is_point
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, predictions
 

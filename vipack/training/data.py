@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from vipack.errors import DataError, UsageError
 from vipack.export.labels import Axis, axes_of
 from vipack.program import Arguments, seeded
-from vipack.training.leaves import (
+from vipack.training.arrays import (
     UNKNOWN,
     canonical_csr,
     choose_dtype,

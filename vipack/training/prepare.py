@@ -25,7 +25,7 @@ from vipack.program.placing import Widened
 from vipack.program.runs import check_signature, named_arguments, trace_prior
 from vipack.program.values import same_values, unvalidated
 from vipack.training.data import Rows, read_data
-from vipack.training.particles import check_particles
+from vipack.training.particle_checks import check_particles
 
 __all__ = ["Prepared", "Problem", "loss_of", "no_guide", "prepare", "try_prepare"]
 

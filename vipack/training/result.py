@@ -24,7 +24,7 @@ from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.data import ArrayRows, Rows, read_data
 from vipack.training.fitted_guide import FittedGuide, name_of
-from vipack.training.ladder.report import Stages
+from vipack.training.ladder.stages import Stages
 from vipack.training.trainer import Trainer
 from vipack.types import EngineReport, Estimate, Stopped, Verdict
 

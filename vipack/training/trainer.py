@@ -23,7 +23,7 @@ from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
-from vipack.training.ladder.report import Stages
+from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower

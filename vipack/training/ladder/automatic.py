@@ -22,8 +22,8 @@ from vipack.program.runs import mixes_types, trace_prior
 from vipack.program.values import unvalidated
 from vipack.training.ladder.effort import DENSE_UP_TO
 from vipack.training.ladder.ladder import train_ladder
-from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Family, guide_of
+from vipack.training.ladder.stages import Stage, Stages
 from vipack.training.prepare import Prepared, Problem, no_guide, prepare
 from vipack.training.trainer import Plan, Trainer
 

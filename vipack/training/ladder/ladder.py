@@ -15,12 +15,12 @@ from vipack.program.logjoint import LogJoint
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
-from vipack.training.ladder.moments import match_moments
 from vipack.training.ladder.paths import climb
 from vipack.training.ladder.proper import check_proper
-from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Family, Rung, estimate, polish, train_rung
+from vipack.training.ladder.stages import Stage, Stages
 from vipack.training.ladder.surface import Surface
+from vipack.training.ladder.weighted_gaussian import match_moments
 from vipack.training.prepare import Problem
 from vipack.training.stopping import TimeLimit
 from vipack.training.trainer import Plan, Trainer

@@ -52,8 +52,8 @@ def test_full_rank_passes_and_mean_field_is_flagged_where_latents_are_correlated
 
 def test_fits_side_by_side_are_fits_of_their_own_data():
     """With all noise averaged out, each mean is its data set's exact one."""
-    from vipack.training.calibration import _side_by_side, _simulated
     from vipack.training.prepare import Problem, prepare
+    from vipack.training.simulation_based_calibration import _side_by_side, _simulated
     from vipack.training.trainer import Plan
 
     problem = Problem(model, (X, Y))
