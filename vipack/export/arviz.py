@@ -223,19 +223,19 @@ def _names_of_observed(
     groups: Groups, posterior: Posterior, axes: Mapping[str, tuple[Axis, ...]]
 ) -> dict[str, list[str | None]]:
     """Names that pandas gives to dimensions of observed sites that no plate names."""
-    found = {}
+    renamings = {}
     for name, own in axes.items():
         site = _observed_as(posterior, posterior.named_arguments().get(name))
         variable = groups["observed_data"].get(site or "")
-        if site is None or variable is None or variable.taken is not None or len(variable.dims) != len(own):
+        if site is None or variable is None or variable.subset is not None or len(variable.dims) != len(own):
             continue
-        taken = {*SAMPLE_DIMS, *posterior.table.plates}
+        used = {*SAMPLE_DIMS, *posterior.table.plates}
         names: list[str | None] = []
         for dim, axis in zip(variable.dims, own, strict=True):
-            unnamed = dim.startswith(f"{site}_dim_") and axis.name not in {*taken, *names}
+            unnamed = dim.startswith(f"{site}_dim_") and axis.name not in {*used, *names}
             names.append(axis.name if unnamed else None)
-        found[site] = names
-    return found
+        renamings[site] = names
+    return renamings
 
 
 def _labels(
@@ -244,24 +244,24 @@ def _labels(
     """Group -> dimension -> the labels that pandas gives it."""
     arguments = posterior.named_arguments()
     own = []
-    for name, found in axes.items():
+    for name, indexes in axes.items():
         site = _observed_as(posterior, arguments.get(name))
         group = groups["constant_data"] if site is None else groups["observed_data"]
         variable = group.get(name if site is None else site)
-        if variable is not None and len(variable.dims) == len(found):
+        if variable is not None and len(variable.dims) == len(indexes):
             dims = variable.dims
-            if variable.taken is not None:
-                dims = (variable.taken.dim or dims[0], *dims[1:])
-            own += [(dim, axis.labels) for dim, axis in zip(dims, found, strict=True) if axis.labels is not None]
+            if variable.subset is not None:
+                dims = (variable.subset.dim or dims[0], *dims[1:])
+            own += [(dim, axis.labels) for dim, axis in zip(dims, indexes, strict=True) if axis.labels is not None]
     labels = agreed(own)
     by_group: dict[str, Labels] = dict.fromkeys(groups, labels)
     if new is not None:
         told = []
         given = groups["predictions_constant_data"]
-        for name, found in new.axes.items():
-            if name in given and len(given[name].dims) == len(found):
+        for name, indexes in new.axes.items():
+            if name in given and len(given[name].dims) == len(indexes):
                 dims = given[name].dims
-                told += [(dim, axis.labels) for dim, axis in zip(dims, found, strict=True) if axis.labels is not None]
+                told += [(dim, axis.labels) for dim, axis in zip(dims, indexes, strict=True) if axis.labels is not None]
         theirs = {dim for variable in given.values() for dim in variable.dims}
         others = {dim: values for dim, values in labels.items() if dim not in theirs}
         for name in ("predictions", "predictions_constant_data"):

@@ -40,7 +40,7 @@ class Calibrated(Protocol):
         """Elements whose spread is wrong, and how."""
 
     def histogram(self, name: str, bins: int) -> npt.NDArray[Any]:
-        """Counts in equal parts of [0, 1]."""
+        """Counts in equal bins of [0, 1]."""
 
 
 @checked

@@ -59,8 +59,10 @@ def axes_for(
     if axes is not None:
         given = [axes] if isinstance(axes, Axes) else list(np.asarray(list(axes), dtype=object).ravel())
         if len(given) != count or not all(isinstance(ax, Axes) for ax in given):
-            found = f"{len(given)} of {type(given[0]).__name__}" if given else "none"
-            raise UsageError(f"axes: expected {count} matplotlib Axes, one for each panel, found {found}.")
+            raise UsageError(
+                f"axes: expected {count} matplotlib Axes, one for each panel, found "
+                f"{f'{len(given)} of {type(given[0]).__name__}' if given else 'none'}."
+            )
         return given
     columns = min(columns, count)
     rows = math.ceil(count / columns)

@@ -31,11 +31,11 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     needed = ["elbo", "elbo_se", "verdict"]
     missing = [name for name in needed if name not in getattr(table, "columns", [])]
     if missing or not len(table):
-        found = f"found {type(table).__name__}" + (
+        problem = f"found {type(table).__name__}" + (
             f" without {', '.join(map(repr, missing))}" if missing else " without a row"
         )
         raise UsageError(
-            f"table: expected the DataFrame of vipack.compare, {found}; pass vipack.compare({{name: fit}})."
+            f"table: expected the DataFrame of vipack.compare, {problem}; pass vipack.compare({{name: fit}})."
         )
     ax = axis_for(ax, 6.8, 1.2 + 0.42 * len(table))
     values, errors = table["elbo"].to_numpy(float), 2 * table["elbo_se"].to_numpy(float)
@@ -68,12 +68,12 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _caption(row: pd.Series) -> str:
-    parts = [f"{number(row['elbo'], ',.2f')} ± {row['elbo_se']:.2f}"]
+    figures = [f"{number(row['elbo'], ',.2f')} ± {row['elbo_se']:.2f}"]
     if "khat" in row:
-        parts.append(f"k-hat {number(row['khat'], '.2f')}")
+        figures.append(f"k-hat {number(row['khat'], '.2f')}")
     if "seconds" in row and np.isfinite(row["seconds"]):
-        parts.append(f"{row['seconds']:.0f} s")
-    return "   ".join(parts)
+        figures.append(f"{row['seconds']:.0f} s")
+    return "   ".join(figures)
 
 
 def _legend(ax: Axes, table: pd.DataFrame) -> None:

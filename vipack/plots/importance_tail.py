@@ -112,8 +112,8 @@ def _draw_tails(ax: Axes, sets: list[Array]) -> None:
     judged = [importance(log_weights) for log_weights in sets]
     shape = float(np.median([each.khat for each in judged])) if tail is not None else None
     ess = float(np.mean([each.ess for each in judged]))
-    found = f"k-hat {shape:.2f}" if shape is not None else "no tail to fit"
-    _title(ax, found, f"ESS {ess:,.0f} of {len(weights):,} draws", shape)
+    headline = f"k-hat {shape:.2f}" if shape is not None else "no tail to fit"
+    _title(ax, headline, f"ESS {ess:,.0f} of {len(weights):,} draws", shape)
     ax.legend(frameon=False, fontsize=LABEL, loc="lower left")
     tidy(ax, grid="both")
 

@@ -47,10 +47,10 @@ def posterior_of(source: Posterior | Fitted) -> Posterior:
     Raises:
         UsageError: neither.
     """
-    found: Any = getattr(source, "posterior", source)
-    if not hasattr(found, "draws"):
+    posterior: Any = getattr(source, "posterior", source)
+    if not hasattr(posterior, "draws"):
         raise UsageError(f"expected a Posterior or a Fit, found {type(source).__name__}; pass fit or fit.posterior.")
-    return found  # type: ignore[no-any-return]
+    return posterior  # type: ignore[no-any-return]
 
 
 def array_of(values: ArrayLike, what: str) -> np.ndarray:
@@ -95,8 +95,8 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     Raises:
         UsageError: an array without draws, or not finite.
     """
-    found = {name: array_of(value, f"draws of {name!r}") for name, value in values.items()}
-    for name, array in found.items():
+    arrays = {name: array_of(value, f"draws of {name!r}") for name, value in values.items()}
+    for name, array in arrays.items():
         if array.ndim == 0 or array.shape[0] == 0:
             raise UsageError(
                 f"draws of {name!r}: expected shape (S, ...) with S draws first, found {array.shape}; "
@@ -107,7 +107,7 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
             raise UsageError(
                 f"draws of {name!r}: NaN or infinity in {bad:,} of {array.size:,} numbers; leave them out."
             )
-    return found
+    return arrays
 
 
 def positive(name: str, value: object) -> int:

@@ -64,8 +64,8 @@ def losses(source: Trained | ArrayLike, ax: Axes | None = None, *, window: int |
 
 
 def _read(source: Trained | ArrayLike) -> tuple[Array, str]:
-    found: Any = getattr(source, "losses", source)
-    values = array_of(found, "losses").astype(np.float64)
+    losses: Any = getattr(source, "losses", source)
+    values = array_of(losses, "losses").astype(np.float64)
     if values.ndim != 1 or not np.isfinite(values).any():
         raise UsageError(
             f"losses: expected the loss of each step, shape (steps,) with a finite value, found shape {values.shape}"

@@ -73,8 +73,8 @@ def _draws(
     if isinstance(source, Mapping):
         if resample is not None:
             raise UsageError("resample: draws that are given are shown as they are; leave it out, or pass a fit.")
-        found = draws_of(source)
-        return {name: found[name] for name in chosen(names, found, found, "draws given")}, None
+        given = draws_of(source)
+        return {name: given[name] for name in chosen(names, given, given, "draws given")}, None
     fitted = posterior_of(source)
     present = [site.name for site in fitted.table.of_kind("latent", "enumerated", "deterministic")]
     latents = [site.name for site in fitted.table.of_kind("latent")]
@@ -92,15 +92,15 @@ def _draws(
 
 def _scalars(draws: Mapping[str, np.ndarray], positions: np.ndarray) -> dict[str, np.ndarray]:
     """Draws of the scalars at these positions of all: ``{"mu": (S,), "theta[0]": (S,), ...}``."""
-    found, start = {}, 0
+    scalars, start = {}, 0
     for name, values in draws.items():
         flat, shape = values.reshape(len(values), -1), values.shape[1:]
         for position in positions[(positions >= start) & (positions < start + flat.shape[1])].astype(int) - start:
             index = np.unravel_index(position, shape) if shape else ()
             label = f"{name}[{', '.join(map(str, index))}]" if index else name
-            found[label] = flat[:, position]
+            scalars[label] = flat[:, position]
         start += flat.shape[1]
-    return found
+    return scalars
 
 
 def _marginal(ax: Axes, name: str, values: np.ndarray) -> None:

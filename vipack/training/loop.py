@@ -128,9 +128,9 @@ class Run:
         except (NonFiniteStep, VipackError):
             raise
         except Exception as error:
-            found = str(error).strip().partition("\n")[0] or "no message"
+            message = str(error).strip().partition("\n")[0] or "no message"
             raise ModelError(
-                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {found}; "
+                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {message}; "
                 "they ran well before training, so look at what is new: another batch, vectorized particles, or "
                 "parameters that have moved."
             ) from error

@@ -84,9 +84,9 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        parts = functools.partial(_parts, rows, second)
+        halves = functools.partial(_halves, rows, second)
         cover_batches(
-            program, rows.full, first, second, fewer, parts, num_rows=rows.num_rows, name=batch_plate, seed=seed
+            program, rows.full, first, second, fewer, halves, num_rows=rows.num_rows, name=batch_plate, seed=seed
         )
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
@@ -100,11 +100,11 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     if check is None:
         with seeded(seed):
             call = rows.extremes(first) if batched else first
-        check = check_program(program, call, _leaves(program, rows, call), enumerates=_sums_out(loss), seed=seed)
+        check = check_program(program, call, _own_arguments(program, rows, call), enumerates=_sums_out(loss), seed=seed)
         if check.ok:
             check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
         if check.ok and batched:
-            said = list(batch_effects(program, first, *_with_parts(rows, second, fewer), seed=seed))
+            said = list(batch_effects(program, first, *_with_halves(rows, second, fewer), seed=seed))
             errors = tuple(each for each in said if isinstance(each, VipackError))
             warnings = tuple(each for each in said if isinstance(each, VipackWarning))
             check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
@@ -197,15 +197,15 @@ def _device(device: Any) -> torch.device:
         ) from error
 
 
-def _with_parts(
+def _with_halves(
     rows: Rows, batch: Arguments, fewer: Arguments | None
 ) -> tuple[Arguments, Arguments | None, tuple[Arguments, Arguments] | None]:
     """A batch, the same one without its last row, and its halves, if a row of the data is the same whenever it is asked for."""
-    found = _parts(rows, batch) if fewer is not None and batch.indices is not None else None
-    return (batch, None, None) if found is None else (found[0], fewer, found[1])
+    halves = _halves(rows, batch) if fewer is not None and batch.indices is not None else None
+    return (batch, None, None) if halves is None else (halves[0], fewer, halves[1])
 
 
-def _parts(rows: Rows, batch: Arguments) -> Parts | None:
+def _halves(rows: Rows, batch: Arguments) -> Parts | None:
     """A batch of at least two rows and its halves, if a row of the data is the same whenever it is asked for."""
     assert batch.indices is not None
     indices = batch.indices if len(batch.indices) > 1 else torch.arange(2)
@@ -219,8 +219,8 @@ def _parts(rows: Rows, batch: Arguments) -> Parts | None:
     return one, halves
 
 
-def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
-    """The parts of the data under the names of the model's arguments."""
+def _own_arguments(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
+    """The data under the names of the model's arguments."""
     return {name: value for name, value in named_arguments(program.model, call).items() if name not in rows.fixed}
 
 

@@ -38,7 +38,7 @@ class Exploding:
 
 
 def slower(optimizer: FitOptimizer, parameters: Parameters) -> FitOptimizer:
-    """The default optimizer at the same place of its schedule, with a quarter of its learning rate and no moments."""
+    """The default optimizer at the same step of its schedule, with a quarter of its learning rate and no moments."""
     state = optimizer.state()
     for group in state["state"]["param_groups"]:
         group["lr"] *= _FACTOR

@@ -175,9 +175,9 @@ class Fit:
         _positive("num_draws", num_draws)
         rows = None if data is None else self._new_rows(data, fixed)
         arguments = None if rows is None else rows.full()
-        found, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
+        sites, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
         _tell(which, reason, resample)
-        return found
+        return sites
 
     def _new_rows(self, data: Any, fixed: Mapping[str, Any] | None) -> Rows:
         rows = self._trainer.rows
@@ -226,16 +226,16 @@ class Fit:
         _positive("num_draws", num_draws)
         rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
-        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
-        for name, draws in found.sites.items():
+        drawn, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
+        for name, draws in drawn.sites.items():
             values = draws.double().reshape(len(draws), -1)
             labels = _element_names(name, tuple(draws.shape[1:]))
             probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
             # torch.quantile refuses more than 16 million numbers at once.
             columns = values.split(max(1, 2**23 // len(values)), dim=1)
-            quantiles = torch.cat([part.quantile(probabilities, dim=0) for part in columns], dim=1)
-            units = COMPUTED if name in computed else DRAWN
-            mean, sd = _mean_and_sd(values, units * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
+            quantiles = torch.cat([block.quantile(probabilities, dim=0) for block in columns], dim=1)
+            ulps = COMPUTED if name in computed else DRAWN
+            mean, sd = _mean_and_sd(values, ulps * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
             figures = torch.cat([mean[None], sd[None], quantiles]).T
             rows.update(zip(labels, figures.tolist(), strict=True))
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
@@ -294,10 +294,10 @@ class Fit:
         self, num_draws: int, data: Any, fixed: Mapping[str, Any] | None, seed: int, resample: bool | None
     ) -> NewData:
         rows = self._new_rows(data, fixed)
-        found, which, reason = predictions(self.posterior, num_draws, rows.full(), seed=seed, resample=resample)
+        sites, which, reason = predictions(self.posterior, num_draws, rows.full(), seed=seed, resample=resample)
         _tell(which, reason, resample)
         arguments = self.posterior.named_arguments(rows.full())
-        return NewData(arguments, found, which, self._axes(rows, arguments))
+        return NewData(arguments, sites, which, self._axes(rows, arguments))
 
     @staticmethod
     def _axes(rows: Rows, arguments: Mapping[str, Any]) -> dict[str, tuple[Axis, ...]]:

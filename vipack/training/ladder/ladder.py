@@ -228,14 +228,14 @@ def _starts(surface: Surface, count: int) -> Tensor:
     Raises:
         NonFiniteError: there seem to be none.
     """
-    found: list[Tensor] = []
+    finite: list[Tensor] = []
     for radius in _RADII:
         points = torch.stack([surface.joint.initial(radius).cpu().double() for _ in range(4 * count)])
-        found += list(points[torch.isfinite(surface.gradients(points)[0])])
-        if len(found) >= count:
-            return torch.stack(found[:count])
-    if found:
-        return torch.stack(found)
+        finite += list(points[torch.isfinite(surface.gradients(points)[0])])
+        if len(finite) >= count:
+            return torch.stack(finite[:count])
+    if finite:
+        return torch.stack(finite)
     raise NonFiniteError(
         f"log p(x, z) is -inf or NaN at all of {4 * count * len(_RADII)} random points: the data may lie outside the model's "
         "support, or the model's numbers overflow; look at the data's scale, or pass a guide that starts where it is finite."

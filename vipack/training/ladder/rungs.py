@@ -107,18 +107,18 @@ class Rung:
 
     def left(self) -> Left:
         """What the weights leave to be gained."""
-        found = importance(self.log_weights)
-        weights = torch.from_numpy(np.exp(found.log_weights))[:, None]
+        smoothed = importance(self.log_weights)
+        weights = torch.from_numpy(np.exp(smoothed.log_weights))[:, None]
         gap = float(torch.logsumexp(self.log_weights, 0)) - math.log(len(self.u)) - float(self.log_weights.mean())
         sd = self.u.std(0)
         mean = (weights * self.u).sum(0)
         spread = (weights * (self.u - mean) ** 2).sum(0).sqrt()
         shift = float(((mean - self.u.mean(0)) / sd).abs().max())
-        return Left(gap, found.khat, found.ess_share, shift, float((spread / sd).log().abs().max()))
+        return Left(gap, smoothed.khat, smoothed.ess_share, shift, float((spread / sd).log().abs().max()))
 
     def tail(self) -> tuple[float, float]:
         """The largest k-hat and the least ESS share of four blocks of draws."""
-        blocks = [importance(part) for part in self.log_weights.chunk(_BLOCKS)]
+        blocks = [importance(chunk) for chunk in self.log_weights.chunk(_BLOCKS)]
         return max(block.khat for block in blocks), min(block.ess_share for block in blocks)
 
     def gaussian(self) -> Gaussian:
@@ -179,13 +179,13 @@ def train_rung(
     prepared = prepare(problem, guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
-    taken = steps
+    num_steps = steps
     if by_draws:
-        taken = train_by_draws(trainer, surface, steps, plan.rate or _RATE)
+        num_steps = train_by_draws(trainer, surface, steps, plan.rate or _RATE)
     elif steps:
         _train(trainer, plan, steps)
-        taken = trainer.state.step
-    return Rung(trainer, family, *_judged(trainer, surface, judged_by), taken)
+        num_steps = trainer.state.step
+    return Rung(trainer, family, *_judged(trainer, surface, judged_by), num_steps)
 
 
 def _train(trainer: Trainer, plan: Plan, steps: int) -> None:
@@ -203,8 +203,8 @@ def polish(rung: Rung, surface: Surface, steps: int) -> Rung:
 
     The rung's own parameters move; what is returned shares them.
     """
-    taken = train_by_draws(rung.trainer, surface, steps, _POLISH_RATE)
-    return Rung(rung.trainer, rung.family, *_judged(rung.trainer, surface, len(rung.u)), taken)
+    num_steps = train_by_draws(rung.trainer, surface, steps, _POLISH_RATE)
+    return Rung(rung.trainer, rung.family, *_judged(rung.trainer, surface, len(rung.u)), num_steps)
 
 
 def estimate(values: Tensor) -> Estimate:

@@ -32,11 +32,11 @@ def match_moments(surface: Surface, gaussian: Gaussian, bound: Estimate) -> tupl
     eps = torch.cat([half, -half])
     log_weights = _weighed(surface, gaussian, eps)
     for _ in range(_ROUNDS):
-        found = importance(log_weights)
-        if found.ess < _LEAST * surface.dim:
+        weights = importance(log_weights)
+        if weights.ess < _LEAST * surface.dim:
             break
         # What weights change of the sample's moments, added to the exact ones: even weights change nothing.
-        change = torch.from_numpy(np.exp(found.log_weights)) - 1 / len(eps)
+        change = torch.from_numpy(np.exp(weights.log_weights)) - 1 / len(eps)
         mean = change @ eps
         second = torch.eye(surface.dim, dtype=eps.dtype) + (eps * change[:, None]).T @ eps
         root = scaled_cholesky(second - mean[:, None] * mean)
