@@ -35,8 +35,10 @@ def shortened(text: str) -> str:
 
 def listed(names: Iterable[str], most: int = 8) -> str:
     """The names, of many the first and how many more there are."""
-    found = list(names)
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+    listed_names = list(names)
+    return ", ".join(listed_names[:most]) + (
+        f" and {len(listed_names) - most} more" if len(listed_names) > most else ""
+    )
 
 
 def badge(verdict: str) -> str:

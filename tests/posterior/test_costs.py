@@ -61,10 +61,10 @@ def test_densities_of_many_draws_are_replayed_and_are_the_same(fit, monkeypatch)
     few = torch.cat(
         [fit.posterior.at({n: v[i : i + 310] for n, v in latents.items()})[1] for i in range(0, 3_100, 310)]
     )
-    assert fit.posterior.ways.chosen["model"] == "vmap"
+    assert fit.posterior.vectorizer.chosen["model"] == "vmap"
     RUNS.clear()
     many = fit.posterior.at(latents)[1]
-    assert fit.posterior.ways.chosen["model"] == "graph"
+    assert fit.posterior.vectorizer.chosen["model"] == "graph"
     assert len(RUNS) == 1
     torch.testing.assert_close(many, few)
 

@@ -229,9 +229,9 @@ def test_labels_have_the_law_that_they_have_given_each_draw(fitted):
 @pytest.mark.parametrize("way", ["vmap", "loop"])
 def test_labels_are_drawn_in_either_way(fitted, way):
     posterior = module.Posterior(fitted._trainer.program, fitted._trainer.rows.full())
-    posterior.ways.allowed = (way,)
+    posterior.vectorizer.allowed = (way,)
     draws = posterior.draws(50)
-    assert posterior.ways.chosen["enumerated"] == posterior.ways.chosen["deterministic"] == way
+    assert posterior.vectorizer.chosen["enumerated"] == posterior.vectorizer.chosen["deterministic"] == way
     assert draws.enumerated["k"][:, 0].double().mean() < 0.1
     assert draws.enumerated["k"][:, 1].double().mean() > 0.9
 

@@ -97,7 +97,7 @@ def weights_are_those_of_pyros_elbo(spec):
     program = Program(spec)
     posterior = fitted(program).posterior
     if "auxiliary" in spec.guide:  # whose draws are not told: one run each, from the same random numbers
-        posterior.ways.allowed = ("loop",)
+        posterior.vectorizer.allowed = ("loop",)
         draws = [posterior.draws(1, seed=seed, enumerated=False) for seed in range(DRAWS)]
         found = [float(one.log_weights) for one in draws]
         expected = [stock_elbo(program, {}, seed=seed) for seed in range(DRAWS)]
@@ -117,7 +117,7 @@ def automatic_guides_are_weighed_alike(spec):
     joint = () if program.spec.subsample and program.spec.local else (AutoMultivariateNormal,)
     guides = (AutoNormal, AutoDelta, *joint)
     fit = fitted(program, guides[spec.seed % len(guides)])
-    fit.posterior.ways.allowed = ("loop",)
+    fit.posterior.vectorizer.allowed = ("loop",)
     found = [float(fit.posterior.draws(1, seed=seed, enumerated=False).log_weights) for seed in range(DRAWS)]
     expected = []
     for seed in range(DRAWS):

@@ -210,9 +210,9 @@ def test_masked_elements_are_standard_normal_where_the_guide_draws_one_vector():
 def test_every_way_of_drawing_leaves_them_out(guide, way):
     posterior = vi.fit(partly, guide, data=(Y, SEEN), steps=200).posterior
     reference = posterior.draws(2_000, seed=1).log_weights
-    posterior.ways.allowed, posterior.ways.chosen = (way,), {}
+    posterior.vectorizer.allowed, posterior.vectorizer.chosen = (way,), {}
     found = posterior.draws(500, seed=2).log_weights
-    assert set(posterior.ways.chosen.values()) == {way}
+    assert set(posterior.vectorizer.chosen.values()) == {way}
     assert abs(float(found.mean() - reference.mean())) < 5 * float(reference.std()) * (1 / 500 + 1 / 2_000) ** 0.5
 
 

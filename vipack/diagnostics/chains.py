@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.density import ManyPoints
-from vipack.progress import Watch
+from vipack.progress import Progress
 
 __all__ = ["Chains", "run_chains"]
 
@@ -41,7 +41,7 @@ def run_chains(
     warm_up: int,
     transitions: int,
     generator: torch.Generator,
-    watch: Watch,
+    watch: Progress,
 ) -> Chains:
     """Move N chains from `start` ``(N, D)``, with momenta that suit a normal of `loc` and `scale_tril`.
 

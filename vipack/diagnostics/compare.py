@@ -17,7 +17,7 @@ from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean
 from vipack.posterior import Posterior
-from vipack.progress import Interrupted, Watch, interrupts, progress_of
+from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.types import Stopped
 
 __all__ = ["Fitted", "check_fits", "compare"]
@@ -87,7 +87,7 @@ def compare(
     weights: dict[str, np.ndarray] = {}
     with interrupts() as interrupted:
         for name, fit in fits.items():
-            watch = Watch(show, interrupted, f"{name} ({len(found) + 1} of {len(fits)}): ")
+            watch = Progress(show, interrupted, f"{name} ({len(found) + 1} of {len(fits)}): ")
             try:
                 found[name], weights[name] = diagnose_and_weigh(
                     fit.posterior,

@@ -14,7 +14,7 @@ from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
 from vipack.diagnostics.rounding import rounding
 from vipack.display import Readable
-from vipack.progress import Watch
+from vipack.progress import Progress
 
 __all__ = ["Drift", "Whitening", "find_drift", "whitening"]
 
@@ -95,7 +95,7 @@ def find_drift(
     weights: Array | None,
     *,
     seed: int,
-    watch: Watch | None = None,
+    watch: Progress | None = None,
 ) -> tuple[Drift | None, str]:
     """Run the chains from some of the draws `u` ``(S, D)``, and compare their moments with those of the draws.
 
@@ -128,7 +128,7 @@ def find_drift(
     chosen = _starts(share, len(u), num_chains, generator)
     white = whitening(u, share)
     warm_up = max(3, transitions // 3)
-    watch = Watch() if watch is None else watch
+    watch = Progress() if watch is None else watch
     watch.begin("short chains", transitions)
     chains = run_chains(
         density,

@@ -13,7 +13,7 @@ from torch import Tensor
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import Whitening
 from vipack.display import Readable
-from vipack.progress import Watch
+from vipack.progress import Progress
 
 __all__ = ["MissedMode", "ModeSearch", "search_modes"]
 
@@ -82,7 +82,7 @@ def search_modes(
     white: Whitening,
     *,
     seed: int,
-    watch: Watch | None = None,
+    watch: Progress | None = None,
 ) -> tuple[ModeSearch | None, str]:
     """Climb to modes, and hold the mass around each against the draws there.
 
@@ -111,7 +111,7 @@ def search_modes(
     radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
     away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
     wide = white.loc + away @ white.scale_tril.T
-    watch = Watch() if watch is None else watch
+    watch = Progress() if watch is None else watch
     watch.begin("other modes", steps + _MOST_MODES)
     ends = _climb(density, torch.cat([usual, wide]), white, steps, watch)
     found, missed = 0, []
@@ -129,7 +129,7 @@ def search_modes(
     return ModeSearch(found, tuple(missed), _STARTS, time.perf_counter() - started), ""
 
 
-def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, watch: Watch) -> Tensor:
+def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, watch: Progress) -> Tensor:
     """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
     z = torch.linalg.solve_triangular(white.scale_tril, (start - white.loc).T, upper=False).T
     first, second = torch.zeros_like(z), torch.zeros_like(z)

@@ -47,7 +47,7 @@ from vipack.errors import UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
-from vipack.progress import Interrupted, Watch, interrupts, progress_of
+from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.types import Stopped
 
 __all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
@@ -94,7 +94,7 @@ def diagnose(
     """
     show = progress_of(progress)
     with interrupts() as interrupted:
-        watch = Watch(show, interrupted)
+        watch = Progress(show, interrupted)
         try:
             found, _ = diagnose_and_weigh(
                 posterior,
@@ -125,14 +125,14 @@ def diagnose_and_weigh(
     chains: bool,
     modes: bool,
     several_starts: bool,
-    watch: Watch | None = None,
+    watch: Progress | None = None,
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
     for name, value in (("num_draws", num_draws), ("repeats", repeats)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
     keep = few_enough(posterior.table, num_draws * repeats)
-    watch = Watch() if watch is None else watch
+    watch = Progress() if watch is None else watch
     watch.begin("importance weights", num_draws * repeats)
     first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=watch)
     advice = richer(posterior)
@@ -183,12 +183,12 @@ class _Case:
         *,
         alone: bool = False,
         advice: tuple[str, ...] = (),
-        watch: Watch | None = None,
+        watch: Progress | None = None,
     ) -> None:
         self._posterior, self._sets, self._stopped, self._seed = posterior, sets, stopped, seed
         self._alone = alone  # one start, which a search for modes was to back
         self._advice = advice or richer(posterior)
-        self._watch = Watch() if watch is None else watch
+        self._watch = Progress() if watch is None else watch
         self._skipped: list[str] = []
         log_weights = torch.cat([draws.log_weights for draws in sets])
         each = [importance(draws.log_weights) for draws in sets]

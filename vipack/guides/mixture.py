@@ -56,24 +56,24 @@ class Mixture(Continuous):
             raise UsageError(f"guide Mixture: weights must be {len(parts)} positive numbers, found {weights.tolist()}.")
         self._weights = weights / weights.sum()
         self._names = [f"part_{index}" for index in range(len(parts))]
-        for name, part in zip(self._names, parts, strict=True):
-            setattr(self, name, _made(part, model))
+        for name, component in zip(self._names, parts, strict=True):
+            setattr(self, name, _component(component, model))
 
     def read_model(self, *args: Any, **kwargs: Any) -> None:
         """Let every part read the model."""
         super().read_model(*args, **kwargs)
         for name in self._names:
-            part = getattr(self, name)
-            if part.prototype_trace is None:
+            component = getattr(self, name)
+            if component.prototype_trace is None:
                 with flat_priors_sampled():
-                    set_up(part, *args, **kwargs)
-                    part.get_posterior(*args, **kwargs)  # some families make their parameters here
-            self._check_prototype(part.prototype_trace)
+                    set_up(component, *args, **kwargs)
+                    component.get_posterior(*args, **kwargs)  # some families make their parameters here
+            self._check_prototype(component.prototype_trace)
         like = self.start()
         self.logits = nn.Parameter(self._weights.to(like).log())
 
-    def _check_prototype(self, part_trace: Trace) -> None:
-        own, theirs = ([n for n, _ in trace.iter_stochastic_nodes()] for trace in (self.prototype_trace, part_trace))
+    def _check_prototype(self, other_trace: Trace) -> None:
+        own, theirs = ([n for n, _ in trace.iter_stochastic_nodes()] for trace in (self.prototype_trace, other_trace))
         if own != theirs:
             raise GuideError(
                 f"guide Mixture: a part is a guide of the latents {theirs}, the model's are {own}; make every part from "
@@ -85,17 +85,17 @@ class Mixture(Continuous):
         return MixtureOf([getattr(self, name).get_posterior(*args, **kwargs) for name in self._names], self.logits)
 
 
-def _made(part: Any, model: Callable[..., Any]) -> AutoContinuous:
-    guide = part
-    if not isinstance(part, AutoContinuous) and callable(part):
+def _component(component: Any, model: Callable[..., Any]) -> AutoContinuous:
+    guide = component
+    if not isinstance(component, AutoContinuous) and callable(component):
         options = {}
-        taken = inspect.signature(part).parameters
-        if "init_loc_fn" in taken and taken["init_loc_fn"].default is init_to_median:
+        accepted = inspect.signature(component).parameters
+        if "init_loc_fn" in accepted and accepted["init_loc_fn"].default is init_to_median:
             options["init_loc_fn"] = init_to_uniform  # from one point all parts would take the same way
-        guide = part(model, **options)
+        guide = component(model, **options)
     if not isinstance(guide, AutoContinuous):
         raise GuideError(
             f"guide Mixture: every part must be an AutoContinuous class, functools.partial of one, or such a guide; found "
-            f"{part!r}."
+            f"{component!r}."
         )
     return guide

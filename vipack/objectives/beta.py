@@ -148,10 +148,10 @@ def _elements(q: Any, p: Any) -> Tensor | None:
     shape = q.batch_shape + q.event_shape
     q, p = _plain(q), _plain(p)
     try:
-        found: Tensor = kl_divergence(q, p)
+        divergence: Tensor = kl_divergence(q, p)
     except NotImplementedError:
         return None
-    return None if q.event_shape else found.expand(shape)
+    return None if q.event_shape else divergence.expand(shape)
 
 
 def _plain(distribution: Any) -> Any:

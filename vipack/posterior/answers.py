@@ -128,18 +128,18 @@ def predictions(
     if not which.resampled:
         return posterior.predictive(num_draws, arguments, seed=seed), which, ""
     reason = ""
-    found: Draws | None = drawn
+    draws: Draws | None = drawn
     if arguments is not None:
         new = _drawn_for_new_data(posterior, arguments, seed)
         if new:
-            found, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
+            draws, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
     if reason:
         raw = posterior.predictive(num_draws, arguments, seed=seed)
         return raw, Used(False, which.verdict), reason
-    if found is None:
-        found = _resampled(posterior, num_draws, seed)
+    if draws is None:
+        draws = _resampled(posterior, num_draws, seed)
     other = (seed + _NEXT_STREAM) % 2**32
-    return posterior.predictive(num_draws, arguments, seed=other, latents=found.latents), which, ""
+    return posterior.predictive(num_draws, arguments, seed=other, latents=draws.latents), which, ""
 
 
 def _resampled(posterior: Posterior, num_draws: int, seed: int) -> Draws:

@@ -74,7 +74,7 @@ def rows_of_others(
         if not local:
             continue
         if call.subsample is not None:
-            if not _same_rows(call.subsample, call.held):
+            if not _same_rows(call.subsample, call.rows):
                 yield PlateError(
                     f"latent site {local[0]!r}: the model opens plate {plate!r} on rows of its own choice (subsample=), but "
                     "the guide holds other rows of it, so that latents would be trained on the data of other rows. Let the "
@@ -105,12 +105,12 @@ def own_rows(opened: Opened, again: Opened) -> Iterator[VipackWarning]:
     """
     for plate, calls in opened.items():
         first, second = calls[-1], again.get(plate, calls)[-1]
-        if first.subsample is None or len(first.held) >= first.size or _same_rows(first.subsample, second.subsample):
+        if first.subsample is None or len(first.rows) >= first.size or _same_rows(first.subsample, second.subsample):
             continue
         yield ProgramWarning(
-            f"plate {plate!r}: the model draws the {len(first.held)} of {first.size} rows itself (subsample=), and cannot be run "
+            f"plate {plate!r}: the model draws the {len(first.rows)} of {first.size} rows itself (subsample=), and cannot be run "
             "on all of them, so that the ELBO, the weights and the verdict see other rows at every draw; let the plate "
-            f"choose, as in `with pyro.plate({plate!r}, {first.size}, subsample_size={len(first.held)}) as rows:`."
+            f"choose, as in `with pyro.plate({plate!r}, {first.size}, subsample_size={len(first.rows)}) as rows:`."
         )
 
 
@@ -142,8 +142,8 @@ def _joint_guide(program: Program, local: Sequence[str], call: PlateCall) -> tup
     guide, size = program.guide, call.subsample_size
     if not isinstance(guide, AutoGuide) or size is None or size >= call.size:
         return None
-    parts = [(name, part) for name in local for part in guide.modules() if draws_jointly(part, name)]
-    return (parts[0][0], type(parts[0][1]).__name__) if parts else None
+    joint = [(name, module) for name in local for module in guide.modules() if draws_jointly(module, name)]
+    return (joint[0][0], type(joint[0][1]).__name__) if joint else None
 
 
 def _drawn_anew(program: Program, plate: str, call: PlateCall, arguments: Arguments) -> bool:

@@ -9,17 +9,18 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from vipack.errors import PlateError, ProgramWarning, VipackError, VipackWarning
-from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate, is_scaled, rows_within
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, explained, trace_model
 from vipack.program.sites import has_density, is_latent, sample_nodes
+from vipack.program.substitution import Given
 
-__all__ = ["batch_effects"]
+__all__ = ["batch_effects", "scaled_twice"]
 
 Nodes = dict[str, dict[str, Any]]
 
@@ -42,7 +43,7 @@ def batch_effects(
     Args:
         second: another batch than `first`.
         fewer: `second` without its last row.
-        halves: `second` in two parts.
+        halves: `second` in two.
     """
     plate = program.batch_plate
     # Programs may refuse other batches for reasons of their own; then no more can be said.
@@ -53,6 +54,21 @@ def batch_effects(
                 yield from _rows_of_the_batch(program, plate, second, fewer, seed)
             if halves is not None and plate.by_program:
                 yield from _sums_of_rows(program, plate, second, halves, seed)
+
+
+def scaled_twice(program: Program, model_trace: Trace, arguments: Arguments) -> Iterator[VipackWarning]:
+    """A site in the batch plate that the user has scaled by N/B too."""
+    plate = program.batch_plate
+    if plate is None or plate.name is None or arguments.indices is None or plate.num_rows == len(arguments.indices):
+        return
+    ratio = plate.num_rows / len(arguments.indices)
+    for name, node in sample_nodes(model_trace).items():
+        if isinstance(node["scale"], int | float) and abs(node["scale"] / ratio**2 - 1) < 1e-6:
+            yield ProgramWarning(
+                f"site {name!r} is scaled by {ratio:g} = N/B twice, by the batch plate {plate.name!r} and by the program; "
+                "remove poutine.scale from it, since batch_size= does that."
+            )
+            return
 
 
 def _guide_of_the_batch(
@@ -104,13 +120,13 @@ def _sums_of_rows(
     one = _nodes(program, program.model, second, {}, seed)
     shared = {name: value for name, value in _latents(one).items() if _frame(one[name], plate) is None}
     again = _nodes(program, program.model, second, shared, seed + 1)
-    parts = [_nodes(program, program.model, half, shared, seed) for half in halves]
+    half_nodes = [_nodes(program, program.model, half, shared, seed) for half in halves]
     assert second.indices is not None
     for name, node in one.items():
         scaled = node["is_observed"] and is_scaled(node, plate.num_rows, len(second.indices))
         if not scaled or _frame(node, plate) is not None or not _same(node, again[name]):
             continue
-        whole, sums = _density(node).sum(), [_density(part[name]).sum() for part in parts if name in part]
+        whole, sums = _density(node).sum(), [_density(half[name]).sum() for half in half_nodes if name in half]
         if len(sums) == 2 and not torch.allclose(whole, sums[0] + sums[1], rtol=1e-3, atol=1e-3):
             yield PlateError(
                 f"site {name!r}: the program scales it by N/B = {plate.num_rows / len(second.indices):g}, but the density of a "

@@ -17,26 +17,40 @@ from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
 from vipack.errors import ModelError, PlateError, ShapeError, UsageError
-from vipack.program.factors import Parts, scaled_factors
+from vipack.program.factors import Halved, scaled_factors
 from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate, is_scaled, own_scale
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_prior
 from vipack.program.sites import has_density, is_latent, sample_nodes
+from vipack.program.substitution import Given
 from vipack.program.values import same_values
 
-__all__ = ["check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
+__all__ = ["BatchCalls", "check_local_latents", "cover_batches", "draws_jointly", "local_latents"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchCalls:
+    """Calls of a model that are compared with each other.
+
+    Attributes:
+        full: makes the call on every row, which may be costly.
+        first, second: on two different batches.
+        fewer: on another number of rows, if a batch has more than one.
+        halved: makes a call on a batch and those on its two halves, for programs with factors.
+    """
+
+    full: Callable[[], Arguments]
+    first: Arguments
+    second: Arguments
+    fewer: Arguments | None
+    halved: Callable[[], Halved | None]
 
 
 def cover_batches(
     program: Program,
-    full: Callable[[], Arguments],
-    first: Arguments,
-    second: Arguments,
-    fewer: Arguments | None,
-    parts: Callable[[], Parts | None],
+    calls: BatchCalls,
     *,
     num_rows: int,
     name: str | None,
@@ -48,10 +62,6 @@ def cover_batches(
     both in turn.
 
     Args:
-        full: makes the call on every row, which may be costly.
-        first, second: calls on two different batches.
-        fewer: a call on another number of rows, if a batch has more than one.
-        parts: makes a call on a batch and those on its two halves, for programs with factors.
         name: the plate's name, if the user gave it.
 
     Raises:
@@ -59,6 +69,7 @@ def cover_batches(
             scales by another factor than N/B.
         ShapeError: the plate has another size than the data.
     """
+    first, fewer = calls.first, calls.fewer
     size = _batch_size(first)
     plain = Arguments(first.args, first.kwargs)
     trace = None
@@ -68,20 +79,20 @@ def cover_batches(
     except (ModelError, ShapeError):
         candidates = set()
     if not candidates:  # a plate written for all N rows refuses a batch until it is told which rows it holds
-        candidates = _candidates(_trace(program, full(), seed), num_rows, num_rows)
+        candidates = _candidates(_trace(program, calls.full(), seed), num_rows, num_rows)
     if name is not None:
         candidates = _named(name, candidates, trace)
     elif len(candidates) > 1:
         candidates = _changing(program, fewer, candidates, num_rows, seed)
     plate = BatchPlate(candidates.copy().pop() if len(candidates) == 1 else None, num_rows)
     program.batch_plate = plate
-    if _scales_itself(program, plate, first, fewer, full, seed):
+    if _scales_itself(program, plate, calls, seed):
         plate = program.batch_plate = dataclasses.replace(plate, by_program=True)
     if _has_factors(program, first, seed):
-        plate = program.batch_plate = dataclasses.replace(plate, factors=scaled_factors(program, parts, seed))
+        plate = program.batch_plate = dataclasses.replace(plate, factors=scaled_factors(program, calls.halved, seed))
     if plate.name is None and not plate.by_program and not plate.factors:
         raise _no_single_plate(candidates, trace, size, num_rows)
-    _prove(program, plate, first, second, fewer, seed)
+    _prove(program, plate, first, calls.second, fewer, seed)
     return plate
 
 
@@ -127,10 +138,10 @@ def _named(name: str, candidates: set[str], trace: Trace | None) -> set[str]:
         raise UsageError(f"batch_plate: expected the name of a plate of the model, found {name!r}.")
     if name in candidates:
         return {name}
-    found = sorted(candidates | (_all_plates(trace) if trace is not None else set()))
+    names = sorted(candidates | (_all_plates(trace) if trace is not None else set()))
     raise PlateError(
         f"batch_plate={name!r}: the model has no plate of that name that fits the data; its plates are "
-        f"{', '.join(map(repr, found)) or 'none'}. Size the plate by the data, as in pyro.plate({name!r}, len(x))."
+        f"{', '.join(map(repr, names)) or 'none'}. Size the plate by the data, as in pyro.plate({name!r}, len(x))."
     )
 
 
@@ -162,27 +173,25 @@ def _no_single_plate(candidates: set[str], trace: Trace | None, size: int, num_r
 def _scales_itself(
     program: Program,
     plate: BatchPlate,
-    first: Arguments,
-    fewer: Arguments | None,
-    full: Callable[[], Arguments],
+    calls: BatchCalls,
     seed: int,
 ) -> bool:
-    """Whether the program scales some site by N/B, of `first` and of another number of rows.
+    """Whether the program scales some site by N/B, of the first batch and of another number of rows.
 
     Raises:
         PlateError: a factor follows the number of rows, but is not N/B.
     """
-    size, num_rows = _batch_size(first), plate.num_rows
+    size, num_rows = _batch_size(calls.first), plate.num_rows
     try:
-        one, again = (_factors(_trace(program, first, seed), plate, size) for _ in range(2))
+        one, again = (_factors(_trace(program, calls.first, seed), plate, size) for _ in range(2))
         if one != again or all(factor == 1 for factor in one.values()):
             return False  # a factor that changes by itself, as in annealing, says nothing of rows
-        other_size = _batch_size(fewer) if fewer is not None else num_rows
-        other = _trace(program, fewer, seed) if fewer is not None else _trace(program, full(), seed)
+        other_size = _batch_size(calls.fewer) if calls.fewer is not None else num_rows
+        other = _trace(program, calls.fewer, seed) if calls.fewer is not None else _trace(program, calls.full(), seed)
         two = _factors(other, plate, other_size)
     except (ModelError, ShapeError):
         return False
-    found = False
+    scales = False
     for name, factor in one.items():
         if name not in two or math.isclose(factor, two[name], rel_tol=1e-6):
             continue
@@ -193,13 +202,13 @@ def _scales_itself(
                 f"{other_size}, where N/B is {num_rows / size:g} and {num_rows / other_size:g} for all {num_rows} rows; write "
                 f"poutine.scale(scale={num_rows} / len(x)), or leave it out and open a plate, which is scaled by itself."
             )
-        found = True
-    return found
+        scales = True
+    return scales
 
 
 def _factors(trace: Trace, plate: BatchPlate, size: int) -> dict[str, float]:
     """What the program scales each site by itself, where that is one number."""
-    found = {}
+    factors = {}
     for name, node in sample_nodes(trace).items():
         factor = own_scale(node)
         if factor is None or not has_density(node):
@@ -207,8 +216,8 @@ def _factors(trace: Trace, plate: BatchPlate, size: int) -> dict[str, float]:
         for frame in node["cond_indep_stack"]:
             if frame.name == plate.name and frame.full_size != plate.num_rows:
                 factor = factor * size / plate.num_rows  # the plate's, which has been added to what is written
-        found[name] = factor
-    return found
+        factors[name] = factor
+    return factors
 
 
 def _prove(
@@ -329,7 +338,7 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
                 "parameters for each row, but a DataLoader does not say which rows a batch holds; pass its Dataset "
                 "with batch_size=, or write an amortised guide."
             )
-        joint = next((part for part in guide.modules() if draws_jointly(part, name)), None)
+        joint = next((module for module in guide.modules() if draws_jointly(module, name)), None)
         if joint is not None:
             raise PlateError(
                 f"latent site {name!r} stands in the batch plate {plate.name!r}, but {type(joint).__name__} draws "
@@ -338,11 +347,11 @@ def check_local_latents(program: Program, names: tuple[str, ...], *, indexed: bo
             )
 
 
-def draws_jointly(part: torch.nn.Module, name: str) -> bool:
+def draws_jointly(module: torch.nn.Module, name: str) -> bool:
     """Whether an automatic guide draws the rows of a local latent as one vector, without knowing which rows they are."""
-    if not isinstance(part, AutoContinuous | AutoGaussian | AutoStructured):
+    if not isinstance(module, AutoContinuous | AutoGaussian | AutoStructured):
         return False
-    prototype: Any = part.prototype_trace
+    prototype: Any = module.prototype_trace
     return prototype is not None and name in prototype.nodes
 
 

@@ -15,15 +15,16 @@ from vipack.display import Readable, block, shortened
 from vipack.errors import NonFiniteError, ProgramWarning, VipackError, VipackWarning
 from vipack.program.agreement import compare_plates, compare_shapes, compare_sites, compare_supports, support_name
 from vipack.program.alignment import broadcast_densities, fixed_without_effect, own_rows, rows_of_others
+from vipack.program.batch_effects import scaled_twice
 from vipack.program.densities import plate_nesting
 from vipack.program.evaluation import ModelDensity
-from vipack.program.placing import Given
 from vipack.program.plates import PlateCall, own_batch_shapes, recorded_plates
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
-from vipack.program.reach import scaled_twice, unused_data
 from vipack.program.runs import Arguments, arguments_left_out, explained, named_arguments
 from vipack.program.sites import SiteTable, read_sites
+from vipack.program.substitution import Given
+from vipack.program.unused_data import unused_data
 from vipack.program.values import forgotten_obs, nan_under_masks, non_finite_densities, outside_support, unvalidated
 
 __all__ = ["Check", "check_program"]
@@ -77,13 +78,13 @@ class Check(Readable):
 
 
 def check_program(
-    program: Program, arguments: Arguments, leaves: Mapping[str, Any], *, enumerates: bool = False, seed: int = 0
+    program: Program, arguments: Arguments, arrays: Mapping[str, Any], *, enumerates: bool = False, seed: int = 0
 ) -> Check:
     """Run model and guide once on `arguments` and look at every site.
 
     Args:
         program: initialised, and with its batch plate if `arguments` are a minibatch.
-        leaves: name -> value of each part of the data, by the model's own names where it has some.
+        arrays: name -> array of the data, by the model's own names where it has some.
         enumerates: whether the loss sums out discrete latents (TraceEnum_ELBO).
     """
     errors: list[VipackError] = []
@@ -98,7 +99,7 @@ def check_program(
             table = read_sites(
                 model_trace, guide_trace, None if plate is None or plate.name is None else (plate.name, plate.num_rows)
             )
-            errors += forgotten_obs(table, model_trace, leaves, arguments_left_out(program.model, arguments))
+            errors += forgotten_obs(table, model_trace, arrays, arguments_left_out(program.model, arguments))
             errors += compare_sites(table, program.guide, guide_trace, enumerates=enumerates)
             errors += compare_shapes(table, model_trace, guide_trace)
             errors += compare_plates(table, program.batch_plate, guide_trace)
@@ -118,7 +119,7 @@ def check_program(
                 _sum_out(program, table, guide_trace, model_trace, arguments)
             if not errors:
                 warnings += _own_rows(program, arguments, opened, seed)
-                warnings += unused_data(program, arguments, leaves, (guide_trace, model_trace), seed)
+                warnings += unused_data(program, arguments, arrays, (guide_trace, model_trace), seed)
                 warnings += scaled_twice(program, model_trace, arguments)
                 warnings += _unregistered(program, model_trace, guide_trace)
                 warnings += _precision(program, model_trace)
@@ -167,7 +168,7 @@ def _unregistered(program: Program, model_trace: Trace, guide_trace: Trace) -> I
     """Tensors that require grad and reach the loss, but that no pyro.param or pyro.module has declared."""
     known = {id(value) for value in program.parameters.unconstrained.values()}
     terms = [trace.log_prob_sum() for trace in (model_trace, guide_trace)]
-    found: dict[int, Tensor] = {}
+    tensors: dict[int, Tensor] = {}
     stack = [term.grad_fn for term in terms if isinstance(term, Tensor) and term.grad_fn is not None]
     seen = set()
     while stack:
@@ -177,12 +178,12 @@ def _unregistered(program: Program, model_trace: Trace, guide_trace: Trace) -> I
         seen.add(node)
         variable = getattr(node, "variable", None)
         if variable is not None and id(variable) not in known:
-            found[id(variable)] = variable
+            tensors[id(variable)] = variable
         stack += [parent for parent, _ in node.next_functions if parent is not None]
-    if found:
-        shapes = ", ".join(str(tuple(value.shape)) for value in found.values())
+    if tensors:
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors.values())
         yield ProgramWarning(
-            f"{len(found)} tensor(s) that require grad reach the loss but are no parameters of the program (shapes "
+            f"{len(tensors)} tensor(s) that require grad reach the loss but are no parameters of the program (shapes "
             f"{shapes}), so they are never trained; declare them with pyro.param or pyro.module, or call "
             ".requires_grad_(False) on them."
         )
@@ -195,10 +196,10 @@ def _precision(program: Program, model_trace: Trace) -> Iterator[VipackWarning]:
             and node["is_observed"]
             and isinstance(node["fn"], torch.distributions.Distribution)
         ):
-            found = node["fn"].log_prob(node["value"]).dtype
-            if found.is_floating_point and found != program.parameters.dtype:
+            dtype = node["fn"].log_prob(node["value"]).dtype
+            if dtype.is_floating_point and dtype != program.parameters.dtype:
                 yield ProgramWarning(
-                    f"site {name!r}: log_prob is {found}, the fit runs in {program.parameters.dtype}; a constant of the "
+                    f"site {name!r}: log_prob is {dtype}, the fit runs in {program.parameters.dtype}; a constant of the "
                     "model has another type. Make it with the default dtype, or pass dtype= to the fit."
                 )
                 return

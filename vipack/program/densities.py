@@ -16,8 +16,8 @@ from vipack.program.sites import SiteTable, has_density, sample_nodes
 
 __all__ = [
     "compute",
+    "count_numbers",
     "counted_densities",
-    "numbers_held",
     "plate_nesting",
     "row_plate",
     "same_densities",
@@ -107,15 +107,15 @@ def plate_nesting(*traces: Trace) -> int:
     return max(dims, default=0)
 
 
-def numbers_held(*traces: Trace) -> int:
+def count_numbers(*traces: Trace) -> int:
     """Roughly how many numbers one draw's run keeps at a time."""
-    held = 0
+    count = 0
     for trace in traces:
         for node in trace.nodes.values():
             if node["type"] == "sample" and isinstance(node["value"], Tensor):
                 shape = getattr(node["fn"], "batch_shape", ()) if hasattr(node["fn"], "batch_shape") else ()
-                held += 4 * max(node["value"].numel(), math.prod(shape))
-    return held
+                count += 4 * max(node["value"].numel(), math.prod(shape))
+    return count
 
 
 def _densities(trace: Trace) -> list[dict[str, Any]]:

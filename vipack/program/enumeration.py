@@ -55,12 +55,12 @@ def sum_enumerated(trace: Trace, nesting: int, dtype: torch.dtype | None = None)
     Raises:
         ModelError: sites that share an enumerated latent have different scales.
     """
-    found = _factors(trace, nesting, dtype)
+    factors = _factors(trace, nesting, dtype)
     with vmappable_sums(), shared_intermediates() as cache:
-        tree = contract_tensor_tree(found.tree, set(found.symbols), cache=cache)
+        tree = contract_tensor_tree(factors.tree, set(factors.symbols), cache=cache)
     sums = [term.sum(dtype=dtype) for terms in tree.values() for term in terms]
-    total: Tensor = sum(sums[1:], sums[0]) * found.scale
-    for log_prob in found.others:
+    total: Tensor = sum(sums[1:], sums[0]) * factors.scale
+    for log_prob in factors.others:
         total = total + log_prob.sum(dtype=dtype)
     return total
 
@@ -73,17 +73,17 @@ def draw_enumerated(trace: Trace, nesting: int) -> dict[str, Tensor]:
     batch dimension for each of the trace's plates that the latent stands in. Where the trace has no density they mean
     nothing.
     """
-    found = _factors(trace, nesting, torch.float64)
-    for term in found.enumerated.values():
+    factors = _factors(trace, nesting, torch.float64)
+    for term in factors.enumerated.values():
         require_backward(term)
     cache: dict[Any, Any] = {}
     with vmappable_sums(), _any_logits_sampled(), shared_intermediates(cache):
-        ring = SampleRing(cache=cache, dim_to_size=found.sizes)
-        tree = contract_tensor_tree(found.tree, set(found.symbols), ring=ring)
+        ring = SampleRing(cache=cache, dim_to_size=factors.sizes)
+        tree = contract_tensor_tree(factors.tree, set(factors.symbols), ring=ring)
         for terms in tree.values():
             for term in terms:
                 run_adjoint(term)
-    return {name: _value(trace, name, term) for name, term in found.enumerated.items()}
+    return {name: _value(trace, name, term) for name, term in factors.enumerated.items()}
 
 
 def depends_on_enumeration(value: Tensor, plain: tuple[int, ...]) -> bool:
@@ -194,9 +194,9 @@ def _value(trace: Trace, name: str, term: Tensor) -> Tensor:
         return torch.as_tensor(support[0])
     index = sample[adjoint_dims(sample).index(symbol)]
     set_packed_dims(index, packed_dims(sample)[1:])
-    places: Tensor = packed.unpack(index, trace.symbol_to_dim)
+    indices: Tensor = packed.unpack(index, trace.symbol_to_dim)
     # Not support[places]: under vmap, torch 2.8 asks for the number where there is only one.
-    value: Tensor = support.index_select(0, places.reshape(-1)).reshape((*places.shape, *support.shape[1:]))
+    value: Tensor = support.index_select(0, indices.reshape(-1)).reshape((*indices.shape, *support.shape[1:]))
     return value
 
 

@@ -18,16 +18,16 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from vipack.errors import SiteError
-from vipack.program.densities import compute, numbers_held, plate_nesting, row_plate, total
+from vipack.program.densities import compute, count_numbers, plate_nesting, row_plate, total
 from vipack.program.enumeration import Enumerate, depends_on_enumeration, draw_enumerated, sum_enumerated
 from vipack.program.filling import without_missing
 from vipack.program.masking import counting, elsewhere, leave_out, over_events, standard_density, standard_terms
-from vipack.program.placing import Given
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_model
-from vipack.program.simulation import held_by_condition
+from vipack.program.simulation import conditioned_sites
 from vipack.program.sites import SiteTable, is_deterministic, read_sites, sample_nodes
+from vipack.program.substitution import Given
 
 __all__ = ["Evaluation", "ModelDensity"]
 
@@ -82,8 +82,8 @@ class Evaluation:
         self.table: SiteTable = read_sites(model_trace, guide_trace)
         nodes = model_trace.nodes
         self.observed = {site.name: nodes[site.name]["value"] for site in self.table.of_kind("observed")}
-        found = {name: counting(nodes[name]) for name in self.observed}
-        self.masks = {name: mask for name, mask in found.items() if mask is not None}
+        all_masks = {name: counting(nodes[name]) for name in self.observed}
+        self.masks = {name: mask for name, mask in all_masks.items() if mask is not None}
         self.latents = [site.name for site in self.table.of_kind("latent")]
         self.enumerated = [site.name for site in self.table.of_kind("enumerated")]
         treated = program.treatments_of(guide_trace, model_trace, arguments)
@@ -97,18 +97,18 @@ class Evaluation:
             program.model, nesting=plate_nesting(guide_trace, model_trace), enumerates=bool(self.enumerated)
         )
         self.varying: frozenset[str] = frozenset()
-        held = model_trace
+        trace = model_trace
         if self.enumerated:
-            held = self._model({name: nodes[name]["value"] for name in self.latents})
+            trace = self._model({name: nodes[name]["value"] for name in self.latents})
             self.varying = frozenset(
                 name
-                for name, node in sample_nodes(held).items()
+                for name, node in sample_nodes(trace).items()
                 if is_deterministic(node) and depends_on_enumeration(node["value"], nodes[name]["value"].shape)
             )
-        self.numbers = numbers_held(guide_trace, held)
+        self.numbers = count_numbers(guide_trace, trace)
 
     @cached_property
-    def held(self) -> frozenset[str]:
+    def conditioned(self) -> frozenset[str]:
         """Observed sites that ``poutine.condition`` holds at a value, and that are no data."""
 
         def run(latents: Mapping[str, Tensor]) -> Trace:
@@ -117,7 +117,7 @@ class Evaluation:
 
         with seeded(0):
             one, another = self.draw()[0], self.draw()[0]
-        return held_by_condition(run, one, another)
+        return conditioned_sites(run, one, another)
 
     # --- the guide
 
@@ -174,9 +174,9 @@ class Evaluation:
 
     def draw_enumerated(self, latents: Mapping[str, Tensor]) -> Latents:
         """One draw of the enumerated latents from their posterior, given the others and the data."""
-        found = draw_enumerated(self._model(latents), self.density.nesting)
-        shapes = {name: self.model_trace.nodes[name]["value"].shape for name in found}
-        return {name: value.expand(shapes[name]) for name, value in found.items()}
+        drawn = draw_enumerated(self._model(latents), self.density.nesting)
+        shapes = {name: self.model_trace.nodes[name]["value"].shape for name in drawn}
+        return {name: value.expand(shapes[name]) for name, value in drawn.items()}
 
     def deterministic(self, values: Mapping[str, Tensor]) -> Latents:
         """The deterministic sites where all latents are given, the enumerated ones too."""

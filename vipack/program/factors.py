@@ -13,37 +13,37 @@ from torch import Tensor
 
 from vipack.errors import VipackError
 from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Given
 from vipack.program.plates import BatchPlate, rows_within
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_prior
 from vipack.program.sites import is_latent, sample_nodes
+from vipack.program.substitution import Given
 
-__all__ = ["Parts", "scaled_factors"]
+__all__ = ["Halved", "scaled_factors"]
 
 Nodes = dict[str, dict[str, Any]]
-Parts = tuple[Arguments, tuple[Arguments, Arguments]]
+Halved = tuple[Arguments, tuple[Arguments, Arguments]]
 
-_EXACT, _ROUNDING = 1e-3, 1e-5  # of what a factor changes by from part to part, and of its size
+_EXACT, _ROUNDING = 1e-3, 1e-5  # of what a factor changes by from one half to the other, and of its size
 
 
-def scaled_factors(program: Program, parts: Callable[[], Parts | None], seed: int) -> frozenset[str]:
+def scaled_factors(program: Program, halved: Callable[[], Halved | None], seed: int) -> frozenset[str]:
     """The factors that are N/B times a sum over the rows of a minibatch, at values of the latents that are held.
 
-    Such a factor of B rows is the mean of those of the batch's parts, each counted by its rows, where an unscaled one is
+    Such a factor of B rows is the mean of those of the batch's halves, each weighted by its rows, where an unscaled one is
     their sum. In the batch plate each row has a factor of its own, which is smaller the more rows there are.
 
     Args:
-        parts: makes a minibatch and its two halves; None where rows change from one reading to the next.
+        halved: makes a minibatch and its two halves; None where rows change from one reading to the next.
     """
     plate = program.batch_plate
     assert plate is not None
     with contextlib.suppress(VipackError):  # a program may refuse other batches for reasons of its own
-        found = parts()
-        if found is None:
+        batch_and_halves = halved()
+        if batch_and_halves is None:
             return frozenset()
-        whole, halves = found
+        whole, halves = batch_and_halves
         nodes = _nodes(program, whole, {}, seed)
         latents = {name: node["value"] for name, node in nodes.items() if is_latent(node)}
         again = _nodes(program, whole, latents, seed + 1)
@@ -66,10 +66,10 @@ def scaled_factors(program: Program, parts: Callable[[], Parts | None], seed: in
 
 def _bears_the_scale(node: dict[str, Any], others: list[dict[str, Any]], plate: BatchPlate, sizes: list[int]) -> bool:
     frame = next((frame for frame in node["cond_indep_stack"] if frame.name == plate.name), None)
-    whole, parts, rows = _density(node), [_density(other) for other in others], sum(sizes)
+    whole, halves, rows = _density(node), [_density(other) for other in others], sum(sizes)
     if frame is None:
-        mean = torch.stack([part.sum() * size for part, size in zip(parts, sizes, strict=True)]).sum() / rows
-        return _close(whole.sum(), mean, [part.sum() for part in parts])
+        mean = torch.stack([half.sum() * size for half, size in zip(halves, sizes, strict=True)]).sum() / rows
+        return _close(whole.sum(), mean, [half.sum() for half in halves])
     if frame.full_size == plate.num_rows or not frame.vectorized:
         return False  # Pyro scales it by itself
     starts = (0, sizes[0])
@@ -77,14 +77,14 @@ def _bears_the_scale(node: dict[str, Any], others: list[dict[str, Any]], plate: 
         rows_within(whole, node, plate, start, size, events=False) for start, size in zip(starts, sizes, strict=True)
     ]
     return all(
-        mine.shape == part.shape and _close(mine, part * size / rows, [part])
-        for mine, part, size in zip(own, parts, sizes, strict=True)
+        mine.shape == half.shape and _close(mine, half * size / rows, [half])
+        for mine, half, size in zip(own, halves, sizes, strict=True)
     )
 
 
-def _close(whole: Tensor, expected: Tensor, parts: list[Tensor]) -> bool:
+def _close(whole: Tensor, expected: Tensor, halves: list[Tensor]) -> bool:
     """Whether `whole` is as expected, and no constant."""
-    change = torch.stack([(whole - part).abs().max() for part in parts]).max()
+    change = torch.stack([(whole - half).abs().max() for half in halves]).max()
     rounding = _ROUNDING * whole.abs().max()
     return bool((whole - expected).abs().max() <= _EXACT * change + rounding) and bool(change > rounding)
 

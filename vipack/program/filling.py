@@ -1,7 +1,7 @@
 """Observed values that a mask leaves out: NaN for what is missing, or -1 for padding, is no value of a distribution.
 
 A mask takes the density of such an element out of log p, but too late: Pyro's validation has refused the value by then, and
-the gradient is NaN, since 0 * NaN is NaN. So the density is computed at a value inside the support in its place. Only the
+the gradient is NaN, since 0 * NaN is NaN. So the density is computed at a value inside the support instead. Only the
 density: what ``pyro.sample`` returns, and what is exported, stays as it is.
 """
 
@@ -101,10 +101,10 @@ def _inside(support: Any, value: Tensor) -> Tensor | None:
     if not support.is_discrete:
         try:
             transform = transform_to(support)
-            found: Tensor = transform(value.new_zeros(transform.inverse_shape(event_shape)))
+            inside: Tensor = transform(value.new_zeros(transform.inverse_shape(event_shape)))
         except NotImplementedError:
             return None
-        return found
+        return inside
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     if isinstance(support, constraints.multinomial):
@@ -115,5 +115,5 @@ def _inside(support: Any, value: Tensor) -> Tensor | None:
 
 
 def _first_of(event_shape: torch.Size, value: Tensor) -> Tensor:
-    """One in the first place, zero in the others."""
+    """One at the first index, zero at the others."""
     return (torch.arange(event_shape[-1], device=value.device) == 0).to(value.dtype)

@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from vipack.errors import GuideError, SupportError
-from vipack.program.densities import numbers_held, plate_nesting
+from vipack.program.densities import count_numbers, plate_nesting
 from vipack.program.enumeration import depends_on_enumeration
 from vipack.program.evaluation import ModelDensity
 from vipack.program.flat import flat_priors_sampled
 from vipack.program.masking import counting, idle_latents, over_events
-from vipack.program.placing import Given, Place
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.replay import Replay
 from vipack.program.runs import Arguments, explained, trace_model
 from vipack.program.sites import is_deterministic, is_latent, sample_nodes
+from vipack.program.substitution import Given, Transformed
 from vipack.program.vmappable import vmappable_densities
 
 __all__ = ["LogJoint"]
@@ -67,25 +67,25 @@ class LogJoint:
         Returns:
             ``()`` in nats.
         """
-        placed = self._placed(u)
+        transformed = self._transformed(u)
         with self._bound():
-            log_p = self._density.log_p(self._density.trace(self._arguments, placed))
-        return log_p + placed.gain if self.shapes else log_p
+            log_p = self._density.log_p(self._density.trace(self._arguments, transformed))
+        return log_p + transformed.gain if self.shapes else log_p
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
         """Latent and deterministic values at ``u`` ``(D,)``, by site name, NaN for elements that a mask leaves out.
 
         Deterministic sites that depend on a latent which is summed out have no value here.
         """
-        placed = self._placed(u)
+        transformed = self._transformed(u)
         with self._bound():
-            nodes = sample_nodes(self._density.trace(self._arguments, placed))
-        found = {name: node["value"] for name, node in nodes.items() if name in self._constrained}
+            nodes = sample_nodes(self._density.trace(self._arguments, transformed))
+        values = {name: node["value"] for name, node in nodes.items() if name in self._constrained}
         for name, event_dim in self._idle.items():
             counted = counting(nodes[name])
             if counted is not None:
-                found[name] = found[name].masked_fill(~over_events(counted, event_dim), torch.nan)
-        return found
+                values[name] = values[name].masked_fill(~over_events(counted, event_dim), torch.nan)
+        return values
 
     def unconstrain(self, latents: Mapping[str, Tensor]) -> Tensor:
         """The ``u`` ``(D,)`` at which :meth:`constrain` gives `latents`.
@@ -96,7 +96,7 @@ class LogJoint:
         reader = _Read(self._value_shapes, latents)
         with self._bound(), torch.no_grad():
             self._density.trace(self._arguments, reader)
-        return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
+        return torch.cat([reader.unconstrained[name].reshape(-1) for name in self.shapes])
 
     def unconstrain_many(self, latents: Mapping[str, Tensor]) -> Tensor:
         """As :meth:`unconstrain` of many draws ``site -> (S, *site shape)``: ``(S, D)``.
@@ -109,7 +109,7 @@ class LogJoint:
             reader = _Read(self._value_shapes, values, strict=False, idle=self._idle)
             with self._bound():
                 self._density.trace(self._arguments, reader)
-            return torch.cat([reader.parts[name].reshape(-1) for name in self.shapes])
+            return torch.cat([reader.unconstrained[name].reshape(-1) for name in self.shapes])
 
         named = {name: latents[name] for name in self.shapes}
         at_once = max(_LEAST_AT_ONCE, _NUMBERS_AT_ONCE // max(1, self._numbers))
@@ -123,10 +123,10 @@ class LogJoint:
         parameters = self._program.parameters
         return torch.empty(self.dim, dtype=parameters.dtype, device=parameters.device).uniform_(-radius, radius)
 
-    def _placed(self, u: Tensor) -> Place:
-        parts = u.split([math.prod(shape) for shape in self.shapes.values()])
-        named = zip(self.shapes.items(), parts, strict=True)
-        return Place({name: part.reshape(shape) for (name, shape), part in named}, None, self._idle)
+    def _transformed(self, u: Tensor) -> Transformed:
+        pieces = u.split([math.prod(shape) for shape in self.shapes.values()])
+        named = zip(self.shapes.items(), pieces, strict=True)
+        return Transformed({name: piece.reshape(shape) for (name, shape), piece in named}, None, self._idle)
 
     @contextlib.contextmanager
     def _bound(self) -> Iterator[None]:
@@ -157,7 +157,7 @@ class LogJoint:
                     f"site {name!r}: no bijection from R^D to the support {site['fn'].support} is known; register one with "
                     "torch.distributions.biject_to, or write the site through one that has it."
                 ) from error
-        self._numbers = numbers_held(trace)
+        self._numbers = count_numbers(trace)
         self._value_shapes = {name: nodes[name]["value"].shape for name in self.shapes}
         self.dim = sum(math.prod(shape) for shape in self.shapes.values())
         self._density = ModelDensity(self._program.model, nesting=plate_nesting(trace), enumerates=enumerates)
@@ -182,7 +182,7 @@ class LogJoint:
         reader = _Read(self._value_shapes, {name: nodes[name]["value"] for name in self.shapes}, strict=False)
         enumerated = sample_nodes(self._density.trace(self._arguments, reader))
         for name, shape in self.shapes.items():
-            if depends_on_enumeration(reader.parts[name], shape):
+            if depends_on_enumeration(reader.unconstrained[name], shape):
                 raise GuideError(
                     f"site {name!r}: its support depends on a discrete latent that is summed out, so that there is no one map "
                     "from R^D to its values; write it as a fixed support, moved and scaled by a deterministic expression."
@@ -206,7 +206,7 @@ class _Read(Messenger):  # type: ignore[misc]
         self._latents = latents
         self._strict = strict
         self._idle = idle or {}
-        self.parts: dict[str, Tensor] = {}
+        self.unconstrained: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -218,11 +218,11 @@ class _Read(Messenger):  # type: ignore[misc]
             raise SupportError(
                 f"site {name!r}: value {value} is outside its support {support}; give a value inside it."
             )
-        part = biject_to(support).inv(value)
+        u = biject_to(support).inv(value)
         counted = counting(msg) if name in self._idle else None
         if counted is not None:
-            event_dim = part.dim() - (value.dim() - msg["fn"].event_dim)
-            part = torch.where(over_events(counted, event_dim), part, torch.randn_like(part))
-        self.parts[name] = part
+            event_dim = u.dim() - (value.dim() - msg["fn"].event_dim)
+            u = torch.where(over_events(counted, event_dim), u, torch.randn_like(u))
+        self.unconstrained[name] = u
         msg["value"] = value
         msg["done"] = True

@@ -1,4 +1,4 @@
-"""Latents that a mask leaves out, in part or altogether: taken out of log q too, or given a density of their own.
+"""Latents that a mask leaves out, some elements or all of them: taken out of log q too, or given a density of their own.
 
 Under ``poutine.mask`` an element of a latent has no prior, and ``obs_mask=`` makes a latent of which only the unobserved
 elements count. Where nothing else depends on such an element, the joint density is improper in it, while the guide's
@@ -92,17 +92,17 @@ def treatments(
     if known is not None:
         return dict(known)
     nodes = sample_nodes(model_trace)
-    found: dict[str, Treatment] = dict.fromkeys(_masked(nodes), "kept")
+    treated: dict[str, Treatment] = dict.fromkeys(_masked(nodes), "kept")
     for name in idle_latents(model_trace, run):
         node = guide_trace.nodes.get(name)
         if node is None:
             if isinstance(nodes[name]["fn"], MaskedDistribution) and _is_summed_out(nodes[name]):
-                found[name] = "summed out"
+                treated[name] = "summed out"
         elif not _is_point(node) or _unconstrained(name) in guide_trace.nodes or not _has_auxiliaries(guide_trace):
-            found[name] = "left out"
+            treated[name] = "left out"
         else:
-            found[name] = "standard normal"
-    return found
+            treated[name] = "standard normal"
+    return treated
 
 
 def idle_latents(model_trace: Trace, run: Callable[[Mapping[str, Tensor]], Trace]) -> list[str]:
@@ -140,8 +140,8 @@ def _masked(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
 def leave_out(guide_trace: Trace, masks: Mapping[str, Tensor]) -> None:
     """Take the elements of latents at which `masks` are False out of the guide's densities, not computed as yet."""
     for name, mask in masks.items():
-        for part in (name, _unconstrained(name)):
-            node = guide_trace.nodes.get(part)
+        for site in (name, _unconstrained(name)):
+            node = guide_trace.nodes.get(site)
             if node is not None:
                 node["mask"] = mask if node["mask"] is None else node["mask"] & mask
 

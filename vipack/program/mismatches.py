@@ -13,21 +13,25 @@ from vipack.errors import PlateError, ShapeError, SiteError, VipackError
 __all__ = ["collision", "stands_twice", "unlike_its_plate"]
 
 
-def unlike_its_plate(what: str, error: Exception, plate: str, site: str, dim: int, size: int, found: int) -> ShapeError:
-    """A site whose batch shape has `found` at the dimension of a plate of `size`.
+def unlike_its_plate(
+    what: str, error: Exception, plate: str, site: str, dim: int, size: int, site_size: int
+) -> ShapeError:
+    """A site whose batch shape has `site_size` at the dimension of a plate of `size`.
 
     Args:
         what: "model" or "guide".
     """
     msg = _local(error, "msg") or {}
     shape = tuple(getattr(msg.get("fn"), "batch_shape", ()))
-    cure = _cure(what, msg, shape, plate, dim, size, found)
+    cure = _cure(what, msg, shape, plate, dim, size, site_size)
     return ShapeError(
-        f"{what} site {site!r}: its batch shape {shape} has {found} at dimension {dim}, where plate {plate!r} has {size}; {cure}."
+        f"{what} site {site!r}: its batch shape {shape} has {site_size} at dimension {dim}, where plate {plate!r} has {size}; {cure}."
     )
 
 
-def _cure(what: str, msg: dict[str, Any], shape: tuple[int, ...], plate: str, dim: int, size: int, found: int) -> str:
+def _cure(
+    what: str, msg: dict[str, Any], shape: tuple[int, ...], plate: str, dim: int, size: int, site_size: int
+) -> str:
     right = next((d for d in range(dim + 1, 0) if shape[d] == size), None)
     if right is not None:
         return (
@@ -37,7 +41,9 @@ def _cure(what: str, msg: dict[str, Any], shape: tuple[int, ...], plate: str, di
     events = next((n for n in range(1, len(shape) + dim + 1) if shape[dim - n] == size), 0)
     value = msg.get("value")
     observed = msg.get("is_observed") and isinstance(value, Tensor)
-    to_event = f"declare the {found} with .to_event({events or -dim}), so that a row of the plate is one draw of them"
+    to_event = (
+        f"declare the {site_size} with .to_event({events or -dim}), so that a row of the plate is one draw of them"
+    )
     if events:
         return to_event
     if observed and value is not None and value.dim() > 1 and value.shape[0] == size and what == "model":
@@ -51,7 +57,7 @@ def _cure(what: str, msg: dict[str, Any], shape: tuple[int, ...], plate: str, di
             "parameter[rows], or amortise: compute the parameters from the data"
         )
     if not observed and len(shape) == 1:
-        return f"{by_data}; or, if each row of the plate has {found} of them, {to_event}"
+        return f"{by_data}; or, if each row of the plate has {site_size} of them, {to_event}"
     return by_data
 
 
@@ -66,11 +72,11 @@ def stands_twice(what: str, error: Exception, kind: str, name: str) -> SiteError
     size, first = again["fn"].size, trace.nodes[name]["fn"].size
     frames = (frame for node in trace.nodes.values() for frame in node.get("cond_indep_stack", ()))
     dims = [next((frame.dim for frame in frames if frame.name == name), None), _local(error, "dim", "__init__")]
-    ways = [f"size {n}" + ("" if d is None else f" at dim={d}") for n, d in zip((first, size), dims, strict=True)]
+    layouts = [f"size {n}" + ("" if d is None else f" at dim={d}") for n, d in zip((first, size), dims, strict=True)]
     cure = f"make it once, as in `rows = pyro.plate({name!r}, {size})`, and open that object again with `with rows:`; or rename one"
     if size != first or (None not in dims and dims[0] != dims[1]):
         cure = "a plate has one size and one dimension, so rename one of them"
-    return SiteError(f"plate {name!r} of the {what} is made twice, with {ways[0]} and with {ways[1]}; {cure}.")
+    return SiteError(f"plate {name!r} of the {what} is made twice, with {layouts[0]} and with {layouts[1]}; {cure}.")
 
 
 def collision(what: str, plate: str, other: str, dim: int) -> VipackError:
@@ -83,10 +89,10 @@ def collision(what: str, plate: str, other: str, dim: int) -> VipackError:
 
 def _local(error: BaseException, name: str, function: str = "") -> Any:
     """A variable of the frame that raised `error`, or of the innermost one of a `function` that has it."""
-    found, step = None, error.__traceback__
+    value, step = None, error.__traceback__
     while step is not None:
         frame: FrameType = step.tb_frame
         if not function or (frame.f_code.co_name == function and name in frame.f_locals):
-            found = frame.f_locals.get(name)
+            value = frame.f_locals.get(name)
         step = step.tb_next
-    return found
+    return value

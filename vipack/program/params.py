@@ -23,7 +23,7 @@ from vipack.compat.nn_modules import buffers_of, parameters_of, pyro_parameters_
 from vipack.compat.param_store import add_to_store, stored
 from vipack.compat.pytorch import is_fake
 from vipack.errors import CheckpointError
-from vipack.program.lending import LateLoans, all_modules, evaluation_mode, lent
+from vipack.program.module_parameters import LateLoans, all_modules, evaluation_mode, lent
 
 __all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
@@ -54,7 +54,7 @@ class Parameters:
         self._declared: list[tuple[nn.Module, str]] = []  # parameters that the user's modules declare as they run
         self._buffers: dict[str, Tensor] = {}
         self._settled = False
-        self._unplaced = False
+        self._slots_outdated = False
         self._shared = False  # made by `of_store`
         self._waiting: dict[str, Tensor] = {}  # loaded, for a parameter that the program has not yet declared
 
@@ -84,22 +84,22 @@ class Parameters:
                 continue
             known.add(id(module))
             self._modules.append(module)
-            place = len(self._modules) - 1
-            self._buffers |= {f"{place}.{name}": b for name, b in buffers_of(module).items() if b is not None}
-        self._unplaced = True
+            index = len(self._modules) - 1
+            self._buffers |= {f"{index}.{name}": b for name, b in buffers_of(module).items() if b is not None}
+        self._slots_outdated = True
 
     def keep_buffers(self) -> None:
         """For parameters made by :meth:`of_store`: where a module has put a new buffer, the old one takes its numbers."""
         for module, attribute, key in self._buffer_slots():
-            found, own = buffers_of(module)[attribute], self._buffers[key]
-            if found is None or found is own:
+            current, own = buffers_of(module)[attribute], self._buffers[key]
+            if current is None or current is own:
                 continue
-            if found.shape == own.shape and found.dtype == own.dtype:
+            if current.shape == own.shape and current.dtype == own.dtype:
                 with torch.no_grad():
-                    own.copy_(found)
+                    own.copy_(current)
                 buffers_of(module)[attribute] = own
             else:
-                self._buffers[key] = found
+                self._buffers[key] = current
 
     @contextlib.contextmanager
     def bound(
@@ -116,7 +116,7 @@ class Parameters:
             buffers: likewise for :meth:`buffers`; what the modules leave in them is there afterwards.
             training: False puts every module that is in training mode in evaluation mode meanwhile.
         """
-        self._place()
+        self._find_slots()
         answers: Mapping[str, Tensor] = self.unconstrained if values is None else values
         with contextlib.ExitStack() as stack:
             stack.enter_context(pyro.settings.context(module_local_params=False))
@@ -248,7 +248,7 @@ class Parameters:
 
     def write_back(self) -> None:
         """Copy values into the modules they came from and into Pyro's global store, as pyro.infer.SVI leaves them."""
-        self._place()
+        self._find_slots()
         store = pyro.get_param_store()
         with torch.no_grad():
             for module, attribute, name in self._slots:
@@ -283,7 +283,7 @@ class Parameters:
             if isinstance(first, nn.Parameter):
                 self._adopted[id(first)] = (first, name)
                 self._theirs.add(id(first))
-            self._unplaced = True
+            self._slots_outdated = True
         if name in self._waiting:
             with torch.no_grad():
                 own.copy_(_same_shape(name, self._waiting.pop(name), own))
@@ -296,13 +296,13 @@ class Parameters:
         dtype = self.dtype if value.is_floating_point() else value.dtype
         return value.to(device=self.device, dtype=dtype, copy=True).contiguous()
 
-    def _place(self) -> None:
+    def _find_slots(self) -> None:
         """Find the modules that hold the user's nn.Parameters, so that ours can stand in for them."""
-        if not self._unplaced:
+        if not self._slots_outdated:
             return
-        owners = {id(part): part for module in self._modules for part in module.modules()}
-        held = {id(parameter) for owner in owners.values() for parameter in parameters_of(owner).values()}
-        if not held.issuperset(self._theirs):
+        owners = {id(child): child for module in self._modules for child in module.modules()}
+        seen = {id(parameter) for owner in owners.values() for parameter in parameters_of(owner).values()}
+        if not seen.issuperset(self._theirs):
             # Any module in the process may own one: `encoder.weight` may be read without the encoder being called.
             owners |= {id(module): module for module in all_modules()}
         self._slots = [
@@ -311,7 +311,7 @@ class Parameters:
             for attribute, parameter in parameters_of(module).items()
             if parameter is not None and id(parameter) in self._adopted
         ]
-        self._unplaced = False
+        self._slots_outdated = False
 
     def _buffer_slots(self) -> Iterator[tuple[nn.Module, str, str]]:
         for index, module in enumerate(self._modules):
@@ -320,11 +320,13 @@ class Parameters:
                 if key in self._buffers:
                     yield module, attribute, key
 
-    def _lend(self, values: Mapping[str, Tensor], held: dict[str, Tensor]) -> contextlib.AbstractContextManager[None]:
-        """Put `values` and the buffers `held` into the modules' slots for the time of the block."""
+    def _lend(
+        self, values: Mapping[str, Tensor], buffers: dict[str, Tensor]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the modules' slots have the parameters `values` and these buffers."""
         slots = [slot for slot in self._slots if slot[2] in values]
         borrowers = list({id(module): module for module, _, _ in self._slots}.values())
-        return lent(slots, values, list(self._buffer_slots()), held, borrowers, self._withdraw)
+        return lent(slots, values, list(self._buffer_slots()), buffers, borrowers, self._withdraw)
 
 
 class _ParamMessenger(Messenger):  # type: ignore[misc]

@@ -55,13 +55,13 @@ class PlateCall(NamedTuple):
     """How a program opens a plate: ``pyro.plate(name, size, subsample_size, subsample)``.
 
     Attributes:
-        held: the rows that the plate came to hold; inside a model that is replayed, the guide's.
+        rows: the rows that the plate came to hold; inside a model that is replayed, the guide's.
     """
 
     size: int
     subsample_size: int | None
     subsample: Any
-    held: Any
+    rows: Any
 
 
 Choose = Callable[[str, Any, Any, Any], tuple[Any, Any, Any]]

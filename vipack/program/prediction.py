@@ -12,11 +12,11 @@ from torch import Tensor
 from vipack.errors import ModelError, ShapeError
 from vipack.program.evaluation import Evaluation
 from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Given
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, trace_model, trace_prior
 from vipack.program.simulation import Unobserved
 from vipack.program.sites import is_latent, sample_nodes
+from vipack.program.substitution import Given
 
 __all__ = ["Prediction", "local_latents"]
 
@@ -46,11 +46,11 @@ class Prediction:
         self.local = [name for name in evaluation.latents if name in local]
         self.drawn = [name for name in evaluation.enumerated if name not in local]
         self._unwanted = {*evaluation.latents, *evaluation.enumerated}
-        self._held = evaluation.held
+        self._conditioned = evaluation.conditioned
 
     def predict(self, values: Mapping[str, Tensor]) -> Latents:
         """Every site that the call has and that is no latent of the fit, at one draw of the latents."""
-        with Given(values), Unobserved(self._held):  # outermost: what is given keeps its value
+        with Given(values), Unobserved(self._conditioned):  # outermost: what is given keeps its value
             trace = trace_model(self._evaluation.program.model, self._arguments)
         return {
             name: node["value"]
@@ -66,14 +66,14 @@ class Prediction:
         Raises:
             ShapeError: a latent has other shapes in new data than it has draws for.
         """
-        for name, found, expected in self._misfits(values) if self.is_new else ():
+        for name, shape, expected in self._misfits(values) if self.is_new else ():
             raise ShapeError(
-                f"latent site {name!r} has values of shape {found}, for the rows of the fit's data, which does not fit the new "
+                f"latent site {name!r} has values of shape {shape}, for the rows of the fit's data, which does not fit the new "
                 f"data, where its shape is {expected}; predict with data of the same rows, or fit an amortised guide."
             )
 
     def _misfits(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-        model = Unobserved(self._held)(self._evaluation.program.model)
+        model = Unobserved(self._conditioned)(self._evaluation.program.model)
         with contextlib.suppress(ModelError), flat_priors_sampled(), seeded(0), torch.no_grad():
             nodes = sample_nodes(trace_prior(model, self._arguments))
             for name, value in values.items():

@@ -37,7 +37,7 @@ class Replay:
     def __call__(self, draws: Mapping[str, Tensor]) -> list[Any]:
         """The results for named values ``(S, ...)``, of each chunk one, stacked as ``torch.vmap`` stacks them."""
         count = len(next(iter(draws.values())))
-        found = []
+        results = []
         for start in range(0, count, self._size):
             values = [value[start : start + self._size] for value in draws.values()]
             here = len(values[0])
@@ -45,13 +45,13 @@ class Replay:
                 values = [torch.cat([v, v[-1:].expand(self._size - here, *v.shape[1:])]) for v in values]
             if self._graph is None:
                 self._graph = captured(self._flat(tuple(draws)), *values)
-            found.append(pytree.tree_unflatten([part[:here] for part in self._graph(*values)], self._spec))
-        return found
+            results.append(pytree.tree_unflatten([output[:here] for output in self._graph(*values)], self._spec))
+        return results
 
     def _flat(self, names: tuple[str, ...]) -> Callable[..., list[Tensor]]:
         def run(*values: Tensor) -> list[Tensor]:
             result = torch.vmap(self._function, randomness="different")(dict(zip(names, values, strict=True)))
-            parts, self._spec = pytree.tree_flatten(result)
-            return parts
+            outputs, self._spec = pytree.tree_flatten(result)
+            return outputs
 
         return run

@@ -59,13 +59,13 @@ class Arguments:
     @property
     def lengths(self) -> frozenset[int]:
         """The leading sizes of its tensors."""
-        parts = (*self.args, *self.kwargs.values())
-        return frozenset(len(part) for part in parts if isinstance(part, Tensor) and part.dim())
+        values = (*self.args, *self.kwargs.values())
+        return frozenset(len(value) for value in values if isinstance(value, Tensor) and value.dim())
 
     def __str__(self) -> str:
-        parts = [_describe(value) for value in self.args]
-        parts += [f"{name}={_describe(value)}" for name, value in self.kwargs.items()]
-        return ", ".join(parts) or "no arguments"
+        described = [_describe(value) for value in self.args]
+        described += [f"{name}={_describe(value)}" for name, value in self.kwargs.items()]
+        return ", ".join(described) or "no arguments"
 
 
 def trace_pair(model: Callable[..., Any], guide: Callable[..., Any], arguments: Arguments) -> tuple[Trace, Trace]:
@@ -157,27 +157,27 @@ def _recognised(what: str, error: Exception) -> VipackError | None:
     """A better account of those errors of Pyro's that have one usual cause."""
     text = _message(error)
     what = what.partition(",")[0]
-    if found := re.match(r"Multiple (\w+) sites named '(.+?)'", text):
-        return stands_twice(what, error, found[1], found[2])
-    if found := re.match(r'at plates "(.+?)" and "(.+?)", collide at dim=(-\d+)', text):
-        return collision(what, found[1], found[2], int(found[3]))
-    if found := re.match(r"site (.+) must be sampled in trace", text):
+    if match := re.match(r"Multiple (\w+) sites named '(.+?)'", text):
+        return stands_twice(what, error, match[1], match[2])
+    if match := re.match(r'at plates "(.+?)" and "(.+?)", collide at dim=(-\d+)', text):
+        return collision(what, match[1], match[2], int(match[3]))
+    if match := re.match(r"site (.+) must be sampled in trace", text):
         return SiteError(
-            f"guide site {found[1]!r} is observed in the guide and a latent of the model; remove obs= there, so that the "
+            f"guide site {match[1]!r} is observed in the guide and a latent of the model; remove obs= there, so that the "
             "guide draws it."
         )
-    if found := re.match(r"Continuous inference cannot handle discrete sample site '(.+?)'", text):
+    if match := re.match(r"Continuous inference cannot handle discrete sample site '(.+?)'", text):
         return GuideError(
-            f"site {found[1]!r} is a discrete latent, which this automatic guide cannot draw; sum it out, by marking the "
+            f"site {match[1]!r} is a discrete latent, which this automatic guide cannot draw; sum it out, by marking the "
             "model with pyro.infer.config_enumerate and passing loss=pyro.infer.TraceEnum_ELBO(), or write a guide for it."
         )
-    if found := re.match(r"(\w+) found no latent variables", text):
+    if match := re.match(r"(\w+) found no latent variables", text):
         return GuideError(
-            f"guide: the model has no latent site that {found[1]} could draw; observe less, or pass an empty guide, as in "
+            f"guide: the model has no latent site that {match[1]} could draw; observe less, or pass an empty guide, as in "
             "guide=lambda *args, **kwargs: None, to maximise the likelihood over the model's parameters."
         )
-    if found := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
-        plate, site, *numbers = found.groups()
+    if match := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
+        plate, site, *numbers = match.groups()
         return unlike_its_plate(what, error, plate, site, *map(int, numbers))
     return None
 

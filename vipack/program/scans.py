@@ -71,10 +71,10 @@ def scan(
 
     shapes = [_Shape.of(v) for v in flat_carry], [_Shape.of(x[0]) for x in flat_xs], [_Shape.of(v) for v in constants]
     key = _register(flat_body, *shapes, number)
-    found = torch.ops.vipack.scan(flat_carry, flat_xs, list(constants), key)
+    results = torch.ops.vipack.scan(flat_carry, flat_xs, list(constants), key)
     count, outputs = len(flat_carry), _BODIES[key].num_outputs
-    last = pytree.tree_unflatten(found[:count], carry_spec)
-    return last, pytree.tree_unflatten(found[count : count + outputs], specs[0])
+    last = pytree.tree_unflatten(results[:count], carry_spec)
+    return last, pytree.tree_unflatten(results[count : count + outputs], specs[0])
 
 
 @contextlib.contextmanager
@@ -161,15 +161,15 @@ def _trace(
     def backward(*flat: Tensor) -> list[Tensor]:
         inputs = [v.detach().requires_grad_(v.is_floating_point()) for v in flat[: len(shapes)]]
         with torch.enable_grad():
-            made = function(*inputs)
-        pairs = [(r, g) for r, g in zip(made, flat[len(shapes) :], strict=True) if r.requires_grad]
+            values = function(*inputs)
+        pairs = [(r, g) for r, g in zip(values, flat[len(shapes) :], strict=True) if r.requires_grad]
         wanted = [v for v in inputs if v.requires_grad]
-        found = iter(
+        grads = iter(
             torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
             if pairs and wanted
             else [None] * len(wanted)
         )
-        gradients = [next(found) if v.requires_grad else None for v in inputs]
+        gradients = [next(grads) if v.requires_grad else None for v in inputs]
         return [torch.zeros_like(v) if g is None else g.clone() for v, g in zip(inputs, gradients, strict=True)]
 
     reverse = make_fx(backward, tracing_mode="fake", _allow_non_fake_inputs=True)(
@@ -189,14 +189,14 @@ def _trace(
 
 
 def _loop(body: Callable[..., Any], carry: Any, xs: Any, constants: Sequence[Tensor], length: int) -> tuple[Any, Any]:
-    made = []
+    ys = []
     for t in range(length):
         x = pytree.tree_map(lambda v, t=t: v[t] if isinstance(v, Tensor) else v, xs)
         before = pytree.tree_flatten(carry)[0]
         carry, y = body(carry, x, *constants)
         _check_carry(before, pytree.tree_flatten(carry)[0])
-        made.append(y)
-    return carry, pytree.tree_map(lambda *parts: torch.stack(parts), *made)
+        ys.append(y)
+    return carry, pytree.tree_map(lambda *entries: torch.stack(entries), *ys)
 
 
 def _length(xs: Sequence[Any], length: int | None) -> int:
@@ -204,14 +204,14 @@ def _length(xs: Sequence[Any], length: int | None) -> int:
         raise UsageError("scan: xs holds something but tensors with a leading dimension; pass tensors (T, ...).")
     lengths = {len(x) for x in xs} | (set() if length is None else {length})
     if len(lengths) != 1 or 0 in lengths:
-        found = f"found {sorted(lengths)}" if lengths else "found neither xs nor length"
-        raise UsageError(f"scan: expected one length T >= 1 of all xs (and of `length`), {found}.")
+        given = f"found {sorted(lengths)}" if lengths else "found neither xs nor length"
+        raise UsageError(f"scan: expected one length T >= 1 of all xs (and of `length`), {given}.")
     return lengths.pop()
 
 
 def _check_carry(before: Sequence[Tensor], after: Sequence[Any]) -> None:
     kinds = [
-        [(tuple(v.shape), v.dtype) if isinstance(v, Tensor) else type(v) for v in part] for part in (before, after)
+        [(tuple(v.shape), v.dtype) if isinstance(v, Tensor) else type(v) for v in side] for side in (before, after)
     ]
     if kinds[0] != kinds[1]:
         raise UsageError(
@@ -225,10 +225,10 @@ def _refuse_closed_over(body: Callable[..., Any]) -> None:
     names = getattr(getattr(body, "__code__", None), "co_freevars", ())
     for name, cell in zip(names, cells, strict=False):
         try:
-            held = pytree.tree_flatten(cell.cell_contents)[0]
+            contents = pytree.tree_flatten(cell.cell_contents)[0]
         except ValueError:  # nothing in it yet
             continue
-        if any(isinstance(value, Tensor) for value in held):
+        if any(isinstance(value, Tensor) for value in contents):
             raise UsageError(
                 f"scan: the body reads the tensor {name!r} from around it; pass it in constants=(..., {name}) and take it as "
                 "an argument after x."
@@ -237,12 +237,12 @@ def _refuse_closed_over(body: Callable[..., Any]) -> None:
 
 def _freeze_constants(module: fx.GraphModule) -> list[tuple[str, str, bytes]]:
     """Let a body's graph hold numbers of its own, which nobody writes to: name, type and value of each."""
-    found = []
+    frozen = []
     for name in [str(node.target) for node in module.graph.nodes if node.op == "get_attr"]:
         value = getattr(module, name).detach().clone()
         setattr(module, name, value)
-        found.append((name, str(value.dtype), value.cpu().view(-1).view(torch.uint8).numpy().tobytes()))
-    return found
+        frozen.append((name, str(value.dtype), value.cpu().view(-1).view(torch.uint8).numpy().tobytes()))
+    return frozen
 
 
 def _refuse_impure(graph: fx.Graph) -> None:
@@ -269,14 +269,14 @@ _LITERALS = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.d
 def _scan(carry: list[Tensor], xs: list[Tensor], constants: list[Tensor], key: str) -> list[Tensor]:
     """Last carry, ys, and the carry before each step."""
     body = _BODIES[key]
-    held: list[list[Tensor]] = []
-    made: list[list[Tensor]] = []
+    carries: list[list[Tensor]] = []
+    ys: list[list[Tensor]] = []
     for t in range(body.length):
-        held.append(carry)
+        carries.append(carry)
         results = body.forward(*carry, *(x[t] for x in xs), *constants)
         carry = list(results[: len(carry)])
-        made.append(list(results[len(carry) :]))
-    stacked = [[torch.stack(parts) for parts in zip(*rows, strict=True)] for rows in (made, held)]
+        ys.append(list(results[len(carry) :]))
+    stacked = [[torch.stack(entries) for entries in zip(*rows, strict=True)] for rows in (ys, carries)]
     return [*(c.clone() for c in carry), *stacked[0], *stacked[1]]
 
 
@@ -292,7 +292,7 @@ def _(carry: list[Tensor], xs: list[Tensor], constants: list[Tensor], key: str) 
 
 @torch.library.custom_op("vipack::scan_backward", mutates_args=())
 def _scan_backward(
-    held: list[Tensor],
+    carries: list[Tensor],
     xs: list[Tensor],
     constants: list[Tensor],
     grad_carry: list[Tensor],
@@ -301,22 +301,22 @@ def _scan_backward(
 ) -> list[Tensor]:
     """Gradients of the first carry, of xs and of the constants."""
     body = _BODIES[key]
-    count, width = len(held), len(held) + len(xs)
+    count, width = len(carries), len(carries) + len(xs)
     of_xs: list[list[Tensor]] = []
     totals = [torch.zeros_like(c) for c in constants]
     for t in reversed(range(body.length)):
-        inputs = [*(h[t] for h in held), *(x[t] for x in xs), *constants]
-        found = body.backward(*inputs, *grad_carry, *(g[t] for g in grad_ys))
-        grad_carry = list(found[:count])
-        of_xs.append(list(found[count:width]))
-        totals = [total + part for total, part in zip(totals, found[width:], strict=True)]
-    stacked = [torch.stack(parts[::-1]) for parts in zip(*of_xs, strict=True)]
+        inputs = [*(h[t] for h in carries), *(x[t] for x in xs), *constants]
+        grads = body.backward(*inputs, *grad_carry, *(g[t] for g in grad_ys))
+        grad_carry = list(grads[:count])
+        of_xs.append(list(grads[count:width]))
+        totals = [total + grad for total, grad in zip(totals, grads[width:], strict=True)]
+    stacked = [torch.stack(entries[::-1]) for entries in zip(*of_xs, strict=True)]
     return [*(g.clone() for g in grad_carry), *stacked, *(t.clone() for t in totals)]
 
 
 @_scan_backward.register_fake
 def _(
-    held: list[Tensor],
+    carries: list[Tensor],
     xs: list[Tensor],
     constants: list[Tensor],
     grad_carry: list[Tensor],
@@ -335,24 +335,24 @@ def _setup(ctx: Any, inputs: Any, output: list[Tensor]) -> None:
     carry, xs, constants, key = inputs
     ctx.key, ctx.counts = key, (len(carry), len(xs), len(constants))
     body = _BODIES[key]
-    held = output[len(carry) + body.num_outputs :]
-    ctx.save_for_backward(*held, *xs, *constants)
+    carries = output[len(carry) + body.num_outputs :]
+    ctx.save_for_backward(*carries, *xs, *constants)
 
 
 def _backward(ctx: Any, gradients: list[Tensor | None]) -> Any:
     body = _BODIES[ctx.key]
     count, num_xs, _ = ctx.counts
     saved = ctx.saved_tensors
-    held, xs, constants = saved[:count], saved[count : count + num_xs], saved[count + num_xs :]
+    carries, xs, constants = saved[:count], saved[count : count + num_xs], saved[count + num_xs :]
 
     def filled(gradient: Tensor | None, shape: _Shape, lead: tuple[int, ...]) -> Tensor:
-        return held[0].new_zeros((*lead, *shape.size), dtype=shape.dtype) if gradient is None else gradient
+        return carries[0].new_zeros((*lead, *shape.size), dtype=shape.dtype) if gradient is None else gradient
 
     grad_carry = [filled(g, s, ()) for g, s in zip(gradients[:count], body.carry, strict=True)]
     of_ys = gradients[count : count + body.num_outputs]
     grad_ys = [filled(g, s, (body.length,)) for g, s in zip(of_ys, body.outputs, strict=True)]
-    found = torch.ops.vipack.scan_backward(list(held), list(xs), list(constants), grad_carry, grad_ys, ctx.key)
-    return found[:count], found[count : count + num_xs], found[count + num_xs :], None
+    grads = torch.ops.vipack.scan_backward(list(carries), list(xs), list(constants), grad_carry, grad_ys, ctx.key)
+    return grads[:count], grads[count : count + num_xs], grads[count + num_xs :], None
 
 
 _scan.register_autograd(_backward, setup_context=_setup)
@@ -380,5 +380,5 @@ def _(info: Any, in_dims: Any, carry: list[Tensor], xs: list[Tensor], constants:
     xs = [v if d is None else v.movedim(d, 1) for v, d in zip(xs, dims[1], strict=True)]
     constants = [v if d is None else v.movedim(d, 0) for v, d in zip(constants, dims[2], strict=True)]
     kinds = [*[0] * len(carry), *(None if d is None else 0 for d in (*dims[1], *dims[2]))]
-    found = torch.ops.vipack.scan(carry, xs, constants, _vectorized(key, size, kinds))
-    return found, [0] * len(carry) + [1] * (len(found) - len(carry))
+    results = torch.ops.vipack.scan(carry, xs, constants, _vectorized(key, size, kinds))
+    return results, [0] * len(carry) + [1] * (len(results) - len(carry))

@@ -18,13 +18,13 @@ from vipack.compat.messengers import seen_after_condition
 from vipack.errors import ModelError
 from vipack.program.densities import same_densities
 from vipack.program.masking import unmasked
-from vipack.program.placing import Given
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, explained, trace_model
 from vipack.program.sites import has_density, is_deterministic, is_latent, sample_nodes
+from vipack.program.substitution import Given
 
-__all__ = ["Simulation", "Unobserved", "held_by_condition", "simulate"]
+__all__ = ["Simulation", "Unobserved", "conditioned_sites", "simulate"]
 
 _CONDITIONED = "_vipack_conditioned"  # in a message's infer, inside _marked_conditions()
 
@@ -36,19 +36,19 @@ class Unobserved(UnconditionMessenger):  # type: ignore[misc]
     shape ``(8,)`` in a plate of 8 came back ``(8, 8)``, and so did whatever was computed from it.
 
     Args:
-        held: observed sites that are no data and keep their values.
+        conditioned: observed sites that are no data and keep their values.
     """
 
-    def __init__(self, held: Collection[str] = ()) -> None:
+    def __init__(self, conditioned: Collection[str] = ()) -> None:
         super().__init__()
-        self._held = held
+        self._conditioned = conditioned
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] not in self._held and not is_deterministic(msg):
+        if msg["name"] not in self._conditioned and not is_deterministic(msg):
             super()._pyro_sample(msg)
 
 
-def held_by_condition(
+def conditioned_sites(
     run: Callable[[Mapping[str, Tensor]], Trace], latents: Mapping[str, Tensor], others: Mapping[str, Tensor]
 ) -> frozenset[str]:
     """Sites that ``poutine.condition`` holds at a value, as a parameter that is known: no data, though observed.
@@ -67,18 +67,18 @@ def held_by_condition(
 
     def densities(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Whether they count or not: what a mask leaves out is predicted too.
-        found = {name: node for name, node in sample_nodes(run(given)).items() if has_density(node)}
-        return {name: unmasked(node["fn"]).log_prob(node["value"]) for name, node in found.items()}
+        sites = {name: node for name, node in sample_nodes(run(given)).items() if has_density(node)}
+        return {name: unmasked(node["fn"]).log_prob(node["value"]) for name, node in sites.items()}
 
     before, moved = densities(latents), densities(others)
-    held = []
+    conditioned = []
     for name in marked:
         if not same_densities({name: before[name]}, {name: moved[name]}):
             continue
         after = densities({**latents, name: nodes[name]["fn"].sample()})
         if not same_densities(_without(before, name), _without(after, name)):
-            held.append(name)
-    return frozenset(held)
+            conditioned.append(name)
+    return frozenset(conditioned)
 
 
 def _without(densities: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -128,21 +128,27 @@ class Simulation:
 
         with explained("model", arguments):
             draws = [sample_nodes(trace_model(program.model, arguments)) for _ in range(2)]
-            self._held = held_by_condition(run, *({n: s["value"] for n, s in d.items() if is_latent(s)} for d in draws))
+            self._conditioned = conditioned_sites(
+                run, *({n: s["value"] for n, s in d.items() if is_latent(s)} for d in draws)
+            )
 
     def draw(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """One draw of the latents, of the deterministic sites and of the observed ones, by name."""
         args, kwargs = self._arguments.args, self._arguments.kwargs
-        sites = sample_nodes(poutine.trace(Unobserved(self._held)(self._model)).get_trace(*args, **kwargs))
+        sites = sample_nodes(poutine.trace(Unobserved(self._conditioned)(self._model)).get_trace(*args, **kwargs))
         latents = {n: s["value"] for n, s in sites.items() if n not in self._observed and is_latent(s)}
         computed = {n: s["value"] for n, s in sites.items() if is_deterministic(s)}
-        return latents, computed, {name: sites[name]["value"] for name in self._observed if name not in self._held}
+        return (
+            latents,
+            computed,
+            {name: sites[name]["value"] for name in self._observed if name not in self._conditioned},
+        )
 
 
 def _observed(program: Program, arguments: Arguments) -> list[str]:
     with explained("model", arguments), _Midway():
         trace = poutine.trace(program.model).get_trace(*arguments.args, **arguments.kwargs)
-    found = []
+    names = []
     for name, site in sample_nodes(trace).items():
         if not site["is_observed"] or is_deterministic(site):
             continue
@@ -150,8 +156,8 @@ def _observed(program: Program, arguments: Arguments) -> list[str]:
             raise ModelError(
                 f"site {name!r} is a pyro.factor, which no data can be drawn from; write it as a distribution of the data."
             )
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 class _Midway(poutine.messenger.Messenger):  # type: ignore[misc]

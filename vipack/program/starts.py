@@ -82,5 +82,5 @@ def _can_be_reached(support: Any, value: Tensor) -> bool:
 
 
 def _shown(value: Tensor) -> list[float]:
-    found: list[float] = value.flatten()[:3].tolist()
-    return found
+    values: list[float] = value.flatten()[:3].tolist()
+    return values

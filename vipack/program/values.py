@@ -41,18 +41,18 @@ def unvalidated() -> Iterator[None]:
 
 
 def forgotten_obs(
-    table: SiteTable, model_trace: Trace, leaves: Mapping[str, Any], left_out: set[str]
+    table: SiteTable, model_trace: Trace, arrays: Mapping[str, Any], left_out: set[str]
 ) -> Iterator[VipackError]:
     """A forgotten ``obs=``: nothing observed at all, or a latent that bears an argument's name.
 
     Args:
-        leaves: the parts of the data by the model's names for them.
+        arrays: the arrays of the data by the model's names for them.
         left_out: the model's arguments that were not passed.
     """
     latent = {site.name: site for site in table.of_kind("latent", "enumerated")}
     used = [model_trace.nodes[site.name]["value"] for site in table.of_kind("observed")]
-    for name, leaf in leaves.items():
-        if name in latent and isinstance(leaf, Tensor) and not any(_is_or_equals(leaf, value) for value in used):
+    for name, array in arrays.items():
+        if name in latent and isinstance(array, Tensor) and not any(_is_or_equals(array, value) for value in used):
             yield SiteError(
                 f"site {name!r} is a latent, though data has an argument of that name; "
                 f"did you forget obs={name} in pyro.sample({name!r}, ...)?"
@@ -68,7 +68,7 @@ def forgotten_obs(
                 f"pass {name} in data."
             )
             return
-    shapes = {tuple(value.shape): key for key, value in leaves.items() if isinstance(value, Tensor)}
+    shapes = {tuple(value.shape): key for key, value in arrays.items() if isinstance(value, Tensor)}
     for site in latent.values():
         key = shapes.get(site.batch_shape + site.event_shape)
         if key is not None:
@@ -83,7 +83,7 @@ def forgotten_obs(
     )
 
 
-def outside_support(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[VipackError]:
+def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[VipackError]:
     """Observed values that their distribution cannot give; to be traced inside :func:`unvalidated`."""
     for name, node in model_trace.nodes.items():
         if node["type"] != "sample" or not node["is_observed"] or site_is_subsample(node) or site_is_factor(node):
@@ -99,21 +99,21 @@ def outside_support(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[V
             continue
         if inside.dim() + support.event_dim == value.dim():
             value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
-        found = value[~expanded_as(inside, value)].flatten()[:3].tolist()
-        if not all(torch.isfinite(torch.as_tensor(found))):
-            found = f"observed site {name!r}"
+        outside = value[~expanded_as(inside, value)].flatten()[:3].tolist()
+        if not all(torch.isfinite(torch.as_tensor(outside))):
+            what = f"observed site {name!r}"
             if counted is not None:
-                found += f" ({int((~inside).sum())} of its {inside.numel()} element(s) under no mask)"
-            yield _non_finite_data(leaves, found, _MASK)
+                what += f" ({int((~inside).sum())} of its {inside.numel()} element(s) under no mask)"
+            yield _non_finite_data(arrays, what, _MASK)
             return
         yield SupportError(
-            f"site {name!r}: observed value(s) {found} are outside the support {support_name(support)} of "
+            f"site {name!r}: observed value(s) {outside} are outside the support {support_name(support)} of "
             f"{type(base_distribution(node['fn'])).__name__}; mend the data or choose a distribution that allows them."
         )
         return
 
 
-def nan_under_masks(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[VipackError]:
+def nan_under_masks(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[VipackError]:
     """Observed sites with a density that a mask leaves out, and that is NaN all the same: so is its gradient."""
     for name, node in model_trace.nodes.items():
         counted = counting(node) if node["type"] == "sample" and node["is_observed"] else None
@@ -121,21 +121,21 @@ def nan_under_masks(model_trace: Trace, leaves: Mapping[str, Any]) -> Iterator[V
             continue
         bad = unmasked(node["fn"]).log_prob(node["value"]).isnan() & ~counted
         if bool(bad.any()):
-            found = (
+            what = (
                 f"observed site {name!r} through its distribution: log_prob is NaN at {int(bad.sum())} element(s) that a "
                 "mask leaves out, and so is the gradient, since 0 * NaN is NaN"
             )
-            if any(count_non_finite(leaf) for leaf in leaves.values()):
-                yield _non_finite_data(leaves, found, "fill them with any finite value; the mask leaves it out")
+            if any(count_non_finite(array) for array in arrays.values()):
+                yield _non_finite_data(arrays, what, "fill them with any finite value; the mask leaves it out")
             else:
-                yield NonFiniteError(f"{found}; compute the distribution of these elements from finite numbers.")
+                yield NonFiniteError(f"{what}; compute the distribution of these elements from finite numbers.")
             return
 
 
 def non_finite_densities(
     model_trace: Trace,
     guide_trace: Trace,
-    leaves: Mapping[str, Any],
+    arrays: Mapping[str, Any],
     arguments: Arguments,
     cure: str = "start elsewhere (init_loc_fn of an automatic guide) or look at its parameters",
 ) -> Iterator[VipackError]:
@@ -155,24 +155,24 @@ def non_finite_densities(
                 log_prob = torch.where(torch.as_tensor(node["mask"]), log_prob, torch.zeros_like(log_prob))
             drawn = not node["is_observed"] and isinstance(node["value"], Tensor)
             if drawn and not bool(torch.isfinite(node["value"].float()).all()):
-                found = f"{where} site {name!r}: the first draw has a non-finite value"
+                what = f"{where} site {name!r}: the first draw has a non-finite value"
             elif not bool(torch.isfinite(log_prob).all()):
                 bad = ~torch.isfinite(log_prob)
-                found = (
+                what = (
                     f"{where} site {name!r}: log_prob is {log_prob[bad].flatten()[0].item()} at {int(bad.sum())} of "
                     f"{log_prob.numel()} element(s)"
                 )
             else:
                 continue
-            yield _cause(node["fn"], found, leaves) or NonFiniteError(f"{found}; {cure}.")
+            yield _cause(node["fn"], what, arrays) or NonFiniteError(f"{what}; {cure}.")
             return
 
 
-def count_non_finite(leaf: Any) -> int:
+def count_non_finite(array: Any) -> int:
     """How many NaN and infinite values an argument has; 0 for what is no floating-point tensor."""
-    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+    if not isinstance(array, Tensor) or not array.is_floating_point():
         return 0
-    values = leaf if leaf.layout == torch.strided else leaf.values()
+    values = array if array.layout == torch.strided else array.values()
     return int((~torch.isfinite(values)).sum())
 
 
@@ -186,9 +186,9 @@ def _integer_data(name: str, node: Mapping[str, Any], error: Exception) -> Dtype
     )
 
 
-def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError | None:
-    if any(count_non_finite(leaf) for leaf in leaves.values()):
-        return _non_finite_data(leaves, found)
+def _cause(fn: Any, what: str, arrays: Mapping[str, Any]) -> VipackError | None:
+    if any(count_non_finite(array) for array in arrays.values()):
+        return _non_finite_data(arrays, what)
     base = base_distribution(fn)
     for parameter, constraint in getattr(base, "arg_constraints", {}).items():
         value = getattr(base, parameter, None)
@@ -198,7 +198,7 @@ def _cause(fn: Any, found: str, leaves: Mapping[str, Any]) -> VipackError | None
         if not bool(inside.all()):
             bad = value.detach()[~expanded_as(inside, value)].flatten()[:3].tolist()
             return NonFiniteError(
-                f"{found}: its {parameter} is {bad}, which is not {support_name(constraint)}; constrain it, as with "
+                f"{what}: its {parameter} is {bad}, which is not {support_name(constraint)}; constrain it, as with "
                 "constraint= in pyro.param or softplus of a network's output."
             )
     return None
@@ -208,15 +208,15 @@ _MASK = "remove or impute them, or leave them out with a mask, as in obs_mask=y.
 
 
 def _non_finite_data(
-    leaves: Mapping[str, Any],
-    found: str,
+    arrays: Mapping[str, Any],
+    what: str,
     cure: str = "remove or impute them, or fill them with a finite value and leave their observations out with obs_mask=",
 ) -> VipackError:
-    for key, leaf in leaves.items():
-        count = count_non_finite(leaf)
+    for key, array in arrays.items():
+        count = count_non_finite(array)
         if count:
-            return DataError(f"argument {key!r} has {count} NaN or infinite value(s), which reach {found}; {cure}.")
-    return DataError(f"{found} has NaN or infinite values; {cure}.")
+            return DataError(f"argument {key!r} has {count} NaN or infinite value(s), which reach {what}; {cure}.")
+    return DataError(f"{what} has NaN or infinite values; {cure}.")
 
 
 def same_values(one: Tensor, two: Tensor) -> bool:
@@ -226,10 +226,10 @@ def same_values(one: Tensor, two: Tensor) -> bool:
     return bool(((one == two) | (one != one) & (two != two)).all())
 
 
-def _is_or_equals(leaf: Tensor, value: Any) -> bool:
-    if not isinstance(value, Tensor) or leaf.layout != value.layout:
+def _is_or_equals(array: Tensor, value: Any) -> bool:
+    if not isinstance(value, Tensor) or array.layout != value.layout:
         return False
-    return leaf is value or (leaf.layout == torch.strided and same_values(leaf, value))
+    return array is value or (array.layout == torch.strided and same_values(array, value))
 
 
 def _validation_refused(fn: Any) -> bool:

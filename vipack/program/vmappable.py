@@ -22,18 +22,18 @@ __all__ = ["vmappable_densities"]
 @contextlib.contextmanager
 def vmappable_densities() -> Iterator[None]:
     """Let Multinomial, OrderedLogistic and DiscreteHMM be evaluated under vmap inside the block."""
-    places: list[tuple[Any, str, Any]] = [
+    replacements: list[tuple[Any, str, Any]] = [
         (torch.distributions.Multinomial, "log_prob", _multinomial_log_prob),
         (dist.OrderedLogistic, "__init__", _ordered_logistic_init),
     ]
-    places += [(hmm, LOG_MATMUL.name.rpartition(".")[2], _log_product)] if LOG_MATMUL.there else []
-    originals = [getattr(owner, name) for owner, name, _ in places]
-    for owner, name, replacement in places:
+    replacements += [(hmm, LOG_MATMUL.name.rpartition(".")[2], _log_product)] if LOG_MATMUL.there else []
+    originals = [getattr(owner, name) for owner, name, _ in replacements]
+    for owner, name, replacement in replacements:
         setattr(owner, name, replacement)
     try:
         yield
     finally:
-        for (owner, name, _), original in zip(places, originals, strict=True):
+        for (owner, name, _), original in zip(replacements, originals, strict=True):
             setattr(owner, name, original)
 
 
@@ -52,8 +52,8 @@ def _ordered_logistic_init(self: Any, predictor: Tensor, cutpoints: Tensor, vali
     below = torch.sigmoid(cutpoints - predictor[..., None])
     self.predictor = predictor.expand(below.shape[:-1])
     self.cutpoints = cutpoints.expand(below.shape)
-    parts = [below[..., :1], below[..., 1:] - below[..., :-1], 1 - below[..., -1:]]
-    super(dist.OrderedLogistic, self).__init__(torch.cat(parts, dim=-1), validate_args=validate_args)
+    probs = [below[..., :1], below[..., 1:] - below[..., :-1], 1 - below[..., -1:]]
+    super(dist.OrderedLogistic, self).__init__(torch.cat(probs, dim=-1), validate_args=validate_args)
 
 
 def _log_product(x: Tensor, y: Tensor) -> Tensor:

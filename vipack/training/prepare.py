@@ -18,11 +18,11 @@ from vipack.errors import DataError, PlateError, UsageError, VipackError, Vipack
 from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
 from vipack.program.batch_effects import batch_effects
-from vipack.program.batches import check_local_latents, cover_batches, local_latents
-from vipack.program.factors import Parts
+from vipack.program.batches import BatchCalls, check_local_latents, cover_batches, local_latents
+from vipack.program.factors import Halved
 from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Widened
 from vipack.program.runs import check_signature, named_arguments, trace_prior
+from vipack.program.substitution import Widened
 from vipack.program.values import same_values, unvalidated
 from vipack.training.data import Rows, read_data
 from vipack.training.particle_checks import check_particles
@@ -84,10 +84,8 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        halves = functools.partial(_halves, rows, second)
-        cover_batches(
-            program, rows.full, first, second, fewer, halves, num_rows=rows.num_rows, name=batch_plate, seed=seed
-        )
+        calls = BatchCalls(rows.full, first, second, fewer, functools.partial(_halved, rows, second))
+        cover_batches(program, calls, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
         program.guide = _make_guide(program, guide, loss, first, seed)
@@ -201,11 +199,11 @@ def _with_halves(
     rows: Rows, batch: Arguments, fewer: Arguments | None
 ) -> tuple[Arguments, Arguments | None, tuple[Arguments, Arguments] | None]:
     """A batch, the same one without its last row, and its halves, if a row of the data is the same whenever it is asked for."""
-    halves = _halves(rows, batch) if fewer is not None and batch.indices is not None else None
-    return (batch, None, None) if halves is None else (halves[0], fewer, halves[1])
+    halved = _halved(rows, batch) if fewer is not None and batch.indices is not None else None
+    return (batch, None, None) if halved is None else (halved[0], fewer, halved[1])
 
 
-def _halves(rows: Rows, batch: Arguments) -> Parts | None:
+def _halved(rows: Rows, batch: Arguments) -> Halved | None:
     """A batch of at least two rows and its halves, if a row of the data is the same whenever it is asked for."""
     assert batch.indices is not None
     indices = batch.indices if len(batch.indices) > 1 else torch.arange(2)

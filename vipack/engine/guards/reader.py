@@ -19,7 +19,7 @@ import scipy.sparse
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from vipack.compat.nn_modules import MODULE_HOOKS, MODULE_TABLES, PARTS_TABLE
+from vipack.compat.nn_modules import CHILDREN_TABLE, MODULE_HOOKS, MODULE_TABLES
 from vipack.engine.guards.execution import Execution, is_library, module_of
 from vipack.engine.guards.slots import CONTAINERS, PLAIN, Slot, generator_state, slot_in
 
@@ -314,13 +314,13 @@ class _Reader:
     def _read_module(self, module: nn.Module, label: str) -> None:
         self._take(f"{label}.training", vars(module), "training")
         self._take(f"{label}.forward", vars(module), "forward")
-        for name in (PARTS_TABLE, *MODULE_HOOKS):
+        for name in (CHILDREN_TABLE, *MODULE_HOOKS):
             table = vars(module).get(name)
             if table is None:
                 continue
             self._take(f"{label}.{name}", vars(module), name)
             for part, value in table.items():
-                self._read(value, f"{label}.{part}" if name == PARTS_TABLE else f"{label}.{name}")
+                self._read(value, f"{label}.{part}" if name == CHILDREN_TABLE else f"{label}.{name}")
 
     def _take(self, name: str, place: Any, key: str, *, library: bool = False) -> Slot:
         known = self._found.slots.get((id(place), key))

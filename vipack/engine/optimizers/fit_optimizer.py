@@ -22,8 +22,8 @@ from vipack.compat.optimizer_state import (
     fresh,
     has_step_hooks,
     load_into,
-    made_for,
     makes_optimizers,
+    optimizer_of,
     set_waiting,
     waiting,
 )
@@ -196,7 +196,7 @@ class PyroOptimizer(FitOptimizer):
         optim = self._optim
         if parameter not in optim.optim_objs:
             with self._named():
-                made, clip = self._run(lambda: made_for(optim, parameter))
+                made, clip = self._run(lambda: optimizer_of(optim, parameter))
                 optim.optim_objs[parameter], optim.grad_clip[parameter] = made, clip
                 name = pyro.get_param_store().param_name(parameter)
             saved = waiting(optim).pop(name, None)

@@ -1,4 +1,4 @@
-"""Which parts of the data reach a site, and whether a site is scaled to all rows once."""
+"""Arrays of the data that change nothing in model and guide."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from vipack.errors import DataWarning, ProgramWarning, VipackError, VipackWarning
+from vipack.errors import DataWarning, VipackError, VipackWarning
 from vipack.program.program import Program
 from vipack.program.randomness import seeded
 from vipack.program.runs import Arguments, named_arguments
 from vipack.program.values import same_values
 
-__all__ = ["scaled_twice", "unused_data"]
+__all__ = ["unused_data"]
 
 
 def unused_data(
     program: Program,
     arguments: Arguments,
-    leaves: Mapping[str, Any],
+    arrays: Mapping[str, Any],
     traces: tuple[Trace, Trace],
     seed: int,
 ) -> Iterator[VipackWarning]:
-    """Parts of the data whose rows can be exchanged or replaced without a change at any site of model or guide.
+    """Arrays of the data whose rows can be exchanged or replaced without a change at any site of model or guide.
 
     Args:
         traces: guide and model on `arguments`, on the stream of `seed`.
     """
-    for name, leaf in leaves.items():
-        if not isinstance(leaf, Tensor) or leaf.layout != torch.strided or leaf.dim() == 0:
+    for name, array in arrays.items():
+        if not isinstance(array, Tensor) or array.layout != torch.strided or array.dim() == 0:
             continue
-        rolled = leaf.roll(1, 0)
-        if torch.equal(rolled, leaf):
+        rolled = array.roll(1, 0)
+        if torch.equal(rolled, array):
             continue
         # A sum or a mean does not mind the order of the rows, but that they are all the first one.
-        others = (rolled, leaf[:1].expand_as(leaf).clone())
+        others = (rolled, array[:1].expand_as(array).clone())
         calls = [_replaced(program, arguments, name, other) for other in others]
         if not any(_matters(program, call, traces, seed) for call in calls) and not _matters_elsewhere(
             program, arguments, calls, seed
@@ -47,23 +47,6 @@ def unused_data(
                 f"argument {name!r} changes nothing at any site of the model or the guide; is an obs={name} forgotten? "
                 "If it is not needed, leave it out of data."
             )
-
-
-def scaled_twice(program: Program, model_trace: Trace, arguments: Arguments) -> Iterator[VipackWarning]:
-    """A site in the batch plate that the user has scaled by N/B too."""
-    plate = program.batch_plate
-    if plate is None or plate.name is None or arguments.indices is None or plate.num_rows == len(arguments.indices):
-        return
-    ratio = plate.num_rows / len(arguments.indices)
-    for name, node in model_trace.nodes.items():
-        if node["type"] != "sample" or site_is_subsample(node) or not isinstance(node["scale"], int | float):
-            continue
-        if abs(node["scale"] / ratio**2 - 1) < 1e-6:
-            yield ProgramWarning(
-                f"site {name!r} is scaled by {ratio:g} = N/B twice, by the batch plate {plate.name!r} and by the program; "
-                "remove poutine.scale from it, since batch_size= does that."
-            )
-            return
 
 
 def _matters_elsewhere(program: Program, arguments: Arguments, calls: list[Arguments], seed: int) -> bool:

@@ -1,4 +1,4 @@
-"""Ways of running a program for many draws: a replayed graph, vmapped, broadcast over an outermost plate, or one by one."""
+"""Methods of running a program for many draws: a replayed graph, vmap, broadcasting over an outermost plate, or a loop."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from vipack.compat.pytorch import plain_normals
 from vipack.program.randomness import TorchState
 from vipack.program.runs import Arguments, explained
 
-__all__ = ["WAYS", "Ways", "joined", "stacked", "vmap_or_loop", "vmapped"]
+__all__ = ["METHODS", "Vectorizer", "joined", "stacked", "vmap_or_loop", "vmapped"]
 
-WAYS = ("graph", "vmap", "plate", "loop")  # fastest first; the last one can do whatever a single run can
+METHODS = ("graph", "vmap", "plate", "loop")  # fastest first; the last one can do whatever a single run can
 
 
-class Ways:
-    """Picks the fastest way that works for each kind of run, and remembers it.
+class Vectorizer:
+    """Picks the fastest method that works for each kind of run, and remembers it.
 
     Attributes:
-        allowed: the ways that may be tried, in order.
-        chosen: kind of run -> the way that worked.
+        allowed: the methods that may be tried, in order.
+        chosen: kind of run -> the method that worked.
     """
 
     def __init__(self) -> None:
-        self.allowed: tuple[str, ...] = WAYS
+        self.allowed: tuple[str, ...] = METHODS
         self.chosen: dict[str, str] = {}
         self._refused: dict[str, set[str]] = {}
 
-    def run(self, what: str, ways: Mapping[str, Callable[[], Any]], arguments: Arguments) -> Any:
-        """The result of the first of `ways` that succeeds, each from the same random state.
+    def run(self, what: str, methods: Mapping[str, Callable[[], Any]], arguments: Arguments) -> Any:
+        """The result of the first of `methods` that succeeds, each from the same random state.
 
         Raises:
             VipackError: what the last one raised, explained.
         """
         refused = self._refused.setdefault(what, set())
-        *fast, slow = (name for name in self.allowed if name in ways and name not in refused)
+        *fast, slow = (name for name in self.allowed if name in methods and name not in refused)
         state = TorchState.current()
         for name in fast:
             outside = _other_generators()
             try:
-                result = ways[name]()
-            except Exception:  # vmap and broadcasting refuse programs in many ways; each has a slower way that works
+                result = methods[name]()
+            except (
+                Exception
+            ):  # vmap and broadcasting refuse many programs, with many kinds of errors; a slower method works
                 state.install()
                 refused.add(name)
                 continue
@@ -59,7 +61,7 @@ class Ways:
             return result
         self.chosen[what] = slow
         with explained(what, arguments):
-            return ways[slow]()
+            return methods[slow]()
 
 
 def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
@@ -79,7 +81,7 @@ def stacked(results: list[Any]) -> Any:
 def vmap_or_loop(
     one: Callable[[Any], Any], latents: Mapping[str, Tensor], num_draws: int
 ) -> dict[str, Callable[[], Any]]:
-    """The ways of running a function of one draw for stacked latents ``site -> (S, *shape)``."""
+    """The methods of running a function of one draw for stacked latents ``site -> (S, *shape)``."""
 
     def draw(index: int) -> Any:
         return one({name: value[index] for name, value in latents.items()})

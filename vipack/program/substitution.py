@@ -15,7 +15,7 @@ from torch.distributions.constraints import Constraint
 from vipack.compat.enumerated import ENUMERATION_KEYS, enumerated_dim
 from vipack.program.masking import counting
 
-__all__ = ["Given", "Place", "Widened"]
+__all__ = ["Given", "Transformed", "Widened"]
 
 
 class Widened(Messenger):  # type: ignore[misc]
@@ -54,11 +54,11 @@ class Given(Messenger):  # type: ignore[misc]
                 msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in ENUMERATION_KEYS}
 
 
-class Place(Messenger):  # type: ignore[misc]
-    """Inside the block each named latent takes the value that its unconstrained part transforms to.
+class Transformed(Messenger):  # type: ignore[misc]
+    """Inside the block each named latent takes the value that its unconstrained tensor transforms to.
 
     Args:
-        parts: latent name -> unconstrained value; dimensions left of the latent's own are draws.
+        unconstrained: latent name -> unconstrained value; dimensions left of the latent's own are draws.
         supports: latent name -> the support to transform to; None takes the one that the latent has at that point,
             which may depend on latents before it, as in ``Uniform(0, a)``.
         idle: the latents of which a mask leaves out elements that nothing depends on.
@@ -73,12 +73,12 @@ class Place(Messenger):  # type: ignore[misc]
 
     def __init__(
         self,
-        parts: Mapping[str, Tensor],
+        unconstrained: Mapping[str, Tensor],
         supports: Mapping[str, Constraint] | None = None,
         idle: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self._parts = parts
+        self._unconstrained = unconstrained
         self._supports = supports
         self._idle = idle
         self.values: dict[str, Tensor] = {}
@@ -93,19 +93,19 @@ class Place(Messenger):  # type: ignore[misc]
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
-        if name not in self._parts:
+        if name not in self._unconstrained:
             return
-        part = self._parts[name]
+        u = self._unconstrained[name]
         support = msg["fn"].support if self._supports is None else self._supports[name]
         transform = biject_to(support)
-        value = transform(part)
+        value = transform(u)
         batch = value.dim() - msg["fn"].event_dim
-        log_det = _to_batch(transform.log_abs_det_jacobian(part, value), batch)
+        log_det = _to_batch(transform.log_abs_det_jacobian(u, value), batch)
         self.supports[name] = support
         self.values[name] = value
         self.log_dets[name] = self.gains[name] = log_det
         if name in self._idle and (counted := counting(msg)) is not None:
-            normal = Normal(torch.zeros_like(part), 1.0, validate_args=False).log_prob(part)
+            normal = Normal(torch.zeros_like(u), 1.0, validate_args=False).log_prob(u)
             self.gains[name] = torch.where(counted, log_det, _to_batch(normal, batch))
         msg["value"] = value
         msg["done"] = True

@@ -1,4 +1,4 @@
-"""Putting a fit's own tensors where modules keep their parameters, for a time."""
+"""The tensors of a fit in the modules that its program calls, for the time of a run."""
 
 from __future__ import annotations
 
@@ -66,13 +66,14 @@ def lent(
     slots: Iterable[Slot],
     values: Mapping[str, Tensor],
     buffer_slots: Iterable[Slot],
-    held: dict[str, Tensor],
+    buffer_values: dict[str, Tensor],
     borrowers: Iterable[nn.Module],
     returned: Callable[[], None],
 ) -> Iterator[None]:
-    """Parameters `values` and buffers `held` stand in the modules' slots meanwhile; `held` takes buffers that a module puts anew.
+    """Inside the block the modules' slots have the parameters `values` and the buffers `buffer_values`.
 
     Args:
+        buffer_values: a buffer that a module replaces inside the block is replaced here too.
         borrowers: modules that may keep lists of their weights.
         returned: called once the modules have their own again.
     """
@@ -85,14 +86,14 @@ def lent(
         for parameters, attribute, name in weights:
             parameters[attribute] = values[name]  # type: ignore[assignment]
         for table, attribute, key in buffers:
-            table[attribute] = held[key]
+            table[attribute] = buffer_values[key]
         refresh_flat_weights(borrowers)
         yield
     finally:
         for (parameters, attribute, _), weight in zip(weights, own_weights, strict=True):
             parameters[attribute] = weight
         for (table, attribute, key), buffer in zip(buffers, own_buffers, strict=True):
-            held[key] = table[attribute]  # type: ignore[assignment]
+            buffer_values[key] = table[attribute]  # type: ignore[assignment]
             table[attribute] = buffer
         returned()
         refresh_flat_weights(borrowers)
