@@ -41,7 +41,7 @@ def run_chains(
     warm_up: int,
     transitions: int,
     generator: torch.Generator,
-    watch: Progress,
+    progress: Progress,
 ) -> Chains:
     """Move N chains from `start` ``(N, D)``, with momenta that suit a normal of `loc` and `scale_tril`.
 
@@ -66,7 +66,7 @@ def run_chains(
         momentum = torch.randn(z.shape, dtype=z.dtype, generator=generator).to(z.device)
         new, new_log_p, new_gradient, p = z, log_p, gradient, momentum
         for _ in range(leaps):
-            watch(0)
+            progress(0)
             p = p + 0.5 * step * new_gradient
             new = new + step * p
             new_log_p, new_gradient = evaluate(new)
@@ -77,7 +77,7 @@ def run_chains(
         z = torch.where(take[:, None], new, z)
         log_p = torch.where(take, new_log_p, log_p)
         gradient = torch.where(take[:, None], new_gradient, gradient)
-        watch()
+        progress()
         rate = float(log_ratio.clamp(max=0).exp().mean())
         if t < warm_up:
             log_step = log_step + 2 * (rate - _TARGET) / (t + 1) ** 0.5

@@ -83,13 +83,13 @@ def compare(
     """
     check_fits(fits)
     show = progress_of(progress)
-    found: dict[str, Diagnosis] = {}
+    diagnoses: dict[str, Diagnosis] = {}
     weights: dict[str, np.ndarray] = {}
     with interrupts() as interrupted:
         for name, fit in fits.items():
-            watch = Progress(show, interrupted, f"{name} ({len(found) + 1} of {len(fits)}): ")
+            bar = Progress(show, interrupted, f"{name} ({len(diagnoses) + 1} of {len(fits)}): ")
             try:
-                found[name], weights[name] = diagnose_and_weigh(
+                diagnoses[name], weights[name] = diagnose_and_weigh(
                     fit.posterior,
                     num_draws=num_draws,
                     seed=seed,
@@ -98,40 +98,42 @@ def compare(
                     chains=chains,
                     modes=modes,
                     several_starts=fit.several_starts,
-                    watch=watch,
+                    progress=bar,
                 )
             except Interrupted:
                 break
             finally:
-                watch.close()
+                bar.close()
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                fit.posterior.judge(found[name].verdict)
+                fit.posterior.judge(diagnoses[name].verdict)
             if interrupted:
                 break
     if interrupted:
-        _say_what_is_known(fits, found)
-    order = sorted(found, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
+        _say_what_is_known(fits, diagnoses)
+    order = sorted(diagnoses, key=lambda name: _sortable(diagnoses[name].elbo.value), reverse=True)
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
-    rows = [_row(rank, found[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)]
+    rows = [
+        _row(rank, diagnoses[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)
+    ]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
 
-def _say_what_is_known(fits: Mapping[str, Fitted], found: dict[str, Diagnosis]) -> None:
+def _say_what_is_known(fits: Mapping[str, Fitted], diagnoses: dict[str, Diagnosis]) -> None:
     """
     Raises:
         KeyboardInterrupt: no fit was judged.
 
     Warns:
-        TrustWarning: Ctrl-C left fits out, or parts of the last diagnosis.
+        TrustWarning: Ctrl-C left fits out, or checks of the last one.
     """
-    if not found:
+    if not diagnoses:
         raise KeyboardInterrupt
-    missing = [repr(name) for name in fits if name not in found]
-    last = next(reversed(found))
+    missing = [repr(name) for name in fits if name not in diagnoses]
+    last = next(reversed(diagnoses))
     said = [f"{', '.join(missing)} not judged"] if missing else []
-    if any(ENDED in each for each in found[last].skipped):
-        said.append(f"{last!r} judged without {'; '.join(found[last].skipped)}")
+    if any(ENDED in each for each in diagnoses[last].skipped):
+        said.append(f"{last!r} judged without {'; '.join(diagnoses[last].skipped)}")
     if said:
         warn(TrustWarning(f"compare: Ctrl-C ended the comparison: {', and '.join(said)}; call it again for the rest."))
 
@@ -166,22 +168,22 @@ def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
     return below
 
 
-def _row(rank: int, found: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
+def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
     # The draws of two guides share their random numbers one by one, which the standard error of the mean of the
     # differences accounts for, whether or not it makes them agree.
     return {
         "rank": rank,
-        "elbo": found.elbo.value,
-        "elbo_se": found.elbo.se,
+        "elbo": diagnosis.elbo.value,
+        "elbo_se": diagnosis.elbo.se,
         "elbo_diff": float(below.mean()),
         "diff_se": float(below.std(ddof=1)) / math.sqrt(len(below)) if rank else 0.0,
         "diff_khat": khat_of_mean(below),
-        "evidence": found.evidence.value,
-        "evidence_se": found.evidence.se,
-        "khat": found.khat,
-        "ess": found.ess,
-        "verdict": found.verdict.value,
-        "certified": found.verdict.certifies,
+        "evidence": diagnosis.evidence.value,
+        "evidence_se": diagnosis.evidence.se,
+        "khat": diagnosis.khat,
+        "ess": diagnosis.ess,
+        "verdict": diagnosis.verdict.value,
+        "certified": diagnosis.verdict.certifies,
         "seconds": fit.seconds,
         "stopped": fit.stopped.reason.value,
     }

@@ -95,7 +95,7 @@ def find_drift(
     weights: Array | None,
     *,
     seed: int,
-    watch: Progress | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Drift | None, str]:
     """Run the chains from some of the draws `u` ``(S, D)``, and compare their moments with those of the draws.
 
@@ -128,8 +128,8 @@ def find_drift(
     chosen = _starts(share, len(u), num_chains, generator)
     white = whitening(u, share)
     warm_up = max(3, transitions // 3)
-    watch = Progress() if watch is None else watch
-    watch.begin("short chains", transitions)
+    progress = Progress() if progress is None else progress
+    progress.begin("short chains", transitions)
     chains = run_chains(
         density,
         u[chosen],
@@ -138,19 +138,19 @@ def find_drift(
         warm_up=warm_up,
         transitions=transitions - warm_up,
         generator=generator,
-        watch=watch,
+        progress=progress,
     )
     values = _constrained(density, chains, columns.names)
     reached = np.isfinite(values).all(axis=0).all(axis=0)
     drawn = np.isfinite(columns.values).all(axis=0)
     without = columns.computed & ~(reached & drawn)
     lost = [columns.names[i] for i in np.flatnonzero(without & drawn)]
-    columns = columns.taken(columns=~without)
+    columns = columns.subset(columns=~without)
     even = np.full(len(columns.values), 1 / len(columns.values))
-    found = _Chained.of(values[:, :, ~without], columns.values[0])
+    chained = _Chained.of(values[:, :, ~without], columns.values[0])
     drift = Drift(
-        _shift(columns, even, found),
-        None if weights is None else _shift(columns, weights, found),
+        _shift(columns, even, chained),
+        None if weights is None else _shift(columns, weights, chained),
         num_chains,
         transitions - warm_up,
         chains.acceptance,
@@ -167,8 +167,8 @@ def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.
     share = share.cpu()
     ladder = (torch.arange(num_chains, dtype=torch.float64) + torch.rand((), generator=generator)) / num_chains
     order = torch.randperm(count, generator=generator)
-    places = torch.searchsorted(share[order].cumsum(0), ladder.double()).clamp(max=count - 1)
-    return order[places]
+    indices = torch.searchsorted(share[order].cumsum(0), ladder.double()).clamp(max=count - 1)
+    return order[indices]
 
 
 def _constrained(density: ManyPoints, chains: Chains, names: tuple[str, ...]) -> Array:
@@ -176,9 +176,9 @@ def _constrained(density: ManyPoints, chains: Chains, names: tuple[str, ...]) ->
     kept = chains.states[len(chains.states) // 2 :]
     flat = kept.reshape(-1, kept.shape[-1])
     with torch.no_grad():
-        found = columns_of(torch.vmap(density.joint.constrain, randomness="different")(flat))
-    place = {name: i for i, name in enumerate(found.names)}
-    return found.values[:, [place[name] for name in names]].reshape(*kept.shape[:2], -1)
+        elements = columns_of(torch.vmap(density.joint.constrain, randomness="different")(flat))
+    column = {name: i for i, name in enumerate(elements.names)}
+    return elements.values[:, [column[name] for name in names]].reshape(*kept.shape[:2], -1)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _Chained:
             return _Chained(mean, mean_var, values.mean((0, 1)), values.mean(0).var(0, ddof=1) / num_chains, size)
 
 
-def _shift(columns: Columns, weights: Array, found: _Chained) -> Shift:
+def _shift(columns: Columns, weights: Array, chained: _Chained) -> Shift:
     """From draws with `weights` to what the chains found; what is constant and the same in both is left out."""
     with np.errstate(invalid="ignore", over="ignore"):
         draws = columns.values - columns.values[0]
@@ -217,15 +217,15 @@ def _shift(columns: Columns, weights: Array, found: _Chained) -> Shift:
         var = weights @ centred**2
         mean_var = (weights[:, None] ** 2 * centred**2).sum(0)
         var_var = (weights[:, None] ** 2 * (centred**2 - var) ** 2).sum(0)
-        least = rounding(np.maximum(np.abs(columns.values).max(0), found.size), columns.rounding)
-        still = (np.sqrt(var) <= least) & (np.sqrt(found.var) <= least) & (np.abs(mean - found.mean) <= least)
+        least = rounding(np.maximum(np.abs(columns.values).max(0), chained.size), columns.rounding)
+        still = (np.sqrt(var) <= least) & (np.sqrt(chained.var) <= least) & (np.abs(mean - chained.mean) <= least)
         # One of the two may be constant where the other is not: a guide that has collapsed there.
-        var, reached = (np.maximum(each, least**2)[~still] for each in (var, found.var))
+        var, reached = (np.maximum(each, least**2)[~still] for each in (var, chained.var))
         sd = np.sqrt(reached)
         return Shift(
             tuple(name for name, out in zip(columns.names, still, strict=True) if not out),
-            (found.mean - mean)[~still] / sd,
-            np.sqrt(found.mean_var + mean_var)[~still] / sd,
+            (chained.mean - mean)[~still] / sd,
+            np.sqrt(chained.mean_var + mean_var)[~still] / sd,
             0.5 * np.log(reached / var),
-            0.5 * np.sqrt(found.var_var[~still] / reached**2 + var_var[~still] / var**2),
+            0.5 * np.sqrt(chained.var_var[~still] / reached**2 + var_var[~still] / var**2),
         )

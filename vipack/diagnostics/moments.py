@@ -45,8 +45,8 @@ class Columns(Readable):
     def __str__(self) -> str:
         return f"{len(self.values)} draws of {len(self.names)} elements: {listed(self.names)}"
 
-    def taken(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
-        """Some of the draws, by place or mask, or of the columns, by a mask."""
+    def subset(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
+        """Some of the draws, by index or mask, or of the columns, by a mask."""
         chosen = np.arange(len(self.names))[columns]
         names = tuple(self.names[i] for i in chosen)
         return Columns(names, self.values[draws][:, chosen], self.rounding[chosen], self.computed[chosen])
@@ -83,10 +83,10 @@ class Shift(Readable):
         if not len(self.names) or max(over_mean.max(), over_sd.max()) <= 0:
             return None
         if over_mean.max() >= over_sd.max():
-            place = int(over_mean.argmax())
-            return f"the mean of {self.names[place]} by {self.mean[place]:+.2f} sd"
-        place = int(over_sd.argmax())
-        return f"the sd of {self.names[place]} by a factor of {np.exp(self.log_sd[place]):.2f}"
+            index = int(over_mean.argmax())
+            return f"the mean of {self.names[index]} by {self.mean[index]:+.2f} sd"
+        index = int(over_sd.argmax())
+        return f"the sd of {self.names[index]} by a factor of {np.exp(self.log_sd[index]):.2f}"
 
     def sharp(self, bound: float) -> bool:
         """Whether every standard error is a number below `bound`."""
@@ -133,7 +133,7 @@ def columns_of(latents: Mapping[str, Tensor], computed: Mapping[str, Tensor] | N
     """
     computed = {} if computed is None else computed
     names: list[str] = []
-    parts: list[Array] = []
+    arrays: list[Array] = []
     relative: list[float] = []
     own: list[bool] = []
     for name, value in sorted({**latents, **computed}.items()):
@@ -141,10 +141,10 @@ def columns_of(latents: Mapping[str, Tensor], computed: Mapping[str, Tensor] | N
             continue
         flat = value.detach().cpu().double().reshape(len(value), -1).numpy()
         names += [_label(name, index) for index in np.ndindex(*value.shape[1:])]
-        parts.append(flat)
+        arrays.append(flat)
         relative += [(COMPUTED if name in computed else DRAWN) * torch.finfo(value.dtype).eps] * flat.shape[1]
         own += [name in computed] * flat.shape[1]
-    values = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
+    values = np.concatenate(arrays, axis=1) if arrays else np.empty((0, 0))
     return Columns(tuple(names), values, np.array(relative), np.array(own, dtype=bool))
 
 
@@ -158,7 +158,7 @@ def columns_of_sets(sets: Sequence[Draws]) -> Columns:
         shape = latents[name].shape[1:]
         counts = mask.cpu().expand(shape).numpy()
         idle.update(_label(name, index) for index in np.ndindex(*shape) if not counts[index])
-    return columns.taken(columns=np.array([name not in idle for name in columns.names], dtype=bool))
+    return columns.subset(columns=np.array([name not in idle for name in columns.names], dtype=bool))
 
 
 def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
@@ -167,7 +167,7 @@ def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
     still = constant(columns.values, columns.rounding)
     without = ~np.isfinite(columns.values).all(0) & columns.computed & ~still
     names = tuple(name for name, out in zip(columns.names, without, strict=True) if out)
-    return columns.taken(columns=~still & ~without), names
+    return columns.subset(columns=~still & ~without), names
 
 
 def shift_by_weights(columns: Columns, weights: Array) -> Shift:

@@ -48,10 +48,10 @@ def row_figures(rows: Array) -> RowFigures:
 
 def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
     """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
-    found = row_figures(np.asarray(draws.row_log_weights))
-    bad = float(np.mean((found.khats >= KHAT_LIMIT) & (found.ess_shares <= ESS_FLAT)))
-    khat, share = found.khat, found.ess_share
-    detail = f"judged row by row ({len(found.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
+    figures = row_figures(np.asarray(draws.row_log_weights))
+    bad = float(np.mean((figures.khats >= KHAT_LIMIT) & (figures.ess_shares <= ESS_FLAT)))
+    khat, share = figures.khat, figures.ess_share
+    detail = f"judged row by row ({len(figures.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
     advice: list[str] = []
     if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_ALONE):
         verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
@@ -66,8 +66,8 @@ def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
     skipped = ("short chains and other modes: the rows of data have latents of their own, which their weights judge",)
     return Diagnosis(
         verdict,
-        found.elbo,
-        found.evidence,
+        figures.elbo,
+        figures.evidence,
         khat,
         share * count,
         count,

@@ -24,10 +24,10 @@ def posterior_of(source: Posterior | HasPosterior) -> Posterior:
     Raises:
         UsageError: neither.
     """
-    found: Any = getattr(source, "posterior", source)
-    if not isinstance(found, Posterior):
+    posterior: Any = getattr(source, "posterior", source)
+    if not isinstance(posterior, Posterior):
         raise UsageError(f"expected a Posterior or a Fit, found {type(source).__name__}; pass fit or fit.posterior.")
-    return found
+    return posterior
 
 
 def positive(name: str, value: object, least: int = 1) -> int:

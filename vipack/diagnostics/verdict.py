@@ -94,9 +94,9 @@ def diagnose(
     """
     show = progress_of(progress)
     with interrupts() as interrupted:
-        watch = Progress(show, interrupted)
+        bar = Progress(show, interrupted)
         try:
-            found, _ = diagnose_and_weigh(
+            diagnosis, _ = diagnose_and_weigh(
                 posterior,
                 num_draws=num_draws,
                 seed=seed,
@@ -105,14 +105,14 @@ def diagnose(
                 chains=chains,
                 modes=modes,
                 several_starts=several_starts,
-                watch=watch,
+                progress=bar,
             )
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:
-            watch.close()
-    posterior.judge(found.verdict)  # which answers follow from now on
-    return found
+            bar.close()
+    posterior.judge(diagnosis.verdict)  # which answers follow from now on
+    return diagnosis
 
 
 def diagnose_and_weigh(
@@ -125,16 +125,16 @@ def diagnose_and_weigh(
     chains: bool,
     modes: bool,
     several_starts: bool,
-    watch: Progress | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
     for name, value in (("num_draws", num_draws), ("repeats", repeats)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
     keep = few_enough(posterior.table, num_draws * repeats)
-    watch = Progress() if watch is None else watch
-    watch.begin("importance weights", num_draws * repeats)
-    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=watch)
+    progress = Progress() if progress is None else progress
+    progress.begin("importance weights", num_draws * repeats)
+    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=progress)
     advice = richer(posterior)
     if _by_rows(first):
         return finished(judge_rows(first, advice), [first], stopped), first.log_weights.cpu().numpy()
@@ -143,19 +143,21 @@ def diagnose_and_weigh(
         for r in range(1, repeats):
             if num_draws * posterior.numbers > _DEAR and _clear(torch.cat([draws.log_weights for draws in sets])):
                 break
-            sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False, each=watch))
+            sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False, each=progress))
     except Interrupted:
         ended = f"{repeats - len(sets)} of {repeats} sets of draws: {ENDED} them"
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
-    case = _Case(posterior, sets, stopped, seed, alone=modes and not several_starts, advice=advice, watch=watch)
+    case = _Case(posterior, sets, stopped, seed, alone=modes and not several_starts, advice=advice, progress=progress)
     return case.judge(chains, modes, ended), weights
 
 
 def _clear(log_weights: Tensor) -> bool:
     """Whether weights are so far from every bound that more draws would change nothing."""
-    found = importance(log_weights)
-    good = found.ess_share > ESS_FLAT or (found.khat < KHAT_CLEAR and found.ess_share > 2 * ESS_CORRECTED)
-    return good or found.khat > KHAT_WITH_CHAINS + KHAT_LIMIT - KHAT_CLEAR or found.ess_share < ESS_WITH_CHAINS / 2
+    smoothed = importance(log_weights)
+    good = smoothed.ess_share > ESS_FLAT or (smoothed.khat < KHAT_CLEAR and smoothed.ess_share > 2 * ESS_CORRECTED)
+    return (
+        good or smoothed.khat > KHAT_WITH_CHAINS + KHAT_LIMIT - KHAT_CLEAR or smoothed.ess_share < ESS_WITH_CHAINS / 2
+    )
 
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
@@ -183,12 +185,12 @@ class _Case:
         *,
         alone: bool = False,
         advice: tuple[str, ...] = (),
-        watch: Progress | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._posterior, self._sets, self._stopped, self._seed = posterior, sets, stopped, seed
         self._alone = alone  # one start, which a search for modes was to back
         self._advice = advice or richer(posterior)
-        self._watch = Progress() if watch is None else watch
+        self._progress = Progress() if progress is None else progress
         self._skipped: list[str] = []
         log_weights = torch.cat([draws.log_weights for draws in sets])
         each = [importance(draws.log_weights) for draws in sets]
@@ -221,7 +223,7 @@ class _Case:
         elif (chains or modes) and not points and finite and self._posterior is not None:
             self._question(self._posterior, chains, modes)
         verdict, reasons, advice = self._conclude()
-        found = Diagnosis(
+        diagnosis = Diagnosis(
             verdict,
             self.elbo,
             self.weights.evidence,
@@ -236,19 +238,19 @@ class _Case:
             self.modes,
             tuple(self._skipped),
         )
-        return finished(found, self._sets, self._stopped)
+        return finished(diagnosis, self._sets, self._stopped)
 
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
             return None
-        found = columns_of_sets(self._sets)
-        if not found.names:
+        columns = columns_of_sets(self._sets)
+        if not columns.names:
             return None
-        without = comparable(found)[1]
+        without = comparable(columns)[1]
         if without:
             more = ", ..." if len(without) > 3 else ""
             self._skipped.append(f"means and sds of {', '.join(without[:3])}{more}: infinite or NaN at some draws")
-        return found
+        return columns
 
     def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
         """Run the chains and the search, where the model allows them."""
@@ -276,9 +278,9 @@ class _Case:
         weights = self.even[kept] / self.even[kept].sum()
         if chains:
             assert self.columns is not None  # as each latent on R^D is a column
-            columns = self.columns.taken(draws=kept)
+            columns = self.columns.subset(draws=kept)
             self.drift, why = find_drift(
-                density, u, columns, weights if self.usable else None, seed=self._seed, watch=self._watch
+                density, u, columns, weights if self.usable else None, seed=self._seed, progress=self._progress
             )
             if why:
                 self._skipped.append(f"short chains: {why}")
@@ -286,7 +288,7 @@ class _Case:
             share = torch.from_numpy(weights).to(u.device)
             evidence = self.weights.evidence.value
             white = whitening(u, share if self.usable else None)
-            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed, watch=self._watch)
+            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed, progress=self._progress)
             if why:
                 self._skipped.append(f"other modes: {why}")
 
@@ -342,20 +344,20 @@ class _Case:
             return self._against_weights()
         if self.shift is None and self.enough and self.share <= ESS_ALONE:
             return f"ESS is {self.share:.0%} of the draws"
-        found = self.shift.beyond(SHIFT_LIMIT, 0.0, sd_bound=SHIFT_SD_LIMIT) if self.shift is not None else None
-        if found is not None:
-            return f"the weights move {found}"
+        shift = self.shift.beyond(SHIFT_LIMIT, 0.0, sd_bound=SHIFT_SD_LIMIT) if self.shift is not None else None
+        if shift is not None:
+            return f"the weights move {shift}"
         # Nothing is lost by strictness here: where raw draws are doubtful, weighted ones may still be certified.
-        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if drift is not None else None
-        return None if found is None else f"short chains move {found}"
+        shift = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if drift is not None else None
+        return None if shift is None else f"short chains move {shift}"
 
     def _against_weighted(self, drift: Drift | None) -> str | None:
         """Why weighted draws are not certified; None where they are."""
         weighted = None if drift is None else drift.weighted
         if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted, FRESH * CONFIDENT)):
             return self._against_weights()
-        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if weighted is not None else None
-        return None if found is None else f"short chains from its weighted draws move {found}"
+        shift = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if weighted is not None else None
+        return None if shift is None else f"short chains from its weighted draws move {shift}"
 
     def _against_weights(self) -> str:
         if self.khat >= KHAT_LIMIT:
