@@ -5,6 +5,7 @@ NumPy alone, so that it runs beside ArviZ 1.x where there is no torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from vipack.types import Estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean"]
+__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean", "mean_and_se"]
 
 KHAT_LIMIT = 0.7
 
@@ -97,6 +98,15 @@ def khat_of_mean(values: Array) -> float:
         return 0.0
     with np.errstate(divide="ignore"):  # the lowest draw is a weight of zero
         return max(importance(np.log(tail - tail.min())).khat for tail in (values, -values))
+
+
+def mean_and_se(values: Tensor | Array) -> Estimate:
+    """The mean of independent values ``(S,)`` and its standard error, which is NaN for a single one."""
+    count = len(values)
+    if count < 2:
+        return Estimate(float(values.mean()), math.nan)
+    sd = values.std(ddof=1) if isinstance(values, np.ndarray) else values.std()
+    return Estimate(float(values.mean()), float(sd) / math.sqrt(count))
 
 
 def _evidence(raw: Array, smoothed: Array, ess: float) -> Estimate:

@@ -15,7 +15,7 @@ from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.verdict import ENDED, diagnose_and_weigh
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
-from vipack.importance import khat_of_mean
+from vipack.importance import khat_of_mean, mean_and_se
 from vipack.posterior import Posterior
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.types import Stopped
@@ -171,12 +171,13 @@ def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
 def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
     # The draws of two guides share their random numbers one by one, which the standard error of the mean of the
     # differences accounts for, whether or not it makes them agree.
+    difference = mean_and_se(below)
     return {
         "rank": rank,
         "elbo": diagnosis.elbo.value,
         "elbo_se": diagnosis.elbo.se,
-        "elbo_diff": float(below.mean()),
-        "diff_se": float(below.std(ddof=1)) / math.sqrt(len(below)) if rank else 0.0,
+        "elbo_diff": difference.value,
+        "diff_se": difference.se if rank else 0.0,
         "diff_khat": khat_of_mean(below),
         "evidence": diagnosis.evidence.value,
         "evidence_se": diagnosis.evidence.se,

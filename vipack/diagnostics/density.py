@@ -12,7 +12,7 @@ from vipack.compat.dispatch import Operations
 from vipack.program import LogJoint
 from vipack.program.replay import Replay, captured
 
-__all__ = ["ManyPoints"]
+__all__ = ["Counter", "ManyPoints"]
 
 _MOST_CAPTURED = 6_000  # operations of a graph that is quick to capture
 _NUMBERS_AT_ONCE = 40_000_000  # produced by one evaluation, so that its tensors stay near the processor
@@ -32,7 +32,7 @@ class ManyPoints:
         self.dim = joint.dim
         self._function = torch.func.grad_and_value(joint)
         self._graphs: dict[int, fx.GraphModule] = {}
-        counter = _Counter()
+        counter = Counter()
         with counter:
             self._function(example)
         self.operations, self.numbers = counter.operations, counter.numbers
@@ -83,7 +83,7 @@ class ManyPoints:
         return gradients[: len(u)], values[: len(u)]
 
 
-class _Counter(Operations):
+class Counter(Operations):
     """Counts operations and the numbers that they produce."""
 
     def __init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.display import Readable
 from vipack.entry import entry
 from vipack.errors import TrustWarning, UsageError, warn
-from vipack.importance import KHAT_LIMIT, importance
+from vipack.importance import KHAT_LIMIT, importance, mean_and_se
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
 
@@ -128,18 +127,9 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
     each = [importance(log_weights - column, cut=False) for column in table.T]
     elpds = np.array([_log_mean(w.log_weights, column) for w, column in zip(each, table.T, strict=True)])
     fitted = np.array([_log_mean(own.log_weights, column) for column in table.T])
-    count = len(elpds)
-    se = float(elpds.std(ddof=1)) * math.sqrt(count) if count > 1 else math.nan
+    total = Estimate(float(elpds.sum()), len(elpds) * mean_and_se(elpds).se)
     khats = np.array([w.khat for w in each])
-    return Loo(
-        Estimate(float(elpds.sum()), se),
-        float((fitted - elpds).sum()),
-        names,
-        elpds,
-        khats,
-        own.khat,
-        posterior.verdict,
-    )
+    return Loo(total, float((fitted - elpds).sum()), names, elpds, khats, own.khat, posterior.verdict)
 
 
 def _observations(posterior: Posterior, likelihood: dict[str, Array]) -> tuple[tuple[str, ...], Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from vipack.diagnostics.bounds import ESS_ALONE, ESS_CORRECTED, ESS_FLAT, ROWS_LIMIT
 from vipack.diagnostics.moments import Array
 from vipack.diagnostics.report import Diagnosis, Verdict
-from vipack.importance import KHAT_LIMIT, importance
+from vipack.importance import KHAT_LIMIT, importance, mean_and_se
 from vipack.posterior import Draws
 from vipack.types import Estimate
 
@@ -80,10 +80,8 @@ def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
 
 def _estimates(rows: Array) -> tuple[Estimate, Estimate]:
     """ELBO and log evidence of the product, in nats."""
-    count = len(rows)
-    bound = Estimate(float(rows.mean(0).sum()), float(rows.sum(1).std(ddof=1)) / count**0.5)
     top = rows.max(0)
     weights = np.exp(rows - top)
     mean = weights.mean(0)
-    se = weights.std(0, ddof=1) / mean / count**0.5
-    return bound, Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))
+    se = weights.std(0, ddof=1) / mean / len(rows) ** 0.5
+    return mean_and_se(rows.sum(1)), Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))

@@ -36,5 +36,6 @@ def positive(name: str, value: object, least: int = 1) -> int:
         UsageError: no integer of at least `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}: expected an integer of at least {least}, found {value!r}.")
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise UsageError(f"{name}: expected {wanted}, found {value!r}.")
     return value

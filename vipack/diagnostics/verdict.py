@@ -42,8 +42,9 @@ from vipack.diagnostics.moments import (
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
 from vipack.diagnostics.rows import judge_rows
+from vipack.diagnostics.sources import positive
 from vipack.entry import entry
-from vipack.errors import UsageError, VipackError
+from vipack.errors import VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
@@ -129,8 +130,7 @@ def diagnose_and_weigh(
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
     for name, value in (("num_draws", num_draws), ("repeats", repeats)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
+        positive(name, value)
     keep = few_enough(posterior.table, num_draws * repeats)
     progress = Progress() if progress is None else progress
     progress.begin("importance weights", num_draws * repeats)

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import FAINT, TITLE, axes_for
-from vipack.plots.inputs import ArrayLike, array_of, positive
+from vipack.plots.inputs import ArrayLike, array_of
 
 __all__ = ["images"]
 

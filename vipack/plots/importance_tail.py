@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.plots.canvas import BLUE, GREEN, INK, LABEL, PALE, QUIET, RED, TITLE, axis_for, tidy
-from vipack.plots.inputs import ArrayLike, Fitted, array_of, positive, posterior_of
+from vipack.plots.inputs import ArrayLike, array_of
 from vipack.plots.pareto import Tail, fit_tail
 from vipack.posterior import Posterior
 
@@ -25,7 +26,7 @@ _MOST_ROWS = 500
 
 @checked
 def khat(
-    source: Posterior | Fitted | ArrayLike,
+    source: Posterior | HasPosterior | ArrayLike,
     ax: Axes | None = None,
     *,
     num_draws: int = 4_000,

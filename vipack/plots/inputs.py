@@ -1,9 +1,9 @@
-"""What plots read: a posterior, a fit that has one, or plain arrays."""
+"""What plots read beside a posterior: the losses of a fit, or plain arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,7 @@ from vipack.types import Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from vipack.posterior import Posterior
-
-__all__ = ["ArrayLike", "Fitted", "Trained", "array_of", "chosen", "draws_of", "positive", "posterior_of"]
+__all__ = ["ArrayLike", "Trained", "array_of", "chosen", "draws_of"]
 
 ArrayLike: TypeAlias = "npt.ArrayLike | Tensor"
 
@@ -31,26 +28,6 @@ class Trained(Protocol):
     @property
     def stopped(self) -> Stopped:
         """Why training ended."""
-
-
-class Fitted(Protocol):
-    """What the other plots read of a fit."""
-
-    @property
-    def posterior(self) -> Posterior:
-        """The fitted guide on the fit's data."""
-
-
-def posterior_of(source: Posterior | Fitted) -> Posterior:
-    """The posterior that `source` is or has.
-
-    Raises:
-        UsageError: neither.
-    """
-    posterior: Any = getattr(source, "posterior", source)
-    if not hasattr(posterior, "draws"):
-        raise UsageError(f"expected a Posterior or a Fit, found {type(source).__name__}; pass fit or fit.posterior.")
-    return posterior  # type: ignore[no-any-return]
 
 
 def array_of(values: ArrayLike, what: str) -> np.ndarray:
@@ -108,14 +85,3 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
                 f"draws of {name!r}: NaN or infinity in {bad:,} of {array.size:,} numbers; leave them out."
             )
     return arrays
-
-
-def positive(name: str, value: object) -> int:
-    """`value`, a count.
-
-    Raises:
-        UsageError: no integer of at least 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
-    return value

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, PALE, QUIET, TICK, TITLE, axes_for, legend_above, number, say_above, tidy
-from vipack.plots.inputs import ArrayLike, Fitted, chosen, draws_of, positive, posterior_of
+from vipack.plots.inputs import ArrayLike, chosen, draws_of
 from vipack.plots.kernel_density import bins_of, density, is_discrete, is_point
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer
@@ -24,7 +25,7 @@ _LEVELS = (0.05, 0.25, 0.75, 0.95)
 
 @checked
 def posterior(
-    source: Posterior | Fitted | Mapping[str, ArrayLike],
+    source: Posterior | HasPosterior | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None = None,
     *,
     axes: Axes | Iterable[Axes] | None = None,
@@ -63,7 +64,7 @@ def posterior(
 
 
 def _draws(
-    source: Posterior | Fitted | Mapping[str, ArrayLike],
+    source: Posterior | HasPosterior | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None,
     num_draws: int,
     seed: int,

@@ -12,6 +12,7 @@ import numpy as np
 from pyro.infer.autoguide import init_to_uniform
 
 from vipack.diagnostics import elbo
+from vipack.diagnostics.sources import positive
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.errors import UsageError
@@ -30,11 +31,10 @@ def check_restarts(restarts: object, checkpoint: object) -> int:
     Raises:
         UsageError: not a positive integer, or together with a checkpoint.
     """
-    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
-        raise UsageError(f"restarts: expected a positive integer, found {restarts!r}.")
-    if restarts > 1 and checkpoint is not None:
+    count = positive("restarts", restarts)
+    if count > 1 and checkpoint is not None:
         raise UsageError(f"restarts={restarts}: several starts cannot be saved as they go; leave checkpoint out.")
-    return restarts
+    return count
 
 
 def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, optim: Any, restarts: int) -> Trainer:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
+from vipack.diagnostics.sources import positive
 from vipack.display import grid
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
@@ -138,7 +139,7 @@ class Fit:
                 certifies; from four times as many draws of the guide, and row by row where every latent belongs to a
                 row, as in a VAE. None does so where the last :meth:`diagnose` said CORRECTED; False never does.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         return draws.sites
 
@@ -172,7 +173,7 @@ class Fit:
         Warns:
             TrustWarning: resampled draws are due after the verdict, and cannot be had for the new data.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         rows = None if data is None else self._new_rows(data, fixed)
         arguments = None if rows is None else rows.full()
         sites, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
@@ -186,13 +187,13 @@ class Fit:
     @entry
     def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
         """The ELBO on all data with its standard error, in nats."""
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         return elbo(self.log_weights(num_draws, seed=seed))
 
     @entry
     def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
         """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
     @entry
@@ -207,7 +208,7 @@ class Fit:
         Args:
             progress: True or False; a bar where there is a terminal or notebook by default.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         return diagnose(
             self.posterior,
             num_draws=num_draws,
@@ -223,7 +224,7 @@ class Fit:
 
         The name of the columns says which draws these are, as in :meth:`sample`, and ``attrs["draws"]`` in a sentence.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
         drawn, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
@@ -274,9 +275,9 @@ class Fit:
             UsageError: `coords` or `dims` name what is not there, or are of another length; as :meth:`predict`.
             ModelError: `prior` is asked for, and is improper.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         if not isinstance(prior, bool):
-            _positive("prior", prior)
+            positive("prior", prior)
         new = None if data is None else self._predicted(num_draws, data, fixed, seed, resample)
         return to_arviz(
             self.posterior,
@@ -315,7 +316,7 @@ class Fit:
                 optimizer, which has fallen, starts high again and falls over these steps.
         """
         if steps is not None:
-            _positive("steps", steps)
+            positive("steps", steps)
         if self._loaded is not None:
             _ = self.posterior  # takes note of what was judged, before it moves
         if steps is None:
@@ -384,11 +385,6 @@ def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
     x = values - reference
     sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
     return torch.where(still, first, reference + x.mean(0)), sd
-
-
-def _positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
 
 
 def _element_names(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -15,12 +15,13 @@ from torch import Tensor
 from vipack.diagnostics.calibration import Calibration, calibration
 from vipack.diagnostics.moments import columns_of, columns_of_sets
 from vipack.diagnostics.rounding import constant
+from vipack.diagnostics.sources import positive
 from vipack.engine.capture.capture import leaves_of
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.steps.contracts import Tier
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.entry import training_entry
-from vipack.errors import DataError, UsageError
+from vipack.errors import DataError
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.simulation import simulate
@@ -67,13 +68,9 @@ def vsbc(
     Source: Yao, Vehtari, Simpson, Gelman (2018), arXiv:1802.02538, algorithm 2.
     """
     started = time.perf_counter()
-    for name, value, least in (
-        ("num_simulations", num_simulations, 20),
-        ("num_draws", num_draws, 50),
-        ("steps", steps, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UsageError(f"{name}: expected an integer of at least {least}, found {value!r}.")
+    positive("num_simulations", num_simulations, 20)
+    positive("num_draws", num_draws, 50)
+    positive("steps", steps, 0)
     problem = Problem(model, data, fixed, dtype=dtype)
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()

@@ -11,6 +11,7 @@ import numpy as np
 
 from vipack.errors import UsageError
 from vipack.hints import checked_class
+from vipack.importance import mean_and_se
 from vipack.types import Stopped, StopReason
 
 __all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "rules_of"]
@@ -157,4 +158,4 @@ def _batch_means(values: np.ndarray, num_batches: int = 10) -> tuple[float, floa
     """Mean and its standard error from the means of consecutive batches."""
     size = len(values) // num_batches
     means = values[: size * num_batches].reshape(num_batches, size).mean(1)
-    return float(values.mean()), float(means.std(ddof=1)) / math.sqrt(num_batches)
+    return float(values.mean()), mean_and_se(means).se

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vipack.importance import mean_and_se
 from vipack.training.ladder.paths import Path, inverse_hessian_times
 from vipack.training.ladder.surface import Surface
 from vipack.types import Estimate
@@ -69,13 +70,13 @@ def best_on_paths(surface: Surface, paths: Sequence[Path], *, memory: int, dense
     values = _bounds(surface, finalists, torch.cat([eps, -eps]))
     folded = 0.5 * (values[:, : len(eps)] + values[:, len(eps) :])
     best = max(range(len(finalists)), key=lambda candidate: _surely(folded[candidate]))
-    mean = float(folded[best].mean())
-    return finalists[best], Estimate(mean, float(folded[best].std()) / math.sqrt(len(eps)))
+    return finalists[best], mean_and_se(folded[best])
 
 
 def _surely(values: Tensor) -> float:
     """A mean less its standard error: of many noisy bounds the highest would be the luckiest."""
-    lower = float(values.mean() - values.std() / math.sqrt(len(values)))
+    bound = mean_and_se(values)
+    lower = bound.value - bound.se
     return lower if math.isfinite(lower) else -math.inf
 
 

@@ -24,9 +24,9 @@ from vipack.training.ladder.surface import Surface
 from vipack.training.prepare import Problem, prepare
 from vipack.training.stopping import Settled
 from vipack.training.trainer import Plan, Trainer
-from vipack.types import Estimate, StopReason
+from vipack.types import StopReason
 
-__all__ = ["Family", "Rung", "estimate", "guide_of", "loss_of_family", "polish", "train_rung"]
+__all__ = ["Family", "Rung", "guide_of", "loss_of_family", "polish", "train_rung"]
 
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
@@ -205,11 +205,6 @@ def polish(rung: Rung, surface: Surface, steps: int) -> Rung:
     """
     num_steps = train_by_draws(rung.trainer, surface, steps, _POLISH_RATE)
     return Rung(rung.trainer, rung.family, *_judged(rung.trainer, surface, len(rung.u)), num_steps)
-
-
-def estimate(values: Tensor) -> Estimate:
-    """Mean and standard error of ``(S,)``, nats."""
-    return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
 def _judged(trainer: Trainer, surface: Surface, count: int) -> tuple[Tensor, Tensor]:
