@@ -12,7 +12,7 @@ import torch
 
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
-from vipack.diagnostics.verdict import ENDED, diagnose_and_weigh
+from vipack.diagnostics.verdict import ENDED, DiagnosisOptions, diagnose_and_weigh
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean, mean_and_se
@@ -82,7 +82,7 @@ def compare(
         TrustWarning: Ctrl-C left fits out.
     """
     check_fits(fits)
-    show = progress_of(progress)
+    show, options = progress_of(progress), DiagnosisOptions(num_draws, seed, repeats, chains, modes)
     diagnoses: dict[str, Diagnosis] = {}
     weights: dict[str, np.ndarray] = {}
     with interrupts() as interrupted:
@@ -90,15 +90,7 @@ def compare(
             bar = Progress(show, interrupted, f"{name} ({len(diagnoses) + 1} of {len(fits)}): ")
             try:
                 diagnoses[name], weights[name] = diagnose_and_weigh(
-                    fit.posterior,
-                    num_draws=num_draws,
-                    seed=seed,
-                    stopped=fit.stopped,
-                    repeats=repeats,
-                    chains=chains,
-                    modes=modes,
-                    several_starts=fit.several_starts,
-                    progress=bar,
+                    fit.posterior, options, stopped=fit.stopped, several_starts=fit.several_starts, progress=bar
                 )
             except Interrupted:
                 break

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vipack.diagnostics.compare import Fitted, check_fits
-from vipack.diagnostics.moments import Columns, columns_of_sets
+from vipack.diagnostics.moments import Columns, columns_of_sets, weighted_moments
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
 from vipack.entry import entry
@@ -83,9 +83,7 @@ def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str
     with np.errstate(invalid="ignore"):
         reference = np.where(np.isfinite(first), first, 0.0)  # sums of large numbers would lose what is between them
         x = np.where(still, 0.0, columns.values - reference)
-        mean = shares @ x
-        centred = x - mean
-        sd = np.sqrt(shares @ centred**2)
-        se = np.sqrt((shares[:, None] ** 2 * centred**2).sum(0))
+        mean, _, var, mean_var = weighted_moments(x, shares)
+        sd, se = np.sqrt(var), np.sqrt(mean_var)
         mean = np.where(still, first, reference + mean)
     return {name: (mean[i], sd[i], se[i], columns.rounding[i]) for i, name in enumerate(columns.names)}

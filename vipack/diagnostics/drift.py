@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.diagnostics.chains import Chains, run_chains
+from vipack.diagnostics.chains import Chains, run_chains, whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
+from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, weighted_moments
 from vipack.diagnostics.rounding import rounding
 from vipack.display import Readable
 from vipack.progress import Progress
 
-__all__ = ["Drift", "Whitening", "find_drift", "whitening"]
+__all__ = ["Drift", "find_drift"]
 
 MOST_LATENTS = 1_000
 _CHAINS = 1_600
@@ -60,34 +60,6 @@ class Drift(Readable):
         return self.acceptance < 0.4 or self.step_size < 0.05
 
 
-@dataclass(frozen=True)
-class Whitening:
-    """Mean and Cholesky factor of the covariance of draws on R^D."""
-
-    loc: Tensor
-    scale_tril: Tensor
-
-
-def whitening(u: Tensor, weights: Tensor | None = None) -> Whitening:
-    """Of draws ``(S, D)``, weighted if `weights` ``(S,)`` add up to one; shrunk towards the diagonal where S is small."""
-    share = torch.full((len(u),), 1 / len(u), dtype=torch.float64, device=u.device) if weights is None else weights
-    x = u.double()
-    loc = share @ x
-    centred = x - loc
-    cov = (centred * share[:, None]).T @ centred
-    effective = float(1 / (share**2).sum())
-    keep = effective / (effective + 2 * u.shape[1])
-    number = torch.finfo(u.dtype)
-    # Below, a spread is none; a coordinate without any must still have a scale that can be divided by.
-    least = (number.eps * loc.abs()).clamp(min=number.tiny**0.5)
-    diagonal = torch.maximum(cov.diagonal(), least**2)
-    cov = keep * cov + (1 - keep) * torch.diag(diagonal)
-    scale = diagonal.sqrt()
-    correlation = cov / scale[:, None] / scale + 1e-6 * torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
-    tril = scale[:, None] * torch.linalg.cholesky(correlation)
-    return Whitening(loc.to(u.dtype), tril.to(u.dtype))
-
-
 def find_drift(
     density: ManyPoints,
     u: Tensor,
@@ -102,7 +74,7 @@ def find_drift(
     Args:
         columns: the draws' constrained values, ``(S, P)``.
         weights: importance weights ``(S,)`` that add up to one, where they are of use: then the chains start from
-            weighted draws, and are held against them too.
+            weighted draws, and are compared with them too.
 
     Returns:
         The drift, or None, with what was not looked at, and why.
@@ -111,13 +83,7 @@ def find_drift(
     here the chains are HMC preconditioned by the fit, and the estimates averages over their second half.
     """
     started = time.perf_counter()
-    affordable = _MOST_NUMBERS // max(1, _EVALUATIONS * density.numbers)  # transitions of all chains together
-    num_chains = min(_CHAINS, affordable // _TRANSITIONS)
-    transitions = min(
-        _MOST_TRANSITIONS,
-        affordable // max(1, num_chains),
-        _MOST_OPERATIONS // max(1, _EVALUATIONS * density.operations),
-    )
+    num_chains, transitions = _affordable(density)
     if num_chains < _FEWEST_CHAINS or transitions < _FEWEST_TRANSITIONS:
         return None, (
             f"one evaluation of the model takes {density.operations:,} operations on {density.numbers:,} numbers, "
@@ -125,16 +91,13 @@ def find_drift(
         )
     generator = torch.Generator().manual_seed(seed)
     share = None if weights is None else torch.from_numpy(weights).to(u.device)
-    chosen = _starts(share, len(u), num_chains, generator)
-    white = whitening(u, share)
     warm_up = max(3, transitions // 3)
     progress = Progress() if progress is None else progress
     progress.begin("short chains", transitions)
     chains = run_chains(
         density,
-        u[chosen],
-        white.loc,
-        white.scale_tril,
+        u[_starts(share, len(u), num_chains, generator)],
+        whitening(u, share),
         warm_up=warm_up,
         transitions=transitions - warm_up,
         generator=generator,
@@ -146,10 +109,9 @@ def find_drift(
     without = columns.computed & ~(reached & drawn)
     lost = [columns.names[i] for i in np.flatnonzero(without & drawn)]
     columns = columns.subset(columns=~without)
-    even = np.full(len(columns.values), 1 / len(columns.values))
     chained = _Chained.of(values[:, :, ~without], columns.values[0])
     drift = Drift(
-        _shift(columns, even, chained),
+        _shift(columns, np.full(len(columns.values), 1 / len(columns.values)), chained),
         None if weights is None else _shift(columns, weights, chained),
         num_chains,
         transitions - warm_up,
@@ -158,6 +120,14 @@ def find_drift(
         time.perf_counter() - started,
     )
     return drift, f"{', '.join(lost[:3])} infinite or NaN at some states, and left out" if lost else ""
+
+
+def _affordable(density: ManyPoints) -> tuple[int, int]:
+    """How many chains of how many transitions can be had in some seconds."""
+    total = _MOST_NUMBERS // max(1, _EVALUATIONS * density.numbers)  # transitions of all chains together
+    num_chains = min(_CHAINS, total // _TRANSITIONS)
+    per_chain = total // max(1, num_chains)
+    return num_chains, min(_MOST_TRANSITIONS, per_chain, _MOST_OPERATIONS // max(1, _EVALUATIONS * density.operations))
 
 
 def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.Generator) -> Tensor:
@@ -211,11 +181,7 @@ class _Chained:
 def _shift(columns: Columns, weights: Array, chained: _Chained) -> Shift:
     """From draws with `weights` to what the chains found; what is constant and the same in both is left out."""
     with np.errstate(invalid="ignore", over="ignore"):
-        draws = columns.values - columns.values[0]
-        mean = weights @ draws
-        centred = draws - mean
-        var = weights @ centred**2
-        mean_var = (weights[:, None] ** 2 * centred**2).sum(0)
+        mean, centred, var, mean_var = weighted_moments(columns.values - columns.values[0], weights)
         var_var = (weights[:, None] ** 2 * (centred**2 - var) ** 2).sum(0)
         least = rounding(np.maximum(np.abs(columns.values).max(0), chained.size), columns.rounding)
         still = (np.sqrt(var) <= least) & (np.sqrt(chained.var) <= least) & (np.abs(mean - chained.mean) <= least)

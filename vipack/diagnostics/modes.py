@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vipack.diagnostics.chains import Whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.drift import Whitening
 from vipack.display import Readable
 from vipack.progress import Progress
 
@@ -110,7 +110,7 @@ def search_modes(
     usual = (torch.rand(half, dtype=u.dtype, generator=generator) * 4 - 2).to(u.device)
     radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
     away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
-    wide = white.loc + away @ white.scale_tril.T
+    wide = white.u_of(away)
     progress = Progress() if progress is None else progress
     progress.begin("other modes", steps + _MOST_MODES)
     ends = _climb(density, torch.cat([usual, wide]), white, steps, progress)
@@ -131,25 +131,24 @@ def search_modes(
 
 def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, progress: Progress) -> Tensor:
     """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
-    z = torch.linalg.solve_triangular(white.scale_tril, (start - white.loc).T, upper=False).T
+    z = white.z_of(start)
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     for t in range(steps):
         progress()
-        _, gradient = density(white.loc + z @ white.scale_tril.T)
+        _, gradient = density(white.u_of(z))
         gradient = gradient @ white.scale_tril
         first = 0.8 * first + 0.2 * gradient
         second = 0.95 * second + 0.05 * gradient**2
         rate = _PATH_LENGTH / steps * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
         scale = (second / (1 - 0.95 ** (t + 1))).sqrt() + 1e-8
         z = z + rate * first / (1 - 0.8 ** (t + 1)) / scale
-    ends: Tensor = white.loc + z @ white.scale_tril.T
-    return ends
+    return white.u_of(z)
 
 
 def _distinct(density: ManyPoints, ends: Tensor, white: Whitening) -> Iterator[Tensor]:
     """The highest end points that are apart from each other."""
     values = density(ends)[0]
-    z = torch.linalg.solve_triangular(white.scale_tril, (ends - white.loc).T, upper=False).T
+    z = white.z_of(ends)
     kept: list[Tensor] = []
     for index in values.argsort(descending=True):
         if not values[index].isfinite() or len(kept) == _MOST_MODES:

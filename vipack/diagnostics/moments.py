@@ -19,7 +19,16 @@ from vipack.program import SiteTable
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Columns", "Shift", "columns_of", "columns_of_sets", "comparable", "few_enough", "shift_by_weights"]
+__all__ = [
+    "Columns",
+    "Shift",
+    "columns_of",
+    "columns_of_sets",
+    "comparable",
+    "few_enough",
+    "shift_by_weights",
+    "weighted_moments",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -168,6 +177,18 @@ def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
     without = ~np.isfinite(columns.values).all(0) & columns.computed & ~still
     names = tuple(name for name, out in zip(columns.names, without, strict=True) if out)
     return columns.subset(columns=~still & ~without), names
+
+
+def weighted_moments(x: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """The columns' means ``(P,)``, deviations from these ``(S, P)`` and variances ``(P,)``, and the variances of the means.
+
+    Args:
+        x: ``(S, P)``.
+        weights: ``(S,)``, which add up to one.
+    """
+    mean = weights @ x
+    centred = x - mean
+    return mean, centred, weights @ centred**2, (weights[:, None] ** 2 * centred**2).sum(0)
 
 
 def shift_by_weights(columns: Columns, weights: Array) -> Shift:

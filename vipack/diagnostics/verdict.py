@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,8 +28,9 @@ from vipack.diagnostics.bounds import (
     SHIFT_LIMIT,
     SHIFT_SD_LIMIT,
 )
+from vipack.diagnostics.chains import whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
+from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift
 from vipack.diagnostics.evidence import elbo
 from vipack.diagnostics.modes import ModeSearch, search_modes
 from vipack.diagnostics.moments import (
@@ -51,12 +54,31 @@ from vipack.program import LogJoint, seeded
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.types import Stopped
 
-__all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
+__all__ = ["DiagnosisOptions", "diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
 _DEAR = (
     200_000_000  # numbers that a set of draws takes, beyond which there is another one only where the first leave doubt
 )
 ENDED = "Ctrl-C ended the diagnosis before"
+
+
+@dataclass(frozen=True)
+class DiagnosisOptions:
+    """How closely to look; see :func:`diagnose`.
+
+    Raises:
+        UsageError: `num_draws` or `repeats` is no positive integer.
+    """
+
+    num_draws: int
+    seed: int
+    repeats: int
+    chains: bool
+    modes: bool
+
+    def __post_init__(self) -> None:
+        positive("num_draws", self.num_draws)
+        positive("repeats", self.repeats)
 
 
 @entry
@@ -93,20 +115,12 @@ def diagnose(
         UsageError: `num_draws` or `repeats` is no positive integer, or `progress` neither a bool nor None.
         KeyboardInterrupt: Ctrl-C before the first set of draws was complete.
     """
-    show = progress_of(progress)
+    show, options = progress_of(progress), DiagnosisOptions(num_draws, seed, repeats, chains, modes)
     with interrupts() as interrupted:
         bar = Progress(show, interrupted)
         try:
             diagnosis, _ = diagnose_and_weigh(
-                posterior,
-                num_draws=num_draws,
-                seed=seed,
-                stopped=stopped,
-                repeats=repeats,
-                chains=chains,
-                modes=modes,
-                several_starts=several_starts,
-                progress=bar,
+                posterior, options, stopped=stopped, several_starts=several_starts, progress=bar
             )
         except Interrupted:
             raise KeyboardInterrupt from None
@@ -118,19 +132,14 @@ def diagnose(
 
 def diagnose_and_weigh(
     posterior: Posterior,
+    options: DiagnosisOptions,
     *,
-    num_draws: int,
-    seed: int,
     stopped: Stopped | None,
-    repeats: int,
-    chains: bool,
-    modes: bool,
     several_starts: bool,
     progress: Progress | None = None,
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
-    for name, value in (("num_draws", num_draws), ("repeats", repeats)):
-        positive(name, value)
+    num_draws, seed, repeats = options.num_draws, options.seed, options.repeats
     keep = few_enough(posterior.table, num_draws * repeats)
     progress = Progress() if progress is None else progress
     progress.begin("importance weights", num_draws * repeats)
@@ -147,8 +156,10 @@ def diagnose_and_weigh(
     except Interrupted:
         ended = f"{repeats - len(sets)} of {repeats} sets of draws: {ENDED} them"
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
-    case = _Case(posterior, sets, stopped, seed, alone=modes and not several_starts, advice=advice, progress=progress)
-    return case.judge(chains, modes, ended), weights
+    case = _Case(
+        posterior, sets, stopped, seed, alone=options.modes and not several_starts, advice=advice, progress=progress
+    )
+    return case.judge(options.chains, options.modes, ended), weights
 
 
 def _clear(log_weights: Tensor) -> bool:

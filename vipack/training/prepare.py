@@ -65,12 +65,7 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
         VipackError: whatever would stop the program from running at all; what else is wrong stands in ``check``.
     """
     model, data, batch_plate = problem.model, problem.data, problem.batch_plate
-    if isinstance(model, type) and issubclass(model, torch.nn.Module):
-        raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
-    if not callable(model):
-        raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
+    _check_arguments(model, seed)
     loss = loss_of(loss)
     rows = data if isinstance(data, Rows) else read_data(data, problem.fixed, problem.dtype, _device(problem.device))
     batch_size = _batch_size(problem.batch_size, rows)
@@ -115,6 +110,19 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
             f"{', '.join(map(repr, check.table.plates)) or 'none'}."
         )
     return Prepared(program, rows, batch_size, first, loss, check)
+
+
+def _check_arguments(model: object, seed: object) -> None:
+    """
+    Raises:
+        UsageError: the model cannot be called, or `seed` is no integer of 32 bits.
+    """
+    if isinstance(model, type) and issubclass(model, torch.nn.Module):
+        raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
+    if not callable(model):
+        raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
 
 
 def _remade(problem: Problem, *, guide: GivenGuide, seed: int, loss: Any, checked: Check) -> Program:

@@ -81,15 +81,7 @@ def vsbc(
     for first in range(0, num_simulations, _MOST_COPIES):
         block = slice(first, first + _MOST_COPIES)
         data_of_block = {index: values[block] for index, values in stacked.items()}
-        fitted = _side_by_side(problem, guide, prepared, plan, optim, data_of_block, len(calls[block]))
-        if isinstance(fitted, str):
-            how = f"one after another: {fitted}"
-            fits: list[Fit] = [
-                functools.partial(_alone, problem, guide, prepared.loss, plan, optim, c) for c in calls[block]
-            ]
-        else:
-            how = f"side by side ({fitted[1]})"
-            fits = fitted[0]
+        fits, how = _trained(problem, guide, prepared, plan, optim, data_of_block, calls[block])
         for fit, call, truth in zip(fits, calls[block], truths[block], strict=True):
             # Each fit has draws of its own: errors that all share would look like a bias.
             rows.append(_probabilities(Posterior(fit(), call), truth, num_draws, (seed + len(rows)) % 2**32))
@@ -102,10 +94,16 @@ def vsbc(
 Fit = Callable[[], Program]
 
 
-def _side_by_side(
-    problem: Problem, guide: Any, prepared: Prepared, plan: Plan, optim: Any, stacked: Mapping[int, Tensor], count: int
-) -> tuple[list[Fit], str] | str:
-    """For each data set what publishes its fit, and the tier; or why they cannot be trained at once."""
+def _trained(
+    problem: Problem,
+    guide: Any,
+    prepared: Prepared,
+    plan: Plan,
+    optim: Any,
+    stacked: Mapping[int, Tensor],
+    calls: list[Arguments],
+) -> tuple[list[Fit], str]:
+    """For each data set what gives its fit, and how they are trained: side by side where they can be."""
     trainer = Trainer(prepare(problem, guide, seed=plan.seed, loss=prepared.loss), plan, optim)
     start: Start = {n: v.detach().clone() for n, v in prepared.program.parameters.unconstrained.items()}
     try:
@@ -114,12 +112,13 @@ def _side_by_side(
             trainer.loss,
             trainer.optimizer,
             trainer.state.batches,
-            [start] * count,
+            [start] * len(calls),
             plan.tier,
             stacked,
         )
     except CaptureError as error:
-        return str(error)
+        alone = [functools.partial(_alone, problem, guide, prepared.loss, plan, optim, call) for call in calls]
+        return alone, f"one after another: {error}"
     trainer.engine = engine
     trainer.train()
 
@@ -127,7 +126,7 @@ def _side_by_side(
         engine.publish(copy)
         return trainer.program
 
-    return [functools.partial(publish, copy) for copy in range(count)], engine.report.tier
+    return [functools.partial(publish, copy) for copy in range(len(calls))], f"side by side ({engine.report.tier})"
 
 
 def _alone(problem: Problem, guide: Any, loss: Any, plan: Plan, optim: Any, call: Arguments) -> Program:

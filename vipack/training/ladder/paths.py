@@ -77,11 +77,9 @@ def climb(
         directions = torch.stack([_direction(paths[r], gradient[r], memory, fresh[r]) for r in active])
         slopes = (directions * gradient[active]).sum(-1)
         scaled = step_scale[active, None] * lengths
+        least = value[active, None] + _ARMIJO * scaled * slopes[:, None]
         trial = x[active, None] + scaled[:, :, None] * directions[:, None]
-        values, gradients = surface.gradients(trial.reshape(-1, dim))
-        values, gradients = values.view(len(active), -1), gradients.view(len(active), -1, dim)
-        enough = values >= value[active, None] + _ARMIJO * scaled * slopes[:, None]
-        values = torch.where(enough & torch.isfinite(values), values, -torch.inf)
+        values, gradients = _tried(surface, trial, least)
         best = values.argmax(1)
         for i, r in enumerate(active):
             k = int(best[i])
@@ -103,6 +101,13 @@ def climb(
             settled = gain < 1e-9 * (1 + abs(float(value[r]))) and decrement < 1e-6
             patience[r] = patience[r] - 1 if settled else _PATIENCE
     return paths
+
+
+def _tried(surface: Surface, trial: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """log p at the points ``(R, L, D)``, minus infinity where it does not reach `least` ``(R, L)``, and its gradients."""
+    values, gradients = surface.gradients(trial.reshape(-1, trial.shape[-1]))
+    values = values.view(least.shape)
+    return torch.where((values >= least) & torch.isfinite(values), values, -torch.inf), gradients.view(trial.shape)
 
 
 def inverse_hessian_times(path: Path, at: int, v: Tensor, memory: int) -> Tensor:
