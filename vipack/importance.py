@@ -19,7 +19,7 @@ from vipack.types import Estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean", "mean_and_se"]
+__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean", "logsumexp", "mean_and_se"]
 
 KHAT_LIMIT = 0.7
 
@@ -78,11 +78,11 @@ def importance(log_weights: Tensor | Array, *, cut: bool = True) -> Importance:
         se = 0.0 if count > 1 else np.nan
         return Importance(0.0, float(count), np.full(count, -np.log(count)), Estimate(float(filled.mean()), se))
     smoothed, khat = _psis(filled)
-    smoothed = smoothed - _logsumexp(smoothed)
+    smoothed = smoothed - logsumexp(smoothed)
     if cut and khat >= KHAT_LIMIT:
         smoothed = np.minimum(smoothed, -0.5 * np.log(count))
-        smoothed = smoothed - _logsumexp(smoothed)
-    ess = float(np.exp(-_logsumexp(2 * smoothed)))
+        smoothed = smoothed - logsumexp(smoothed)
+    ess = float(np.exp(-logsumexp(2 * smoothed)))
     return Importance(float(khat), ess, smoothed, _evidence(filled, smoothed, ess))
 
 
@@ -138,6 +138,7 @@ def _psis_of_1x(log_weights: Array) -> tuple[Array, float]:
     return np.asarray(smoothed, dtype=np.float64), float(np.asarray(khat))
 
 
-def _logsumexp(values: Array) -> float:
+def logsumexp(values: Array) -> float:
+    """log of the sum of exponentials of ``(S,)``, without overflow."""
     top = values.max()
     return float(top + np.log(np.exp(values - top).sum()))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant, rounding
-from vipack.display import Readable, listed
+from vipack.display import Readable, element_name, listed
 from vipack.posterior import Draws
 from vipack.program import SiteTable
 
@@ -149,7 +149,7 @@ def columns_of(latents: Mapping[str, Tensor], computed: Mapping[str, Tensor] | N
         if not value.is_floating_point():
             continue
         flat = value.detach().cpu().double().reshape(len(value), -1).numpy()
-        names += [_label(name, index) for index in np.ndindex(*value.shape[1:])]
+        names += [element_name(name, index) for index in np.ndindex(*value.shape[1:])]
         arrays.append(flat)
         relative += [(COMPUTED if name in computed else DRAWN) * torch.finfo(value.dtype).eps] * flat.shape[1]
         own += [name in computed] * flat.shape[1]
@@ -166,7 +166,7 @@ def columns_of_sets(sets: Sequence[Draws]) -> Columns:
     for name, mask in sets[0].counted.items():
         shape = latents[name].shape[1:]
         counts = mask.cpu().expand(shape).numpy()
-        idle.update(_label(name, index) for index in np.ndindex(*shape) if not counts[index])
+        idle.update(element_name(name, index) for index in np.ndindex(*shape) if not counts[index])
     return columns.subset(columns=np.array([name not in idle for name in columns.names], dtype=bool))
 
 
@@ -212,7 +212,3 @@ def shift_by_weights(columns: Columns, weights: Array) -> Shift:
         log_sd_se = 0.5 * np.sqrt((relative**2).sum(0))
         log_sd = 0.5 * np.log(var / plain_var)
     return Shift(columns.names, (mean - plain_mean) / sd, mean_se, log_sd, log_sd_se)
-
-
-def _label(name: str, index: tuple[int, ...]) -> str:
-    return name + (f"[{', '.join(map(str, index))}]" if index else "")

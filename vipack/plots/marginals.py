@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.display import element_name
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, PALE, QUIET, TICK, TITLE, axes_for, legend_above, number, say_above, tidy
@@ -98,8 +99,7 @@ def _scalars(draws: Mapping[str, np.ndarray], positions: np.ndarray) -> dict[str
         flat, shape = values.reshape(len(values), -1), values.shape[1:]
         for position in positions[(positions >= start) & (positions < start + flat.shape[1])].astype(int) - start:
             index = np.unravel_index(position, shape) if shape else ()
-            label = f"{name}[{', '.join(map(str, index))}]" if index else name
-            scalars[label] = flat[:, position]
+            scalars[element_name(name, tuple(map(int, index)))] = flat[:, position]
         start += flat.shape[1]
     return scalars
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
 from vipack.diagnostics.sources import positive
-from vipack.display import grid
+from vipack.display import element_name, grid
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.export import NewData, to_arviz
@@ -230,7 +230,7 @@ class Fit:
         drawn, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         for name, draws in drawn.sites.items():
             values = draws.double().reshape(len(draws), -1)
-            labels = _element_names(name, tuple(draws.shape[1:]))
+            labels = [element_name(name, index) for index in np.ndindex(*draws.shape[1:])]
             probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
             # torch.quantile refuses more than 16 million numbers at once.
             columns = values.split(max(1, 2**23 // len(values)), dim=1)
@@ -385,7 +385,3 @@ def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
     x = values - reference
     sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
     return torch.where(still, first, reference + x.mean(0)), sd
-
-
-def _element_names(name: str, shape: tuple[int, ...]) -> list[str]:
-    return [name + (f"[{', '.join(map(str, index))}]" if index else "") for index in np.ndindex(*shape)]

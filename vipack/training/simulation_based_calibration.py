@@ -117,7 +117,9 @@ def _trained(
             stacked,
         )
     except CaptureError as error:
-        alone = [functools.partial(_alone, problem, guide, prepared.loss, plan, optim, call) for call in calls]
+        alone: list[Fit] = [
+            functools.partial(_alone, problem, guide, prepared.loss, plan, optim, call) for call in calls
+        ]
         return alone, f"one after another: {error}"
     trainer.engine = engine
     trainer.train()
