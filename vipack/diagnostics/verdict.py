@@ -56,9 +56,8 @@ from vipack.types import Stopped
 
 __all__ = ["DiagnosisOptions", "diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
-_DEAR = (
-    200_000_000  # numbers that a set of draws takes, beyond which there is another one only where the first leave doubt
-)
+# Numbers that a set of draws takes, beyond which there is another one only where the first leave doubt.
+_DEAR = 200_000_000
 ENDED = "Ctrl-C ended the diagnosis before"
 
 

@@ -164,7 +164,7 @@ def is_large_and_sparse(value: Any) -> bool:
 
 
 def dense(value: Any) -> np.ndarray:
-    """A torch tensor, strided or sparse and on any device, or a number as a NumPy array."""
+    """A torch tensor, strided or sparse and on any device, numbers or a sequence of them as a NumPy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().to_dense()
         if str(value.dtype) == "torch.bfloat16":

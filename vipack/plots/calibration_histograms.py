@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from scipy import stats
 
+from vipack.diagnostics.calibration import Calibration
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, LABEL, PALE, RED, axes_for, tidy
@@ -20,32 +19,9 @@ __all__ = ["calibration"]
 _MOST = 12
 
 
-class Calibrated(Protocol):
-    """What this plot reads of a calibration."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the elements."""
-
-    @property
-    def probabilities(self) -> npt.NDArray[np.float64]:
-        """Of each fit and element, ``(M, P)``."""
-
-    @property
-    def biased(self) -> tuple[str, ...]:
-        """Elements whose mean is biased."""
-
-    @property
-    def misjudged(self) -> Mapping[str, str]:
-        """Elements whose spread is wrong, and how."""
-
-    def histogram(self, name: str, bins: int) -> npt.NDArray[Any]:
-        """Counts in equal bins of [0, 1]."""
-
-
 @checked
 def calibration(
-    found: Calibrated,
+    found: Calibration,
     names: str | Iterable[str] | None = None,
     axes: Axes | Iterable[Axes] | None = None,
     *,

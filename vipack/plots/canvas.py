@@ -28,6 +28,7 @@ __all__ = [
     "axes_for",
     "axis_for",
     "legend_above",
+    "note_beside",
     "number",
     "say_above",
     "tidy",
@@ -86,6 +87,19 @@ def say_above(panels: Sequence[Axes], text: object | None, *, own: bool) -> None
     else:
         label = panels[0].xaxis.label
         label.set_text("\n".join([*([label.get_text()] if label.get_text() else []), *textwrap.wrap(str(text), 40)]))
+
+
+def note_beside(ax: Axes, y: float, text: str, colour: str = INK, *, x: float = 1.02) -> None:
+    """`text` right of the panel, at the height of `y`; `x` is in widths of the panel."""
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=LABEL,
+        color=colour,
+        annotation_clip=False,
+    )
 
 
 def legend_above(ax: Axes, columns: int) -> None:

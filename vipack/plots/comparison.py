@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from vipack.errors import UsageError
 from vipack.hints import checked
-from vipack.plots.canvas import GREEN, INK, LABEL, ORANGE, QUIET, RED, axis_for, number, tidy
+from vipack.plots.canvas import GREEN, INK, LABEL, ORANGE, QUIET, RED, axis_for, note_beside, number, tidy
 
 __all__ = ["compare"]
 
@@ -44,15 +44,7 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if np.isfinite(values[row]):
             error = errors[row] if np.isfinite(errors[row]) else 0.0
             ax.errorbar(values[row], row, xerr=error, fmt=marker, color=colour, markersize=8, linewidth=1.8, capsize=3)
-        ax.annotate(
-            _caption(table.iloc[row]),
-            (1.02, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=LABEL,
-            color=INK,
-            annotation_clip=False,
-        )
+        note_beside(ax, row, _caption(table.iloc[row]))
     if "evidence" in table.columns:
         evidence = table["evidence"].to_numpy(float)
         ax.plot(evidence, np.arange(len(table)), "|", color=INK, markersize=13, markeredgewidth=1.6)

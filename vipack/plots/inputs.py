@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vipack.errors import UsageError
+from vipack.export.groups import dense
 from vipack.types import Stopped
 
 if TYPE_CHECKING:
@@ -36,10 +37,7 @@ def array_of(values: ArrayLike, what: str) -> np.ndarray:
     Raises:
         UsageError: no numbers.
     """
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().to_dense()
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # NumPy has no such type
-    array = np.asarray(values)
+    array = dense(values)
     if array.dtype.kind == "b":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iuf":

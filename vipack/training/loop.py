@@ -55,7 +55,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of; calling it trains until a reason to stop."""
+    """A run of training; calling it trains until there is a reason to stop."""
 
     engine: Engine
     expected_steps: int

@@ -22,7 +22,7 @@ _WINDOW = 100  # steps
 class Exploding:
     """Stop as diverged when the loss stands far above where it began.
 
-    The median of the last hundred losses is held against that of the first hundred: a rise of 20 times their spread, and
+    The median of the last hundred losses is compared with that of the first hundred: a rise of 20 times their spread, and
     of more than a nat, is no noise.
     """
 

@@ -21,7 +21,7 @@ from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
 
-__all__ = ["check_restarts", "train_restarts"]
+__all__ = ["check_restarts", "start_of", "train_restarts"]
 
 _DRAWS = 500  # for the ELBO that decides
 
@@ -56,7 +56,7 @@ def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, op
             trainer.loss,
             trainer.optimizer,
             trainer.state.batches,
-            [_start(prepared) for prepared in (first, *others)],
+            [start_of(prepared) for prepared in (first, *others)],
             plan.tier,
         )
     except CaptureError as error:
@@ -98,7 +98,8 @@ def _bound_of(trainer: Trainer, before: Callable[[], None] = lambda: None) -> fl
     return value if np.isfinite(value) else -np.inf
 
 
-def _start(prepared: Prepared) -> Start:
+def start_of(prepared: Prepared) -> Start:
+    """Copies of the parameters that training begins from."""
     return {name: value.detach().clone() for name, value in prepared.program.parameters.unconstrained.items()}
 
 

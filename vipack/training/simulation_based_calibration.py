@@ -19,13 +19,14 @@ from vipack.diagnostics.sources import positive
 from vipack.engine.capture.capture import leaves_of
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.steps.contracts import Tier
-from vipack.engine.vectorized_restarts import RestartsEngine, Start
+from vipack.engine.vectorized_restarts import RestartsEngine
 from vipack.entry import training_entry
 from vipack.errors import DataError
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.simulation import simulate
 from vipack.training.prepare import Prepared, Problem, prepare
+from vipack.training.restarts import start_of
 from vipack.training.trainer import Plan, Trainer
 
 __all__ = ["vsbc"]
@@ -105,14 +106,13 @@ def _trained(
 ) -> tuple[list[Fit], str]:
     """For each data set what gives its fit, and how they are trained: side by side where they can be."""
     trainer = Trainer(prepare(problem, guide, seed=plan.seed, loss=prepared.loss), plan, optim)
-    start: Start = {n: v.detach().clone() for n, v in prepared.program.parameters.unconstrained.items()}
     try:
         engine = RestartsEngine(
             trainer.program,
             trainer.loss,
             trainer.optimizer,
             trainer.state.batches,
-            [start] * len(calls),
+            [start_of(prepared)] * len(calls),
             plan.tier,
             stacked,
         )

@@ -60,7 +60,7 @@ class BatchStream(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state` was taken."""
+        """Go on where the stream was when :meth:`state` gave `state`."""
 
 
 class WholeStream(BatchStream):

@@ -30,7 +30,7 @@ class Effort:
         judged_by: draws that judge a stage.
         dense: full covariances, and a flow.
         by_draws: the flow is fitted to weighted draws, without gradients of log p, and the Gaussian by its moments alone.
-        rank: of the covariance's part beside its diagonal where it is not dense; 0 for a diagonal.
+        rank: of what the covariance has beside its diagonal, where it is not dense; 0 for a diagonal.
     """
 
     num_starts: int = 6

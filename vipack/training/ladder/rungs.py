@@ -1,4 +1,4 @@
-"""One rung of the ladder: a guide made and trained, and what its draws say of it."""
+"""One rung of the ladder: a guide, its training, and what its draws say of it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Rung:
     Attributes:
         u: ``(S, D)``.
         log_weights: log p(x, u) - log q(u) there, ``(S,)`` in nats.
-        steps: taken by gradients.
+        steps: of gradients.
     """
 
     trainer: Trainer
