@@ -24,11 +24,11 @@ def finished(diagnosis: Diagnosis, sets: list[Draws], stopped: Stopped | None) -
             reasons=(f"the guide is a point at latent site(s) {named}: it has no spread there to trust",),
             advice=("a guide with a density, such as AutoNormal or AutoMultivariateNormal",),
         )
-    diagnosis = _mind_the_odd(diagnosis, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets]))
-    return _mind_the_end(diagnosis, stopped)
+    diagnosis = _lowered_by_odd_draws(diagnosis, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets]))
+    return _lowered_by_an_early_end(diagnosis, stopped)
 
 
-def _mind_the_odd(diagnosis: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
+def _lowered_by_odd_draws(diagnosis: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
     """Draws without a density: the ELBO that they make is no number, however even the other weights are."""
     count, outside = len(log_weights), int(np.isneginf(log_weights).sum())
     unknown = int((~np.isfinite(log_weights)).sum()) - outside
@@ -42,7 +42,7 @@ def _mind_the_odd(diagnosis: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
     return diagnosis
 
 
-def _mind_the_end(diagnosis: Diagnosis, stopped: Stopped | None) -> Diagnosis:
+def _lowered_by_an_early_end(diagnosis: Diagnosis, stopped: Stopped | None) -> Diagnosis:
     if stopped is None or stopped.reason not in (StopReason.DIVERGED, StopReason.INTERRUPTED):
         return diagnosis
     diverged = stopped.reason is StopReason.DIVERGED and diagnosis.verdict is Verdict.TRUST

@@ -231,7 +231,7 @@ class _Case:
         if ended:
             self._skipped += [ended, *([f"short chains and other modes: {ENDED} them"] if chains or modes else [])]
         elif (chains or modes) and not points and finite and self._posterior is not None:
-            self._question(self._posterior, chains, modes)
+            self._run_checks(self._posterior, chains, modes)
         verdict, reasons, advice = self._conclude()
         diagnosis = Diagnosis(
             verdict,
@@ -262,7 +262,7 @@ class _Case:
             self._skipped.append(f"means and sds of {', '.join(without[:3])}{more}: infinite or NaN at some draws")
         return columns
 
-    def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
+    def _run_checks(self, posterior: Posterior, chains: bool, modes: bool) -> None:
         """Run the chains and the search, where the model allows them."""
         if not self._sets[0].latents:
             self._skipped.append("short chains and other modes: the latents are too many to keep their draws")
