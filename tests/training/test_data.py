@@ -415,9 +415,9 @@ def test_what_is_no_plain_value_is_not_kept():
 
 
 def test_parts_have_names_for_messages():
-    assert list(rows_of(X).leaves) == ["data"]
-    assert list(rows_of((X, Y)).leaves) == ["data[0]", "data[1]"]
-    assert list(rows_of({"x": X}, {"scale": 1.0}).leaves) == ["x", "scale"]
+    assert list(rows_of(X).arrays) == ["data"]
+    assert list(rows_of((X, Y)).arrays) == ["data[0]", "data[1]"]
+    assert list(rows_of({"x": X}, {"scale": 1.0}).arrays) == ["x", "scale"]
 
 
 # --- the rows that tell most

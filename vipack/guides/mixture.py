@@ -25,42 +25,44 @@ __all__ = ["Mixture"]
 class Mixture(Continuous):
     """A mixture ``sum_k weight_k q_k`` of guides over one unconstrained vector, for posteriors with several modes.
 
-    With :class:`vipack.objectives.StickingTheLanding` every step draws from every part and weights the parts exactly
+    With :class:`vipack.objectives.StickingTheLanding` every step draws from each component and weights them exactly
     (Morningstar et al. 2021, arXiv:2003.01687, section 3), which is stable; with Pyro's own objectives the weights are
     trained by the score function, which is unbiased but noisy.
 
     Args:
-        parts: AutoContinuous classes, ``functools.partial`` of them, or guides of this model, such as one ``Whitened``
+        components: AutoContinuous classes, ``functools.partial`` of them, or guides of this model, such as one ``Whitened``
             for each mode. Classes start at different random points, within (-2, 2) of the unconstrained space.
         weights: ``(K,)``, where the mixture's weights start; equal ones by default.
 
     Raises:
-        UsageError: no parts, or weights that do not fit them.
-        GuideError: a part is not a guide over one unconstrained vector; when the mixture first sees its model: a part is
+        UsageError: no components, or weights that do not fit them.
+        GuideError: a component is not a guide over one unconstrained vector; when the mixture first sees its model: a component is
             a guide of other latents.
     """
 
     def __init__(
         self,
         model: Callable[..., Any],
-        parts: Sequence[Any],
+        components: Sequence[Any],
         *,
         weights: Tensor | None = None,
         init_loc_fn: Callable[..., Any] = init_to_median,
     ) -> None:
         super().__init__(model, init_loc_fn=init_loc_fn)
-        if not isinstance(parts, list | tuple) or not parts:
-            raise UsageError("guide Mixture: parts must be a list of at least one AutoContinuous class or guide.")
-        weights = torch.ones(len(parts)) if weights is None else weights
-        if tuple(weights.shape) != (len(parts),) or not bool((weights > 0).all()):
-            raise UsageError(f"guide Mixture: weights must be {len(parts)} positive numbers, found {weights.tolist()}.")
+        if not isinstance(components, list | tuple) or not components:
+            raise UsageError("guide Mixture: components must be a list of at least one AutoContinuous class or guide.")
+        weights = torch.ones(len(components)) if weights is None else weights
+        if tuple(weights.shape) != (len(components),) or not bool((weights > 0).all()):
+            raise UsageError(
+                f"guide Mixture: weights must be {len(components)} positive numbers, found {weights.tolist()}."
+            )
         self._weights = weights / weights.sum()
-        self._names = [f"part_{index}" for index in range(len(parts))]
-        for name, component in zip(self._names, parts, strict=True):
+        self._names = [f"component_{index}" for index in range(len(components))]
+        for name, component in zip(self._names, components, strict=True):
             setattr(self, name, _component(component, model))
 
     def read_model(self, *args: Any, **kwargs: Any) -> None:
-        """Let every part read the model."""
+        """Let every component read the model."""
         super().read_model(*args, **kwargs)
         for name in self._names:
             component = getattr(self, name)
@@ -76,7 +78,7 @@ class Mixture(Continuous):
         own, theirs = ([n for n, _ in trace.iter_stochastic_nodes()] for trace in (self.prototype_trace, other_trace))
         if own != theirs:
             raise GuideError(
-                f"guide Mixture: a part is a guide of the latents {theirs}, the model's are {own}; make every part from "
+                f"guide Mixture: a component is a guide of the latents {theirs}, the model's are {own}; make every component from "
                 "the same model."
             )
 
@@ -95,7 +97,7 @@ def _component(component: Any, model: Callable[..., Any]) -> AutoContinuous:
         guide = component(model, **options)
     if not isinstance(guide, AutoContinuous):
         raise GuideError(
-            f"guide Mixture: every part must be an AutoContinuous class, functools.partial of one, or such a guide; found "
+            f"guide Mixture: every component must be an AutoContinuous class, functools.partial of one, or such a guide; found "
             f"{component!r}."
         )
     return guide

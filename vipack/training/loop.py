@@ -55,7 +55,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of; calling it trains until a reason to stop."""
+    """A run of training; calling it trains until there is a reason to stop."""
 
     engine: Engine
     expected_steps: int
@@ -128,9 +128,9 @@ class Run:
         except (NonFiniteStep, VipackError):
             raise
         except Exception as error:
-            found = str(error).strip().partition("\n")[0] or "no message"
+            message = str(error).strip().partition("\n")[0] or "no message"
             raise ModelError(
-                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {found}; "
+                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {message}; "
                 "they ran well before training, so look at what is new: another batch, vectorized particles, or "
                 "parameters that have moved."
             ) from error

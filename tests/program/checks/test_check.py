@@ -56,9 +56,9 @@ def test_the_table_says_how_much_of_the_batch_plate_was_taken(size):
             pyro.sample("x", dist.Normal(w, 1.0), obs=x)
 
     table = vi.check(written, AutoNormal, data=X, batch_size=4).table
-    assert (table.plates, table.taken) == ({"data": len(X)}, {"data": 4})
+    assert (table.plates, table.seen) == ({"data": len(X)}, {"data": 4})
     table = vi.check(written, AutoNormal, data=X).table
-    assert (table.plates, table.taken) == ({"data": len(X)}, {})
+    assert (table.plates, table.seen) == ({"data": len(X)}, {})
 
 
 def test_everything_found_is_told_at_once():

@@ -97,12 +97,12 @@ class SiteTable(Readable):
 
     Attributes:
         plates: name -> size; of the batch plate, the number of all rows.
-        taken: name -> how many of them the run saw, for plates of which it saw some only.
+        seen: name -> how many of them the run saw, for plates of which it saw some only.
     """
 
     sites: tuple[Site, ...]
     plates: dict[str, int]
-    taken: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.sites)
@@ -153,7 +153,7 @@ class SiteTable(Readable):
 
     def _size(self, plate: str) -> str:
         size = str(self.plates[plate])
-        return f"{self.taken[plate]} of {size}" if plate in self.taken else size
+        return f"{self.seen[plate]} of {size}" if plate in self.seen else size
 
 
 def read_sites(model_trace: Trace, guide_trace: Trace | None, batch_plate: tuple[str, int] | None = None) -> SiteTable:

@@ -34,8 +34,8 @@ def guide_named(name: str) -> Any:
     wanted = name.lower().replace("-", "").replace("_", "")
     for key, (builder, options) in GUIDE_NAMES.items():
         if wanted in (key, builder.lower()):
-            found = getattr(autoguide, builder)
-            return functools.partial(found, **options) if options else found
+            guide = getattr(autoguide, builder)
+            return functools.partial(guide, **options) if options else guide
     known = ", ".join(f"{key} ({builder})" for key, (builder, _) in GUIDE_NAMES.items())
     hint = name_hint(name, [LADDER, *GUIDE_NAMES, *(builder for builder, _ in GUIDE_NAMES.values())])
     raise UsageError(

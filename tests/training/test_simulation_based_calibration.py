@@ -52,15 +52,15 @@ def test_full_rank_passes_and_mean_field_is_flagged_where_latents_are_correlated
 
 def test_fits_side_by_side_are_fits_of_their_own_data():
     """With all noise averaged out, each mean is its data set's exact one."""
-    from vipack.training.calibration import _side_by_side, _simulated
     from vipack.training.prepare import Problem, prepare
+    from vipack.training.simulation_based_calibration import _simulated, _trained
     from vipack.training.trainer import Plan
 
     problem = Problem(model, (X, Y))
     prepared = prepare(problem, AutoMultivariateNormal, seed=0)
     _, calls, stacked = _simulated(prepared, 5, 0)
     plan = Plan(1_500, 0, (), (), False, None, "traced")
-    fits, _ = _side_by_side(problem, AutoMultivariateNormal, prepared, plan, None, stacked, 5)
+    fits, _ = _trained(problem, AutoMultivariateNormal, prepared, plan, None, stacked, calls)
     for fit, call in zip(fits, calls, strict=True):
         loc = fit().parameters.constrained()["AutoMultivariateNormal.loc"]
         expected = COV @ (X.T @ call.args[1])

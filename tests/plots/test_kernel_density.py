@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vipack.plots.density import bins_of, density, is_discrete, is_point
+from vipack.plots.kernel_density import bins_of, density, is_discrete, is_point
 
 SAMPLES = {
     "normal": scipy.stats.norm(3, 2),

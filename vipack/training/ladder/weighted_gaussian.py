@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.importance import importance
+from vipack.importance import importance, mean_and_se
 from vipack.training.ladder.candidates import Gaussian, scaled_cholesky
 from vipack.training.ladder.surface import Surface
 from vipack.types import Estimate
@@ -32,11 +30,11 @@ def match_moments(surface: Surface, gaussian: Gaussian, bound: Estimate) -> tupl
     eps = torch.cat([half, -half])
     log_weights = _weighed(surface, gaussian, eps)
     for _ in range(_ROUNDS):
-        found = importance(log_weights)
-        if found.ess < _LEAST * surface.dim:
+        weights = importance(log_weights)
+        if weights.ess < _LEAST * surface.dim:
             break
         # What weights change of the sample's moments, added to the exact ones: even weights change nothing.
-        change = torch.from_numpy(np.exp(found.log_weights)) - 1 / len(eps)
+        change = torch.from_numpy(np.exp(weights.log_weights)) - 1 / len(eps)
         mean = change @ eps
         second = torch.eye(surface.dim, dtype=eps.dtype) + (eps * change[:, None]).T @ eps
         root = scaled_cholesky(second - mean[:, None] * mean)
@@ -44,8 +42,8 @@ def match_moments(surface: Surface, gaussian: Gaussian, bound: Estimate) -> tupl
             break
         moved = Gaussian(gaussian.loc + gaussian.factor @ mean, gaussian.factor @ root)
         new_weights = _weighed(surface, moved, eps)
-        gain = new_weights - log_weights
-        if not float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
+        gain = mean_and_se(new_weights - log_weights)
+        if not gain.value > gain.se:
             break
         gaussian, log_weights = moved, new_weights
         bound = _bound(log_weights)
@@ -59,4 +57,4 @@ def _weighed(surface: Surface, gaussian: Gaussian, eps: Tensor) -> Tensor:
 
 def _bound(log_weights: Tensor) -> Estimate:
     pairs = 0.5 * (log_weights[: len(log_weights) // 2] + log_weights[len(log_weights) // 2 :])
-    return Estimate(float(pairs.mean()), float(pairs.std()) / math.sqrt(len(pairs)))
+    return mean_and_se(pairs)

@@ -41,19 +41,19 @@ def check_particles(program: Program, arguments: Arguments, loss: Any, *, seed: 
             particles = pyro.plate("num_particles_vectorized", num_particles, dim=-1 - nesting)
             with explained("model or guide", arguments), particles:
                 traces = program.traces(arguments)
-                found = [
+                errors = [
                     error
                     for where, trace in zip(("guide", "model"), traces, strict=True)
                     for error in _beyond(where, trace, nesting, num_particles)
                 ]
         except VipackError as error:
-            found = [
+            errors = [
                 ShapeError(
                     f"loss: vectorize_particles=True draws {num_particles} particles at once, which the model or guide "
                     f"does not take ({str(error).rstrip('.')}); {_CURE}"
                 )
             ]
-    yield from found
+    yield from errors
 
 
 def _beyond(where: str, trace: Trace, nesting: int, num_particles: int) -> Iterator[VipackError]:

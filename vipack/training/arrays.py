@@ -1,4 +1,4 @@
-"""One part of the data: read from whatever it is, cut into rows, kept in files and told apart."""
+"""One array of the data: read from whatever it is, cut into rows, kept in files and told apart."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = [
     "csr_tensor",
     "extreme_rows",
     "fingerprint_of",
-    "named_leaves",
+    "named_arrays",
     "num_rows_of",
-    "plain_leaf",
-    "read_leaf",
+    "plain_array",
+    "read_array",
     "rebuilder",
     "scipy_csr",
     "take_rows",
     "tensor_of",
-    "unplain_leaf",
+    "unplain_array",
     "whole",
 ]
 
@@ -48,23 +48,23 @@ def choose_dtype(given: Mapping[str, Any], dtype: torch.dtype | None) -> torch.d
         if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise DtypeError(f"dtype: expected torch.float32 or torch.float64, found {dtype!r}.")
         return dtype
-    found: dict[torch.dtype, str] = {}
+    names: dict[torch.dtype, str] = {}
     for name, value in given.items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            found.setdefault(value.dtype, name)
-    if len(found) > 1:
-        listed = ", ".join(f"{name} is {kind}" for kind, name in found.items())
+            names.setdefault(value.dtype, name)
+    if len(names) > 1:
+        listed = ", ".join(f"{name} is {kind}" for kind, name in names.items())
         raise DtypeError(f"floating-point types disagree: {listed}; convert them, or pass dtype=torch.float64.")
-    chosen = next(iter(found), torch.get_default_dtype())
+    chosen = next(iter(names), torch.get_default_dtype())
     if chosen not in (torch.float32, torch.float64):
         raise DtypeError(
-            f"{found.get(chosen, 'the default dtype')} is {chosen}, too coarse to fit a posterior in; convert it, or pass dtype=torch.float32."
+            f"{names.get(chosen, 'the default dtype')} is {chosen}, too coarse to fit a posterior in; convert it, or pass dtype=torch.float32."
         )
     return chosen
 
 
-def read_leaf(name: str, value: Any) -> Any:
-    """A part of the data as a tensor or CSR matrix; what is no array passes as it is.
+def read_array(name: str, value: Any) -> Any:
+    """One array of the data as a tensor or CSR matrix; what is no array passes as it is.
 
     Raises:
         DataError, DtypeError: empty, or not of real numbers.
@@ -110,9 +110,9 @@ def _pandas_values(name: str, value: Any) -> np.ndarray[Any, Any]:
                 f"{name}: column {column!r} is of type {kind}, which is not numeric; encode categories as integers "
                 "(pandas.factorize) and drop text columns."
             )
-    found: np.ndarray[Any, Any] = value.to_numpy()
+    array: np.ndarray[Any, Any] = value.to_numpy()
     # pandas' own nullable types come out as objects.
-    return value.to_numpy(dtype=np.float64, na_value=np.nan) if found.dtype.kind == "O" else found
+    return value.to_numpy(dtype=np.float64, na_value=np.nan) if array.dtype.kind == "O" else array
 
 
 def tensor_of(name: str, value: np.ndarray[Any, Any]) -> Tensor:
@@ -135,8 +135,8 @@ def tensor_of(name: str, value: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(value)
 
 
-def named_leaves(data: Any) -> list[tuple[str, Any]]:
-    """The parts of `data` with names for messages: ``data``, ``data[0]`` or ``data['x']``."""
+def named_arrays(data: Any) -> list[tuple[str, Any]]:
+    """The arrays of `data` with names for messages: ``data``, ``data[0]`` or ``data['x']``."""
     if isinstance(data, Mapping):
         return [(f"data[{name!r}]", value) for name, value in data.items()]
     if isinstance(data, tuple | list):
@@ -145,39 +145,39 @@ def named_leaves(data: Any) -> list[tuple[str, Any]]:
 
 
 def rebuilder(data: Any) -> Callable[[Sequence[Any]], Any]:
-    """What puts parts in the order of :func:`named_leaves` together again: to a dict or a tuple."""
+    """What puts arrays in the order of :func:`named_arrays` together again: to a dict or a tuple."""
     if isinstance(data, Mapping):
         return functools.partial(_named, list(data))
     return tuple
 
 
-def _named(names: Sequence[Any], parts: Sequence[Any]) -> dict[Any, Any]:
-    return dict(zip(names, parts, strict=True))
+def _named(names: Sequence[Any], arrays: Sequence[Any]) -> dict[Any, Any]:
+    return dict(zip(names, arrays, strict=True))
 
 
 UNKNOWN = object()  # what a file cannot hold
 
 
-def plain_leaf(leaf: Any) -> Any:
-    """A part as ``torch.load(weights_only=True)`` reads it back, or UNKNOWN."""
-    if scipy.sparse.issparse(leaf):
-        parts = {"indptr": leaf.indptr, "indices": leaf.indices, "data": leaf.data}
-        return {"csr": {k: torch.from_numpy(np.array(v)) for k, v in parts.items()}, "shape": list(leaf.shape)}
-    if isinstance(leaf, Tensor) and leaf.layout != torch.strided:
-        return plain_leaf(scipy_csr(leaf))
-    if isinstance(leaf, Tensor):
-        kept = leaf.detach().cpu()
+def plain_array(array: Any) -> Any:
+    """An array as ``torch.load(weights_only=True)`` reads it back, or UNKNOWN."""
+    if scipy.sparse.issparse(array):
+        pieces = {"indptr": array.indptr, "indices": array.indices, "data": array.data}
+        return {"csr": {k: torch.from_numpy(np.array(v)) for k, v in pieces.items()}, "shape": list(array.shape)}
+    if isinstance(array, Tensor) and array.layout != torch.strided:
+        return plain_array(scipy_csr(array))
+    if isinstance(array, Tensor):
+        kept = array.detach().cpu()
         # A file would hold the whole array that a view is cut from.
         return kept.clone() if kept.untyped_storage().nbytes() > kept.nbytes else kept
-    return leaf if leaf is None or isinstance(leaf, bool | int | float | str) else UNKNOWN
+    return array if array is None or isinstance(array, bool | int | float | str) else UNKNOWN
 
 
-def unplain_leaf(part: Any) -> Any:
-    """The inverse of :func:`plain_leaf`."""
-    if isinstance(part, Mapping):
-        csr = {k: v.numpy() for k, v in part["csr"].items()}
-        return scipy.sparse.csr_array((csr["data"], csr["indices"], csr["indptr"]), shape=tuple(part["shape"]))
-    return part
+def unplain_array(plain: Any) -> Any:
+    """The inverse of :func:`plain_array`."""
+    if isinstance(plain, Mapping):
+        csr = {k: v.numpy() for k, v in plain["csr"].items()}
+        return scipy.sparse.csr_array((csr["data"], csr["indices"], csr["indptr"]), shape=tuple(plain["shape"]))
+    return plain
 
 
 def canonical_csr(matrix: Any) -> Any:
@@ -192,28 +192,28 @@ def canonical_csr(matrix: Any) -> Any:
 def scipy_csr(tensor: Tensor) -> Any:
     """A sparse torch tensor as a SciPy matrix."""
     tensor = tensor.to_sparse_csr()
-    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
-    return scipy.sparse.csr_array(tuple(part.cpu().numpy() for part in parts), shape=tuple(tensor.shape))
+    pieces = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
+    return scipy.sparse.csr_array(tuple(piece.cpu().numpy() for piece in pieces), shape=tuple(tensor.shape))
 
 
-def num_rows_of(leaf: Any) -> int | None:
+def num_rows_of(array: Any) -> int | None:
     """The length of the first dimension; None for what has none."""
-    if isinstance(leaf, Tensor) and leaf.dim() > 0:
-        return int(leaf.shape[0])
-    return int(leaf.shape[0]) if scipy.sparse.issparse(leaf) else None
+    if isinstance(array, Tensor) and array.dim() > 0:
+        return int(array.shape[0])
+    return int(array.shape[0]) if scipy.sparse.issparse(array) else None
 
 
-def extreme_rows(leaf: Any) -> set[int]:
+def extreme_rows(array: Any) -> set[int]:
     """Rows with the smallest, the largest and the first non-finite value."""
-    if scipy.sparse.issparse(leaf):
-        values = torch.from_numpy(np.ascontiguousarray(leaf.data))
+    if scipy.sparse.issparse(array):
+        values = torch.from_numpy(np.ascontiguousarray(array.data))
         if not len(values):
             return set()
-        row_of = np.repeat(np.arange(leaf.shape[0]), np.diff(leaf.indptr))
+        row_of = np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
         return {int(row_of[i]) for i in _extremes(values, values)}
-    if leaf.layout != torch.strided or leaf.dtype == torch.bool:
+    if array.layout != torch.strided or array.dtype == torch.bool:
         return set()
-    values = leaf.reshape(len(leaf), -1)
+    values = array.reshape(len(array), -1)
     return _extremes(values.amin(1), values.amax(1))
 
 
@@ -222,16 +222,16 @@ def _extremes(low: Tensor, high: Tensor) -> set[int]:
     return {int(low.argmin()), int(high.argmax()), *bad}
 
 
-def take_rows(leaf: Any, indices: Tensor) -> Any:
+def take_rows(array: Any, indices: Tensor) -> Any:
     """The rows `indices` ``(B,)``, as a tensor."""
-    if scipy.sparse.issparse(leaf):
-        return csr_tensor(leaf[indices.cpu().numpy()])
-    return leaf[indices.to(leaf.device)]
+    if scipy.sparse.issparse(array):
+        return csr_tensor(array[indices.cpu().numpy()])
+    return array[indices.to(array.device)]
 
 
-def whole(leaf: Any) -> Any:
+def whole(array: Any) -> Any:
     """All rows, as a tensor."""
-    return csr_tensor(leaf) if scipy.sparse.issparse(leaf) else leaf
+    return csr_tensor(array) if scipy.sparse.issparse(array) else array
 
 
 def csr_tensor(matrix: Any) -> Tensor:
@@ -247,20 +247,20 @@ def csr_tensor(matrix: Any) -> Tensor:
         )
 
 
-def fingerprint_of(leaves: Sequence[tuple[str, Any]]) -> str:
+def fingerprint_of(arrays: Sequence[tuple[str, Any]]) -> str:
     """A hash of names, shapes, types and values."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in leaves:
+    for name, value in arrays:
         digest.update(name.encode())
         if scipy.sparse.issparse(value):
-            parts = [value.indptr, value.indices, value.data]
+            pieces = [value.indptr, value.indices, value.data]
         elif isinstance(value, Tensor):
             dense = value.to_dense() if value.layout != torch.strided else value
             digest.update(str((tuple(value.shape), value.dtype)).encode())
-            parts = [dense.detach().cpu().contiguous().numpy()]
+            pieces = [dense.detach().cpu().contiguous().numpy()]
         else:
             digest.update(repr(value).encode())
-            parts = []
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).tobytes())
+            pieces = []
+        for piece in pieces:
+            digest.update(np.ascontiguousarray(piece).tobytes())
     return digest.hexdigest()

@@ -40,15 +40,15 @@ def library_texts(root: Path, files: Iterable[Path]) -> tuple[list[str], list[st
 
     Texts that stand twice are given once, under the first title.
     """
-    found: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for path in files:
-        parts = path.relative_to(root).with_suffix("").parts
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        names = path.relative_to(root).with_suffix("").parts
+        module = ".".join(names[:-1] if names[-1] == "__init__" and len(names) > 1 else names)
         for title, docstrings in _documents(_parse(path), module):
             text = prose("\n\n".join(docstrings))
             if text:
-                found.setdefault(text, title)
-    return list(found), list(found.values())
+                titles.setdefault(text, title)
+    return list(titles), list(titles.values())
 
 
 def prose(docstring: str) -> str:

@@ -26,8 +26,8 @@ def density(values: np.ndarray) -> tuple[Array, Array]:
     values = np.asarray(values, dtype=np.float64).ravel()
     bounds = (0.0 if values.min() >= 0 else -np.inf, 1.0 if values.min() >= 0 and values.max() <= 1 else np.inf)
     first, last = np.quantile(values, [0.05, 0.95])
-    reach = last - first if last - first > least else np.inf  # of nearly constant samples, all
-    values = values[(values >= first - reach) & (values <= last + reach)]
+    span = last - first if last - first > least else np.inf  # of nearly constant samples, all
+    values = values[(values >= first - span) & (values <= last + span)]
     width = _bandwidth(values, least) or np.ptp(values) / 100 or max(abs(values[0]), 1.0) / 100
     points = np.linspace(max(values.min() - 3 * width, bounds[0]), min(values.max() + 3 * width, bounds[1]), _GRID)
     step = points[1] - points[0]
@@ -55,9 +55,9 @@ def bins_of(*samples: np.ndarray) -> Array:
 
 
 def _smoothed(counts: Array, width: float) -> Array:
-    reach = min(int(4 * width) + 1, len(counts))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    padded = np.concatenate([counts[:reach][::-1], counts, counts[-reach:][::-1]])
+    radius = min(int(4 * width) + 1, len(counts))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+    padded = np.concatenate([counts[:radius][::-1], counts, counts[-radius:][::-1]])
     return np.convolve(padded, kernel, mode="valid")
 
 

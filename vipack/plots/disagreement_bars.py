@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from vipack.errors import UsageError
 from vipack.hints import checked
-from vipack.plots.canvas import BLUE, INK, LABEL, QUIET, axis_for, tidy
+from vipack.plots.canvas import BLUE, INK, QUIET, axis_for, note_beside, tidy
 
 __all__ = ["disagreement"]
 
@@ -35,24 +35,17 @@ def disagreement(table: pd.DataFrame, ax: Axes | None = None, *, most: int = 15)
         )
     shown = table.head(most)
     ax = axis_for(ax, 6.4, 1.0 + 0.3 * len(shown))
-    places = np.arange(len(shown))
+    rows = np.arange(len(shown))
     gaps = shown["mean_gap"].to_numpy(float)
     known = np.isfinite(gaps)
     top = max(2 * _BAD, float(gaps[known].max(initial=0.0)))
     gaps = np.where(known, gaps, 1.1 * top)  # what is constant in each fit, but not the same, is as far apart as can be
-    ax.barh(places, gaps, xerr=2 * shown["gap_se"].to_numpy(float), height=0.6, color=BLUE, ecolor=INK)
+    ax.barh(rows, gaps, xerr=2 * shown["gap_se"].to_numpy(float), height=0.6, color=BLUE, ecolor=INK)
     ax.axvline(_BAD, color=QUIET, linewidth=1, linestyle=":")
-    for place, (_, row) in zip(places, shown.iterrows(), strict=True):
-        ax.annotate(
-            f"{row['lowest']} < {row['highest']}" + ("" if known[place] else ", both constant"),
-            (1.02, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=LABEL,
-            color=INK,
-            annotation_clip=False,
-        )
-    ax.set_yticks(places, [str(name) for name in shown.index])
+    for index, (_, element) in enumerate(shown.iterrows()):
+        both = "" if known[index] else ", both constant"
+        note_beside(ax, index, f"{element['lowest']} < {element['highest']}{both}")
+    ax.set_yticks(rows, [str(name) for name in shown.index])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.set_xlim(left=0)
     ax.set_xlabel("gap between means ± 2 se (posterior sds)")

@@ -1,4 +1,4 @@
-"""One part of the demo: what was asked, what came out, and whether to trust it."""
+"""One section of the demo: what was asked, what came out, and whether to trust it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vipack.cli.tables import markdown_table
+from vipack.cli.text_tables import markdown_table
 
-__all__ = ["Part", "Picture", "Settings", "say"]
+__all__ = ["Picture", "Section", "Settings", "say"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much work each part does."""
+    """How much work each section does."""
 
     seed: int
     school_steps: int
@@ -40,8 +40,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the page.
+class Section:
+    """A section of the page.
 
     Attributes:
         headline: what came out, in a sentence that holds whatever the verdict is.

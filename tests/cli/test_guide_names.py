@@ -1,7 +1,7 @@
 import pytest
 from pyro.infer import autoguide
 
-from vipack.cli.names import GUIDE_NAMES, guide_named
+from vipack.cli.guide_names import GUIDE_NAMES, guide_named
 from vipack.errors import UsageError
 
 

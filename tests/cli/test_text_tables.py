@@ -1,6 +1,6 @@
 import pandas as pd
 
-from vipack.cli.tables import html_table, markdown_table, text_table
+from vipack.cli.text_tables import html_table, markdown_table, text_table
 
 TABLE = pd.DataFrame(
     {"rank": [0, 1], "elbo": [-1234.567, 0.00123], "ess": [1999.6, float("nan")], "verdict": ["TRUST", "a|b<c>"]},

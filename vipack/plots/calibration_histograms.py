@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from scipy import stats
 
+from vipack.diagnostics.calibration import Calibration
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, LABEL, PALE, RED, axes_for, tidy
@@ -20,32 +19,9 @@ __all__ = ["calibration"]
 _MOST = 12
 
 
-class Calibrated(Protocol):
-    """What this plot reads of a calibration."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the elements."""
-
-    @property
-    def probabilities(self) -> npt.NDArray[np.float64]:
-        """Of each fit and element, ``(M, P)``."""
-
-    @property
-    def biased(self) -> tuple[str, ...]:
-        """Elements whose mean is biased."""
-
-    @property
-    def misjudged(self) -> Mapping[str, str]:
-        """Elements whose spread is wrong, and how."""
-
-    def histogram(self, name: str, bins: int) -> npt.NDArray[Any]:
-        """Counts in equal parts of [0, 1]."""
-
-
 @checked
 def calibration(
-    found: Calibrated,
+    result: Calibration,
     names: str | Iterable[str] | None = None,
     axes: Axes | Iterable[Axes] | None = None,
     *,
@@ -57,23 +33,23 @@ def calibration(
     too narrow, one with a high middle a spread too wide; what the tests flag stands in its title, in red.
 
     Args:
-        found: what ``vipack.vsbc`` returns.
+        result: what ``vipack.vsbc`` returns.
         names: elements, as ``b[0]``; the first twelve by default.
 
     Raises:
-        UsageError: no such element, or `found` is not a calibration.
+        UsageError: no such element, or `result` is not a calibration.
     """
-    if not hasattr(found, "histogram"):
-        raise UsageError(f"found: expected what vipack.vsbc returns, found {type(found).__name__}.")
-    labels = chosen(names, found.names, found.names[:_MOST], "elements of the latents")
+    if not hasattr(result, "histogram"):
+        raise UsageError(f"result: expected what vipack.vsbc returns, found {type(result).__name__}.")
+    labels = chosen(names, result.names, result.names[:_MOST], "elements of the latents")
     panels = axes_for(axes, len(labels), columns=4, width=2.6, height=2.0)
-    count = len(found.probabilities)
+    count = len(result.probabilities)
     low, high = stats.binom(count, 1 / bins).ppf([0.025, 0.975])
-    misjudged = found.misjudged
+    misjudged = result.misjudged
     for ax, name in zip(panels, labels, strict=True):
         ax.axhspan(low, high, color=PALE, alpha=0.35, linewidth=0)
-        ax.bar((np.arange(bins) + 0.5) / bins, found.histogram(name, bins), width=0.9 / bins, color=BLUE)
-        said = [*(["biased"] if name in found.biased else []), *([misjudged[name]] if name in misjudged else [])]
+        ax.bar((np.arange(bins) + 0.5) / bins, result.histogram(name, bins), width=0.9 / bins, color=BLUE)
+        said = [*(["biased"] if name in result.biased else []), *([misjudged[name]] if name in misjudged else [])]
         title = f"{name}: {', '.join(said)}" if said else name
         ax.set_title(title, loc="left", fontsize=LABEL, color=RED if said else INK)
         ax.set_xlim(0, 1)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vipack.datasets.sources import library_files, library_texts, prose
+from vipack.datasets.library_docstrings import library_files, library_texts, prose
 from vipack.errors import DataError, DataWarning
 
 

@@ -97,7 +97,7 @@ class Stages(Readable, tuple[Stage, ...]):
         ]
 
     @property
-    def found(self) -> str:
+    def path(self) -> str:
         """The stages that were kept, the last of which gave the fit, with the steps that each took; empty without any."""
         return ", ".join(f"{s.name} ({s.steps} steps)" for s in self if s.kept)
 
