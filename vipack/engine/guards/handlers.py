@@ -46,18 +46,18 @@ def handlers_known() -> Hashable:
     return tuple([known_by(each) for each in stack]) if stack else ()
 
 
-def known_by(part: Any) -> Hashable:
+def known_by(value: Any) -> Hashable:
     """Equal for programs that are the same but for handlers and partial functions that are made anew at each call."""
-    if isinstance(part, functools.partial):
-        inside = (part.func, *part.args, *(part.keywords or {}).values())
-        return functools.partial, tuple(part.keywords or ()), tuple(map(known_by, inside))
-    if isinstance(part, types.MethodType):
-        return part.__func__, ByIdentity(part.__self__)
-    if isinstance(part, Messenger):
-        return type(part), tuple((name, known_by(value)) for name, value in sorted(vars(part).items()))
-    if isinstance(part, bool | int | float | str | None):
-        return type(part), part
-    return ByIdentity(part)
+    if isinstance(value, functools.partial):
+        inside = (value.func, *value.args, *(value.keywords or {}).values())
+        return functools.partial, tuple(value.keywords or ()), tuple(map(known_by, inside))
+    if isinstance(value, types.MethodType):
+        return value.__func__, ByIdentity(value.__self__)
+    if isinstance(value, Messenger):
+        return type(value), tuple((name, known_by(each)) for name, each in sorted(vars(value).items()))
+    if isinstance(value, bool | int | float | str | None):
+        return type(value), value
+    return ByIdentity(value)
 
 
 def _is_followed(kind: type) -> bool:
