@@ -1,0 +1,51 @@
+"""Which tier a run is left in, where times are what decides."""
+
+from __future__ import annotations
+
+import time
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+
+import vipack as vi
+from vipack.engine import svi as svi_module
+from vipack.engine import tiers
+from vipack.engine.steps.runner import GraphRunner
+
+Y = torch.linspace(-1, 1, 20)
+
+
+def model(y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(w, 0.5), obs=y)
+
+
+def guide(y):
+    pyro.sample("w", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 0.3))
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("slow", [2, 1_000])
+def test_one_slow_measurement_does_not_keep_a_run_from_the_interpreter(monkeypatch, slow):
+    """As where memory is met for the first time, or another process takes the core; what is always slow is refused."""
+    native, calls = GraphRunner.native_steps, []
+
+    def delayed(self, batches, number):
+        calls.append(number)
+        if len(calls) <= slow:
+            time.sleep(0.02)
+        return native(self, batches, number)
+
+    monkeypatch.setattr(GraphRunner, "native_steps", delayed)
+    for module in (tiers, svi_module):
+        monkeypatch.setattr(module, "TRACE_STEPS", 5)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    svi = vi.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), engine="auto")
+    for _ in range(12):
+        svi.step(Y)
+    assert svi.engine.tier == ("interpreted" if slow == 2 else "traced"), svi.engine
