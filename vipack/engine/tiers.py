@@ -284,7 +284,7 @@ class TieredEngine:
             losses = runner.traced(batches, min(number, _TRACED_AT_ONCE))
         if shape.promotion is not None:
             shape.promotion.seconds = (time.perf_counter() - started) / len(losses)
-        if self._graphs.memory.one_by_one and np.isfinite(losses[-1]):
+        if self._graphs.memory.one_by_one and (np.isfinite(losses[-1]) or (self._live and runner.well)):
             runner.finish(float(losses[-1]))
         self._count(tier, len(losses))
         self._safe.count(len(losses))

@@ -145,7 +145,8 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         raise CaptureError(state.reason)
     module, reads = _traced(step, state)
     module.graph.set_codegen(fx.graph.CodeGen())
-    num_checks = keep_open_checks(module, step.num_checks + len(reads))
+    first_array = step.first_array if program.parameters.shared else None  # a fit goes back to the step before
+    num_checks = keep_open_checks(module, step.num_checks + len(reads), first_array)
     write_dtypes(module)
     module.graph.eliminate_dead_code()
     module.recompile()

@@ -21,7 +21,7 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import LINALG_CHECK_ERRORS, SOFTMAX, UNSAFE_VIEW
 from vipack.compat.pytorch import validation_noted
-from vipack.engine.graph.nodes import output_of
+from vipack.engine.graph.nodes import ancestors, is_random, output_of
 
 __all__ = ["LITERAL", "collected_checks", "keep_open_checks"]
 
@@ -61,13 +61,15 @@ def collected_checks() -> Iterator[list[Tensor]]:
         kind.__bool__ = truth
 
 
-def keep_open_checks(module: fx.GraphModule, num_checks: int) -> int:
+def keep_open_checks(module: fx.GraphModule, num_checks: int, first_array: int | None = None) -> int:
     """Let the last results of a graph be truth values, each of which says that Pyro would not raise somewhere; in place.
 
-    Checks that cannot fail are left out, and so is NaN, which the loss shows.
+    Checks that cannot fail are left out, and so is NaN, which the loss shows. NaN among data is looked for where steps may not
+    be taken back: it depends on nothing that a step changes, so that only other data are looked at again.
 
     Args:
         num_checks: how many of the last results are checks. Those of matrix factors are nodes of their own in the graph.
+        first_array: index among the inputs of the first of the data; None leaves NaN among them to the loss.
 
     Returns:
         How many there are.
@@ -77,7 +79,7 @@ def keep_open_checks(module: fx.GraphModule, num_checks: int) -> int:
     results = list(output.args[0])
     results, checks = results[: len(results) - num_checks], results[len(results) - num_checks :]
     factors = [node for node in graph.nodes if node.target is LINALG_CHECK_ERRORS]
-    proof = _Proof(module)
+    proof = _Proof(module, first_array)
     open_checks = list(dict.fromkeys(check for check in checks if not proof.holds(check)))
     with graph.inserting_before(output):
         terms = [_node(graph, aten.all.default, (check,)) for check in open_checks]
@@ -100,8 +102,10 @@ def _node(graph: fx.Graph, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
 class _Proof:
     """What is known of a graph's values whatever its inputs are, but for NaN and for numbers that overflow."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, first_array: int | None = None) -> None:
         self._module = module
+        inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+        self._data = set() if first_array is None else set(inputs[first_array:])
         self._known: dict[fx.Node, tuple[float, float, bool]] = {}
 
     def holds(self, node: Any) -> bool:
@@ -114,10 +118,16 @@ class _Proof:
         if target in (aten.bitwise_and.Tensor, aten.logical_and.default):
             return self.holds(inputs[0]) and self.holds(inputs[1])
         if target is aten.eq.Tensor:
-            return inputs[0] is inputs[1]  # that it is no NaN
+            return inputs[0] is inputs[1] and not self._is_data(inputs[0])  # that it is no NaN
         if target in _COMPARISONS:
             return self._compared(_COMPARISONS[target], inputs[0], inputs[1])
         return bool(target in _CONSTANTS and _constant(node) == 1)
+
+    def _is_data(self, node: Any) -> bool:
+        """Whether a value is computed from data, and from nothing that a step changes or draws."""
+        sources = ancestors(node) if self._data and isinstance(node, fx.Node) else set()
+        inputs = {each for each in sources if each.op == "placeholder"}
+        return bool(inputs) and inputs <= self._data and not any(map(is_random, sources))
 
     def _compared(self, sign: str, one: Any, other: Any) -> bool:
         if not isinstance(other, fx.Node | int | float):

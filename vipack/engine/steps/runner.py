@@ -236,7 +236,7 @@ class GraphRunner:
         assert self.native is not None
         self.native(self._feeds(_NOTHING, 1), self._one)
         loss = float(self._one[0])
-        if self._memory.one_by_one:
+        if self._memory.one_by_one and (math.isfinite(loss) or self.well):
             self._memory.finish(loss)
         return loss
 

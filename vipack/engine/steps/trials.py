@@ -77,7 +77,7 @@ def compare(
 
     def take(steps: Callable[[Batches, int], np.ndarray]) -> np.ndarray:
         losses = steps(single, 1)
-        if memory.one_by_one and np.isfinite(losses[0]):
+        if memory.one_by_one and (np.isfinite(losses[0]) or runner.well):
             runner.finish(float(losses[0]))
         return losses
 
