@@ -86,3 +86,15 @@ def test_missing_values_raise_and_are_followed_by_no_update(engine, optim):
     bad[0] = float("nan")
     svi = assert_alike(optim, [y] * 96 + [bad, Y], engine, spoil)
     assert svi.engine.steps[engine] >= 90
+
+
+@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+def test_an_optimizer_whose_options_change_with_every_step_takes_its_own_steps(engine):
+    """As under a schedule that cycles the momentum with the rate."""
+
+    def cycle(optim, i):
+        for one in optim.optim_objs.values():
+            one.param_groups[0]["betas"] = (0.85 + 0.001 * i, 0.99)
+
+    svi = assert_alike(adam, [Y] * 40, engine, cycle)
+    assert svi.engine.steps[engine] >= 30, svi.engine

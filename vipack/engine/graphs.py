@@ -26,6 +26,7 @@ __all__ = ["CapturedGraphs"]
 _LOOK_SHARE = 0.5  # of an eager step's time, that looking at the variables that a program reads may take
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 _REGROUPINGS = 16  # likewise for a program whose optimizer is changed
+_OPTIONS_HELD = 3  # such changes after which the optimizer takes its own steps, on gradients of the graph
 
 
 class CapturedGraphs:
@@ -174,7 +175,8 @@ class CapturedGraphs:
             shape.unbind()  # to be bound to the new memory when its turn comes
         self.safe.forget()
         met = [shape.updated for shape in others if self._has_met(shape)]
-        self.memory = Memory(parameters, self._optimizer, [updated, *met])
+        outside = self._live and self._regroupings_left <= _REGROUPINGS - _OPTIONS_HELD
+        self.memory = Memory(parameters, self._optimizer, [updated, *met], outside=outside)
         return self.memory
 
     def _has_met(self, shape: Shape) -> bool:

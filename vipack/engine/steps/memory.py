@@ -42,6 +42,7 @@ class Memory:
     Args:
         updates: for each graph that works on it, the names of the parameters that its steps update. Those of one vector are
             always updated together.
+        outside: let the optimizer itself take the steps, as one does that no rule is known of.
 
     Attributes:
         names: of the parameters, by index.
@@ -53,7 +54,12 @@ class Memory:
     copies: int | None = None
 
     def __init__(
-        self, parameters: Parameters, optimizer: FitOptimizer, updates: Sequence[frozenset[str]] | None = None
+        self,
+        parameters: Parameters,
+        optimizer: FitOptimizer,
+        updates: Sequence[frozenset[str]] | None = None,
+        *,
+        outside: bool = False,
     ) -> None:
         layout = Layout.of(parameters)
         self.names = layout.names
@@ -71,7 +77,7 @@ class Memory:
         self._gradients: list[tuple[int, Tensor, Tensor]] = []  # group, parameter, the piece for its gradient
         self._handles = [by_parameter.get(id(tensor)) for tensor in self._tensors]
         rules = rules_of(self._handles)
-        self.outside = handles is None or any(rule is None for rule in rules)
+        self.outside = outside or handles is None or any(rule is None for rule in rules)
         if self.outside:
             rules = [GRADIENT if any(pattern) else FROZEN for pattern in patterns]
             self._handles = [None] * len(rules)
