@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import RenyiELBO
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from torch.distributions import constraints
 
@@ -129,3 +130,24 @@ def test_global_latents_keep_the_joint_bound():
 
     evidence = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + 1.0).log_prob(x).item()
     assert -ImportanceWeighted(5).loss(shared, posterior, x) == pytest.approx(evidence, abs=1e-5)
+
+
+def globally(x):
+    centre = pyro.sample("centre", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(centre, 1.0).expand([len(x), 2]).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("program", "loss", "cure"),
+    [
+        (model, RenyiELBO(alpha=0, num_particles=5), "use vipack.objectives.ImportanceWeighted"),
+        (globally, RenyiELBO(alpha=0.5, num_particles=5), "train on all rows at once"),
+        (globally, ImportanceWeighted(5), "train on all rows at once"),
+    ],
+)
+def test_weights_of_all_rows_together_in_minibatches_are_warned_of(program, loss, cure):
+    options = {"data": COPIES, "loss": loss, "steps": 2, "engine": "eager", "progress": False}
+    with pytest.warns(vi.errors.ProgramWarning, match=f"no bound on the evidence; {cure}"):
+        vi.fit(program, AutoNormal, batch_size=30, **options)
+    vi.fit(program, AutoNormal, **options)  # of all rows it is one
