@@ -24,8 +24,10 @@ class ImportanceWeighted(Objective):
     signal does not drown in noise as K grows; the model's parameters get the bound's own (Burda et al. 2016,
     arXiv:1509.00519). A guide trained so is good at proposing, and wider than the posterior: use its weights.
 
-    The bound is on the evidence of all data together, so for a model with a latent for each row the K particles are of
-    all rows at once.
+    Where every latent is local to the rows of one plate, as in a variational autoencoder, each row has K weights of its
+    own: the bound is the sum over rows of ``log mean_k p(x_i, z_ik) / q(z_ik)``, times N/B in a minibatch, as in the papers. Where
+    latents are global, or the guide draws all rows jointly, as an AutoContinuous does, the K weights are of all rows together.
+    There N/B multiplies log p and log q inside the exponent, so that minibatches give no bound.
 
     Args:
         num_particles: K.
@@ -34,6 +36,8 @@ class ImportanceWeighted(Objective):
         UsageError: `num_particles` is no positive integer.
         GuideError: when first used: the guide's draws are not reparametrized, or it is a Mixture.
     """
+
+    by_rows = True
 
     def __init__(self, num_particles: int = 16) -> None:
         super().__init__(num_particles)
@@ -53,21 +57,24 @@ class ImportanceWeighted(Objective):
             n: v.detach().requires_grad_(bool(evaluated.scores) and v.is_floating_point())
             for n, v in evaluated.latents.items()
         }
-        log_p = evaluated.particles.log_p(latents, (args, kwargs))
-        log_weights = log_p.detach() - evaluated.log_q
-        bound = log_weights.logsumexp(0) - math.log(len(log_weights))
+        particles = evaluated.particles
+        log_p = particles.log_p(latents, (args, kwargs))
+        scale = particles.row_scale
+        log_p = log_p / scale
+        log_weights = log_p.detach() - evaluated.log_q / scale
+        bound = scale * (log_weights.logsumexp(0) - math.log(len(log_weights))).sum()
         if not evaluated.scores:
             return -bound
         shares = log_weights.softmax(0)
         inputs = {name: value for name, value in latents.items() if value.requires_grad}
         slopes = torch.autograd.grad(log_p.sum(), list(inputs.values()), retain_graph=True, allow_unused=True)
-        number = len(log_weights)
         along_p = torch.stack(
             [
-                (slope * evaluated.latents[name]).reshape(number, -1).sum(-1)
+                particles.sum_to_rows(name, slope * evaluated.latents[name])
                 for name, slope in zip(inputs, slopes, strict=True)
                 if slope is not None
             ]
         ).sum(0)
-        surrogate = (shares.square() * (along_p - evaluated.along(evaluated.scores))).sum() + (shares * log_p).sum()
+        along_q = evaluated.along(evaluated.scores) / scale
+        surrogate = scale * ((shares.square() * (along_p - along_q)).sum() + (shares * log_p).sum())
         return -(bound + (surrogate - surrogate.detach()))

@@ -25,7 +25,7 @@ class Evaluated:
     Attributes:
         drawn: what the guide drew by name ``(S, ...)``, with the gradient to its parameters.
         latents: what the model's latents are made of.
-        log_q: ``(S,)`` in nats, without gradient.
+        log_q: ``(S,)`` in nats, without gradient; ``(S, B)`` where the particles have a row plate.
         scores: d log q / d drawn by name, with the guide's parameters held fixed; empty where no gradient is wanted.
         weights: ``(S,)``, of the particles in a mean, with the gradient to the guide's parameters; None for equal ones.
     """
@@ -42,9 +42,8 @@ class Evaluated:
         return values.mean() if self.weights is None else (self.weights.detach() * values).sum()
 
     def along(self, slopes: Values) -> Tensor:
-        """``(S,)``: sum of slope times draw, whose gradient is that of a function of the draws with these slopes."""
-        number = len(self.log_q)
-        terms = [(slopes[name] * value).reshape(number, -1).sum(-1) for name, value in self.drawn.items()]
+        """``(S,)`` or ``(S, B)``: sum of slope times draw, whose gradient is that of a function of the draws with these slopes."""
+        terms = [self.particles.sum_to_rows(name, slopes[name] * value) for name, value in self.drawn.items()]
         return torch.stack(terms).sum(0)
 
 
@@ -52,6 +51,7 @@ class Objective(ELBO):  # type: ignore[misc]
     """An objective that evaluates `num_particles` draws of the guide side by side."""
 
     num_particles: int
+    by_rows = False  # whether densities are wanted row by row, where the program has them so
 
     def __init__(self, num_particles: int, *, antithetic: bool = False) -> None:
         name = type(self).__name__
@@ -90,7 +90,7 @@ class Objective(ELBO):  # type: ignore[misc]
     def _evaluated(self, model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any]) -> Evaluated:
         known = self._known
         if known is None or known.model != model or known.guide != guide:
-            known = self._known = particles_of(model, guide, call)
+            known = self._known = particles_of(model, guide, call, by_rows=self.by_rows)
         drawn, latents, weights = known.draw(self.num_particles, call, antithetic=self.antithetic)
         if not torch.is_grad_enabled():
             return Evaluated(known, drawn, latents, known.log_q(drawn, latents, call), {}, weights)

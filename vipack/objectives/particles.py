@@ -25,11 +25,12 @@ from vipack.compat.pytorch import plain_normals
 from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
 from vipack.program import Arguments
-from vipack.program.densities.densities import plate_nesting
+from vipack.program.densities.densities import compute, plate_nesting, row_plate, row_sums
 from vipack.program.densities.masking import counting, leave_out, standard_terms, treatments
 from vipack.program.densities.substitution import Given, Transformed
 from vipack.program.evaluation.evaluation import ModelDensity
 from vipack.program.running.randomness import TorchState, seeded
+from vipack.program.sites.sites import has_density, read_sites, sample_nodes
 
 __all__ = ["Particles", "particles_of"]
 
@@ -40,9 +41,21 @@ class Particles(ABC):
     """Draws of a guide for one model, evaluated side by side under vmap; one by one where vmap refuses the program.
 
     What is learned of the program, such as whether vmap takes it, is kept from step to step.
+
+    Args:
+        by_rows: give densities row by row, where every latent and likelihood is local to the rows of one plate.
+
+    Attributes:
+        row_plate: the name of that plate; None where densities are of all rows together.
+        row_scale: the N/B by which :meth:`log_p` scaled them last; 1 without a row plate.
     """
 
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any]) -> None:
+    row_plate: str | None = None
+    row_scale: float | Tensor = 1.0
+
+    def __init__(
+        self, model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any], *, by_rows: bool = False
+    ) -> None:
         self.model, self.guide = model, guide
         self._refused: set[str] = set()
         with _looking():
@@ -51,6 +64,15 @@ class Particles(ABC):
         enumerates = any(_is_enumerated(s) and name not in guide_trace for name, s in model_trace.nodes.items())
         self._density = ModelDensity(model, nesting=plate_nesting(guide_trace, model_trace), enumerates=enumerates)
         self._read(model_trace, guide_trace)
+        if by_rows:
+            self._read_rows(model_trace, guide_trace)
+
+    def _read_rows(self, model_trace: Trace, guide_trace: Trace) -> None:  # noqa: B027, for those that have no rows
+        """Take note of a plate over whose rows densities are a product, and of the dimension of its rows in each draw."""
+
+    def sum_to_rows(self, name: str, values: Tensor) -> Tensor:
+        """Numbers of a draw's shape ``(S, ...)`` summed up for each draw: ``(S,)``, or ``(S, B)`` with a row plate."""
+        return values.reshape(len(values), -1).sum(-1)
 
     @abstractmethod
     def _read(self, model_trace: Trace, guide_trace: Trace) -> None:
@@ -65,11 +87,14 @@ class Particles(ABC):
 
     @abstractmethod
     def log_q(self, drawn: Values, latents: Values, call: tuple[Any, Any]) -> Tensor:
-        """log density ``(S,)`` in nats of the guide at `drawn`, as a function of them and of its parameters."""
+        """log density in nats of the guide at `drawn`, as a function of them and of its parameters.
+
+        ``(S,)``; ``(S, B)``, scaled by N/B, with a row plate.
+        """
 
     @abstractmethod
     def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
-        """log p(x, z) ``(S,)`` in nats, in the coordinates of :meth:`log_q`; discrete latents are summed out."""
+        """log p(x, z) in nats, in the shape and coordinates of :meth:`log_q`; discrete latents are summed out."""
 
     def _traces(self, call: tuple[Any, Any]) -> tuple[Trace, Trace]:
         args, kwargs = call
@@ -185,6 +210,24 @@ class _TraceParticles(Particles):
             name for name, site in guide_trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]
         ]
 
+    def _read_rows(self, model_trace: Trace, guide_trace: Trace) -> None:
+        plate = row_plate(read_sites(model_trace, guide_trace), guide_trace)
+        if plate is None or self._standard:
+            return
+        nodes = {name: guide_trace.nodes[name] for name in self._latents if not _is_subsample(guide_trace.nodes[name])}
+        dims = {
+            name: next(frame.dim for frame in node["cond_indep_stack"] if frame.name == plate) - node["fn"].event_dim
+            for name, node in nodes.items()
+        }
+        if all(node["value"].dim() >= -dims[name] for name, node in nodes.items()):
+            self.row_plate, self._row_dims = plate, dims
+
+    def sum_to_rows(self, name: str, values: Tensor) -> Tensor:
+        if self.row_plate is None:
+            return super().sum_to_rows(name, values)
+        others = [dim for dim in range(1, values.dim()) if dim != values.dim() + self._row_dims[name]]
+        return values.sum(others) if others else values
+
     def draw(self, number: int, call: tuple[Any, Any], *, antithetic: bool) -> tuple[Values, Values, Tensor | None]:
         if antithetic:
             raise GuideError(
@@ -206,6 +249,8 @@ class _TraceParticles(Particles):
             with Given(values):
                 trace = self._guide_trace(call)
             leave_out(trace, counted)
+            if self.row_plate is not None:
+                return row_sums(compute(trace), self.row_plate)
             return torch.as_tensor(trace.log_prob_sum())
 
         result: Tensor = self._each("density", one, {**drawn, **{name: latents[name] for name in self._rows}})
@@ -224,19 +269,36 @@ class _TraceParticles(Particles):
     def log_p(self, latents: Values, call: tuple[Any, Any]) -> Tensor:
         def one(values: Values) -> Tensor:
             trace = self._density.trace(Arguments(*call), Given(values))
+            if self.row_plate is not None:
+                self.row_scale = _scale_of_data(trace)
+                return row_sums(compute(trace), self.row_plate)
             return self._density.log_p(trace) + standard_terms(trace, self._standard)
 
         result: Tensor = self._each("model", one, latents)
         return result
 
 
-def particles_of(model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any]) -> Particles:
+def particles_of(
+    model: Callable[..., Any], guide: Callable[..., Any], call: tuple[Any, Any], *, by_rows: bool = False
+) -> Particles:
     """Particles of `guide` for `model`, called with the pair of arguments and keyword arguments `call`.
 
     Raises:
         GuideError: a draw of the guide is not reparametrized.
     """
-    return (_VectorParticles if isinstance(guide, AutoContinuous) else _TraceParticles)(model, guide, call)
+    kind = _VectorParticles if isinstance(guide, AutoContinuous) else _TraceParticles
+    return kind(model, guide, call, by_rows=by_rows)
+
+
+def _scale_of_data(trace: Trace) -> float | Tensor:
+    """The number that the likelihood is scaled by."""
+    scales = [node["scale"] for node in sample_nodes(trace).values() if has_density(node) and node["is_observed"]]
+    for scale in scales:
+        if not isinstance(scale, Tensor):
+            return float(scale)
+        if scale.numel() == 1:
+            return scale.reshape(())
+    return 1.0
 
 
 def _is_subsample(site: Mapping[str, Any]) -> bool:

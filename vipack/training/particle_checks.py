@@ -1,4 +1,4 @@
-"""Whether a program can run for all particles of a loss at once, before it is trained so."""
+"""Whether a program can run for all particles of a loss at once, and whether their weights mean something, before it is trained so."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer import RenyiELBO
 from pyro.poutine.trace_struct import Trace
 
-from vipack.errors import ShapeError, VipackError
+from vipack.errors import ProgramWarning, ShapeError, VipackError
+from vipack.objectives import ImportanceWeighted
 from vipack.program import Arguments, Program, seeded
-from vipack.program.densities.densities import plate_nesting
+from vipack.program.densities.densities import plate_nesting, row_plate
 from vipack.program.running.runs import explained
-from vipack.program.sites.sites import has_density, sample_nodes
+from vipack.program.sites.sites import has_density, read_sites, sample_nodes
 
-__all__ = ["check_particles"]
+__all__ = ["check_particles", "scaled_weights"]
 
 _CURE = (
     "make it broadcast over a new dimension on the left, for example (x * b).sum(-1) in place of x @ b, "
@@ -68,3 +70,24 @@ def _beyond(where: str, trace: Trace, nesting: int, num_particles: int) -> Itera
                 f"only the last {nesting + 1} dimension(s) are particles and plates; {_CURE}"
             )
             return
+
+
+def scaled_weights(program: Program, call: Arguments, loss: Any, *, seed: int) -> Iterator[ProgramWarning]:
+    """A bound that weighs particles of all rows together, in minibatches: N/B multiplies the logarithms of the weights."""
+    if getattr(loss, "num_particles", 1) < 2 or not isinstance(loss, RenyiELBO | ImportanceWeighted):
+        return
+    kind = type(loss).__name__
+    with seeded(seed), torch.no_grad(), program.bound(call):
+        guide_trace, model_trace = program.traces(call)
+    apart = row_plate(read_sites(model_trace, guide_trace), guide_trace) is not None
+    if isinstance(loss, ImportanceWeighted) and apart:
+        return
+    cure = (
+        "use vipack.objectives.ImportanceWeighted, which has weights for each row"
+        if apart
+        else "train on all rows at once"
+    )
+    yield ProgramWarning(
+        f"loss: {kind} weighs its particles for all rows together, so that in minibatches the scale N/B stands inside the exponent and "
+        f"its value is no bound on the evidence; {cure}, or use Trace_ELBO."
+    )

@@ -25,7 +25,7 @@ from vipack.program.densities.values import same_values, unvalidated
 from vipack.program.running.flat import flat_priors_sampled
 from vipack.program.running.runs import check_signature, named_arguments, trace_prior
 from vipack.training.data import Rows, read_data
-from vipack.training.particle_checks import check_particles
+from vipack.training.particle_checks import check_particles, scaled_weights
 
 __all__ = ["Prepared", "Problem", "loss_of", "no_guide", "prepare", "try_prepare"]
 
@@ -98,6 +98,7 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
             check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
         if check.ok and batched:
             said = list(batch_effects(program, first, *_with_halves(rows, second, fewer), seed=seed))
+            said += scaled_weights(program, first, loss, seed=seed)
             errors = tuple(each for each in said if isinstance(each, VipackError))
             warnings = tuple(each for each in said if isinstance(each, VipackWarning))
             check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))

@@ -20,6 +20,7 @@ __all__ = [
     "counted_densities",
     "plate_nesting",
     "row_plate",
+    "row_sums",
     "same_densities",
     "total",
     "total_of_many",
@@ -94,6 +95,11 @@ def row_plate(table: SiteTable, guide_trace: Trace) -> str | None:
     return min(common, key=lambda name: -table.plates[name], default=None)
 
 
+def row_sums(trace: Trace, plate: str) -> Tensor:
+    """log density ``(N,)`` of each row of a trace of one draw, in its own type; the densities of its sites are computed already."""
+    return _add_up([_sum_to_rows(node["log_prob"], node, plate, keep=0, dtype=None) for node in _densities(trace)])
+
+
 def plate_nesting(*traces: Trace) -> int:
     """How many dimensions the plates of the traces take."""
     dims = [
@@ -129,8 +135,10 @@ def _add_up(terms: list[Tensor]) -> Tensor:
     return first
 
 
-def _sum_to_rows(log_prob: Tensor, node: Mapping[str, Any], plate: str, keep: int) -> Tensor:
+def _sum_to_rows(
+    log_prob: Tensor, node: Mapping[str, Any], plate: str, keep: int, dtype: torch.dtype | None = torch.float64
+) -> Tensor:
     """Sum `log_prob` over all dimensions but the plate's and the `keep` leftmost."""
     dim = next(frame.dim for frame in node["cond_indep_stack"] if frame.name == plate)
     others = [d for d in range(keep, log_prob.dim()) if d != log_prob.dim() + dim]
-    return log_prob.sum(others, dtype=torch.float64) if others else log_prob.double()
+    return log_prob.sum(others, dtype=dtype) if others else log_prob.to(dtype=dtype or log_prob.dtype)
