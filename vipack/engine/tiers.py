@@ -34,6 +34,7 @@ TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and
 _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
+_CROWDED = 16  # steps in a row that no graph took, where batches are of too many shapes
 _TIMED = 32  # steps of a program that branches, by which they are compared with Pyro's own
 
 
@@ -85,6 +86,7 @@ class TieredEngine:
         self._next_check = 1_000
         self._begin = "eager"
         self._eager_seconds = 0.0  # that an eager step takes at least
+        self._eager_in_a_row = 0
         self._recording = False
         self.report = EngineReport("eager", steps={}) if single is None else single.report
         self._graphs = CapturedGraphs(program, loss, optimizer, self._eager, self.report, live=self._live)
@@ -107,6 +109,7 @@ class TieredEngine:
                     losses += self._take(size, shape, batches, min(num_steps - len(losses), in_a_row))
                 except NonFiniteStep as error:
                     raise error.after(losses) from error.cause
+                self._eager_in_a_row = self._eager_in_a_row + 1 if self.report.tier == "eager" else 0
         return losses
 
     def refresh(self) -> None:
@@ -134,7 +137,9 @@ class TieredEngine:
         return shape is not None and shape.done and shape.graph is None
 
     def rests(self) -> bool:
-        """Whether there is no graph, and nothing is to be tried for now: steps are Pyro's."""
+        """Whether steps are Pyro's for now: there is no graph and nothing to be tried, or other shapes come all the time."""
+        if self._tier == "auto" and self._shapes.crowded and self._eager_in_a_row >= _CROWDED:
+            return True
         tried = (shape.graph is None and (shape.done or not self._effort.affords()) for shape in self._shapes)
         return self._tier == "auto" and all(tried)
 

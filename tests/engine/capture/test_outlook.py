@@ -197,3 +197,24 @@ def test_a_program_whose_variables_take_longer_to_compare_than_a_step_stays_with
     assert (svi.engine.tier == "eager") is (number > 3)
     if number > 3:
         assert "Python variables that the program reads would be compared" in svi.engine.reason
+
+
+def test_batches_of_ever_other_shapes_are_left_to_pyro_between_looks():
+    """Beside the eight shapes that have graphs, which are taken up again when they come back."""
+    steps = {}
+
+    def run(kind, **options):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        svi = kind(weighted(lambda _: 1.0), guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), **options)
+        if kind is vi.SVI:
+            plain = svi._step_at_rest
+            svi._step_at_rest = lambda *args: steps.update(rest=steps.get("rest", 0) + 1) or plain(*args)
+        sizes = [*range(2, 10)] * 10 + [*range(10, 310)] + [2] * 200
+        return [svi.step(torch.ones(size)) for size in sizes], svi
+
+    ours, svi = run(vi.SVI)
+    theirs, _ = run(SVI)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert steps["rest"] > 200
+    assert svi.engine.tier != "eager"  # two rows have a graph
