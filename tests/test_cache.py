@@ -1,5 +1,6 @@
 """Where vipack keeps what can be made again, and what makes such a folder one that nobody else can write to."""
 
+import functools
 import os
 import stat
 import subprocess
@@ -117,7 +118,7 @@ def test_a_user_without_a_home_gets_a_temporary_folder(monkeypatch):
 def test_a_foreseen_temporary_folder_that_somebody_took_first_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(cache, "_made", [])
+    monkeypatch.setattr(cache, "_instead", functools.cache(cache._instead.__wrapped__))
     foreseen = cache_folder()
     foreseen.mkdir()
     foreseen.chmod(0o777)

@@ -86,7 +86,7 @@ CONSTRUCTORS = {
     "Flow": (lambda: vi.guides.Flow(model, n_layers=4), "Flow takes no argument 'n_layers'; write num_layers=4"),
     "Flow's size": (lambda: vi.guides.Flow(model, hidden_dim=4), "write hidden=(32, 32)"),
     "Flow of a fit": (lambda: vi.fit(model, functools.partial(vi.guides.Flow, num_layer=4), data=X), "did you mean 'num_layers'?"),
-    "Mixture": (lambda: vi.guides.Mixture(model, n_components=4), "write parts=[AutoNormal, AutoNormal]"),
+    "Mixture": (lambda: vi.guides.Mixture(model, n_components=4), "write components=[AutoNormal, AutoNormal]"),
     "Structured": (lambda: vi.guides.Structured(model, init_loc=4), "did you mean 'init_loc_fn'?"),
     "Whitened": (lambda: vi.guides.Whitened(model, locs=X), "did you mean 'loc'?"),
     "Amortized": (lambda: vi.guides.Amortized(model, net=None), "did you mean 'network'?"),

@@ -126,10 +126,10 @@ def test_the_model_evaluated_in_every_way_is_the_same(name):
     draws = posterior.draws(9)
     found = {}
     for way in ("vmap", "plate", "loop"):
-        posterior.ways.allowed, posterior.ways.chosen = (way,) if way == "loop" else (way, "loop"), {}
+        posterior.vectorizer.allowed, posterior.vectorizer.chosen = (way,) if way == "loop" else (way, "loop"), {}
         with posterior._running(posterior.arguments):
             values, log_joint, rows = posterior._evaluate(draws.latents, 9)
-        found[posterior.ways.chosen["model"]] = values, log_joint, rows
+        found[posterior.vectorizer.chosen["model"]] = values, log_joint, rows
     assert len(found) >= 2  # one of the fast ways works for each of these programs
     values, log_joint, rows = found["loop"]
     for other_values, other_joint, other_rows in found.values():
@@ -149,7 +149,7 @@ def reference_weights(name):
 def test_the_guide_drawn_in_every_way_has_the_same_distribution(name, way):
     """Log weights have one distribution, however they are drawn; each way in its own random numbers."""
     posterior, reference = fit(name).posterior, reference_weights(name)
-    posterior.ways.allowed, posterior.ways.chosen = (way, "loop") if way != "loop" else (way,), {}
+    posterior.vectorizer.allowed, posterior.vectorizer.chosen = (way, "loop") if way != "loop" else (way,), {}
     own = posterior.draws(250, seed=2).log_weights
     assert stats.ks_2samp(own, reference).pvalue > 1e-4
 
@@ -234,7 +234,7 @@ def test_a_model_that_does_not_broadcast_is_still_right(model, forced):
     done = vi.fit(model, AutoNormal, data=Y, steps=5)
     posterior = done.posterior
     if forced:
-        posterior.ways.allowed = (forced, "loop")
+        posterior.vectorizer.allowed = (forced, "loop")
     draws = posterior.draws(30)
     for i in range(30):
         one = {key: value[i] for key, value in draws.latents.items()}
@@ -294,7 +294,7 @@ def coin_of_numpy(x):
 def test_guides_of_random_structure_take_both_branches(guide):
     posterior = vi.fit(one_z, guide, data=Y, steps=0).posterior
     draws = posterior.draws(200)
-    assert posterior.ways.chosen["guide"] == "loop"
+    assert posterior.vectorizer.chosen["guide"] == "loop"
     z = draws.latents["z"].double().numpy()
     left = z < 0
     assert 60 < left.sum() < 140
@@ -308,7 +308,7 @@ def test_guides_of_random_structure_take_both_branches(guide):
 def test_a_guide_that_does_not_broadcast_is_still_right(model, guide, forced):
     done = vi.fit(model, guide, data=Y, steps=0)
     if forced:
-        done.posterior.ways.allowed = (forced, "loop")
+        done.posterior.vectorizer.allowed = (forced, "loop")
     draws = done.posterior.draws(2_000)
     z = draws.latents["z"].double().numpy()
     if guide is with_item:
@@ -338,9 +338,9 @@ def rows_only(x):
 @pytest.mark.parametrize("way", ["vmap", "plate", "loop"])
 def test_row_weights_are_the_same_in_every_way(way):
     done = vi.fit(rows_only, AutoNormal, data=Y, steps=20)
-    done.posterior.ways.allowed = (way,)
+    done.posterior.vectorizer.allowed = (way,)
     draws = done.posterior.draws(6)
-    assert set(done.posterior.ways.chosen.values()) == {way}
+    assert set(done.posterior.vectorizer.chosen.values()) == {way}
     z = draws.latents["z"]
     guide = dist.Normal(done.params["AutoNormal.locs.z"], done.params["AutoNormal.scales.z"])
     expected = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 0.5).log_prob(Y) - guide.log_prob(z)
@@ -377,7 +377,7 @@ def test_points_of_the_guide_are_named():
 @pytest.mark.parametrize("way", ["vmap", "loop"])
 def test_log_likelihood_has_a_value_for_each_observation(way):
     posterior = fit("two plates, AutoNormal").posterior
-    posterior.ways.allowed = (way,)
+    posterior.vectorizer.allowed = (way,)
     latents = posterior.draws(7).latents
     found = posterior.log_likelihood(latents)
     expected = dist.Normal(latents["z"], 0.7).log_prob(Y.reshape(4, 3))
@@ -412,9 +412,9 @@ def mixture(x):
 @pytest.mark.parametrize("way", ["vmap", "loop"])
 def test_enumerated_latents_are_summed_out_of_the_log_joint(way):
     posterior = vi.fit(mixture, AutoNormal, data=Y, loss=TraceEnum_ELBO(), steps=5).posterior
-    posterior.ways.allowed = ("vmap", "loop") if way == "vmap" else ("loop",)
+    posterior.vectorizer.allowed = ("vmap", "loop") if way == "vmap" else ("loop",)
     draws = posterior.draws(8)
-    assert posterior.ways.chosen["model"] == way
+    assert posterior.vectorizer.chosen["model"] == way
     locs, x = draws.latents["locs"].double().numpy(), Y.double().numpy()
     each = [math.log(w) + stats.norm(locs[:, [k]], 1.0).logpdf(x) for k, w in enumerate([0.7, 0.3])]
     expected = logsumexp(each, axis=0).sum(1) + stats.norm([-2.0, 2.0], 1.0).logpdf(locs).sum(1)

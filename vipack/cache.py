@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from vipack.errors import UsageError
 
 __all__ = ["cache_folder", "make_folders", "others_may_write", "private_folder", "write_whole"]
 
-_MOST_LINKS = 40  # on the way to a folder, as in the kernel
+_MOST_LINKS = 40  # in the path of a folder, as in the kernel
 
 
 def cache_folder() -> Path:
@@ -70,7 +71,7 @@ def make_folders(folder: Path) -> None:
 
 
 def others_may_write(folder: Path) -> str:
-    """Why somebody else may put files of theirs into `folder`, or another folder into its place; empty if nobody may.
+    """Why somebody else may put files of theirs into `folder`, or replace the folder; empty if nobody may.
 
     The folder must belong to this user and be closed to the writing of others; every folder and symbolic link on the way
     must belong to this user or to root, and every folder be closed too, or sticky as /tmp is, where nobody can move what
@@ -80,37 +81,37 @@ def others_may_write(folder: Path) -> str:
         return ""
     own = os.geteuid()
     ahead = list(reversed(folder.absolute().parts[1:]))
-    place, links = Path(folder.absolute().anchor), 0
-    found = os.lstat(place)
+    path, links = Path(folder.absolute().anchor), 0
+    status = os.lstat(path)
     while True:
         last = not ahead
-        reason = _foreign(place, found, own, {own} if last else {own, 0}, sticky=not last)
+        reason = _foreign(path, status, own, {own} if last else {own, 0}, sticky=not last)
         if reason or last:
             return reason
         name = ahead.pop()
         if name == "..":
-            place = place.parent
-            found = os.lstat(place)
+            path = path.parent
+            status = os.lstat(path)
             continue
-        step = place / name
+        step = path / name
         try:
-            found = os.lstat(step)
+            status = os.lstat(step)
         except FileNotFoundError:
             return ""
         except OSError as error:
             return f"{step} cannot be looked at ({error.strerror})"
-        if not stat.S_ISLNK(found.st_mode):
-            place = step
+        if not stat.S_ISLNK(status.st_mode):
+            path = step
             continue
         links += 1
         if links > _MOST_LINKS:
             return f"{step} is one of too many symbolic links"
-        if found.st_uid not in (own, 0):
-            return f"{step} is a symbolic link of {_user(found.st_uid)}"
+        if status.st_uid not in (own, 0):
+            return f"{step} is a symbolic link of {_user(status.st_uid)}"
         target = Path(os.readlink(step))
         ahead += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-        place = Path(target.anchor) if target.is_absolute() else place
-        found = os.lstat(place)
+        path = Path(target.anchor) if target.is_absolute() else path
+        status = os.lstat(path)
 
 
 def private_folder(prefix: str) -> Path:
@@ -153,15 +154,15 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _foreign(place: Path, found: os.stat_result, own: int, owners: set[int], *, sticky: bool) -> str:
-    """What is wrong with one folder on the way."""
-    if not stat.S_ISDIR(found.st_mode):
-        return f"{place} is no folder"
-    if found.st_uid not in owners:
-        return f"{place} belongs to {_user(found.st_uid)}"
-    if found.st_mode & 0o022 and not (sticky and found.st_mode & stat.S_ISVTX):
-        cure = f" (chmod go-w {place} mends it)" if found.st_uid == own else ""
-        return f"others may write to {place}{cure}"
+def _foreign(path: Path, status: os.stat_result, own: int, owners: set[int], *, sticky: bool) -> str:
+    """What is wrong with one folder of a path."""
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{path} is no folder"
+    if status.st_uid not in owners:
+        return f"{path} belongs to {_user(status.st_uid)}"
+    if status.st_mode & 0o022 and not (sticky and status.st_mode & stat.S_ISVTX):
+        cure = f" (chmod go-w {path} mends it)" if status.st_uid == own else ""
+        return f"others may write to {path}{cure}"
     return ""
 
 
@@ -193,13 +194,9 @@ def _without_a_home() -> Path:
     return folder
 
 
-_made: list[Path] = []
-
-
+@functools.cache
 def _instead() -> Path:
-    if not _made:
-        _made.append(private_folder("vipack-"))
-    return _made[0]
+    return private_folder("vipack-")
 
 
 def _remove(folder: Path, process: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Readable", "badge", "block", "grid", "listed", "shortened"]
+__all__ = ["Readable", "badge", "block", "element_name", "grid", "listed", "shortened"]
 
 _MOST_LINES, _LAST_LINES, _MOST_LETTERS = 40, 8, 800
 # White on these reads well on any page; all other colours are the page's own.
@@ -35,8 +35,15 @@ def shortened(text: str) -> str:
 
 def listed(names: Iterable[str], most: int = 8) -> str:
     """The names, of many the first and how many more there are."""
-    found = list(names)
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+    listed_names = list(names)
+    return ", ".join(listed_names[:most]) + (
+        f" and {len(listed_names) - most} more" if len(listed_names) > most else ""
+    )
+
+
+def element_name(name: str, index: tuple[int, ...]) -> str:
+    """An element of a site, as ``theta[0, 1]``; a scalar site's own name."""
+    return f"{name}[{', '.join(map(str, index))}]" if index else name
 
 
 def badge(verdict: str) -> str:

@@ -5,6 +5,7 @@ NumPy alone, so that it runs beside ArviZ 1.x where there is no torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from vipack.types import Estimate
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean"]
+__all__ = ["KHAT_LIMIT", "Importance", "importance", "khat_of_mean", "logsumexp", "mean_and_se"]
 
 KHAT_LIMIT = 0.7
 
@@ -77,11 +78,11 @@ def importance(log_weights: Tensor | Array, *, cut: bool = True) -> Importance:
         se = 0.0 if count > 1 else np.nan
         return Importance(0.0, float(count), np.full(count, -np.log(count)), Estimate(float(filled.mean()), se))
     smoothed, khat = _psis(filled)
-    smoothed = smoothed - _logsumexp(smoothed)
+    smoothed = smoothed - logsumexp(smoothed)
     if cut and khat >= KHAT_LIMIT:
         smoothed = np.minimum(smoothed, -0.5 * np.log(count))
-        smoothed = smoothed - _logsumexp(smoothed)
-    ess = float(np.exp(-_logsumexp(2 * smoothed)))
+        smoothed = smoothed - logsumexp(smoothed)
+    ess = float(np.exp(-logsumexp(2 * smoothed)))
     return Importance(float(khat), ess, smoothed, _evidence(filled, smoothed, ess))
 
 
@@ -97,6 +98,15 @@ def khat_of_mean(values: Array) -> float:
         return 0.0
     with np.errstate(divide="ignore"):  # the lowest draw is a weight of zero
         return max(importance(np.log(tail - tail.min())).khat for tail in (values, -values))
+
+
+def mean_and_se(values: Tensor | Array) -> Estimate:
+    """The mean of independent values ``(S,)`` and its standard error, which is NaN for a single one."""
+    count = len(values)
+    if count < 2:
+        return Estimate(float(values.mean()), math.nan)
+    sd = values.std(ddof=1) if isinstance(values, np.ndarray) else values.std()
+    return Estimate(float(values.mean()), float(sd) / math.sqrt(count))
 
 
 def _evidence(raw: Array, smoothed: Array, ess: float) -> Estimate:
@@ -128,6 +138,7 @@ def _psis_of_1x(log_weights: Array) -> tuple[Array, float]:
     return np.asarray(smoothed, dtype=np.float64), float(np.asarray(khat))
 
 
-def _logsumexp(values: Array) -> float:
+def logsumexp(values: Array) -> float:
+    """log of the sum of exponentials of ``(S,)``, without overflow."""
     top = values.max()
     return float(top + np.log(np.exp(values - top).sum()))

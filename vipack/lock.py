@@ -27,8 +27,8 @@ _lock: Any = threading.RLock()
 
 def alone() -> AbstractContextManager[Any]:
     """What to hold while a program runs: ``with alone(): ...``; it waits where another thread holds it."""
-    held: AbstractContextManager[Any] = _lock
-    return held
+    lock: AbstractContextManager[Any] = _lock
+    return lock
 
 
 def one_at_a_time(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,7 +58,7 @@ def calling_out() -> Iterator[None]:
             try:
                 lock._acquire_restore(state)
                 break
-            except KeyboardInterrupt as error:  # who holds the lock further out will let it go
+            except KeyboardInterrupt as error:  # an outer holder releases the lock
                 interrupt = error
         if interrupt is not None:
             raise interrupt

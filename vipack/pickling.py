@@ -10,23 +10,23 @@ from vipack.errors import UnpicklableError
 __all__ = ["check_picklable"]
 
 
-def check_picklable(**parts: object) -> None:
+def check_picklable(**arguments: object) -> None:
     """
     Args:
-        parts: what the user gave, by the names of the arguments.
+        arguments: what the user gave, by the names of the arguments.
 
     Raises:
         UnpicklableError: pickle cannot store one of them; cloudpickle and dill, which store code by value, are let pass.
     """
     if _stores_code():
         return
-    for name, part in parts.items():
+    for name, value in arguments.items():
         try:
-            pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(part)
+            pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(value)
         except Exception as error:
-            found = " ".join(str(error).split())[:200].rstrip(".")
+            reason = " ".join(str(error).split())[:200].rstrip(".")
             raise UnpicklableError(
-                f"{name}: pickle cannot store it ({found}); define what it is made of at the top level of a module, without "
+                f"{name}: pickle cannot store it ({reason}); define what it is made of at the top level of a module, without "
                 "lambdas or functions in functions, or use fit.save(path) and vi.load(path, model, guide), or cloudpickle."
             ) from error
 

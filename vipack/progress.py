@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from vipack.errors import UsageError
 
-__all__ = ["Interrupted", "ProgressBar", "Watch", "interrupts", "progress_of"]
+__all__ = ["Interrupted", "Progress", "ProgressBar", "interrupts", "progress_of"]
 
 
 def progress_of(progress: object) -> bool | None:
@@ -58,7 +58,7 @@ class Interrupted(Exception):
     """Ctrl-C ended a piece of work between two of its steps."""
 
 
-class Watch:
+class Progress:
     """Shows the pieces of a piece of work as they are done, and ends it at Ctrl-C.
 
     Args:

@@ -82,7 +82,9 @@ def take_away(monkeypatch):
     def take(*gone):
         look = PrivateName._look
         monkeypatch.setattr(PrivateName, "_look", lambda self: self.name not in gone and look(self))
-        monkeypatch.setattr(names, "_FOUND", {name: found for name, found in names._FOUND.items() if name not in gone})
+        monkeypatch.setattr(
+            names, "_PRESENT", {name: found for name, found in names._PRESENT.items() if name not in gone}
+        )
         monkeypatch.setattr(surroundings, "_settings", settings_now())
 
     with warnings.catch_warnings():
@@ -313,7 +315,7 @@ def test_modes_see_operations():
 
 
 def test_a_name_is_missed_where_it_is_really_gone(monkeypatch):
-    monkeypatch.setattr(names, "_FOUND", {})
+    monkeypatch.setattr(names, "_PRESENT", {})
     monkeypatch.delattr("torch.distributions.normal._standard_normal")
     with pytest.warns(
         EngineWarning, match=r"torch 2\S+ has no .*_standard_normal: draws under vmap are made one by one"
@@ -325,7 +327,7 @@ def test_a_name_is_missed_where_it_is_really_gone(monkeypatch):
 
 
 def test_probes_change_nothing(monkeypatch):
-    monkeypatch.setattr(names, "_FOUND", {})
+    monkeypatch.setattr(names, "_PRESENT", {})
     pyro.clear_param_store()
     state = torch.get_rng_state()
     seen = []
@@ -338,7 +340,7 @@ def test_probes_change_nothing(monkeypatch):
 
 
 def test_probes_see_through_what_stands_around(monkeypatch):
-    monkeypatch.setattr(names, "_FOUND", {})
+    monkeypatch.setattr(names, "_PRESENT", {})
 
     def look(x):
         assert [name for name, private in NAMES.items() if not private.there] == []
@@ -349,6 +351,6 @@ def test_probes_see_through_what_stands_around(monkeypatch):
 
 def test_import_probes_nothing():
     """What a probe costs is paid where the name is used."""
-    code = "import vipack, sys; vipack.fit; from vipack.compat import names; print(sorted(names._FOUND))"
+    code = "import vipack, sys; vipack.fit; from vipack.compat import names; print(sorted(names._PRESENT))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(eval(found.stdout)) <= 3, found.stdout

@@ -58,7 +58,7 @@ def test_a_missed_mode_is_found_and_named(apart, dim, share):
 def test_a_guide_of_both_modes_misses_none(dim, share):
     found = vi.fit(two_bumps(8.0, dim, share), at_both(8.0, dim, share), data=(), steps=0).diagnose()
     assert found.verdict is Verdict.TRUST, str(found)
-    assert found.modes.found == 2
+    assert found.modes.num_modes == 2
     assert found.modes.missed == ()
 
 

@@ -13,10 +13,10 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 import vipack as vi
 from vipack import plots
 from vipack.diagnostics import Verdict, disagreement, predictive_pvalues
-from vipack.diagnostics.drift import whitening
+from vipack.diagnostics.chains import whitening
 from vipack.diagnostics.moments import Columns, columns_of, comparable, shift_by_weights
 from vipack.diagnostics.rounding import COMPUTED, constant, precision, rounding, same
-from vipack.plots.density import density, is_point
+from vipack.plots.kernel_density import density, is_point
 
 EPS = {np.float32: 2.0**-23, np.float64: 2.0**-52}
 COUNT = 4_000

@@ -16,7 +16,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch.distributions import constraints
 
 import vipack as vi
-from vipack.engine.optimizers.memory_holders import held_elsewhere
+from vipack.engine.optimizers.memory_holders import have_other_holders
 from vipack.errors import UsageError
 
 X = torch.linspace(-1, 1, 20)
@@ -489,7 +489,7 @@ def test_the_first_trace_of_a_guide_holds_nothing_that_anybody_reads():
     guide = AutoNormal(hierarchy)
     SVI(hierarchy, guide, adam(), Trace_ELBO()).step(Y)
     parameters = [value.unconstrained() for value in pyro.get_param_store().values()]
-    assert held_elsewhere(parameters, [guide]) == [False] * 4
+    assert have_other_holders(parameters, [guide]) == [False] * 4
     kept = guide.locs.mean.detach()
-    assert held_elsewhere(parameters, [guide])[0]
+    assert have_other_holders(parameters, [guide])[0]
     assert kept is not None

@@ -77,7 +77,7 @@ def test_starts_that_cannot_run_side_by_side_run_one_by_one_and_say_so():
     assert len(fit.restarts) == 2
     assert fit.several_starts
     assert "one after another" in fit.engine.reason
-    assert "the starts may take different ways (test_vectorized_restarts.py:" in fit.engine.reason
+    assert "the starts may take different branches (test_vectorized_restarts.py:" in fit.engine.reason
 
 
 def test_starts_see_different_noise():

@@ -90,7 +90,7 @@ def test_pyros_gradient_of_the_weights_is_the_stratified_one():
     assert (stratified.var(0) < 0.5 * usual.var(0)).all()
 
 
-def test_parts_of_any_family_and_instances_train_and_are_captured():
+def test_components_of_any_family_and_instances_train_and_are_captured():
     instance = Whitened(regression, loc=torch.zeros(2, dtype=X.dtype), scale=torch.ones(2, dtype=X.dtype))
     guide = Mixture(regression, [AutoMultivariateNormal, partial(Flow, num_layers=2), instance, AutoDiagonalNormal])
     fit = vi.fit(regression, guide, data=(X, Y), loss=StickingTheLanding(8), steps=3, engine="traced")
@@ -104,14 +104,14 @@ def test_parts_of_any_family_and_instances_train_and_are_captured():
 def test_classes_start_apart():
     guide = Mixture(regression, [AutoDiagonalNormal, AutoDiagonalNormal])
     guide(X, Y)
-    assert (guide.part_0.loc - guide.part_1.loc).abs().max() > 0.1
+    assert (guide.component_0.loc - guide.component_1.loc).abs().max() > 0.1
 
 
-def test_bad_parts_are_named():
+def test_bad_components_are_named():
     def other(x, y):
         pyro.sample("other", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(UsageError, match="parts"):
+    with pytest.raises(UsageError, match="components"):
         Mixture(regression, [])
     with pytest.raises(UsageError, match="2 positive"):
         Mixture(regression, [Flow, Flow], weights=torch.ones(3))

@@ -15,8 +15,8 @@ from pyro.poutine.messenger import Messenger
 import vipack as vi
 from tests.parity.table import CASES
 from vipack.engine import graphs
-from vipack.engine.capture.capture import leaves_of
-from vipack.program.plates import subsampled
+from vipack.engine.capture.capture import tensors_of
+from vipack.program.sites.plates import subsampled
 
 STEPS = 200
 
@@ -69,7 +69,7 @@ def graph_step(graph, program, arguments):
     parameters = program.parameters
     inputs = [parameters.unconstrained[n].detach() for n in graph.layout.names]
     with torch.random.fork_rng(devices=[]):
-        loss, *results = graph(inputs, list(parameters.buffers().values()), leaves_of(arguments)[0])
+        loss, *results = graph(inputs, list(parameters.buffers().values()), tensors_of(arguments)[0])
     return Step(float(loss), dict(zip(graph.layout.names, results, strict=False)))
 
 

@@ -7,7 +7,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 
 ROWS = 4_000
 GENERATOR = torch.Generator().manual_seed(0)
@@ -61,10 +61,10 @@ def test_densities_of_many_draws_are_replayed_and_are_the_same(fit, monkeypatch)
     few = torch.cat(
         [fit.posterior.at({n: v[i : i + 310] for n, v in latents.items()})[1] for i in range(0, 3_100, 310)]
     )
-    assert fit.posterior.ways.chosen["model"] == "vmap"
+    assert fit.posterior.vectorizer.chosen["model"] == "vmap"
     RUNS.clear()
     many = fit.posterior.at(latents)[1]
-    assert fit.posterior.ways.chosen["model"] == "graph"
+    assert fit.posterior.vectorizer.chosen["model"] == "graph"
     assert len(RUNS) == 1
     torch.testing.assert_close(many, few)
 
@@ -73,7 +73,7 @@ def test_draws_on_the_unconstrained_space_ask_for_no_likelihood(fit, monkeypatch
     joint = LogJoint(fit.posterior.program, fit.posterior.arguments)
     latents = fit.posterior.guide_draws(200)
     whole = joint.unconstrain_many(latents)
-    monkeypatch.setattr("vipack.program.logjoint._NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("vipack.program.evaluation.logjoint._NUMBERS_AT_ONCE", 1)
     RUNS.clear()
     assert torch.equal(joint.unconstrain_many(latents), whole)
     assert len(RUNS) == 1

@@ -247,7 +247,7 @@ def test_many_batches_at_once_are_those_that_come_one_by_one(taken, batch_size):
     found = []
     while len(found) < 23:
         size, in_a_row = at_once.upcoming()
-        found += list(at_once.rows(min(in_a_row, 23 - len(found))))
+        found += list(at_once.indices(min(in_a_row, 23 - len(found))))
         assert all(len(rows) == size for rows in found[-1:])
         assert in_a_row > 23 or N % batch_size
     for rows in found:
@@ -415,9 +415,9 @@ def test_what_is_no_plain_value_is_not_kept():
 
 
 def test_parts_have_names_for_messages():
-    assert list(rows_of(X).leaves) == ["data"]
-    assert list(rows_of((X, Y)).leaves) == ["data[0]", "data[1]"]
-    assert list(rows_of({"x": X}, {"scale": 1.0}).leaves) == ["x", "scale"]
+    assert list(rows_of(X).arrays) == ["data"]
+    assert list(rows_of((X, Y)).arrays) == ["data[0]", "data[1]"]
+    assert list(rows_of({"x": X}, {"scale": 1.0}).arrays) == ["x", "scale"]
 
 
 # --- the rows that tell most

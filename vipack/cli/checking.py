@@ -6,7 +6,7 @@ import argparse
 import sys
 
 import vipack
-from vipack.cli.names import LADDER
+from vipack.cli.guide_names import LADDER
 from vipack.cli.programs import read_guide, read_program
 
 __all__ = ["run"]
@@ -16,7 +16,7 @@ def run(chosen: argparse.Namespace) -> int:
     """0 if nothing would stop or spoil training, else 2."""
     program = read_program(chosen)
     guide = read_guide(chosen.guide)
-    found = vipack.check(
+    check = vipack.check(
         program.model,
         None if guide == LADDER else guide,
         data=program.arguments.data,
@@ -26,11 +26,11 @@ def run(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         dtype=program.dtype,
     )
-    if found.table is None:  # there is nothing to show but the reason
-        found.raise_if_bad()
-    print(found)
-    if found.ok:
+    if check.table is None:  # there is nothing to show but the reason
+        check.raise_if_bad()
+    print(check)
+    if check.ok:
         return 0
-    count = len(found.errors)
+    count = len(check.errors)
     print(f"vipack: error: {chosen.model} has {count} error{'s' if count > 1 else ''}; see above.", file=sys.stderr)
     return 2

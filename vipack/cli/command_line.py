@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}; choose another place, or look at its permissions.")
+        return _complain(f"{where}{error.strerror or error}; choose another folder, or look at its permissions.")
     except Exception as error:  # a mistake of vipack's own, since every error of a user's is a VipackError
         _complain(f"{type(error).__name__}: {error} (a mistake in vipack; --debug shows where)")
         return FAILED
@@ -73,9 +73,9 @@ def _one_line(text: object) -> str:
 
 
 def _warn_in_one_line() -> None:
-    """A warning is one line without its place in the source; what libraries say to developers is left out."""
+    """A warning is one line without its line in the source; what libraries say to developers is left out."""
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
         print(f"vipack: warning: {_one_line(message)}", file=sys.stderr)
 
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):

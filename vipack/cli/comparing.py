@@ -7,7 +7,7 @@ import argparse
 import vipack
 from vipack.cli.pictures import save_picture
 from vipack.cli.programs import output_folder, read_guide, read_program, train
-from vipack.cli.tables import certified_by, for_people, text_table
+from vipack.cli.text_tables import certified_by, for_people, text_table
 from vipack.errors import UsageError, VipackError
 from vipack.types import StopReason
 

@@ -28,8 +28,8 @@ def read_data_file(name: str) -> dict[str, Any] | Any:
     if path.suffix.lower() not in _READERS:
         raise DataError(f"{name}: files of this kind are not read; give one of {', '.join(_READERS)}.")
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        raise DataError(f"{name}: {found}; give the path of a file (looked from {Path.cwd()}).")
+        reason = "is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{name}: {reason}; give the path of a file (looked from {Path.cwd()}).")
     try:
         return _READERS[path.suffix.lower()](path)
     except DataError:
@@ -57,8 +57,8 @@ def _read_npy(path: Path) -> Any:
 
 
 def _read_mtx(path: Path) -> Any:
-    found = scipy.io.mmread(path)
-    return scipy.sparse.csr_array(found) if scipy.sparse.issparse(found) else np.asarray(found)
+    matrix = scipy.io.mmread(path)
+    return scipy.sparse.csr_array(matrix) if scipy.sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def _read_table(separator: str) -> Callable[[Path], dict[str, Any]]:
@@ -87,7 +87,9 @@ def as_value(what: str, value: Any) -> Any:
         DataError: lists of unequal lengths, lists of other things, or an object.
     """
     if isinstance(value, dict):
-        raise DataError(f"{what}: is an object, expected numbers or lists of them; give its parts names of their own.")
+        raise DataError(
+            f"{what}: is an object, expected numbers or lists of them; give what is in it names of their own."
+        )
     if not isinstance(value, list):
         return value
     try:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import vipack
-from vipack.cli.names import LADDER
+from vipack.cli.guide_names import LADDER
 from vipack.cli.pictures import save_picture
 from vipack.cli.programs import output_folder, read_guide, read_program, train
-from vipack.cli.tables import text_table
+from vipack.cli.text_tables import text_table
 from vipack.errors import UsageError
 from vipack.types import StopReason
 

@@ -36,19 +36,19 @@ def read_arguments(
         DataError: a file cannot be read.
     """
     parameters = _parameters(model)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for file in data_files:
         content = read_data_file(file)
         if not isinstance(content, Mapping):
             content = {_first_argument(file, parameters): content}
         for name, value in content.items():
-            if name in found:
+            if name in values:
                 raise UsageError(f"--data {file}: {name!r} is in an earlier file too; give it once.")
-            found[name] = value
+            values[name] = value
     if columns is not None:
-        found = _chosen(found, columns)
-    data = {name: value for name, value in found.items() if _is_array(value)}
-    constants = {name: value for name, value in found.items() if not _is_array(value)}
+        values = _chosen(values, columns)
+    data = {name: value for name, value in values.items() if _is_array(value)}
+    constants = {name: value for name, value in values.items() if not _is_array(value)}
     for item in fixed:
         for name, value in _fixed_values(item, data).items():
             if name in constants or (name in data and name != item):
@@ -74,16 +74,16 @@ def _first_argument(file: str, parameters: Mapping[str, inspect.Parameter] | Non
     return named[0]
 
 
-def _chosen(found: Mapping[str, Any], columns: str) -> dict[str, Any]:
+def _chosen(values: Mapping[str, Any], columns: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for item in columns.split(","):
-        argument, _, column = (part.strip() for part in item.partition("="))
+        argument, _, column = (name.strip() for name in item.partition("="))
         column = column or argument
-        if column not in found:
-            raise UsageError(f"--columns: no {column!r} in --data; there are {', '.join(found) or 'no names'}.")
+        if column not in values:
+            raise UsageError(f"--columns: no {column!r} in --data; there are {', '.join(values) or 'no names'}.")
         if argument in chosen:
             raise UsageError(f"--columns: argument {argument!r} is given twice; give it once.")
-        chosen[argument] = found[column]
+        chosen[argument] = values[column]
     return chosen
 
 

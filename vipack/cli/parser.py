@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vipack import __version__
-from vipack.cli.names import GUIDE_NAMES, LADDER
+from vipack.cli.guide_names import GUIDE_NAMES, LADDER
 from vipack.errors import UsageError
 from vipack.hints import name_hint
 
@@ -43,8 +43,8 @@ class _Parser(argparse.ArgumentParser):
     """Raises what argparse would print over several lines before it ends the process."""
 
     def error(self, message: str) -> NoReturn:
-        found = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", message)
-        hint = name_hint(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
+        match = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", message)
+        hint = name_hint(match[1], re.findall(r"[\w-]+", match[2])) if match else ""
         raise UsageError(f"{message}; {hint + ' ' if hint else ''}see {self.prog} --help.")
 
 

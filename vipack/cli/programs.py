@@ -16,8 +16,8 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 import vipack
+from vipack.cli.guide_names import LADDER, guide_named
 from vipack.cli.model_arguments import ModelArguments, read_arguments
-from vipack.cli.names import LADDER, guide_named
 from vipack.cli.python_files import load_object
 from vipack.engine.optimizers.fit_optimizer import CosineRate
 from vipack.errors import UsageError

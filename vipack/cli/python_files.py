@@ -32,11 +32,11 @@ def load_object(spec: str, what: str) -> Any:
         raise UsageError(f"{what} {spec!r}: expected FILE.py:NAME, such as models.py:{what}.")
     path = Path(file)
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
+        reason = "is a folder" if path.is_dir() else "no such file"
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
-        found += f", did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+        reason += f", did you mean {str(path.with_name(near[0]))!r}?" if near else ""
         raise UsageError(
-            f"{what} {spec!r}: {file}: {found}; give the path of a Python file (looked from {Path.cwd()})."
+            f"{what} {spec!r}: {file}: {reason}; give the path of a Python file (looked from {Path.cwd()})."
         )
     module = _run_file(path.resolve())
     if not hasattr(module, name):
@@ -45,12 +45,12 @@ def load_object(spec: str, what: str) -> Any:
         raise UsageError(
             f"{what} {spec!r}: {file} has no {name!r}; {hint + ' ' if hint else ''}it defines {', '.join(own) or 'nothing'}."
         )
-    found = getattr(module, name)
-    if not callable(found):
-        raise UsageError(f"{what} {spec!r}: is a {type(found).__name__}, expected a function or another callable.")
-    if what == "model" and isinstance(found, type):
+    value = getattr(module, name)
+    if not callable(value):
+        raise UsageError(f"{what} {spec!r}: is a {type(value).__name__}, expected a function or another callable.")
+    if what == "model" and isinstance(value, type):
         raise UsageError(f"{what} {spec!r}: is a class; name an instance of it, as after model = {name}().")
-    return found
+    return value
 
 
 @functools.cache

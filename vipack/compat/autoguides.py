@@ -131,7 +131,7 @@ def inside_guide(guide: Any) -> contextlib.AbstractContextManager[Any]:
     """Inside the block, a guide's parameters are ``pyro.param`` statements, as they are in a call of it.
 
     Raises:
-        UsageError: this Pyro has no way to say so.
+        UsageError: this Pyro cannot be told so.
     """
     _require(CONTEXT)
     context: contextlib.AbstractContextManager[Any] = guide._pyro_context
@@ -139,10 +139,10 @@ def inside_guide(guide: Any) -> contextlib.AbstractContextManager[Any]:
 
 
 def unpacked(guide: Any, u: Tensor) -> Iterable[tuple[Any, Tensor]]:
-    """The sites of an automatic guide, each with its part of an unconstrained vector."""
+    """The sites of an automatic guide, each with its slice of an unconstrained vector."""
     _require(UNPACK)
-    found: Iterable[tuple[Any, Tensor]] = guide._unpack_latent(u)
-    return found
+    sites: Iterable[tuple[Any, Tensor]] = guide._unpack_latent(u)
+    return sites
 
 
 def set_up(guide: Any, *args: Any, **kwargs: Any) -> None:
@@ -173,10 +173,10 @@ def hierarchical_sites(guide: AutoHierarchicalNormalMessenger) -> Iterable[str] 
 
 
 def with_nesting_guessed_by(loss: Any, guessing: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
-    """Let a loss count the plates of a program in a way of ours, if it counts them at all.
+    """Let a loss count the plates of a program by our function, if it counts them at all.
 
     Args:
-        guessing: makes ours of its own way.
+        guessing: makes our function from the loss's own.
     """
     own = getattr(loss, "_guess_max_plate_nesting", None)
     if own is not None and NESTING.there:
@@ -186,8 +186,8 @@ def with_nesting_guessed_by(loss: Any, guessing: Callable[[Callable[..., None]],
 def traces_of(elbo: Any, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[Any]:
     """Pairs of a model trace and a guide trace, one for each particle."""
     _require(TRACES)
-    found: Iterable[Any] = elbo._get_traces(model, guide, args, kwargs)
-    return found
+    traces: Iterable[Any] = elbo._get_traces(model, guide, args, kwargs)
+    return traces
 
 
 def mask_of(fn: Any) -> Any:
@@ -240,9 +240,9 @@ class ReadsModel:
         start: Tensor = self._init_loc()  # type: ignore[attr-defined]
         return start
 
-    def parts_of(self, u: Tensor) -> dict[str, Tensor]:
-        """Latent name -> its part of unconstrained vectors ``(..., D)``."""
-        return {site["name"]: part for site, part in self._unpack_latent(u)}  # type: ignore[attr-defined]
+    def slices_of(self, u: Tensor) -> dict[str, Tensor]:
+        """Latent name -> its slice of unconstrained vectors ``(..., D)``."""
+        return {site["name"]: piece for site, piece in self._unpack_latent(u)}  # type: ignore[attr-defined]
 
     def loc_and_scale(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """``(D,)`` each, where the family knows them."""

@@ -79,8 +79,8 @@ def _enumerated() -> dict[str, Any]:
     with without_handlers():
         trace = poutine.trace(EnumMessenger(first_available_dim=-1)(model)).get_trace()
     trace.symbolize_dims()
-    found: dict[str, Any] = trace.nodes["x"]["infer"]
-    return found
+    infer: dict[str, Any] = trace.nodes["x"]["infer"]
+    return infer
 
 
 _NAMES = [
@@ -124,8 +124,8 @@ def lacking_for_sums() -> str:
 
 def packed_dims(tensor: Tensor) -> str:
     """The symbols of a packed tensor's dimensions."""
-    found: str = tensor._pyro_dims  # type: ignore[attr-defined]
-    return found
+    symbols: str = tensor._pyro_dims  # type: ignore[attr-defined]
+    return symbols
 
 
 def set_packed_dims(tensor: Tensor, dims: str) -> None:
@@ -135,8 +135,8 @@ def set_packed_dims(tensor: Tensor, dims: str) -> None:
 
 def adjoint_dims(sample: Tensor) -> str:
     """The symbols that backward sampling has drawn, in the order of the sample's first dimension."""
-    found: str = sample._pyro_sample_dims  # type: ignore[attr-defined]
-    return found
+    symbols: str = sample._pyro_sample_dims  # type: ignore[attr-defined]
+    return symbols
 
 
 def run_adjoint(term: Any) -> None:
@@ -157,20 +157,20 @@ def enumerated_dim(infer: Mapping[str, Any]) -> int | None:
 
 def enumerated_symbol(infer: Mapping[str, Any]) -> str:
     """The symbol of that dimension."""
-    found: str = infer["_enumerate_symbol"]
-    return found
+    symbol: str = infer["_enumerate_symbol"]
+    return symbol
 
 
 def dims_to_symbols(infer: Mapping[str, Any]) -> dict[int, str]:
     """The symbols of a site's dimensions."""
-    found: dict[int, str] = infer["_dim_to_symbol"]
-    return found
+    symbols: dict[int, str] = infer["_dim_to_symbol"]
+    return symbols
 
 
 def dims_to_ids(infer: dict[str, Any]) -> dict[int, int]:
     """The numbers of a site's enumerated dimensions; to be written to."""
-    found: dict[int, int] = infer.setdefault("_dim_to_id", {})
-    return found
+    ids: dict[int, int] = infer.setdefault("_dim_to_id", {})
+    return ids
 
 
 @contextlib.contextmanager

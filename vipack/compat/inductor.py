@@ -199,13 +199,13 @@ def laid_out(choose: Callable[[list[int], list[int]], list[int] | None]) -> Iter
     original = buffer.get_fill_order
 
     def order(self: Any) -> Any:
-        found = original(self)
+        own = original(self)
         sizes = self.get_size()
         if isinstance(self.layout, ir.FlexibleLayout) and all(str(size).isdigit() for size in sizes):
             numbers = [int(size) for size in sizes]
-            filled = list(found) if found else list(reversed(range(len(numbers))))
-            return choose(numbers, filled) or found
-        return found
+            filled = list(own) if own else list(reversed(range(len(numbers))))
+            return choose(numbers, filled) or own
+        return own
 
     with _replaced(buffer, "get_fill_order", order):
         yield
@@ -220,14 +220,14 @@ def turned_round_apart(many: Callable[[int], bool]) -> Iterator[None]:
     from torch._inductor import lowering
 
     rev: Any = torch.ops.prims.rev.default
-    made = _lowerings()
-    original, apart = made[rev], lowering.fallback_handler(torch.ops.aten.flip.default, add_to_fallback_set=False)
+    table = _lowerings()
+    original, apart = table[rev], lowering.fallback_handler(torch.ops.aten.flip.default, add_to_fallback_set=False)
 
     def turned(x: Any, dims: Sequence[int]) -> Any:
         count = math.prod(int(size) for size in x.get_size())
         return apart(x, list(dims)) if many(count) else original(x, dims)
 
-    with _replaced(made, rev, turned):
+    with _replaced(table, rev, turned):
         yield
 
 
@@ -293,5 +293,5 @@ def _replaced(owner: Any, name: Any, value: Any) -> Iterator[None]:
 def _lowerings() -> dict[Any, Any]:
     from torch._inductor import lowering
 
-    made: dict[Any, Any] = lowering.lowerings
-    return made
+    table: dict[Any, Any] = lowering.lowerings
+    return table

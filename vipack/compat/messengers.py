@@ -100,7 +100,7 @@ def without_handlers() -> Iterator[None]:
     kept = list(_stack) if STACK.there else []
     names = [name for name, known in (("_DIM_ALLOCATOR", DIMENSIONS), ("_ENUM_ALLOCATOR", ENUMERATED)) if known.there]
     allocators = [getattr(runtime, name) for name in names]
-    taken = [dict(vars(allocator)) for allocator in allocators]
+    states = [dict(vars(allocator)) for allocator in allocators]
     if kept:
         _stack.clear()
     for allocator in allocators:
@@ -110,7 +110,7 @@ def without_handlers() -> Iterator[None]:
     finally:
         if kept:
             _stack[:] = kept
-        for allocator, before in zip(allocators, taken, strict=True):
+        for allocator, before in zip(allocators, states, strict=True):
             vars(allocator).update(before)
 
 
@@ -203,17 +203,17 @@ def settings_now() -> Callable[[], tuple[Any, ...]]:
     """A function that gives the values of all of Pyro's settings; it is called at every step of ``vipack.SVI``."""
     if not SETTINGS.there:
         return lambda: tuple(pyro.settings.get().values())
-    places = []
+    owners = []
     for module, name, _ in pyro.settings._REGISTRY.values():
         *path, last = name.split(".")
-        places.append((_owner(module, path), last))
-    return lambda: tuple([getattr(owner, name) for owner, name in places])
+        owners.append((_owner(module, path), last))
+    return lambda: tuple([getattr(owner, name) for owner, name in owners])
 
 
 def _owner(module: str, path: Sequence[str]) -> Any:
     from importlib import import_module
 
     owner: Any = import_module(module)
-    for part in path:
-        owner = getattr(owner, part)
+    for name in path:
+        owner = getattr(owner, name)
     return owner

@@ -39,12 +39,12 @@ class PrivateName:
     @property
     def there(self) -> bool:
         """Whether the installed release has it; looked up once, and said once where it has not."""
-        found = _FOUND.get(self.name)
-        if found is None:
-            found = _FOUND[self.name] = self._look()
-            if not found and not self.stops:  # else the run itself gives it as the reason
+        present = _PRESENT.get(self.name)
+        if present is None:
+            present = _PRESENT[self.name] = self._look()
+            if not present and not self.stops:  # else the run itself gives it as the reason
                 warn(EngineWarning(f"{self.message}."))
-        return found
+        return present
 
     @property
     def message(self) -> str:
@@ -69,7 +69,7 @@ class PrivateName:
 
 
 _ALL: dict[str, PrivateName] = {}
-_FOUND: dict[str, bool] = {}
+_PRESENT: dict[str, bool] = {}
 
 
 def named(

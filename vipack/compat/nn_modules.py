@@ -1,4 +1,4 @@
-"""Private names of ``torch.nn.Module``: the tables of its parameters, buffers and parts, and its hooks."""
+"""Private names of ``torch.nn.Module``: the tables of its parameters, buffers and child modules, and its hooks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from vipack.compat.names import PrivateName, Stops, named
 from vipack.errors import UsageError
 
 __all__ = [
+    "CHILDREN_TABLE",
     "GLOBAL_HOOKS",
     "MODULE_HOOKS",
     "MODULE_TABLES",
-    "PARTS_TABLE",
     "buffers_of",
     "global_hooks",
     "has_backward_hooks",
     "is_set_up",
     "parameters_of",
-    "parts_of",
     "pyro_parameters_of",
     "refresh_flat_weights",
 ]
@@ -34,15 +33,15 @@ GLOBAL_HOOKS = (
     "_global_backward_pre_hooks",
 )
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-PARTS_TABLE = "_modules"
-MODULE_TABLES = ("_parameters", "_buffers", PARTS_TABLE)
+CHILDREN_TABLE = "_modules"
+MODULE_TABLES = ("_parameters", "_buffers", CHILDREN_TABLE)
 
 
 def _of_instance(name: str, without: str, stops: Stops = "") -> PrivateName:
     return named("torch", f"nn.Module.{name}", lambda: vars(nn.Module())[name], without=without, stops=stops)
 
 
-PARAMETERS, BUFFERS, PARTS = (
+PARAMETERS, BUFFERS, CHILDREN = (
     _of_instance(name, "a program whose torch.nn modules a fit would have to lend its tensors to is refused")
     for name in MODULE_TABLES
 )
@@ -81,18 +80,13 @@ class _Unlendable(dict[str, Any]):
 
 
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
-    """Name -> parameter of a module, without those of its parts; to be written to."""
+    """Name -> parameter of a module, without those of its children; to be written to."""
     return module._parameters if PARAMETERS.there else _Unlendable(module.named_parameters(recurse=False))
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
-    """Name -> buffer of a module, without those of its parts; to be written to."""
+    """Name -> buffer of a module, without those of its children; to be written to."""
     return module._buffers if BUFFERS.there else _Unlendable(module.named_buffers(recurse=False))
-
-
-def parts_of(module: nn.Module) -> dict[str, Any]:
-    """Name -> module that is part of one."""
-    return vars(module)["_modules"] if PARTS.there else dict(module.named_children())
 
 
 def is_set_up(module: nn.Module) -> bool:
@@ -123,8 +117,8 @@ def refresh_flat_weights(modules: Iterable[nn.Module]) -> None:
 
 def pyro_parameters_of(module: nn.Module) -> dict[str, Any]:
     """Name -> what a PyroModule knows of the parameter."""
-    found: dict[str, Any] = module.__dict__.get("_pyro_params", {})
-    return found
+    parameters: dict[str, Any] = module.__dict__.get("_pyro_params", {})
+    return parameters
 
 
 def _recurrent() -> None:

@@ -22,8 +22,8 @@ __all__ = [
     "fresh",
     "has_step_hooks",
     "load_into",
-    "made_for",
     "makes_optimizers",
+    "optimizer_of",
     "set_waiting",
     "waiting",
 ]
@@ -71,10 +71,10 @@ def has_step_hooks(optimizer: Optimizer) -> bool:
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
-def advanced(scheduler: Any, place: int, rate: float, num_steps: int) -> None:
-    """Let a schedule have taken steps, after which the rate of its parameter group at `place` is this one."""
+def advanced(scheduler: Any, index: int, rate: float, num_steps: int) -> None:
+    """Let a schedule have taken steps, after which the rate of its parameter group at `index` is this one."""
     scheduler._step_count += num_steps
-    scheduler._last_lr[place] = rate
+    scheduler._last_lr[index] = rate
 
 
 def makes_optimizers() -> bool:
@@ -82,7 +82,7 @@ def makes_optimizers() -> bool:
     return MAKE.there and MAKE_CLIP.there and CLIP.there and WAITING.there
 
 
-def made_for(optim: Any, parameter: Tensor) -> tuple[Any, Callable[..., None] | None]:
+def optimizer_of(optim: Any, parameter: Tensor) -> tuple[Any, Callable[..., None] | None]:
     """The optimizer or schedule of a parameter and how its gradient is clipped; Pyro's store must name it."""
     return optim._get_optim(parameter), optim._get_grad_clip(parameter)
 
@@ -95,8 +95,8 @@ def clip_options(optim: Any, parameter: Tensor) -> dict[str, Any]:
 
 def waiting(optim: Any) -> dict[str, Any]:
     """Name -> state that was loaded for a parameter that no step has met; to be taken from."""
-    found: dict[str, Any] = optim._state_waiting_to_be_consumed if WAITING.there else {}
-    return found
+    states: dict[str, Any] = optim._state_waiting_to_be_consumed if WAITING.there else {}
+    return states
 
 
 def set_waiting(optim: Any, state: dict[str, Any]) -> None:

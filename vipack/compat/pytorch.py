@@ -171,7 +171,7 @@ def is_fake(value: Any) -> bool:
 
 
 def pretend_parameter(tensor: Tensor) -> None:
-    """Let a tensor that is no leaf pass for an ``nn.Parameter``."""
+    """Let a tensor that has a graph pass for an ``nn.Parameter``."""
     tensor._is_param = True
 
 
@@ -197,16 +197,16 @@ def overload_of(target: Any) -> str:
 
 def graph_module(root: Any, graph: fx.Graph) -> fx.GraphModule:
     """A module that runs `graph`, whose Python text is written only if it is called."""
-    made: fx.GraphModule = (_LAZY if LAZY_GRAPH.there else fx.GraphModule)(root, graph)
-    return made
+    module: fx.GraphModule = (_LAZY if LAZY_GRAPH.there else fx.GraphModule)(root, graph)
+    return module
 
 
 def traced_without_values(step: Callable[..., Any]) -> Callable[..., fx.GraphModule]:
     """``make_fx`` with tensors that have no values: whatever would read one is refused, rather than frozen into the graph."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    made: Callable[..., fx.GraphModule] = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return made
+    traced: Callable[..., fx.GraphModule] = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)
+    return traced
 
 
 def storage_address(tensor: Tensor) -> int:

@@ -18,36 +18,40 @@ PYTREE = named(
 
 
 def tree_flatten(tree: Any) -> tuple[list[Any], Any]:
-    """The leaves of nested containers, and how to put others in their place."""
+    """The values in nested containers, and the form of the containers."""
     if PYTREE.there:
         from torch.utils import _pytree
 
         return _pytree.tree_flatten(tree)
     if type(tree) not in (list, tuple, dict):
         return [tree], None
-    parts = [tree_flatten(part) for part in (tree.values() if isinstance(tree, dict) else tree)]
+    children = [tree_flatten(child) for child in (tree.values() if isinstance(tree, dict) else tree)]
     keys = tuple(tree) if isinstance(tree, dict) else None
-    return [leaf for leaves, _ in parts for leaf in leaves], (type(tree), keys, tuple((len(n), s) for n, s in parts))
+    return [value for values, _ in children for value in values], (
+        type(tree),
+        keys,
+        tuple((len(n), s) for n, s in children),
+    )
 
 
-def tree_unflatten(leaves: Any, spec: Any) -> Any:
-    """The containers that :func:`tree_flatten` took apart, with other leaves."""
+def tree_unflatten(values: Any, spec: Any) -> Any:
+    """The containers that :func:`tree_flatten` took apart, with other values."""
     if PYTREE.there:
         from torch.utils import _pytree
 
-        return _pytree.tree_unflatten(leaves, spec)
-    leaves = list(leaves)
+        return _pytree.tree_unflatten(values, spec)
+    values = list(values)
     if spec is None:
-        return leaves[0]
-    kind, keys, parts = spec
-    found, start = [], 0
-    for number, part in parts:
-        found.append(tree_unflatten(leaves[start : start + number], part))
+        return values[0]
+    kind, keys, children = spec
+    containers, start = [], 0
+    for number, child in children:
+        containers.append(tree_unflatten(values[start : start + number], child))
         start += number
-    return dict(zip(keys, found, strict=True)) if kind is dict else kind(found)
+    return dict(zip(keys, containers, strict=True)) if kind is dict else kind(containers)
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """`function` of the leaves of nested containers of one form."""
-    leaves, spec = tree_flatten(tree)
-    return tree_unflatten(list(map(function, leaves, *(tree_flatten(other)[0] for other in others))), spec)
+    """`function` of the values in nested containers of one form."""
+    values, spec = tree_flatten(tree)
+    return tree_unflatten(list(map(function, values, *(tree_flatten(other)[0] for other in others))), spec)

@@ -13,17 +13,17 @@ TESTED = {"torch": ("2.8", "2.13"), "Pyro": ("1.9.2", "1.9.2")}  # the oldest an
 
 def warn_if_untested(torch_version: str, pyro_version: str) -> None:
     """Say so where a release is newer than what has been tried, or older; nothing is refused."""
-    for package, found in (("torch", torch_version), ("Pyro", pyro_version)):
+    for package, version in (("torch", torch_version), ("Pyro", pyro_version)):
         oldest, newest = TESTED[package]
-        if _numbers(found, newest) > _numbers(newest, newest):
+        if _numbers(version, newest) > _numbers(newest, newest):
             which = "is newer than"
-        elif _numbers(found, oldest) < _numbers(oldest, oldest):
+        elif _numbers(version, oldest) < _numbers(oldest, oldest):
             which = "is older than"
         else:
             continue
         warn(
             VersionWarning(
-                f"{package} {found} {which} the releases that vipack has been tested with, {oldest} to {newest}. What it does not find "
+                f"{package} {version} {which} the releases that vipack has been tested with, {oldest} to {newest}. What it does not find "
                 "there it does without, on a slower engine if need be, and fit.engine says why."
             )
         )
@@ -31,5 +31,5 @@ def warn_if_untested(torch_version: str, pyro_version: str) -> None:
 
 def _numbers(version: str, like: str) -> tuple[int, ...]:
     """As many leading numbers of a version as `like` has."""
-    parts = [int(part) for part in re.findall(r"\d+", version.partition("+")[0])]
-    return tuple(parts[: like.count(".") + 1])
+    numbers = [int(number) for number in re.findall(r"\d+", version.partition("+")[0])]
+    return tuple(numbers[: like.count(".") + 1])

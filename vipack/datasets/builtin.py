@@ -42,11 +42,11 @@ def digits() -> Images:
         raise MissingExtraError(
             "digits() needs scikit-learn, which is not installed: pip install 'vipack[topics]'."
         ) from error
-    found = load_digits()
+    bundle = load_digits()
     return Images(
         "digits",
-        found.images / 16.0,
-        found.target,
+        bundle.images / 16.0,
+        bundle.target,
         source="Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49; test part",
         licence="CC BY 4.0",
     )

@@ -122,7 +122,7 @@ class Corpus:
         """Random documents to train on, and a fraction `held_out` of them to test on, over one vocabulary.
 
         Raises:
-            UsageError: one of the parts would be empty.
+            UsageError: one of the two would be empty.
         """
         kept, tested = split_rows(self.name, self.num_documents, held_out, seed)
         return self.take(kept), self.take(tested)
@@ -139,8 +139,8 @@ class Corpus:
         words = np.repeat(matrix.indices, copies)
         shuffled = np.lexsort((np.random.default_rng(seed).random(len(words)), documents))
         starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-        place = np.arange(len(words)) - np.repeat(starts, self.lengths)
-        first = place < np.repeat((self.lengths + 1) // 2, self.lengths)
+        position = np.arange(len(words)) - np.repeat(starts, self.lengths)
+        first = position < np.repeat((self.lengths + 1) // 2, self.lengths)
         halves = []
         for chosen in (first, ~first):
             entries = (np.ones(int(chosen.sum())), (documents[shuffled][chosen], words[shuffled][chosen]))

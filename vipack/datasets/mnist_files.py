@@ -12,9 +12,9 @@ from typing import Any
 
 from vipack.cache import cache_folder, make_folders
 from vipack.datasets.idx import read_idx
-from vipack.datasets.reading import PathLike
+from vipack.datasets.reading import PathLike, warn_uncached
 from vipack.datasets.tables import Images
-from vipack.errors import DataError, DataWarning, MissingExtraError, UsageError, warn
+from vipack.errors import DataError, MissingExtraError, UsageError
 from vipack.hints import checked
 
 __all__ = ["mnist"]
@@ -56,12 +56,7 @@ def mnist(folder: PathLike | None = None, *, split: str = "train", url: str = _U
         make_folders(cache)  # pooch would let the umask decide who else may write there
         return _images(url, *(_download(cache, name, url) for name in names))
     except OSError as error:
-        problem = error
-    message = (
-        f"{cache}: the cache cannot be written ({problem}), so MNIST is downloaded each time; set the environment "
-        "variable VIPACK_CACHE to a folder that can be written."
-    )
-    warn(DataWarning(message))
+        warn_uncached(cache, error, "MNIST is downloaded")
     with tempfile.TemporaryDirectory() as temporary:
         return _images(url, *(_download(Path(temporary), name, url) for name in names))
 

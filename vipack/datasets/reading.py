@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from vipack.errors import DataError
+from vipack.errors import DataError, DataWarning, warn
 
-__all__ = ["PathLike", "existing_file", "read_names", "read_text", "unzipped"]
+__all__ = ["PathLike", "existing_file", "read_names", "read_text", "unzipped", "warn_uncached"]
 
 PathLike = str | os.PathLike[str]
 
@@ -78,3 +78,16 @@ def read_names(what: str, names: PathLike | Sequence[str]) -> tuple[str, ...]:
     if "" in lines:
         raise DataError(f"{names}: line {lines.index('') + 1} is empty; expected the {what}, one a line without gaps.")
     return tuple(lines)
+
+
+def warn_uncached(folder: Path, error: OSError, consequence: str) -> None:
+    """
+    Warns:
+        DataWarning: the cache `folder` cannot be written, with the `consequence`.
+    """
+    warn(
+        DataWarning(
+            f"{folder}: the cache cannot be written ({error}), so {consequence} each time; set the environment variable "
+            "VIPACK_CACHE to a folder that can be written."
+        )
+    )

@@ -18,10 +18,10 @@ import scipy.sparse
 
 from vipack.cache import cache_folder, write_whole
 from vipack.datasets.corpus import Corpus
-from vipack.datasets.sources import library_files, library_texts
+from vipack.datasets.library_docstrings import library_files, library_texts
+from vipack.datasets.reading import warn_uncached
 from vipack.datasets.stopwords import DOCSTRING_BOILERPLATE, ENGLISH
 from vipack.datasets.words import TextRules, corpus_from_texts
-from vipack.errors import DataWarning, warn
 from vipack.hints import checked
 
 __all__ = ["docstrings"]
@@ -67,11 +67,7 @@ def docstrings(*, tokenizer: Any = None) -> Corpus:
     try:
         _write(path, corpus)
     except OSError as error:
-        message = (
-            f"{path.parent}: the cache cannot be written ({error}), so the docstrings corpus is built again each time; "
-            "set the environment variable VIPACK_CACHE to a folder that can be written."
-        )
-        warn(DataWarning(message))
+        warn_uncached(path.parent, error, "the docstrings corpus is built again")
     return corpus
 
 
@@ -112,6 +108,6 @@ def _read(path: Path) -> Corpus | None:
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as file:
         words, titles = file["vocabulary"].tolist(), file["titles"].tolist()
-        parts = (file["data"], file["indices"], file["indptr"])
-    counts = scipy.sparse.csr_array(parts, shape=(len(titles), len(words)))
+        arrays = (file["data"], file["indices"], file["indptr"])
+    counts = scipy.sparse.csr_array(arrays, shape=(len(titles), len(words)))
     return Corpus("docstrings", counts, tuple(words), tuple(titles), _source(), _LICENCE)

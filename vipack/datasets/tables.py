@@ -115,10 +115,10 @@ class Images:
         return Images(self.name, self.images[rows], self.labels[rows], self.source, self.licence)
 
     def split(self, held_out: float = 0.1, *, seed: int = 0) -> tuple[Images, Images]:
-        """A random part to train on and a fraction `held_out` of the images to test on.
+        """Random images to train on and a fraction `held_out` of them to test on.
 
         Raises:
-            UsageError: one of the parts would be empty.
+            UsageError: one of the two would be empty.
         """
         kept, tested = split_rows(self.name, self.num_images, held_out, seed)
         return self.take(kept), self.take(tested)
@@ -128,14 +128,14 @@ class Images:
         return f"Images({self.name!r}: {self.num_images} of {height} x {width} pixels)"
 
 
-def split_rows(name: str, num_rows: int, held_out: float, seed: int) -> tuple[Array, Array]:
-    """Sorted indices of the rows to train on and of a random fraction `held_out` of them."""
-    if not 0.0 < held_out < 1.0:
-        raise UsageError(f"held_out: expected a fraction between 0 and 1, found {held_out!r}.")
-    size = round(held_out * num_rows)
+def split_rows(name: str, num_rows: int, fraction: float, seed: int) -> tuple[Array, Array]:
+    """Sorted indices of the rows to train on and of a random `fraction` of them to test on."""
+    if not 0.0 < fraction < 1.0:
+        raise UsageError(f"held_out: expected a fraction between 0 and 1, found {fraction!r}.")
+    size = round(fraction * num_rows)
     if not 0 < size < num_rows:
         raise UsageError(
-            f"held_out: {held_out!r} of the {num_rows} rows of {name} leaves one part empty; choose another fraction."
+            f"held_out: {fraction!r} of the {num_rows} rows of {name} leaves one side empty; choose another fraction."
         )
     order = np.random.default_rng(seed).permutation(num_rows)
     return np.sort(order[size:]), np.sort(order[:size])

@@ -63,8 +63,8 @@ def _folder(folder: Path) -> tuple[list[str], list[str]]:
     files = sorted(folder.rglob("*.txt"))
     if not files:
         kinds = sorted({p.suffix or "no suffix" for p in folder.iterdir() if p.is_file()})
-        found = f"only files with {', '.join(kinds)}" if kinds else "no files"
-        raise DataError(f"{folder}: has no .txt files ({found}); put one document into each .txt file.")
+        others = f"only files with {', '.join(kinds)}" if kinds else "no files"
+        raise DataError(f"{folder}: has no .txt files ({others}); put one document into each .txt file.")
     return [read_text(file) for file in files], [file.relative_to(folder).as_posix() for file in files]
 
 

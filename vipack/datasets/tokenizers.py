@@ -26,13 +26,13 @@ def texts_of(texts: Any, field: str | None, title: str | None) -> tuple[list[str
     names = None if titles is None else [str(each) for each in titles]
     if names is None and hasattr(texts, "iloc"):
         names = [str(label) for label in texts.index]  # which counts by itself where there is none
-    found = []
+    strings = []
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            place = f"texts[{i}]" if names is None else f"texts[{i}] ({names[i]})"
-            raise DataError(f"{place}: found {type(text).__name__}, expected a string; leave out what is missing.")
-        found.append(text)
-    return found, [str(i) for i in range(len(found))] if names is None else names
+            where = f"texts[{i}]" if names is None else f"texts[{i}] ({names[i]})"
+            raise DataError(f"{where}: found {type(text).__name__}, expected a string; leave out what is missing.")
+        strings.append(text)
+    return strings, [str(i) for i in range(len(strings))] if names is None else names
 
 
 def _column(table: Any, name: str | None, what: str = "field") -> Any:
@@ -83,10 +83,10 @@ def words_by(tokenizer: Any) -> Callable[[str], list[str]]:
         )
 
     def words(text: str) -> list[str]:
-        found = tokenizer(text)
-        listed = None if isinstance(found, str | bytes) or not hasattr(found, "__iter__") else list(found)
+        result = tokenizer(text)
+        listed = None if isinstance(result, str | bytes) or not hasattr(result, "__iter__") else list(result)
         if listed is None or not all(isinstance(word, str) for word in listed):
-            raise DataError(f"the tokenizer gave {found!r:.80}, expected a list of strings")
+            raise DataError(f"the tokenizer gave {result!r:.80}, expected a list of strings")
         return listed
 
     return words

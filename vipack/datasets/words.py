@@ -90,8 +90,8 @@ def corpus_from_texts(
     """
     if isinstance(texts, str):
         raise DataError("texts: found one string; give a list of texts, one for each document.")
-    read, found = texts_of(texts, field, title)
-    names = found if titles is None else list(titles)
+    read, own_titles = texts_of(texts, field, title)
+    names = own_titles if titles is None else list(titles)
     if not read:
         raise DataError(f"{name}: there are no texts; a corpus needs at least one document.")
     if tokenizer is None:

@@ -27,9 +27,8 @@ __all__ = [
 ESS_CORRECTED = 0.1
 KHAT_WITH_CHAINS, ESS_WITH_CHAINS = 1.5, 0.02  # for weighted draws that chains confirm
 ESS_FLAT = 0.98  # weights this even make the tail fit behind k-hat meaningless
-ESS_ALONE = (
-    0.95  # at which a mean is off by less than .22 sd and an sd by less than a factor of 1.22, in a normal guide
-)
+# In a normal guide a mean is then off by less than .22 sd, and an sd by less than a factor of 1.22.
+ESS_ALONE = 0.95
 KHAT_CLEAR = 0.5  # two standard errors of a k-hat of 4,000 draws below the limit
 FEW_ROWS = 30  # up to which rows with continuous latents of their own are judged together, by chains too
 ROWS_LIMIT = 0.05  # share of rows that may have a k-hat above the limit

@@ -1,4 +1,4 @@
-"""Is a guide calibrated for a model? The places of true parameters among draws of fits to simulated data."""
+"""Is a guide calibrated for a model? Where true parameters lie among the draws of fits to simulated data."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Calibration(Readable):
     @property
     def misjudged(self) -> dict[str, str]:
         """Elements whose spread is wrong, at 1% over all elements: name -> "too narrow" or "too wide"."""
-        found = {}
+        wrong = {}
         for i, name in enumerate(self.names):
             if self.spread[i] < LEVEL / len(self.names):
                 away = np.abs(self.probabilities[:, i] - 0.5).mean()
-                found[name] = "too narrow" if away > 0.25 else "too wide"
-        return found
+                wrong[name] = "too narrow" if away > 0.25 else "too wide"
+        return wrong
 
     @property
     def calibrated(self) -> bool:
@@ -68,7 +68,7 @@ class Calibration(Readable):
         return not self.biased and not self.misjudged
 
     def histogram(self, name: str, bins: int = 20) -> npt.NDArray[np.int64]:
-        """How many of the M fits fall in each of `bins` equal parts of [0, 1], for one element."""
+        """How many of the M fits fall in each of `bins` equal intervals of [0, 1], for one element."""
         counts, _ = np.histogram(self.probabilities[:, self.names.index(name)], bins=bins, range=(0.0, 1.0))
         return counts
 

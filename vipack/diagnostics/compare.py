@@ -12,12 +12,12 @@ import torch
 
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
-from vipack.diagnostics.verdict import ENDED, diagnose_and_weigh
+from vipack.diagnostics.verdict import ENDED, DiagnosisOptions, diagnose_and_weigh
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
-from vipack.importance import khat_of_mean
+from vipack.importance import khat_of_mean, mean_and_se
 from vipack.posterior import Posterior
-from vipack.progress import Interrupted, Watch, interrupts, progress_of
+from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.types import Stopped
 
 __all__ = ["Fitted", "check_fits", "compare"]
@@ -82,56 +82,50 @@ def compare(
         TrustWarning: Ctrl-C left fits out.
     """
     check_fits(fits)
-    show = progress_of(progress)
-    found: dict[str, Diagnosis] = {}
+    show, options = progress_of(progress), DiagnosisOptions(num_draws, seed, repeats, chains, modes)
+    diagnoses: dict[str, Diagnosis] = {}
     weights: dict[str, np.ndarray] = {}
     with interrupts() as interrupted:
         for name, fit in fits.items():
-            watch = Watch(show, interrupted, f"{name} ({len(found) + 1} of {len(fits)}): ")
+            bar = Progress(show, interrupted, f"{name} ({len(diagnoses) + 1} of {len(fits)}): ")
             try:
-                found[name], weights[name] = diagnose_and_weigh(
-                    fit.posterior,
-                    num_draws=num_draws,
-                    seed=seed,
-                    stopped=fit.stopped,
-                    repeats=repeats,
-                    chains=chains,
-                    modes=modes,
-                    several_starts=fit.several_starts,
-                    watch=watch,
+                diagnoses[name], weights[name] = diagnose_and_weigh(
+                    fit.posterior, options, stopped=fit.stopped, several_starts=fit.several_starts, progress=bar
                 )
             except Interrupted:
                 break
             finally:
-                watch.close()
+                bar.close()
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                fit.posterior.judge(found[name].verdict)
+                fit.posterior.judge(diagnoses[name].verdict)
             if interrupted:
                 break
     if interrupted:
-        _say_what_is_known(fits, found)
-    order = sorted(found, key=lambda name: _sortable(found[name].elbo.value), reverse=True)
+        _say_what_is_known(fits, diagnoses)
+    order = sorted(diagnoses, key=lambda name: _sortable(diagnoses[name].elbo.value), reverse=True)
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
-    rows = [_row(rank, found[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)]
+    rows = [
+        _row(rank, diagnoses[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)
+    ]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
 
-def _say_what_is_known(fits: Mapping[str, Fitted], found: dict[str, Diagnosis]) -> None:
+def _say_what_is_known(fits: Mapping[str, Fitted], diagnoses: dict[str, Diagnosis]) -> None:
     """
     Raises:
         KeyboardInterrupt: no fit was judged.
 
     Warns:
-        TrustWarning: Ctrl-C left fits out, or parts of the last diagnosis.
+        TrustWarning: Ctrl-C left fits out, or checks of the last one.
     """
-    if not found:
+    if not diagnoses:
         raise KeyboardInterrupt
-    missing = [repr(name) for name in fits if name not in found]
-    last = next(reversed(found))
+    missing = [repr(name) for name in fits if name not in diagnoses]
+    last = next(reversed(diagnoses))
     said = [f"{', '.join(missing)} not judged"] if missing else []
-    if any(ENDED in each for each in found[last].skipped):
-        said.append(f"{last!r} judged without {'; '.join(found[last].skipped)}")
+    if any(ENDED in each for each in diagnoses[last].skipped):
+        said.append(f"{last!r} judged without {'; '.join(diagnoses[last].skipped)}")
     if said:
         warn(TrustWarning(f"compare: Ctrl-C ended the comparison: {', and '.join(said)}; call it again for the rest."))
 
@@ -166,22 +160,23 @@ def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
     return below
 
 
-def _row(rank: int, found: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
+def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
     # The draws of two guides share their random numbers one by one, which the standard error of the mean of the
     # differences accounts for, whether or not it makes them agree.
+    difference = mean_and_se(below)
     return {
         "rank": rank,
-        "elbo": found.elbo.value,
-        "elbo_se": found.elbo.se,
-        "elbo_diff": float(below.mean()),
-        "diff_se": float(below.std(ddof=1)) / math.sqrt(len(below)) if rank else 0.0,
+        "elbo": diagnosis.elbo.value,
+        "elbo_se": diagnosis.elbo.se,
+        "elbo_diff": difference.value,
+        "diff_se": difference.se if rank else 0.0,
         "diff_khat": khat_of_mean(below),
-        "evidence": found.evidence.value,
-        "evidence_se": found.evidence.se,
-        "khat": found.khat,
-        "ess": found.ess,
-        "verdict": found.verdict.value,
-        "certified": found.verdict.certifies,
+        "evidence": diagnosis.evidence.value,
+        "evidence_se": diagnosis.evidence.se,
+        "khat": diagnosis.khat,
+        "ess": diagnosis.ess,
+        "verdict": diagnosis.verdict.value,
+        "certified": diagnosis.verdict.certifies,
         "seconds": fit.seconds,
         "stopped": fit.stopped.reason.value,
     }

@@ -10,9 +10,9 @@ from torch import Tensor, fx
 
 from vipack.compat.dispatch import Operations
 from vipack.program import LogJoint
-from vipack.program.replay import Replay, captured
+from vipack.program.running.replay import Replay, captured
 
-__all__ = ["ManyPoints"]
+__all__ = ["Counter", "ManyPoints"]
 
 _MOST_CAPTURED = 6_000  # operations of a graph that is quick to capture
 _NUMBERS_AT_ONCE = 40_000_000  # produced by one evaluation, so that its tensors stay near the processor
@@ -32,7 +32,7 @@ class ManyPoints:
         self.dim = joint.dim
         self._function = torch.func.grad_and_value(joint)
         self._graphs: dict[int, fx.GraphModule] = {}
-        counter = _Counter()
+        counter = Counter()
         with counter:
             self._function(example)
         self.operations, self.numbers = counter.operations, counter.numbers
@@ -40,9 +40,9 @@ class ManyPoints:
 
     def __call__(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Values ``(N,)``, minus infinity where there is no number, and gradients ``(N, D)``, zero there."""
-        parts = [self._evaluated(part) for part in u.split(self._at_once)]
+        pairs = [self._evaluated(block) for block in u.split(self._at_once)]
         # Weights of a network that the model holds may ask for gradients.
-        gradients, values = (torch.cat(part).detach() for part in zip(*parts, strict=True))
+        gradients, values = (torch.cat(column).detach() for column in zip(*pairs, strict=True))
         finite = values.isfinite() & gradients.isfinite().all(-1)
         return torch.where(finite, values, -math.inf), torch.where(finite[:, None], gradients, 0.0)
 
@@ -50,8 +50,8 @@ class ManyPoints:
         """The density alone ``(N,)``; not finite where there is no number."""
         many = torch.func.vmap(self.joint, randomness="different")
         if self.operations <= _MOST_CAPTURED and len(u) >= 4 * self._at_once:
-            return torch.cat([part for (part,) in Replay(self._named, self._at_once)({"u": u})]).detach()
-        return torch.cat([many(part) for part in u.split(self._at_once)]).detach()
+            return torch.cat([block for (block,) in Replay(self._named, self._at_once)({"u": u})]).detach()
+        return torch.cat([many(block) for block in u.split(self._at_once)]).detach()
 
     def hessian(self, u: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient ``(D,)`` and second derivatives ``(D, D)`` at ``u`` ``(D,)``, in the coordinates ``scale_tril^-1 u``.
@@ -62,8 +62,8 @@ class ManyPoints:
         step = 1e-3 if u.dtype == torch.float64 else 1e-2
         points = torch.cat([u + step * scale_tril.T, u - step * scale_tril.T, u[None]])
         gradient = self(points)[1] @ scale_tril
-        found = (gradient[: self.dim] - gradient[self.dim : -1]) / (2 * step)
-        return gradient[-1], 0.5 * (found + found.T)
+        second = (gradient[: self.dim] - gradient[self.dim : -1]) / (2 * step)
+        return gradient[-1], 0.5 * (second + second.T)
 
     def _named(self, point: dict[str, Tensor]) -> tuple[Tensor]:
         return (self.joint(point["u"]),)
@@ -83,7 +83,7 @@ class ManyPoints:
         return gradients[: len(u)], values[: len(u)]
 
 
-class _Counter(Operations):
+class Counter(Operations):
     """Counts operations and the numbers that they produce."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vipack.diagnostics.compare import Fitted, check_fits
-from vipack.diagnostics.moments import Columns, columns_of_sets
+from vipack.diagnostics.moments import Columns, columns_of_sets, weighted_moments
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive
 from vipack.entry import entry
@@ -44,21 +44,21 @@ def disagreement(
     if len(fits) < 2:
         raise UsageError(f"fits: expected at least two to compare, found {len(fits)}.")
     which = {name: used(fit.posterior, weighted) for name, fit in fits.items()}
-    found = {name: _moments(fit, num_draws, seed, which[name].resampled) for name, fit in fits.items()}
-    common = set.intersection(*(set(each) for each in found.values()))
+    moments = {name: _moments(fit, num_draws, seed, which[name].resampled) for name, fit in fits.items()}
+    common = set.intersection(*(set(each) for each in moments.values()))
     if not common:
         raise UsageError("fits: they have no latent or deterministic element in common, so nothing can be compared.")
     labels = list(fits)
     rows = {}
-    for element in [name for name in next(iter(found.values())) if name in common]:
-        means, sds, ses, relative = (np.array([found[label][element][k] for label in labels]) for k in range(4))
+    for element in [name for name in next(iter(moments.values())) if name in common]:
+        means, sds, ses, relative = (np.array([moments[label][element][k] for label in labels]) for k in range(4))
         low, high, thin, wide = means.argmin(), means.argmax(), sds.argmin(), sds.argmax()
-        unit = float(np.median(sds)) or float(sds.max())
+        scale = float(np.median(sds)) or float(sds.max())
         apart = 0.0 if same(means[high], means[low], relative.max()) else float(means[high] - means[low])
         rows[element] = {
             # What is constant in every fit, but not the same, is infinitely many sds apart.
-            "mean_gap": apart / unit if unit else np.inf if apart else 0.0,
-            "gap_se": float(np.hypot(ses[low], ses[high])) / unit if apart and unit else 0.0,
+            "mean_gap": apart / scale if scale else np.inf if apart else 0.0,
+            "gap_se": float(np.hypot(ses[low], ses[high])) / scale if apart and scale else 0.0,
             "lowest": labels[low],
             "highest": labels[high],
             "sd_ratio": float(sds[wide] / sds[thin]) if sds[thin] > 0 else np.inf if sds[wide] > 0 else 1.0,
@@ -83,9 +83,7 @@ def _moments(fit: Fitted, num_draws: int, seed: int, weighted: bool) -> dict[str
     with np.errstate(invalid="ignore"):
         reference = np.where(np.isfinite(first), first, 0.0)  # sums of large numbers would lose what is between them
         x = np.where(still, 0.0, columns.values - reference)
-        mean = shares @ x
-        centred = x - mean
-        sd = np.sqrt(shares @ centred**2)
-        se = np.sqrt((shares[:, None] ** 2 * centred**2).sum(0))
+        mean, _, var, mean_var = weighted_moments(x, shares)
+        sd, se = np.sqrt(var), np.sqrt(mean_var)
         mean = np.where(still, first, reference + mean)
     return {name: (mean[i], sd[i], se[i], columns.rounding[i]) for i, name in enumerate(columns.names)}

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.diagnostics.chains import Chains, run_chains
+from vipack.diagnostics.chains import Chains, run_chains, whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.moments import Array, Columns, Shift, columns_of
+from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, weighted_moments
 from vipack.diagnostics.rounding import rounding
 from vipack.display import Readable
-from vipack.progress import Watch
+from vipack.progress import Progress
 
-__all__ = ["Drift", "Whitening", "find_drift", "whitening"]
+__all__ = ["Drift", "find_drift"]
 
 MOST_LATENTS = 1_000
 _CHAINS = 1_600
@@ -60,34 +60,6 @@ class Drift(Readable):
         return self.acceptance < 0.4 or self.step_size < 0.05
 
 
-@dataclass(frozen=True)
-class Whitening:
-    """Mean and Cholesky factor of the covariance of draws on R^D."""
-
-    loc: Tensor
-    scale_tril: Tensor
-
-
-def whitening(u: Tensor, weights: Tensor | None = None) -> Whitening:
-    """Of draws ``(S, D)``, weighted if `weights` ``(S,)`` add up to one; shrunk towards the diagonal where S is small."""
-    share = torch.full((len(u),), 1 / len(u), dtype=torch.float64, device=u.device) if weights is None else weights
-    x = u.double()
-    loc = share @ x
-    centred = x - loc
-    cov = (centred * share[:, None]).T @ centred
-    effective = float(1 / (share**2).sum())
-    keep = effective / (effective + 2 * u.shape[1])
-    number = torch.finfo(u.dtype)
-    # Below, a spread is none; a coordinate without any must still have a scale that can be divided by.
-    least = (number.eps * loc.abs()).clamp(min=number.tiny**0.5)
-    diagonal = torch.maximum(cov.diagonal(), least**2)
-    cov = keep * cov + (1 - keep) * torch.diag(diagonal)
-    scale = diagonal.sqrt()
-    correlation = cov / scale[:, None] / scale + 1e-6 * torch.eye(len(cov), dtype=cov.dtype, device=cov.device)
-    tril = scale[:, None] * torch.linalg.cholesky(correlation)
-    return Whitening(loc.to(u.dtype), tril.to(u.dtype))
-
-
 def find_drift(
     density: ManyPoints,
     u: Tensor,
@@ -95,14 +67,14 @@ def find_drift(
     weights: Array | None,
     *,
     seed: int,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Drift | None, str]:
     """Run the chains from some of the draws `u` ``(S, D)``, and compare their moments with those of the draws.
 
     Args:
         columns: the draws' constrained values, ``(S, P)``.
         weights: importance weights ``(S,)`` that add up to one, where they are of use: then the chains start from
-            weighted draws, and are held against them too.
+            weighted draws, and are compared with them too.
 
     Returns:
         The drift, or None, with what was not looked at, and why.
@@ -111,13 +83,7 @@ def find_drift(
     here the chains are HMC preconditioned by the fit, and the estimates averages over their second half.
     """
     started = time.perf_counter()
-    affordable = _MOST_NUMBERS // max(1, _EVALUATIONS * density.numbers)  # transitions of all chains together
-    num_chains = min(_CHAINS, affordable // _TRANSITIONS)
-    transitions = min(
-        _MOST_TRANSITIONS,
-        affordable // max(1, num_chains),
-        _MOST_OPERATIONS // max(1, _EVALUATIONS * density.operations),
-    )
+    num_chains, transitions = _affordable(density)
     if num_chains < _FEWEST_CHAINS or transitions < _FEWEST_TRANSITIONS:
         return None, (
             f"one evaluation of the model takes {density.operations:,} operations on {density.numbers:,} numbers, "
@@ -125,32 +91,28 @@ def find_drift(
         )
     generator = torch.Generator().manual_seed(seed)
     share = None if weights is None else torch.from_numpy(weights).to(u.device)
-    chosen = _starts(share, len(u), num_chains, generator)
-    white = whitening(u, share)
     warm_up = max(3, transitions // 3)
-    watch = Watch() if watch is None else watch
-    watch.begin("short chains", transitions)
+    progress = Progress() if progress is None else progress
+    progress.begin("short chains", transitions)
     chains = run_chains(
         density,
-        u[chosen],
-        white.loc,
-        white.scale_tril,
+        u[_starts(share, len(u), num_chains, generator)],
+        whitening(u, share),
         warm_up=warm_up,
         transitions=transitions - warm_up,
         generator=generator,
-        watch=watch,
+        progress=progress,
     )
     values = _constrained(density, chains, columns.names)
     reached = np.isfinite(values).all(axis=0).all(axis=0)
     drawn = np.isfinite(columns.values).all(axis=0)
     without = columns.computed & ~(reached & drawn)
     lost = [columns.names[i] for i in np.flatnonzero(without & drawn)]
-    columns = columns.taken(columns=~without)
-    even = np.full(len(columns.values), 1 / len(columns.values))
-    found = _Chained.of(values[:, :, ~without], columns.values[0])
+    columns = columns.subset(columns=~without)
+    chained = _Chained.of(values[:, :, ~without], columns.values[0])
     drift = Drift(
-        _shift(columns, even, found),
-        None if weights is None else _shift(columns, weights, found),
+        _shift(columns, np.full(len(columns.values), 1 / len(columns.values)), chained),
+        None if weights is None else _shift(columns, weights, chained),
         num_chains,
         transitions - warm_up,
         chains.acceptance,
@@ -160,6 +122,14 @@ def find_drift(
     return drift, f"{', '.join(lost[:3])} infinite or NaN at some states, and left out" if lost else ""
 
 
+def _affordable(density: ManyPoints) -> tuple[int, int]:
+    """How many chains of how many transitions can be had in some seconds."""
+    total = _MOST_NUMBERS // max(1, _EVALUATIONS * density.numbers)  # transitions of all chains together
+    num_chains = min(_CHAINS, total // _TRANSITIONS)
+    per_chain = total // max(1, num_chains)
+    return num_chains, min(_MOST_TRANSITIONS, per_chain, _MOST_OPERATIONS // max(1, _EVALUATIONS * density.operations))
+
+
 def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.Generator) -> Tensor:
     if share is None:
         return torch.randperm(count, generator=generator)[:num_chains]
@@ -167,8 +137,8 @@ def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.
     share = share.cpu()
     ladder = (torch.arange(num_chains, dtype=torch.float64) + torch.rand((), generator=generator)) / num_chains
     order = torch.randperm(count, generator=generator)
-    places = torch.searchsorted(share[order].cumsum(0), ladder.double()).clamp(max=count - 1)
-    return order[places]
+    indices = torch.searchsorted(share[order].cumsum(0), ladder.double()).clamp(max=count - 1)
+    return order[indices]
 
 
 def _constrained(density: ManyPoints, chains: Chains, names: tuple[str, ...]) -> Array:
@@ -176,9 +146,9 @@ def _constrained(density: ManyPoints, chains: Chains, names: tuple[str, ...]) ->
     kept = chains.states[len(chains.states) // 2 :]
     flat = kept.reshape(-1, kept.shape[-1])
     with torch.no_grad():
-        found = columns_of(torch.vmap(density.joint.constrain, randomness="different")(flat))
-    place = {name: i for i, name in enumerate(found.names)}
-    return found.values[:, [place[name] for name in names]].reshape(*kept.shape[:2], -1)
+        elements = columns_of(torch.vmap(density.joint.constrain, randomness="different")(flat))
+    column = {name: i for i, name in enumerate(elements.names)}
+    return elements.values[:, [column[name] for name in names]].reshape(*kept.shape[:2], -1)
 
 
 @dataclass(frozen=True)
@@ -208,24 +178,20 @@ class _Chained:
             return _Chained(mean, mean_var, values.mean((0, 1)), values.mean(0).var(0, ddof=1) / num_chains, size)
 
 
-def _shift(columns: Columns, weights: Array, found: _Chained) -> Shift:
+def _shift(columns: Columns, weights: Array, chained: _Chained) -> Shift:
     """From draws with `weights` to what the chains found; what is constant and the same in both is left out."""
     with np.errstate(invalid="ignore", over="ignore"):
-        draws = columns.values - columns.values[0]
-        mean = weights @ draws
-        centred = draws - mean
-        var = weights @ centred**2
-        mean_var = (weights[:, None] ** 2 * centred**2).sum(0)
+        mean, centred, var, mean_var = weighted_moments(columns.values - columns.values[0], weights)
         var_var = (weights[:, None] ** 2 * (centred**2 - var) ** 2).sum(0)
-        least = rounding(np.maximum(np.abs(columns.values).max(0), found.size), columns.rounding)
-        still = (np.sqrt(var) <= least) & (np.sqrt(found.var) <= least) & (np.abs(mean - found.mean) <= least)
+        least = rounding(np.maximum(np.abs(columns.values).max(0), chained.size), columns.rounding)
+        still = (np.sqrt(var) <= least) & (np.sqrt(chained.var) <= least) & (np.abs(mean - chained.mean) <= least)
         # One of the two may be constant where the other is not: a guide that has collapsed there.
-        var, reached = (np.maximum(each, least**2)[~still] for each in (var, found.var))
+        var, reached = (np.maximum(each, least**2)[~still] for each in (var, chained.var))
         sd = np.sqrt(reached)
         return Shift(
             tuple(name for name, out in zip(columns.names, still, strict=True) if not out),
-            (found.mean - mean)[~still] / sd,
-            np.sqrt(found.mean_var + mean_var)[~still] / sd,
+            (chained.mean - mean)[~still] / sd,
+            np.sqrt(chained.mean_var + mean_var)[~still] / sd,
             0.5 * np.log(reached / var),
-            0.5 * np.sqrt(found.var_var[~still] / reached**2 + var_var[~still] / var**2),
+            0.5 * np.sqrt(chained.var_var[~still] / reached**2 + var_var[~still] / var**2),
         )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from vipack.hints import checked
-from vipack.importance import importance
+from vipack.importance import importance, mean_and_se
 from vipack.types import Estimate
 
 __all__ = ["elbo", "log_evidence"]
@@ -16,9 +14,7 @@ __all__ = ["elbo", "log_evidence"]
 @checked
 def elbo(log_weights: Tensor) -> Estimate:
     """Mean of ``log p(x, z) - log q(z)`` over draws ``(S,)`` from q: a lower bound of log p(x), in nats."""
-    count = len(log_weights)
-    se = float(log_weights.std()) / math.sqrt(count) if count > 1 else math.nan
-    return Estimate(float(log_weights.mean()), se)
+    return mean_and_se(log_weights)
 
 
 @checked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
-from vipack.display import Readable
+from vipack.display import Readable, element_name
 from vipack.entry import entry
 from vipack.errors import TrustWarning, UsageError, warn
-from vipack.importance import KHAT_LIMIT, importance
+from vipack.importance import KHAT_LIMIT, importance, logsumexp, mean_and_se
 from vipack.posterior import Posterior
 from vipack.types import Estimate, Verdict
 
@@ -126,20 +125,11 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
     # Plain PSIS, as published: a cut of the largest weights would hide how badly an influential observation is predicted.
     own = importance(log_weights, cut=False)
     each = [importance(log_weights - column, cut=False) for column in table.T]
-    elpds = np.array([_log_mean(w.log_weights, column) for w, column in zip(each, table.T, strict=True)])
-    fitted = np.array([_log_mean(own.log_weights, column) for column in table.T])
-    count = len(elpds)
-    se = float(elpds.std(ddof=1)) * math.sqrt(count) if count > 1 else math.nan
+    elpds = np.array([logsumexp(w.log_weights + column) for w, column in zip(each, table.T, strict=True)])
+    fitted = np.array([logsumexp(own.log_weights + column) for column in table.T])
+    total = Estimate(float(elpds.sum()), len(elpds) * mean_and_se(elpds).se)
     khats = np.array([w.khat for w in each])
-    return Loo(
-        Estimate(float(elpds.sum()), se),
-        float((fitted - elpds).sum()),
-        names,
-        elpds,
-        khats,
-        own.khat,
-        posterior.verdict,
-    )
+    return Loo(total, float((fitted - elpds).sum()), names, elpds, khats, own.khat, posterior.verdict)
 
 
 def _observations(posterior: Posterior, likelihood: dict[str, Array]) -> tuple[tuple[str, ...], Array]:
@@ -152,12 +142,6 @@ def _observations(posterior: Posterior, likelihood: dict[str, Array]) -> tuple[t
         kept = np.ones(shape, dtype=bool) if mask is None else np.broadcast_to(mask.cpu().numpy(), shape)
         for index in np.ndindex(*shape):
             if kept[index]:
-                names.append(site + (f"[{', '.join(map(str, index))}]" if index else ""))
+                names.append(element_name(site, index))
         columns.append(value[:, kept] if shape else value[:, None])
     return tuple(names), np.concatenate(columns, axis=1)
-
-
-def _log_mean(log_weights: Array, values: Array) -> float:
-    total = log_weights + values
-    top = total.max()
-    return float(top + np.log(np.exp(total - top).sum()))

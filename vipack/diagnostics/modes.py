@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vipack.diagnostics.chains import Whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.drift import Whitening
 from vipack.display import Readable
-from vipack.progress import Watch
+from vipack.progress import Progress
 
 __all__ = ["MissedMode", "ModeSearch", "search_modes"]
 
@@ -22,7 +22,7 @@ _STARTS = 32
 _MOST_STEPS, _FEWEST_STEPS = 150, 40
 _WORK = 300_000  # operations of the whole climb
 _NUMBERS = 1_500_000_000  # that it may produce: a few seconds' worth
-_REACH = 75.0  # sds of the fit that a climb's steps add up to, twice over
+_PATH_LENGTH = 75.0  # sds of the fit that a climb's steps add up to, twice over
 _OVERDISPERSED = 6.0  # sds of the fit, from which half of the starts climb
 _APART = 0.5  # sds of the fit, by which different modes differ
 _MOST_MODES = 6
@@ -59,17 +59,17 @@ class ModeSearch(Readable):
     """What climbing from many starts found.
 
     Attributes:
-        found: distinct modes.
+        num_modes: distinct modes.
         missed: those that the draws hardly visit, the heaviest first.
     """
 
-    found: int
+    num_modes: int
     missed: tuple[MissedMode, ...]
     num_starts: int
     seconds: float
 
     def __str__(self) -> str:
-        modes = f"{self.found} mode" + "s" * (self.found != 1)
+        modes = f"{self.num_modes} mode" + "s" * (self.num_modes != 1)
         missed = "".join(f"\n  {mode}" for mode in self.missed)
         return f"{self.num_starts} climbs came to {modes}, of which the draws miss {len(self.missed) or 'none'}{missed}"
 
@@ -82,7 +82,7 @@ def search_modes(
     white: Whitening,
     *,
     seed: int,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> tuple[ModeSearch | None, str]:
     """Climb to modes, and hold the mass around each against the draws there.
 
@@ -110,53 +110,52 @@ def search_modes(
     usual = (torch.rand(half, dtype=u.dtype, generator=generator) * 4 - 2).to(u.device)
     radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
     away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
-    wide = white.loc + away @ white.scale_tril.T
-    watch = Watch() if watch is None else watch
-    watch.begin("other modes", steps + _MOST_MODES)
-    ends = _climb(density, torch.cat([usual, wide]), white, steps, watch)
-    found, missed = 0, []
+    wide = white.u_of(away)
+    progress = Progress() if progress is None else progress
+    progress.begin("other modes", steps + _MOST_MODES)
+    ends = _climb(density, torch.cat([usual, wide]), white, steps, progress)
+    num_modes, missed = 0, []
     for mode in _distinct(density, ends, white):
-        watch()
+        progress()
         polished = _polish(density, mode, white)
         if polished is None:
             continue
-        found += 1
+        num_modes += 1
         at, tril = polished
         judged = _weigh(density, at, tril, u, weights, log_evidence, generator)
         if judged is not None:
             missed.append(judged)
     missed.sort(key=lambda each: -each.share)
-    return ModeSearch(found, tuple(missed), _STARTS, time.perf_counter() - started), ""
+    return ModeSearch(num_modes, tuple(missed), _STARTS, time.perf_counter() - started), ""
 
 
-def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, watch: Watch) -> Tensor:
+def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, progress: Progress) -> Tensor:
     """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
-    z = torch.linalg.solve_triangular(white.scale_tril, (start - white.loc).T, upper=False).T
+    z = white.z_of(start)
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     for t in range(steps):
-        watch()
-        _, gradient = density(white.loc + z @ white.scale_tril.T)
+        progress()
+        _, gradient = density(white.u_of(z))
         gradient = gradient @ white.scale_tril
         first = 0.8 * first + 0.2 * gradient
         second = 0.95 * second + 0.05 * gradient**2
-        rate = _REACH / steps * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
+        rate = _PATH_LENGTH / steps * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
         scale = (second / (1 - 0.95 ** (t + 1))).sqrt() + 1e-8
         z = z + rate * first / (1 - 0.8 ** (t + 1)) / scale
-    ends: Tensor = white.loc + z @ white.scale_tril.T
-    return ends
+    return white.u_of(z)
 
 
 def _distinct(density: ManyPoints, ends: Tensor, white: Whitening) -> Iterator[Tensor]:
     """The highest end points that are apart from each other."""
     values = density(ends)[0]
-    z = torch.linalg.solve_triangular(white.scale_tril, (ends - white.loc).T, upper=False).T
-    taken: list[Tensor] = []
-    for place in values.argsort(descending=True):
-        if not values[place].isfinite() or len(taken) == _MOST_MODES:
+    z = white.z_of(ends)
+    kept: list[Tensor] = []
+    for index in values.argsort(descending=True):
+        if not values[index].isfinite() or len(kept) == _MOST_MODES:
             return
-        if all(float((z[place] - other).norm()) > _APART for other in taken):
-            taken.append(z[place])
-            yield ends[place]
+        if all(float((z[index] - other).norm()) > _APART for other in kept):
+            kept.append(z[index])
+            yield ends[index]
 
 
 def _polish(density: ManyPoints, u: Tensor, white: Whitening) -> tuple[Tensor, Tensor] | None:

@@ -12,14 +12,23 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant, rounding
-from vipack.display import Readable, listed
+from vipack.display import Readable, element_name, listed
 from vipack.posterior import Draws
 from vipack.program import SiteTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Columns", "Shift", "columns_of", "columns_of_sets", "comparable", "few_enough", "shift_by_weights"]
+__all__ = [
+    "Columns",
+    "Shift",
+    "columns_of",
+    "columns_of_sets",
+    "comparable",
+    "few_enough",
+    "shift_by_weights",
+    "weighted_moments",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -45,8 +54,8 @@ class Columns(Readable):
     def __str__(self) -> str:
         return f"{len(self.values)} draws of {len(self.names)} elements: {listed(self.names)}"
 
-    def taken(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
-        """Some of the draws, by place or mask, or of the columns, by a mask."""
+    def subset(self, *, draws: npt.NDArray[Any] | slice = slice(None), columns: Any = slice(None)) -> Columns:
+        """Some of the draws, by index or mask, or of the columns, by a mask."""
         chosen = np.arange(len(self.names))[columns]
         names = tuple(self.names[i] for i in chosen)
         return Columns(names, self.values[draws][:, chosen], self.rounding[chosen], self.computed[chosen])
@@ -83,10 +92,10 @@ class Shift(Readable):
         if not len(self.names) or max(over_mean.max(), over_sd.max()) <= 0:
             return None
         if over_mean.max() >= over_sd.max():
-            place = int(over_mean.argmax())
-            return f"the mean of {self.names[place]} by {self.mean[place]:+.2f} sd"
-        place = int(over_sd.argmax())
-        return f"the sd of {self.names[place]} by a factor of {np.exp(self.log_sd[place]):.2f}"
+            index = int(over_mean.argmax())
+            return f"the mean of {self.names[index]} by {self.mean[index]:+.2f} sd"
+        index = int(over_sd.argmax())
+        return f"the sd of {self.names[index]} by a factor of {np.exp(self.log_sd[index]):.2f}"
 
     def sharp(self, bound: float) -> bool:
         """Whether every standard error is a number below `bound`."""
@@ -133,18 +142,18 @@ def columns_of(latents: Mapping[str, Tensor], computed: Mapping[str, Tensor] | N
     """
     computed = {} if computed is None else computed
     names: list[str] = []
-    parts: list[Array] = []
+    arrays: list[Array] = []
     relative: list[float] = []
     own: list[bool] = []
     for name, value in sorted({**latents, **computed}.items()):
         if not value.is_floating_point():
             continue
         flat = value.detach().cpu().double().reshape(len(value), -1).numpy()
-        names += [_label(name, index) for index in np.ndindex(*value.shape[1:])]
-        parts.append(flat)
+        names += [element_name(name, index) for index in np.ndindex(*value.shape[1:])]
+        arrays.append(flat)
         relative += [(COMPUTED if name in computed else DRAWN) * torch.finfo(value.dtype).eps] * flat.shape[1]
         own += [name in computed] * flat.shape[1]
-    values = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
+    values = np.concatenate(arrays, axis=1) if arrays else np.empty((0, 0))
     return Columns(tuple(names), values, np.array(relative), np.array(own, dtype=bool))
 
 
@@ -157,8 +166,8 @@ def columns_of_sets(sets: Sequence[Draws]) -> Columns:
     for name, mask in sets[0].counted.items():
         shape = latents[name].shape[1:]
         counts = mask.cpu().expand(shape).numpy()
-        idle.update(_label(name, index) for index in np.ndindex(*shape) if not counts[index])
-    return columns.taken(columns=np.array([name not in idle for name in columns.names], dtype=bool))
+        idle.update(element_name(name, index) for index in np.ndindex(*shape) if not counts[index])
+    return columns.subset(columns=np.array([name not in idle for name in columns.names], dtype=bool))
 
 
 def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
@@ -167,7 +176,19 @@ def comparable(columns: Columns) -> tuple[Columns, tuple[str, ...]]:
     still = constant(columns.values, columns.rounding)
     without = ~np.isfinite(columns.values).all(0) & columns.computed & ~still
     names = tuple(name for name, out in zip(columns.names, without, strict=True) if out)
-    return columns.taken(columns=~still & ~without), names
+    return columns.subset(columns=~still & ~without), names
+
+
+def weighted_moments(x: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """The columns' means ``(P,)``, deviations from these ``(S, P)`` and variances ``(P,)``, and the variances of the means.
+
+    Args:
+        x: ``(S, P)``.
+        weights: ``(S,)``, which add up to one.
+    """
+    mean = weights @ x
+    centred = x - mean
+    return mean, centred, weights @ centred**2, (weights[:, None] ** 2 * centred**2).sum(0)
 
 
 def shift_by_weights(columns: Columns, weights: Array) -> Shift:
@@ -191,7 +212,3 @@ def shift_by_weights(columns: Columns, weights: Array) -> Shift:
         log_sd_se = 0.5 * np.sqrt((relative**2).sum(0))
         log_sd = 0.5 * np.log(var / plain_var)
     return Shift(columns.names, (mean - plain_mean) / sd, mean_se, log_sd, log_sd_se)
-
-
-def _label(name: str, index: tuple[int, ...]) -> str:
-    return name + (f"[{', '.join(map(str, index))}]" if index else "")

@@ -72,11 +72,11 @@ def predictive_pvalues(
         relative = COMPUTED * torch.finfo(drawn[site].dtype if drawn[site].is_floating_point() else torch.float64).eps
         for name, statistic in chosen.items():
             actual = _number(name, statistic, observed)
-            made = np.array([_number(name, statistic, each) for each in predicted])
-            tied = same(made, actual, relative)  # as the mean of probabilities is with that of others
-            p = np.mean((made > actual) & ~tied) + np.mean(tied) / 2
-            sd = 0.0 if constant(made, relative) else made.std()
-            rows[site, name] = [actual, made.mean(), sd, float(p)]
+            replicated = np.array([_number(name, statistic, each) for each in predicted])
+            tied = same(replicated, actual, relative)  # as the mean of probabilities is with that of others
+            p = np.mean((replicated > actual) & ~tied) + np.mean(tied) / 2
+            sd = 0.0 if constant(replicated, relative) else replicated.std()
+            rows[site, name] = [actual, replicated.mean(), sd, float(p)]
     index = pd.MultiIndex.from_tuples(rows, names=["site", "statistic"])
     table = pd.DataFrame(list(rows.values()), index=index, columns=["observed", "predicted", "sd", "p"])
     table.columns.name = which.label

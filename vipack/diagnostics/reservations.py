@@ -13,38 +13,42 @@ from vipack.types import Stopped, StopReason
 __all__ = ["finished"]
 
 
-def finished(found: Diagnosis, sets: list[Draws], stopped: Stopped | None) -> Diagnosis:
+def finished(diagnosis: Diagnosis, sets: list[Draws], stopped: Stopped | None) -> Diagnosis:
     """The verdict, lowered where the guide is a point, a density is none, or training ended early."""
     points = sets[0].points
     if points:
         named = ", ".join(map(repr, points))
-        found = dataclasses.replace(
-            found,
+        diagnosis = dataclasses.replace(
+            diagnosis,
             verdict=Verdict.DISTRUST,
             reasons=(f"the guide is a point at latent site(s) {named}: it has no spread there to trust",),
             advice=("a guide with a density, such as AutoNormal or AutoMultivariateNormal",),
         )
-    found = _mind_the_odd(found, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets]))
-    return _mind_the_end(found, stopped)
+    diagnosis = _lowered_by_odd_draws(
+        diagnosis, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets])
+    )
+    return _lowered_by_an_early_end(diagnosis, stopped)
 
 
-def _mind_the_odd(found: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
+def _lowered_by_odd_draws(diagnosis: Diagnosis, log_weights: np.ndarray) -> Diagnosis:
     """Draws without a density: the ELBO that they make is no number, however even the other weights are."""
     count, outside = len(log_weights), int(np.isneginf(log_weights).sum())
     unknown = int((~np.isfinite(log_weights)).sum()) - outside
     if unknown:
         why = f"log p(x, z) or log q(z) is NaN or infinite at {unknown} of {count} draws"
-        return dataclasses.replace(found, verdict=Verdict.DISTRUST, reasons=(why, *found.reasons))
+        return dataclasses.replace(diagnosis, verdict=Verdict.DISTRUST, reasons=(why, *diagnosis.reasons))
     if outside:
         why = f"{outside} of {count} draws lie where the model has no density, so the ELBO is -inf"
-        verdict = Verdict.CORRECTED if found.verdict is Verdict.TRUST else found.verdict
-        return dataclasses.replace(found, verdict=verdict, reasons=(*found.reasons, why))
-    return found
+        verdict = Verdict.CORRECTED if diagnosis.verdict is Verdict.TRUST else diagnosis.verdict
+        return dataclasses.replace(diagnosis, verdict=verdict, reasons=(*diagnosis.reasons, why))
+    return diagnosis
 
 
-def _mind_the_end(found: Diagnosis, stopped: Stopped | None) -> Diagnosis:
+def _lowered_by_an_early_end(diagnosis: Diagnosis, stopped: Stopped | None) -> Diagnosis:
     if stopped is None or stopped.reason not in (StopReason.DIVERGED, StopReason.INTERRUPTED):
-        return found
-    diverged = stopped.reason is StopReason.DIVERGED and found.verdict is Verdict.TRUST
-    verdict = Verdict.CORRECTED if diverged else found.verdict
-    return dataclasses.replace(found, verdict=verdict, reasons=(*found.reasons, f"training ended early ({stopped})"))
+        return diagnosis
+    diverged = stopped.reason is StopReason.DIVERGED and diagnosis.verdict is Verdict.TRUST
+    verdict = Verdict.CORRECTED if diverged else diagnosis.verdict
+    return dataclasses.replace(
+        diagnosis, verdict=verdict, reasons=(*diagnosis.reasons, f"training ended early ({stopped})")
+    )

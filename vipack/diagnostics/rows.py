@@ -9,7 +9,7 @@ import numpy as np
 from vipack.diagnostics.bounds import ESS_ALONE, ESS_CORRECTED, ESS_FLAT, ROWS_LIMIT
 from vipack.diagnostics.moments import Array
 from vipack.diagnostics.report import Diagnosis, Verdict
-from vipack.importance import KHAT_LIMIT, importance
+from vipack.importance import KHAT_LIMIT, importance, mean_and_se
 from vipack.posterior import Draws
 from vipack.types import Estimate
 
@@ -48,10 +48,10 @@ def row_figures(rows: Array) -> RowFigures:
 
 def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
     """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
-    found = row_figures(np.asarray(draws.row_log_weights))
-    bad = float(np.mean((found.khats >= KHAT_LIMIT) & (found.ess_shares <= ESS_FLAT)))
-    khat, share = found.khat, found.ess_share
-    detail = f"judged row by row ({len(found.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
+    figures = row_figures(np.asarray(draws.row_log_weights))
+    bad = float(np.mean((figures.khats >= KHAT_LIMIT) & (figures.ess_shares <= ESS_FLAT)))
+    khat, share = figures.khat, figures.ess_share
+    detail = f"judged row by row ({len(figures.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
     advice: list[str] = []
     if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_ALONE):
         verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
@@ -66,8 +66,8 @@ def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
     skipped = ("short chains and other modes: the rows of data have latents of their own, which their weights judge",)
     return Diagnosis(
         verdict,
-        found.elbo,
-        found.evidence,
+        figures.elbo,
+        figures.evidence,
         khat,
         share * count,
         count,
@@ -80,10 +80,8 @@ def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
 
 def _estimates(rows: Array) -> tuple[Estimate, Estimate]:
     """ELBO and log evidence of the product, in nats."""
-    count = len(rows)
-    bound = Estimate(float(rows.mean(0).sum()), float(rows.sum(1).std(ddof=1)) / count**0.5)
     top = rows.max(0)
     weights = np.exp(rows - top)
     mean = weights.mean(0)
-    se = weights.std(0, ddof=1) / mean / count**0.5
-    return bound, Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))
+    se = weights.std(0, ddof=1) / mean / len(rows) ** 0.5
+    return mean_and_se(rows.sum(1)), Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))

@@ -24,10 +24,10 @@ def posterior_of(source: Posterior | HasPosterior) -> Posterior:
     Raises:
         UsageError: neither.
     """
-    found: Any = getattr(source, "posterior", source)
-    if not isinstance(found, Posterior):
+    posterior: Any = getattr(source, "posterior", source)
+    if not isinstance(posterior, Posterior):
         raise UsageError(f"expected a Posterior or a Fit, found {type(source).__name__}; pass fit or fit.posterior.")
-    return found
+    return posterior
 
 
 def positive(name: str, value: object, least: int = 1) -> int:
@@ -36,5 +36,6 @@ def positive(name: str, value: object, least: int = 1) -> int:
         UsageError: no integer of at least `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}: expected an integer of at least {least}, found {value!r}.")
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise UsageError(f"{name}: expected {wanted}, found {value!r}.")
     return value

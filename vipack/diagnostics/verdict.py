@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,8 +28,9 @@ from vipack.diagnostics.bounds import (
     SHIFT_LIMIT,
     SHIFT_SD_LIMIT,
 )
+from vipack.diagnostics.chains import whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift, whitening
+from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift
 from vipack.diagnostics.evidence import elbo
 from vipack.diagnostics.modes import ModeSearch, search_modes
 from vipack.diagnostics.moments import (
@@ -42,20 +45,39 @@ from vipack.diagnostics.moments import (
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
 from vipack.diagnostics.rows import judge_rows
+from vipack.diagnostics.sources import positive
 from vipack.entry import entry
-from vipack.errors import UsageError, VipackError
+from vipack.errors import VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
 from vipack.program import LogJoint, seeded
-from vipack.progress import Interrupted, Watch, interrupts, progress_of
+from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.types import Stopped
 
-__all__ = ["diagnose", "diagnose_and_weigh", "diagnose_draws"]
+__all__ = ["DiagnosisOptions", "diagnose", "diagnose_and_weigh", "diagnose_draws"]
 
-_DEAR = (
-    200_000_000  # numbers that a set of draws takes, beyond which there is another one only where the first leave doubt
-)
+# Numbers that a set of draws takes, beyond which there is another one only where the first leave doubt.
+_DEAR = 200_000_000
 ENDED = "Ctrl-C ended the diagnosis before"
+
+
+@dataclass(frozen=True)
+class DiagnosisOptions:
+    """How closely to look; see :func:`diagnose`.
+
+    Raises:
+        UsageError: `num_draws` or `repeats` is no positive integer.
+    """
+
+    num_draws: int
+    seed: int
+    repeats: int
+    chains: bool
+    modes: bool
+
+    def __post_init__(self) -> None:
+        positive("num_draws", self.num_draws)
+        positive("repeats", self.repeats)
 
 
 @entry
@@ -92,49 +114,35 @@ def diagnose(
         UsageError: `num_draws` or `repeats` is no positive integer, or `progress` neither a bool nor None.
         KeyboardInterrupt: Ctrl-C before the first set of draws was complete.
     """
-    show = progress_of(progress)
+    show, options = progress_of(progress), DiagnosisOptions(num_draws, seed, repeats, chains, modes)
     with interrupts() as interrupted:
-        watch = Watch(show, interrupted)
+        bar = Progress(show, interrupted)
         try:
-            found, _ = diagnose_and_weigh(
-                posterior,
-                num_draws=num_draws,
-                seed=seed,
-                stopped=stopped,
-                repeats=repeats,
-                chains=chains,
-                modes=modes,
-                several_starts=several_starts,
-                watch=watch,
+            diagnosis, _ = diagnose_and_weigh(
+                posterior, options, stopped=stopped, several_starts=several_starts, progress=bar
             )
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:
-            watch.close()
-    posterior.judge(found.verdict)  # which answers follow from now on
-    return found
+            bar.close()
+    posterior.judge(diagnosis.verdict)  # which answers follow from now on
+    return diagnosis
 
 
 def diagnose_and_weigh(
     posterior: Posterior,
+    options: DiagnosisOptions,
     *,
-    num_draws: int,
-    seed: int,
     stopped: Stopped | None,
-    repeats: int,
-    chains: bool,
-    modes: bool,
     several_starts: bool,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Diagnosis, Array]:
     """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
-    for name, value in (("num_draws", num_draws), ("repeats", repeats)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
+    num_draws, seed, repeats = options.num_draws, options.seed, options.repeats
     keep = few_enough(posterior.table, num_draws * repeats)
-    watch = Watch() if watch is None else watch
-    watch.begin("importance weights", num_draws * repeats)
-    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=watch)
+    progress = Progress() if progress is None else progress
+    progress.begin("importance weights", num_draws * repeats)
+    first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=progress)
     advice = richer(posterior)
     if _by_rows(first):
         return finished(judge_rows(first, advice), [first], stopped), first.log_weights.cpu().numpy()
@@ -143,19 +151,23 @@ def diagnose_and_weigh(
         for r in range(1, repeats):
             if num_draws * posterior.numbers > _DEAR and _clear(torch.cat([draws.log_weights for draws in sets])):
                 break
-            sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False, each=watch))
+            sets.append(posterior.draws(num_draws, seed=(seed + r) % 2**32, keep=keep, enumerated=False, each=progress))
     except Interrupted:
         ended = f"{repeats - len(sets)} of {repeats} sets of draws: {ENDED} them"
     weights = torch.cat([draws.log_weights for draws in sets]).cpu().numpy()
-    case = _Case(posterior, sets, stopped, seed, alone=modes and not several_starts, advice=advice, watch=watch)
-    return case.judge(chains, modes, ended), weights
+    case = _Case(
+        posterior, sets, stopped, seed, alone=options.modes and not several_starts, advice=advice, progress=progress
+    )
+    return case.judge(options.chains, options.modes, ended), weights
 
 
 def _clear(log_weights: Tensor) -> bool:
     """Whether weights are so far from every bound that more draws would change nothing."""
-    found = importance(log_weights)
-    good = found.ess_share > ESS_FLAT or (found.khat < KHAT_CLEAR and found.ess_share > 2 * ESS_CORRECTED)
-    return good or found.khat > KHAT_WITH_CHAINS + KHAT_LIMIT - KHAT_CLEAR or found.ess_share < ESS_WITH_CHAINS / 2
+    smoothed = importance(log_weights)
+    good = smoothed.ess_share > ESS_FLAT or (smoothed.khat < KHAT_CLEAR and smoothed.ess_share > 2 * ESS_CORRECTED)
+    return (
+        good or smoothed.khat > KHAT_WITH_CHAINS + KHAT_LIMIT - KHAT_CLEAR or smoothed.ess_share < ESS_WITH_CHAINS / 2
+    )
 
 
 def diagnose_draws(draws: Draws, stopped: Stopped | None = None) -> Diagnosis:
@@ -183,12 +195,12 @@ class _Case:
         *,
         alone: bool = False,
         advice: tuple[str, ...] = (),
-        watch: Watch | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._posterior, self._sets, self._stopped, self._seed = posterior, sets, stopped, seed
         self._alone = alone  # one start, which a search for modes was to back
         self._advice = advice or richer(posterior)
-        self._watch = Watch() if watch is None else watch
+        self._progress = Progress() if progress is None else progress
         self._skipped: list[str] = []
         log_weights = torch.cat([draws.log_weights for draws in sets])
         each = [importance(draws.log_weights) for draws in sets]
@@ -219,9 +231,9 @@ class _Case:
         if ended:
             self._skipped += [ended, *([f"short chains and other modes: {ENDED} them"] if chains or modes else [])]
         elif (chains or modes) and not points and finite and self._posterior is not None:
-            self._question(self._posterior, chains, modes)
+            self._run_checks(self._posterior, chains, modes)
         verdict, reasons, advice = self._conclude()
-        found = Diagnosis(
+        diagnosis = Diagnosis(
             verdict,
             self.elbo,
             self.weights.evidence,
@@ -236,21 +248,21 @@ class _Case:
             self.modes,
             tuple(self._skipped),
         )
-        return finished(found, self._sets, self._stopped)
+        return finished(diagnosis, self._sets, self._stopped)
 
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
             return None
-        found = columns_of_sets(self._sets)
-        if not found.names:
+        columns = columns_of_sets(self._sets)
+        if not columns.names:
             return None
-        without = comparable(found)[1]
+        without = comparable(columns)[1]
         if without:
             more = ", ..." if len(without) > 3 else ""
             self._skipped.append(f"means and sds of {', '.join(without[:3])}{more}: infinite or NaN at some draws")
-        return found
+        return columns
 
-    def _question(self, posterior: Posterior, chains: bool, modes: bool) -> None:
+    def _run_checks(self, posterior: Posterior, chains: bool, modes: bool) -> None:
         """Run the chains and the search, where the model allows them."""
         if not self._sets[0].latents:
             self._skipped.append("short chains and other modes: the latents are too many to keep their draws")
@@ -276,9 +288,9 @@ class _Case:
         weights = self.even[kept] / self.even[kept].sum()
         if chains:
             assert self.columns is not None  # as each latent on R^D is a column
-            columns = self.columns.taken(draws=kept)
+            columns = self.columns.subset(draws=kept)
             self.drift, why = find_drift(
-                density, u, columns, weights if self.usable else None, seed=self._seed, watch=self._watch
+                density, u, columns, weights if self.usable else None, seed=self._seed, progress=self._progress
             )
             if why:
                 self._skipped.append(f"short chains: {why}")
@@ -286,7 +298,7 @@ class _Case:
             share = torch.from_numpy(weights).to(u.device)
             evidence = self.weights.evidence.value
             white = whitening(u, share if self.usable else None)
-            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed, watch=self._watch)
+            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed, progress=self._progress)
             if why:
                 self._skipped.append(f"other modes: {why}")
 
@@ -342,20 +354,20 @@ class _Case:
             return self._against_weights()
         if self.shift is None and self.enough and self.share <= ESS_ALONE:
             return f"ESS is {self.share:.0%} of the draws"
-        found = self.shift.beyond(SHIFT_LIMIT, 0.0, sd_bound=SHIFT_SD_LIMIT) if self.shift is not None else None
-        if found is not None:
-            return f"the weights move {found}"
+        shift = self.shift.beyond(SHIFT_LIMIT, 0.0, sd_bound=SHIFT_SD_LIMIT) if self.shift is not None else None
+        if shift is not None:
+            return f"the weights move {shift}"
         # Nothing is lost by strictness here: where raw draws are doubtful, weighted ones may still be certified.
-        found = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if drift is not None else None
-        return None if found is None else f"short chains move {found}"
+        shift = drift.draws.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if drift is not None else None
+        return None if shift is None else f"short chains move {shift}"
 
     def _against_weighted(self, drift: Drift | None) -> str | None:
         """Why weighted draws are not certified; None where they are."""
         weighted = None if drift is None else drift.weighted
         if not self.enough and (drift is None or weighted is None or not _strong(drift, weighted, FRESH * CONFIDENT)):
             return self._against_weights()
-        found = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if weighted is not None else None
-        return None if found is None else f"short chains from its weighted draws move {found}"
+        shift = weighted.beyond(DRIFT_LIMIT, DRIFT_SES, DRIFT_MOST) if weighted is not None else None
+        return None if shift is None else f"short chains from its weighted draws move {shift}"
 
     def _against_weights(self) -> str:
         if self.khat >= KHAT_LIMIT:

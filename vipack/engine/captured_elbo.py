@@ -103,12 +103,12 @@ class CapturedELBO(ELBO):  # type: ignore[misc]
 
     def _program_of(self, model: Any, guide: Any) -> _Program | str:
         key = _known_by(model), _known_by(guide)
-        found = self._programs.get(key)
-        if found is None:
+        program = self._programs.get(key)
+        if program is None:
             if len(self._programs) >= _MOST_PROGRAMS:
                 return f"more than {_MOST_PROGRAMS} models and guides were given"
-            found = self._programs[key] = _Program(model, guide, self._elbo, self._tier)
-        return found
+            program = self._programs[key] = _Program(model, guide, self._elbo, self._tier)
+        return program
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_programs": {}, "_last": EngineReport("eager")}
@@ -124,7 +124,7 @@ class _Program:
         self._gradients: dict[Tensor, Tensor] = {}
         self._known: dict[Tensor, None] = {}
         self._elbo = elbo
-        self._modules = [part for part in (_innermost(model), _innermost(guide)) if isinstance(part, nn.Module)]
+        self._modules = [each for each in (_innermost(model), _innermost(guide)) if isinstance(each, nn.Module)]
         optim = PyroOptim(_Keep, {"into": self._gradients})
         self._svi = SVI(model, guide, optim, elbo.differentiable_loss, engine=tier)
         self._own_store: dict[str, Any] | None = None
@@ -166,17 +166,17 @@ class _Program:
         parameters = list(gradients)
         if not parameters:
             return torch.tensor(value)
-        made: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
+        loss: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
             value, [gradients[each] for each in parameters], *parameters
         )
-        return made
+        return loss
 
     def _first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         with poutine.trace(param_only=True) as seen:
-            made: Tensor = self._elbo.differentiable_loss(self._svi.model, self._svi.guide, *args, **kwargs)
-        found = [site["value"] for site in seen.trace.nodes.values()]
-        self._known.update((getattr(value, "unconstrained", lambda value=value: value)(), None) for value in found)
-        return made
+            loss: Tensor = self._elbo.differentiable_loss(self._svi.model, self._svi.guide, *args, **kwargs)
+        values = [site["value"] for site in seen.trace.nodes.values()]
+        self._known.update((getattr(value, "unconstrained", lambda value=value: value)(), None) for value in values)
+        return loss
 
     @contextlib.contextmanager
     def _put_aside(self) -> Iterator[None]:
@@ -238,15 +238,15 @@ def _innermost(program: Any) -> Any:
     return program
 
 
-def _known_by(part: Any) -> Hashable:
+def _known_by(value: Any) -> Hashable:
     """Equal for programs that are the same but for handlers and partial functions that are made anew at each call."""
-    if isinstance(part, functools.partial):
-        inside = (part.func, *part.args, *(part.keywords or {}).values())
-        return functools.partial, tuple(part.keywords or ()), tuple(map(_known_by, inside))
-    if isinstance(part, types.MethodType):
-        return part.__func__, ByIdentity(part.__self__)
-    if isinstance(part, Messenger):
-        return type(part), tuple((name, _known_by(value)) for name, value in sorted(vars(part).items()))
-    if isinstance(part, bool | int | float | str | None):
-        return type(part), part
-    return ByIdentity(part)
+    if isinstance(value, functools.partial):
+        inside = (value.func, *value.args, *(value.keywords or {}).values())
+        return functools.partial, tuple(value.keywords or ()), tuple(map(_known_by, inside))
+    if isinstance(value, types.MethodType):
+        return value.__func__, ByIdentity(value.__self__)
+    if isinstance(value, Messenger):
+        return type(value), tuple((name, _known_by(each)) for name, each in sorted(vars(value).items()))
+    if isinstance(value, bool | int | float | str | None):
+        return type(value), value
+    return ByIdentity(value)

@@ -1,9 +1,9 @@
-"""The eager tier: ``pyro.infer.SVI`` itself, one step at a time. It is the truth that faster tiers are held to."""
+"""The eager tier: ``pyro.infer.SVI`` itself, one step at a time. Faster tiers are compared with it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,16 +13,20 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.errors import NonFiniteError, VipackError
 from vipack.program import Arguments, Program, TorchState
-from vipack.program.runs import explanation, named_arguments
-from vipack.program.values import count_non_finite, non_finite_densities, outside_support, unvalidated
+from vipack.program.densities.values import count_non_finite, non_finite_densities, outside_support, unvalidated
+from vipack.program.running.runs import explanation, named_arguments
 
-__all__ = ["EagerStep"]
+__all__ = ["EagerStep", "explain_missing"]
 
 Loss = Callable[..., Any]
 
 _OVERFLOW = (
     "no site's log_prob is itself non-finite, so the gradient overflowed on the way back; lower the learning rate, clip "
     "gradients, or standardise the data"
+)
+_MISSING = (
+    "The arguments hold NaN or infinite values. Pyro refuses them even under a mask: fill those that a mask leaves out with a "
+    "value in the support of their site, as in torch.where(mask, y, 0.0). vipack.fit does so by itself."
 )
 
 
@@ -64,10 +68,10 @@ class EagerStep:
         culprit = f"the loss is {total}" if not math.isfinite(total) else self._non_finite_gradient()
         if culprit is not None:
             self._drop_gradients()
-            found = self._find_cause(Arguments(args, kwargs))
-            if found is None or isinstance(found, NonFiniteError):
-                raise NonFiniteError(f"{culprit}: {found or _OVERFLOW}")
-            raise found
+            cause = self._find_cause(Arguments(args, kwargs))
+            if cause is None or isinstance(cause, NonFiniteError):
+                raise NonFiniteError(f"{culprit}: {cause or _OVERFLOW}")
+            raise cause
         self._optimizer.loss = total
         return loss
 
@@ -89,13 +93,13 @@ class EagerStep:
         self._drop_gradients()
         own: VipackError = explanation("model or guide", error, arguments, "in a step")
         try:
-            found = self._find_cause(arguments)
+            cause = self._find_cause(arguments)
         except VipackError as again:  # it raises without validation too, and now says after which site
-            own, found = again, None
+            own, cause = again, None
         singular = isinstance(error, LinAlgError) or isinstance(own.__cause__, LinAlgError)
-        if found is None and (singular or "to satisfy the constraint" in str(error)):
+        if cause is None and (singular or "to satisfy the constraint" in str(error)):
             return NonFiniteError(str(own).rstrip("."))
-        return found or own
+        return cause or own
 
     def _find_cause(self, arguments: Arguments) -> VipackError | None:
         """Run the step's draw again and name the first site or parameter whose numbers are wrong."""
@@ -104,9 +108,9 @@ class EagerStep:
         try:
             with torch.no_grad(), unvalidated():
                 for _ in range(max(1, int(getattr(self._loss, "num_particles", 1)))):
-                    found = self._wrong_numbers(arguments)
-                    if found is not None:
-                        return found
+                    cause = self._wrong_numbers(arguments)
+                    if cause is not None:
+                        return cause
         finally:
             after.install()
         return None
@@ -116,14 +120,20 @@ class EagerStep:
             if not bool(torch.isfinite(value).all()):
                 return NonFiniteError(f"parameter {name!r} is NaN or infinite")
         guide_trace, model_trace = self._program.traces(arguments)
-        leaves = named_arguments(self._program.model, arguments)
-        for found in outside_support(model_trace, leaves):
-            return found
+        arrays = named_arguments(self._program.model, arguments)
+        for error in outside_support(model_trace, arrays):
+            return error
         # Data may hold NaN where the model masks it, so here it is a hint and no more.
-        counts = {name: count_non_finite(leaf) for name, leaf in leaves.items()}
+        counts = {name: count_non_finite(array) for name, array in arrays.items()}
         hints = [
             f"{name!r} of this batch has {count} NaN or infinite value(s)" for name, count in counts.items() if count
         ]
-        for found in non_finite_densities(model_trace, guide_trace, {}, arguments, cure="look at its parameters"):
-            return NonFiniteError("; ".join([str(found).rstrip("."), *hints]))
+        for error in non_finite_densities(model_trace, guide_trace, {}, arguments, cure="look at its parameters"):
+            return NonFiniteError("; ".join([str(error).rstrip("."), *hints]))
         return None
+
+
+def explain_missing(error: ValueError, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Add to what Pyro raises that the arguments hold NaN or infinite values, where they do."""
+    if "within the support" in str(error) and any(count_non_finite(value) for value in (*args, *kwargs.values())):
+        error.add_note(_MISSING)

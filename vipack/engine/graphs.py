@@ -1,4 +1,4 @@
-"""The captured graphs of a run, and the memory that they work on: made, held to Pyro, and dropped when the program changes."""
+"""The captured graphs of a run, and the memory that they work on: captured, compared with Pyro, and dropped when the program changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vipack.engine.steps.shapes import Shape, Shapes
 from vipack.engine.steps.trials import Compared, TrialError, compare
 from vipack.errors import EngineWarning, warn
 from vipack.program import Arguments, Program
-from vipack.program.params import UnmetParameterError
+from vipack.program.running.params import UnmetParameterError
 from vipack.types import EngineReport
 
 __all__ = ["CapturedGraphs"]
@@ -32,7 +32,7 @@ class CapturedGraphs:
     """A graph for each shape of batches, over one memory.
 
     Args:
-        eager: takes one step as Pyro does, which graphs are held to.
+        eager: takes one step as Pyro does, with which graphs are compared.
         report: is told what is captured, and why something is not.
         live: whether every call may come with other tensors than the last.
 
@@ -78,8 +78,7 @@ class CapturedGraphs:
             what: has been changed from outside, and what to do instead.
         """
         for shape in self.shapes:
-            if shape.promotion is not None:
-                shape.promotion.stop()
+            shape.stop()
         self.safe.forget()
         self._captures_left -= 1
         self.shapes.anew(done=self._captures_left <= 0)
@@ -91,9 +90,7 @@ class CapturedGraphs:
     def regroup(self) -> None:
         """Drop the memory of an optimizer that was changed; the graphs go on with a new one, unless that has happened often."""
         for shape in self.shapes:
-            if shape.promotion is not None:
-                shape.promotion.stop()
-            shape.runner = shape.promotion = None
+            shape.unbind()
         self.memory = None
         self.safe.forget()
         self._regroupings_left -= 1
@@ -117,7 +114,7 @@ class CapturedGraphs:
                     shape.runner.refresh()
 
     def capture(self, shape: Shape, batches: Batches, eager_seconds: float | None = None) -> None:
-        """Capture the next step, and hold the graph to what Pyro makes of it. Nothing is changed.
+        """Capture the next step, and compare the graph's step with Pyro's. Nothing is changed.
 
         Args:
             eager_seconds: what a step of Pyro's takes, where looking at what the program reads must cost less.
@@ -140,31 +137,23 @@ class CapturedGraphs:
 
     def bind(self, shape: Shape, graph: Graph, batches: Batches) -> None:
         """Let a graph's steps work on the memory, which is made anew where they update other parameters than it knows."""
-        batch = batches.peek()
         shape.runner = shape.promotion = None
         shape.updated = self.updated_by(graph)
         if not self._has_met(shape):
             return  # it meets them in the next step, which is taken eagerly
         try:
             memory = self._memory_for(graph, shape.updated)
-            part = memory.part(graph.layout.names, shape.updated)
-            runner = GraphRunner(
-                graph,
-                part,
-                self._program.parameters,
-                batch,
-                batches.whole(),
-                live=self._live,
-                keeping=bool(graph.reads),
-            )
+            own = memory.for_graph(graph.layout.names, shape.updated)
+            parameters, keeping = self._program.parameters, bool(graph.reads)
+            runner = GraphRunner(graph, own, parameters, batches, live=self._live, keeping=keeping)
         except CaptureError as error:
             shape.graph, self.report.reason = None, f"eager: {error}"
             return
         self.report.capture_seconds += runner.seconds - graph.seconds
         try:
-            mismatch = self._compare(shape, graph, runner, batch).mismatch
+            mismatch = self._compare(shape, graph, runner, batches.peek()).mismatch
         except TrialError:
-            return  # the step itself will tell
+            return  # the step itself will raise
         if mismatch:
             shape.graph, self.report.reason = None, f"eager: the captured graph gave another step ({mismatch})"
             return
@@ -182,9 +171,7 @@ class CapturedGraphs:
             return memory
         others = [shape for shape in self.shapes if shape.graph is not None and shape.graph is not graph]
         for shape in others:
-            if shape.promotion is not None:
-                shape.promotion.stop()
-            shape.runner = shape.promotion = None  # to be bound to the new memory when its turn comes
+            shape.unbind()  # to be bound to the new memory when its turn comes
         self.safe.forget()
         met = [shape.updated for shape in others if self._has_met(shape)]
         self.memory = Memory(parameters, self._optimizer, [updated, *met])
@@ -197,21 +184,21 @@ class CapturedGraphs:
 
     def _compare(self, shape: Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> Compared:
         assert self.memory is not None
-        found = compare(self._eager, graph, runner, self.memory, batch)
+        compared = compare(self._eager, graph, runner, self.memory, batch)
         self.execution = graph.state.execution
-        shape.traced_seconds = found.traced_seconds or shape.traced_seconds
-        return found
+        shape.traced_seconds = compared.traced_seconds or shape.traced_seconds
+        return compared
 
     def check_again(self, shape: Shape, batches: Batches) -> None:
         """A program that changes as it runs (a counter, a variable set from outside) no longer agrees with its graph."""
         assert shape.runner is not None
         assert shape.graph is not None
         try:
-            found = self._compare(shape, shape.graph, shape.runner, batches.peek())
+            compared = self._compare(shape, shape.graph, shape.runner, batches.peek())
         except TrialError:
             return
-        mismatch = found.mismatch
-        if not mismatch or (shape.branches and not found.well):  # another way, which says nothing of this one
+        mismatch = compared.mismatch
+        if not mismatch or (shape.may_branch and not compared.well):  # another branch, which says nothing of this one
             return
         for other in self.shapes:
             other.graph, other.runner, other.done = None, None, True
@@ -228,11 +215,11 @@ def _slow_looks(graph: Graph, step: float) -> str:
     """Why looking before each step at what the program reads costs more than a graph saves; empty where it does not."""
     started = time.perf_counter()
     graph.state.outdated()
-    taken = time.perf_counter() - started
-    if taken < _LOOK_SHARE * step or step == 0.0:
+    seconds = time.perf_counter() - started
+    if seconds < _LOOK_SHARE * step or step == 0.0:
         return ""
     return (
         f"before each step, {graph.state.num_variables:,} Python variables that the program reads would be compared with "
-        f"what they held, which takes {1e3 * taken:.1f} ms beside {1e3 * step:.1f} ms of a step; hold them in arrays or "
+        f"what they held, which takes {1e3 * seconds:.1f} ms beside {1e3 * step:.1f} ms of a step; hold them in arrays or "
         "tensors, or call run(num_steps, ...)"
     )

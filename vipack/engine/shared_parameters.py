@@ -19,14 +19,14 @@ __all__ = ["SharedParameters"]
 
 
 class SharedParameters:
-    """What steps of Pyro's have met in the store and in modules, and whether it still is as they left it."""
+    """The parameters that steps of Pyro's have met in the store and in modules, and whether they still are as the steps left them."""
 
     def __init__(self) -> None:
         self._names: dict[str, None] = {}
         self._modules: dict[int, nn.Module] = {}
         self._parameters: Parameters | None = None
         self._met: list[_Met] = []
-        self._places: list[tuple[dict[str, Any], str, Tensor]] = []  # of modules, with the tensors that stand there
+        self._entries: list[tuple[dict[str, Any], str, Tensor]] = []  # of tables of modules, and their tensors
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +65,7 @@ class SharedParameters:
         params, constraints = stored()
         if any(params.get(p.name) is not p.value or constraints.get(p.name) is not p.constraint for p in self._met):
             return True
-        return any(table.get(name) is not value for table, name, value in self._places)
+        return any(table.get(name) is not value for table, name, value in self._entries)
 
     def unchanged(self) -> bool:
         """Whether all is as the last step left it; asked for at every step, and so in one go."""
@@ -81,7 +81,7 @@ class SharedParameters:
                 or has_gradient_hooks(value)
             ):
                 return False
-        return all(table.get(name) is value for table, name, value in self._places)
+        return all(table.get(name) is value for table, name, value in self._entries)
 
     def trainable(self) -> Hashable:
         """Which of them require gradients."""
@@ -90,27 +90,27 @@ class SharedParameters:
     def reason(self) -> str:
         """Why the next step must be Pyro's own; empty where it need not be."""
         for met in self._met:
-            value, found = met.value, met.value.grad
+            value, gradient = met.value, met.value.grad
             if has_gradient_hooks(value):
                 return f"parameter {met.name!r} has a gradient hook"
-            if found is met.gradient and (found is None or version_of(found) == met.version):
+            if gradient is met.gradient and (gradient is None or version_of(gradient) == met.version):
                 continue
-            if found is not None and bool((found != 0).any()):
+            if gradient is not None and bool((gradient != 0).any()):
                 return f"parameter {met.name!r} holds a gradient that is not this step's, and Pyro adds to it"
         if any(_has_backward_hooks(module) for module in self._modules.values()):
             return "a module has a hook on its gradients"
         return ""
 
     def look(self) -> None:
-        """Take what stands there now for what the last step left."""
+        """Note parameters and modules as they are now, after a step."""
         params, constraints = stored()
         self._met = [_Met(name, params[name], constraints[name]) for name in self._names if name in params]
         ours = {id(met.value) for met in self._met}
-        parts = {id(part): part for module in self._modules.values() for part in module.modules()}
-        self._places = [
+        modules = {id(module): module for outer in self._modules.values() for module in outer.modules()}
+        self._entries = [
             (table, name, value)
-            for part in parts.values()
-            for table, only in ((parameters_of(part), ours), (buffers_of(part), None))
+            for module in modules.values()
+            for table, only in ((parameters_of(module), ours), (buffers_of(module), None))
             for name, value in table.items()
             if value is not None and (only is None or id(value) in only)
         ]
@@ -129,7 +129,7 @@ class _Met:
 
 
 def _has_backward_hooks(module: nn.Module) -> bool:
-    return any(has_backward_hooks(part) for part in module.modules())
+    return any(has_backward_hooks(each) for each in module.modules())
 
 
 def _note(modules: dict[int, nn.Module], module: nn.Module) -> None:

@@ -14,18 +14,19 @@ import pyro.infer.svi
 import torch
 from torch import Tensor
 
-from vipack.engine.call_stream import OneCall, explain_missing
 from vipack.engine.capture.annealed import AnnealedNumbers
 from vipack.engine.capture.losses import functions_of, objective_of
 from vipack.engine.capture.outlook import Effort, Outlook
+from vipack.engine.eager import explain_missing
 from vipack.engine.guards.arguments import FlatCall, flatten
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
 from vipack.engine.optimizers.fit_optimizer import PyroOptimizer
 from vipack.engine.shared_parameters import SharedParameters
 from vipack.engine.steps.contracts import NonFiniteStep, Tier
+from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
-from vipack.engine.tiers import TRACE_STEPS, TieredEngine
+from vipack.engine.tiers import TRACE_STEPS, SingleSteps, TieredEngine
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.lock import one_at_a_time
@@ -36,16 +37,20 @@ __all__ = ["SVI"]
 
 _PLAIN_STEPS = 2  # that create parameters and optimizers, before there is anything to capture
 _LONGEST_REST = 64  # steps of Pyro's own between two looks whether a reason to stay with it still holds
-_MORE = 3  # times as many steps as were taken, until a program is watched again that no graph can repeat
+_MORE = 3  # times as many steps as before, until a program that no graph can repeat is looked at again
 _SOON = 15.0  # seconds of eager steps, after which a capture is tried before there were many
 _FOR_GOOD = 1 << 62
+_NOT_SAVED = (
+    "_engine", "_ready", "_execution", "_objective", "_outlook", "_begun_with", "_parameters", "_numbers", "_actual", "_around",
+    "_names", "_last",
+)  # fmt: skip
 
 
 class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     """``pyro.infer.SVI`` at the speed of compiled code; change the import and nothing else.
 
     Pyro's global parameter store, the modules and the optimizer are current after every step, and the random numbers are
-    those that ``pyro.infer.SVI`` would draw. Whatever is changed between steps is taken up by the next one, as there:
+    those that ``pyro.infer.SVI`` would draw. The next step sees whatever was changed since the last one, as there:
     arguments, data (however they are written to), parameters, options of the optimizer, modes, hooks, variables that the
     program reads, handlers around the step. What cannot be captured runs as Pyro runs it; ``svi.engine`` says why.
 
@@ -84,9 +89,9 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._several_losses = False  # of which Pyro returns a tuple, as ReweightedWakeSleep's
         self._outlook: Outlook | None = None
         self._rest = self._last_rest = 0  # steps to come that are Pyro's own without a look
-        self._early = False  # because few were taken
+        self._early = False  # because there were few so far
         self._execution: Execution | None = None
-        self._parts = self.model, self.guide, self.optim, self.loss_and_grads
+        self._begun_with = self.model, self.guide, self.optim, self.loss_and_grads
         self._objective = objective_of(self.loss, self.loss_and_grads)
         self._parameters = SharedParameters()
         self._numbers = AnnealedNumbers()
@@ -103,7 +108,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     @one_at_a_time
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step and return the loss before it (nats), as ``pyro.infer.SVI.step`` does."""
-        if self._rest and self._same_parts():
+        if self._rest and self._same_program():
             return self._step_at_rest(args, kwargs)
         if self._ready is not None and self._is_last_call(args, kwargs) and self._is_unchanged():
             loss = self._once(self._ready)
@@ -141,7 +146,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         if self._early and num_steps >= TRACE_STEPS:
             self._rest = 0
         while len(losses) < num_steps:
-            if self._rest and self._same_parts():
+            if self._rest and self._same_program():
                 losses.append(self._step_at_rest(args, kwargs))
                 continue
             call = call or flatten(args, kwargs)
@@ -156,11 +161,11 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         engine = self._engine or self._make_engine()
         self._parameters.look()
         around = surroundings()
-        batches = OneCall(arguments, (call.key, around, self._parameters.trainable()))
+        batches = RepeatedBatch(arguments, (call.key, around, self._parameters.trainable()))
         tensors, self._actual = call.tensors, arguments
         lifted = self._numbers.lifted(call, args, kwargs)
         if lifted is not None:
-            other = OneCall(lifted[0], (lifted[2], around, self._parameters.trainable()))
+            other = RepeatedBatch(lifted[0], (lifted[2], around, self._parameters.trainable()))
             if engine.refuses(other.key):
                 self._numbers.refuse(lifted[2])
             else:
@@ -168,21 +173,21 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         engine.give(batches.key, tensors)
         expected = left if left > 1 else sum(self._report.steps.values())
         try:
-            found = engine.advance(batches, left, expected)
+            new = engine.advance(batches, left, expected)
         except NonFiniteStep as error:
-            found = [*error.losses, float("nan")]
-        if math.isnan(found[-1]):
+            new = [*error.losses, float("nan")]
+        if math.isnan(new[-1]):
             warnings.warn("Encountered NaN: loss", stacklevel=3)  # as Pyro does, which goes on with it
         self._remember(engine, batches.key, around, call, args, kwargs)
         if engine.rests():
             self._rest_longer()
         else:
             self._last_rest = 0
-        return losses + found
+        return losses + new
 
     def _reason_for_pyro(self, call: FlatCall) -> str:
         """Why the next step must be Pyro's own; empty where it need not be."""
-        if not self._same_parts() or self._parameters.replaced():
+        if not self._same_program() or self._parameters.replaced():
             self._begin_anew()
         reason = call.reason or reason_to_stay_with_pyro() or self._parameters.reason()
         if self._several_losses:
@@ -219,7 +224,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         if self._outlook is None:
             others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
             self._outlook = Outlook(self.model, self.guide, *functions_of(self._objective), *others)
-        loss = self._outlook.watch(lambda: self._pyro_step(arguments))
+        loss = self._outlook.observe(lambda: self._pyro_step(arguments))
         self._execution = self._outlook.execution
         return loss
 
@@ -227,7 +232,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._report.tier = "eager"
         self._report.steps["eager"] = self._report.steps.get("eager", 0) + 1
 
-    # --- steps of Pyro's own, without a look at anything but the parts
+    # --- steps of Pyro's own, without a look at anything but model, guide, optimizer and loss
 
     def _step_at_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         started = time.perf_counter()
@@ -250,7 +255,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             reason: why it had to be Pyro's.
             left: steps to come in this call.
         """
-        taken = sum(self._report.steps.values())
+        num_steps = sum(self._report.steps.values())
         self._early = False
         if self._tier == "eager":
             self._rest = _FOR_GOOD
@@ -258,10 +263,10 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             self._rest_longer()
         elif self._tier == "auto" and self._outlook is None:
             self._early = left < TRACE_STEPS
-            self._rest = max(0, TRACE_STEPS - _PLAIN_STEPS - taken) if self._early else 0
+            self._rest = max(0, TRACE_STEPS - _PLAIN_STEPS - num_steps) if self._early else 0
         elif self._outlook is not None and self._outlook.complete and self._outlook.reason:
             self._report.reason = f"eager: {self._outlook.reason}"
-            self._outlook, self._rest = None, max(TRACE_STEPS, _MORE * taken)
+            self._outlook, self._rest = None, max(TRACE_STEPS, _MORE * num_steps)
 
     def _rest_longer(self) -> None:
         self._rest = self._last_rest = min(2 * self._last_rest or 1, _LONGEST_REST)
@@ -300,30 +305,21 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         program.parameters = self._parameters.of_type(dtype)
         optimizer = PyroOptimizer(self.optim, program.parameters, shared=True)
         self._report.reason = ""
-        self._engine = TieredEngine(
-            program,
-            self._objective,
-            optimizer,
-            self._tier,
-            eager=lambda _: self._pyro_step(self._actual),
-            execution=self._execution,
-            live=True,
-            effort=self._effort,
-            report=self._report,
-        )
+        single = SingleSteps(lambda _: self._pyro_step(self._actual), self._execution, self._effort, self._report)
+        self._engine = TieredEngine(program, self._objective, optimizer, self._tier, single)
         return self._engine
 
     # --- what the next step may find changed
 
-    def _same_parts(self) -> bool:
-        model, guide, optim, loss = self._parts
+    def _same_program(self) -> bool:
+        model, guide, optim, loss = self._begun_with
         return self.model is model and self.guide is guide and self.optim is optim and self.loss_and_grads is loss
 
     def _is_unchanged(self) -> bool:
         """Whether the step of the last call is still the one to take."""
         assert self._engine is not None
         return (
-            self._same_parts()
+            self._same_program()
             and surroundings() == self._around
             and self._parameters.unchanged()
             and self._engine.unchanged()
@@ -365,20 +361,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in (
-            "_engine",
-            "_ready",
-            "_execution",
-            "_objective",
-            "_outlook",
-            "_parts",
-            "_parameters",
-            "_numbers",
-            "_actual",
-            "_around",
-            "_names",
-            "_last",
-        ):
+        for name in _NOT_SAVED:
             state.pop(name, None)
         return state
 

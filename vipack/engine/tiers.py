@@ -7,32 +7,53 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from vipack.engine.capture.capture import leaves_of
+from vipack.engine.capture.capture import tensors_of
 from vipack.engine.capture.outlook import Effort
 from vipack.engine.eager import EagerStep
 from vipack.engine.graphs import CapturedGraphs
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
-from vipack.engine.steps.promotion import Again, Promotion
+from vipack.engine.steps.promotion import Promotion
+from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.steps.shapes import Shape
 from vipack.errors import NonFiniteError
 from vipack.program import Arguments, Program, TorchState
 from vipack.types import EngineReport
 
-__all__ = ["TRACE_STEPS", "TieredEngine"]
+__all__ = ["TRACE_STEPS", "SingleSteps", "TieredEngine"]
 
 TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
 _TIMED = 32  # steps of a program that branches, by which they are compared with Pyro's own
+
+
+@dataclass(frozen=True)
+class SingleSteps:
+    """What an engine is told whose steps are single calls, each of which may come with other tensors.
+
+    Nobody may then go back to an earlier call, and a loss that is not finite is no error.
+
+    Attributes:
+        eager: takes one step as Pyro does.
+        execution: of a step of the program, where one was recorded.
+        effort: the time that eager steps have cost, and captures in vain.
+        report: of an earlier engine of the same run, to go on with.
+    """
+
+    eager: Callable[[Arguments], float]
+    execution: Execution | None
+    effort: Effort
+    report: EngineReport
 
 
 class TieredEngine:
@@ -42,12 +63,7 @@ class TieredEngine:
     a tier lower, and ``report.reason`` says why.
 
     Args:
-        eager: takes one step as Pyro does; by default on the program's own parameters.
-        execution: of a step of the program, where one was recorded.
-        live: whether every call may come with other tensors than the last, rather than rows of the same ones. Then nobody
-            may go back to an earlier call, and a loss that is not finite is no error.
-        effort: what eager steps have taken, and captures in vain.
-        report: of an earlier engine of the same run, to go on with.
+        single: where steps are single calls; None where they are on rows of the same data.
     """
 
     def __init__(
@@ -56,28 +72,23 @@ class TieredEngine:
         loss: Any,
         optimizer: FitOptimizer,
         tier: Tier = "auto",
-        eager: Callable[[Arguments], float] | None = None,
-        *,
-        execution: Execution | None = None,
-        live: bool = False,
-        effort: Effort | None = None,
-        report: EngineReport | None = None,
+        single: SingleSteps | None = None,
     ) -> None:
-        self._effort = effort or Effort()
+        self._effort = Effort() if single is None else single.effort
         self._program = program
         self._optimizer = optimizer
         self._tier = tier
-        self._live = live
-        self._eager = eager or EagerStep(program, loss, optimizer)
+        self._live = single is not None
+        self._eager = EagerStep(program, loss, optimizer) if single is None else single.eager
         self._times: dict[Hashable, tuple[int, float]] = {}  # how many steps of a program that branches took how long
         self._steps = 0
         self._next_check = 1_000
         self._begin = "eager"
         self._eager_seconds = 0.0  # that an eager step takes at least
         self._recording = False
-        self.report = report or EngineReport("eager", steps={})
-        self._graphs = CapturedGraphs(program, loss, optimizer, self._eager, self.report, live=live)
-        self._graphs.execution = execution
+        self.report = EngineReport("eager", steps={}) if single is None else single.report
+        self._graphs = CapturedGraphs(program, loss, optimizer, self._eager, self.report, live=self._live)
+        self._graphs.execution = None if single is None else single.execution
         self._shapes, self._safe = self._graphs.shapes, self._graphs.safe
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
@@ -105,8 +116,7 @@ class TieredEngine:
     def rest(self) -> None:
         """See :class:`Engine`."""
         for shape in self._shapes:
-            if shape.promotion is not None:
-                shape.promotion.stop()
+            shape.stop()
         self._safe.forget()  # parameters may be set meanwhile, as to those of a run's best step
 
     def go_on(self, tier: Tier, running: str) -> None:
@@ -135,7 +145,7 @@ class TieredEngine:
             runner.take(tensors)
 
     def _shape(self, size: Hashable, batches: Batches) -> Shape:
-        """What is known of batches of one size, and of the way that the program takes with the next one."""
+        """What is known of batches of one size, and of the branch that the program takes on the next one."""
         shape = self._shapes.of(size)
         if self._shapes.crowded:
             self.report.reason = (
@@ -143,26 +153,26 @@ class TieredEngine:
                 "theirs"
             )
             return shape
-        if not shape.branches or shape.runner is None or shape.runner.valid:
+        if not shape.may_branch or shape.runner is None or shape.runner.valid:
             return shape
-        for other in self._other_ways(size, batches):
+        for other in self._other_branches(size, batches):
             self._shapes.take(size, other)
             return other
         return self._miss(size) or shape
 
-    def _other_ways(self, size: Hashable, batches: Batches) -> Iterator[Shape]:
+    def _other_branches(self, size: Hashable, batches: Batches) -> Iterator[Shape]:
         """Those whose graph may take the next step."""
         for other in self._shapes.others(size):
             assert other.runner is not None
             if self._live:
-                other.runner.take(leaves_of(batches.peek())[0])
+                other.runner.take(tensors_of(batches.peek())[0])
             else:
                 other.runner.refresh()
             if other.runner.valid:
                 yield other
 
     def _miss(self, size: Hashable) -> Shape | None:
-        """No graph takes the next step; a way that is to get one, if this has come often enough."""
+        """No graph takes the next step; a branch that is to get one, if this has happened often enough."""
         sparing = self._tier == "auto"
         if self._shapes.is_lost(size, sparing=sparing):
             reads = {read.where for shape in self._shapes for read in (shape.graph.reads if shape.graph else ())}
@@ -200,7 +210,7 @@ class TieredEngine:
         if not alone:
             self._safe.keep(self._graphs.memory, batches)
         if alone or shape.unsteady:
-            return self._timed(size, shape, batches) if shape.branches else self._take_one(size, shape, batches)
+            return self._timed(size, shape, batches) if shape.may_branch else self._take_one(size, shape, batches)
         try:
             losses = self._graph_steps(shape, shape.runner, batches, number)
         except Exception as error:  # an operator refused its input: eager says which site gave it
@@ -213,7 +223,7 @@ class TieredEngine:
         return self._recover(batches, losses[:-1])
 
     def _timed(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
-        """As :meth:`_take_one`; where steps take longer than Pyro's own would, with the graphs tried in vain, those come."""
+        """As :meth:`_take_one`; Pyro's own steps come next where these, with the graphs tried in vain, take longer."""
         started = time.perf_counter()
         losses = self._take_one(size, shape, batches)
         number, seconds = self._times.get(size, (0, 0.0))
@@ -222,36 +232,36 @@ class TieredEngine:
         if self._tier == "auto" and number == _TIMED and seconds > number * self._effort.per_step > 0:
             self._shapes.give_up(size)
             self.report.reason = (
-                "eager: the program takes other ways so often that its graphs took longer than Pyro's steps"
+                "eager: the program takes other branches so often that its graphs took longer than Pyro's steps"
             )
         return losses
 
     def _take_one(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
         """One step, which leaves everything as it was where the graph cannot take it; then another one's, or Pyro's."""
-        generators, place = TorchState.current(), batches.state()
-        for way in itertools.chain([shape], self._other_ways(size, batches) if shape.branches else ()):
-            runner = way.runner
+        generators, position = TorchState.current(), batches.state()
+        for branch in itertools.chain([shape], self._other_branches(size, batches) if shape.may_branch else ()):
+            runner = branch.runner
             assert runner is not None
             mark, tier = runner.mark(), runner.native_tier
             error = None
             try:
-                losses = self._graph_steps(way, runner, batches, 1)
+                losses = self._graph_steps(branch, runner, batches, 1)
             except Exception as raised:  # an operator refused its input
                 error = raised
             else:
                 if np.isfinite(losses[-1]) or runner.well:
-                    if way is not shape:
-                        self._shapes.take(size, way)
+                    if branch is not shape:
+                        self._shapes.take(size, branch)
                     self._shapes.hit(size)
                     return losses if self._live or np.isfinite(losses[-1]) else self._recover(batches, [])
                 self._count(tier, -1)
                 self._safe.count(-1)
             generators.install()
-            batches.load_state(place)
+            batches.load_state(position)
             runner.undo(mark)
-            if error is not None and self._has_failed(way, error):
+            if error is not None and self._has_failed(branch, error):
                 return []
-        if shape.branches and self._miss(size) is not None:
+        if shape.may_branch and self._miss(size) is not None:
             return []
         return self._eager_steps(batches, 1)
 
@@ -269,17 +279,17 @@ class TieredEngine:
         number = 1 if self._graphs.memory.one_by_one else min(number, max(1, self._next_check - self._steps))
         tier, started = runner.native_tier, time.perf_counter()
         if runner.native is not None:
-            found = runner.native_steps(batches, number)
+            losses = runner.native_steps(batches, number)
         else:
-            found = runner.traced(batches, min(number, _TRACED_AT_ONCE))
+            losses = runner.traced(batches, min(number, _TRACED_AT_ONCE))
         if shape.promotion is not None:
-            shape.promotion.seconds = (time.perf_counter() - started) / len(found)
-        if self._graphs.memory.one_by_one and np.isfinite(found[-1]):
-            runner.finish(float(found[-1]))
-        self._count(tier, len(found))
-        self._safe.count(len(found))
-        made: list[float] = found.tolist()
-        return made
+            shape.promotion.seconds = (time.perf_counter() - started) / len(losses)
+        if self._graphs.memory.one_by_one and np.isfinite(losses[-1]):
+            runner.finish(float(losses[-1]))
+        self._count(tier, len(losses))
+        self._safe.count(len(losses))
+        result: list[float] = losses.tolist()
+        return result
 
     def _eager_steps(self, batches: Batches, number: int) -> list[float]:
         losses: list[float] = []
@@ -289,9 +299,9 @@ class TieredEngine:
                 with recorded() if self._recording else contextlib.nullcontext() as execution:
                     losses.append(self._eager(next(batches)))
                 if self._steps > 0:  # the first one imports and fills caches
-                    taken = time.perf_counter() - started
-                    self._eager_seconds = min(taken, self._eager_seconds or taken)
-                    self._effort.count(taken)
+                    seconds = time.perf_counter() - started
+                    self._eager_seconds = min(seconds, self._eager_seconds or seconds)
+                    self._effort.count(seconds)
                 if self._recording:
                     self._recording, self._graphs.execution = False, execution
             except NonFiniteError as error:
@@ -307,9 +317,9 @@ class TieredEngine:
     def _uncount(self, number: int) -> None:
         self._steps -= number
         for tier in reversed(self.report.steps):  # in which the last steps were taken
-            taken = min(number, self.report.steps[tier])
-            self.report.steps[tier] -= taken
-            number -= taken
+            count = min(number, self.report.steps[tier])
+            self.report.steps[tier] -= count
+            number -= count
 
     # --- moving up
 
@@ -325,7 +335,7 @@ class TieredEngine:
             if self._tier == "auto" and self._begin == "eager" and few:
                 return
             if not self._optimizer.has_stepped():
-                self._recording = True  # what it runs and reads is told by a step that is taken anyway
+                self._recording = True  # the next step, which is Pyro's anyway, shows what it runs and reads
                 return
             if self._tier == "auto" and not self._effort.affords():
                 return
@@ -348,7 +358,7 @@ class TieredEngine:
             assert self._graphs.memory is not None
             shape.promotion = Promotion(shape.runner, self._graphs.memory, self._tier, self.report)
             shape.promotion.seconds = shape.traced_seconds
-        shape.promotion(Again(batches.peek()), remaining)
+        shape.promotion(RepeatedBatch(batches.peek()), remaining)
 
     # --- losses that are not finite
 
@@ -369,7 +379,7 @@ class TieredEngine:
         Two, because a gradient that is not finite shows in the loss of the next step only.
 
         Raises:
-            NonFiniteStep: as eager found it.
+            NonFiniteStep: Pyro's own steps give such a loss too.
         """
         behind = 1 if self._safe.reaches(2) else 0
         self._go_back(batches, but=1 + behind)

@@ -17,10 +17,11 @@ from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer, Handle
-from vipack.engine.optimizers.parameter_groups import grouped, rules_of, together
+from vipack.engine.optimizers.parameter_groups import grouped, joined_coefficients, rules_of
 from vipack.engine.optimizers.rates import Rates
 from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
-from vipack.engine.steps.promotion import Again, Promotion
+from vipack.engine.steps.promotion import Promotion
+from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.steps.snapshots import Names, Snapshot
 from vipack.errors import NonFiniteError
@@ -41,7 +42,7 @@ class RestartsEngine:
 
     Args:
         starts: for each start, the unconstrained initial value of every parameter by name.
-        data: leaves of the data (in the order of ``leaves_of``) of which each start has its own: place ->
+        data: arrays of the data (in the order of ``tensors_of``) of which each start has its own: index ->
             ``(R, *shape)``. Losses then cannot be compared, and the leader means nothing.
 
     Attributes:
@@ -83,7 +84,7 @@ class RestartsEngine:
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """Take `num_steps` steps with every start; the losses are the leader's (nats)."""
         self._look_around()
-        made: list[np.ndarray] = []
+        history: list[np.ndarray] = []
         left = num_steps
         while left > 0:
             size, in_a_row = batches.upcoming()
@@ -91,18 +92,18 @@ class RestartsEngine:
             number = min(left, in_a_row)
             promotion = self._promotions[size]
             if self._tier != "traced":
-                promotion(Again(batches.peek()), remaining - (num_steps - left))
+                promotion(RepeatedBatch(batches.peek()), remaining - (num_steps - left))
             tier, started = runner.native_tier, time.perf_counter()
             if runner.native is not None:
-                found = runner.native_steps(batches, number)
+                new = runner.native_steps(batches, number)
             else:
-                found = runner.traced(batches, min(number, _TRACED_AT_ONCE))
-            promotion.seconds = (time.perf_counter() - started) / len(found)
+                new = runner.traced(batches, min(number, _TRACED_AT_ONCE))
+            promotion.seconds = (time.perf_counter() - started) / len(new)
             self.report.tier = tier
-            self.report.steps[tier] = self.report.steps.get(tier, 0) + len(found)
-            made.append(found)
-            left -= len(found)
-        losses = np.concatenate(made)
+            self.report.steps[tier] = self.report.steps.get(tier, 0) + len(new)
+            history.append(new)
+            left -= len(new)
+        losses = np.concatenate(history)
         self._history.append(losses)
         recent = losses[-_RECENT:].mean(0)
         if not np.isfinite(recent).any():
@@ -152,16 +153,14 @@ class RestartsEngine:
     def _add(self, batches: Batches, graph: Graph) -> GraphRunner:
         """The step for batches of the size that comes next."""
         try:
-            runner = GraphRunner(
-                graph, self._memory, self._program.parameters, batches.peek(), batches.whole(), own=self._data
-            )
+            runner = GraphRunner(graph, self._memory, self._program.parameters, batches, own=self._data)
             # What lies in the cache was traced once; what does not is traced here, where it may turn out not to go.
             if self._tier not in ("auto", "compiled") or runner.prepare(torch.get_num_threads()) is None:
                 _ = runner.step.module
         except Exception as error:  # vmap has no rule for every operation, and refuses draws that depend on parameters
             raise CaptureError(f"the step cannot be vectorized: {str(error)[:150]}") from error
         if graph.reads and runner.step.checked:
-            raise CaptureError(f"the starts may take different ways ({graph.reads[0].where})")
+            raise CaptureError(f"the starts may take different branches ({graph.reads[0].where})")
         self.report.capture_seconds += runner.seconds
         size = batches.upcoming()[0]
         self._runners[size] = runner
@@ -192,7 +191,7 @@ class _StackedMemory:
         self.groups, self._members = grouped(self._tensors, self._handles, [rule for rule in rules if rule is not None])
         self.values = [
             torch.stack(
-                [torch.cat([start[layout.names[place]].reshape(-1) for place in group.places]) for start in starts]
+                [torch.cat([start[layout.names[index]].reshape(-1) for index in group.indices]) for start in starts]
             ).to(program.parameters.device)
             for group in self.groups
         ]
@@ -201,8 +200,8 @@ class _StackedMemory:
             for group, value in zip(self.groups, self.values, strict=True)
             for first in group.rule.first
         ]
-        held = program.parameters.buffers().values()
-        self._buffers = [buffer.expand(len(starts), *buffer.shape).clone() for buffer in held]
+        buffers = program.parameters.buffers().values()
+        self._buffers = [buffer.expand(len(starts), *buffer.shape).clone() for buffer in buffers]
         self.order = tuple(range(len(layout.names)))
         self.active = (True,) * len(self.groups)
         self._rates = [None if h is None else Rates(h.optimizer, h.group, h.scheduler) for h in self._members]
@@ -214,18 +213,18 @@ class _StackedMemory:
         """Of the modules, with a leading dimension."""
         return self._buffers
 
-    def row(self, dtype: torch.dtype) -> Tensor:
+    def next_coefficients(self, dtype: torch.dtype) -> Tensor:
         """See :class:`StepMemory`."""
-        return torch.from_numpy(self.rows(1)).to(dtype)
+        return torch.from_numpy(self.coefficients(1)).to(dtype)
 
-    def rows(self, num_steps: int) -> np.ndarray:
-        """The optimizer's numbers for the next steps, the same for all starts."""
-        parts = []
+    def coefficients(self, num_steps: int) -> np.ndarray:
+        """The update rules' coefficients for the next steps, the same for all starts."""
+        of_groups = []
         for group, rates in zip(self.groups, self._rates, strict=True):
-            if rates is not None and group.rule.width:
-                parts.append(group.rule.rows(self._done, rates.take(num_steps)))
+            if rates is not None and group.rule.num_coefficients:
+                of_groups.append(group.rule.coefficients(self._done, rates.take(num_steps)))
         self._done += num_steps
-        return together(parts, num_steps)
+        return joined_coefficients(of_groups, num_steps)
 
     def finish(self, loss: float) -> None:
         """Nothing remains."""
@@ -269,16 +268,16 @@ class _StackedMemory:
                 named = [(name, next(states)) for name in group.rule.state]
                 sizes = [shape.numel() for shape in group.shapes]
                 pieces = value[start].split(sizes)
-                for place, shape, piece in zip(group.places, group.shapes, pieces, strict=True):
-                    self._tensors[place].copy_(piece.view(shape))
+                for index, shape, piece in zip(group.indices, group.shapes, pieces, strict=True):
+                    self._tensors[index].copy_(piece.view(shape))
                     self._hand_over(
-                        place, shape, [(n, s[start].split(sizes)[group.places.index(place)]) for n, s in named]
+                        index, shape, [(n, s[start].split(sizes)[group.indices.index(index)]) for n, s in named]
                     )
-            for own, held in zip(self._program.parameters.buffers().values(), self._buffers, strict=True):
-                own.copy_(held[start])
+            for own, buffer in zip(self._program.parameters.buffers().values(), self._buffers, strict=True):
+                own.copy_(buffer[start])
 
-    def _hand_over(self, place: int, shape: torch.Size, states: list[tuple[str, Tensor]]) -> None:
-        handle = self._handles[place]
+    def _hand_over(self, index: int, shape: torch.Size, states: list[tuple[str, Tensor]]) -> None:
+        handle = self._handles[index]
         if handle is None:
             return
         state = handle.optimizer.state[handle.parameter]

@@ -27,10 +27,10 @@ from vipack.export.variables import SAMPLE_DIMS, Variable, renamed, without_clas
 from vipack.version import __version__
 
 if TYPE_CHECKING:
-    from vipack.posterior import Posterior
+    from vipack.posterior import Draws, Posterior
     from vipack.posterior.answers import Used
     from vipack.program import Site
-    from vipack.program.sites import Kind
+    from vipack.program.sites.sites import Kind
 
 __all__ = ["NewData", "inference_data", "to_arviz"]
 
@@ -123,18 +123,46 @@ def to_arviz(
     predictive: Mapping[str, Any] = {}
     if predict:
         predictive, _, _ = predictions(posterior, num_draws, seed=seed, resample=which.resampled, drawn=draws)
-    likelihood = posterior.log_likelihood(draws.latents)
     masks = {name: np.asarray(mask.cpu()) for name, mask in posterior.observed_masks.items()}
-    plates, sites = posterior.table.plates, {site.name: site for site in posterior.table}
     left_out: list[str] = []
-    groups: Groups = {
-        name: {} for name in ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data")
+    groups = _groups_of(posterior, draws, predictive, masks, axes or {}, left_out)
+    if prior:
+        _add_prior(groups, posterior, prior, seed, masks)
+    if new is not None:
+        _add_predictions(groups, posterior, new, left_out)
+    attributes = {
+        "inference_library": "vipack",
+        "inference_library_version": __version__,
+        "guide": posterior.guide_name,
+        "draws": str(which),
+        "resampled": int(which.resampled),  # netCDF has no booleans
+        "verdict": "not judged" if which.verdict is None else which.verdict.value,
     }
+    if left_out:
+        attributes["left_out"] = "sparse and too large to make dense: " + ", ".join(left_out)
+    own = {} if new is None else {"draws": str(new.used), "resampled": int(new.used.resampled)}
+    groups = rename(groups, _names_of_observed(groups, posterior, axes or {}))
+    groups = rename(groups, dims)
+    groups = label(groups, coords, _labels(groups, posterior, axes or {}, new))
+    apart = {"prior": _FROM_PRIOR, "prior_predictive": _FROM_PRIOR, "predictions": own}
+    return inference_data(groups, attributes, apart)
+
+
+def _groups_of(
+    posterior: Posterior,
+    draws: Draws,
+    predictive: Mapping[str, Any],
+    masks: Mapping[str, Any],
+    axes: Mapping[str, tuple[Axis, ...]],
+    left_out: list[str],
+) -> Groups:
+    """The groups of the fit's own data; `left_out` gets what is sparse and too large."""
+    plates, sites = posterior.table.plates, {site.name: site for site in posterior.table}
+    likelihood = posterior.log_likelihood(draws.latents)
+    names = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats", "observed_data")
+    groups: Groups = {name: {} for name in names}
     for name, values in draws.sites.items():
-        array = dense(values)
-        if sites[name].kind == "enumerated":
-            array = as_counts(array, sites[name])
-        groups["posterior"][name] = of_site(array, sites[name], plates, sampled=True)
+        groups["posterior"][name] = of_site(_counted(values, sites[name]), sites[name], plates, sampled=True)
     for name, values in posterior.observed.items():
         if is_large_and_sparse(values):
             left_out.append(f"{name} {tuple(values.shape)}")
@@ -148,29 +176,8 @@ def to_arviz(
             add_observed(groups["log_likelihood"], array, sites[name], plates, masks, sampled=True, event_dim=0)
     stats = {"lp": draws.log_joint, "log_q": draws.log_q, "log_weight": draws.log_weights}
     groups["sample_stats"] = {name: Variable(dense(values)[None], sampled=True) for name, values in stats.items()}
-    arguments = posterior.named_arguments()
-    groups["constant_data"] = constants(arguments, posterior.observed, plates, axes or {}, left_out)
-    if prior:
-        _add_prior(groups, posterior, prior, seed, masks)
-    told = str(which)
-    if new is not None:
-        _add_predictions(groups, posterior, new, left_out)
-    attributes = {
-        "inference_library": "vipack",
-        "inference_library_version": __version__,
-        "guide": posterior.guide_name,
-        "draws": told,
-        "resampled": int(which.resampled),  # netCDF has no booleans
-        "verdict": "not judged" if which.verdict is None else which.verdict.value,
-    }
-    if left_out:
-        attributes["left_out"] = "sparse and too large to make dense: " + ", ".join(left_out)
-    own = {} if new is None else {"draws": str(new.used), "resampled": int(new.used.resampled)}
-    groups = rename(groups, _names_of_observed(groups, posterior, axes or {}))
-    groups = rename(groups, dims)
-    groups = label(groups, coords, _labels(groups, posterior, axes or {}, new))
-    apart = {"prior": _FROM_PRIOR, "prior_predictive": _FROM_PRIOR, "predictions": own}
-    return inference_data(groups, attributes, apart)
+    groups["constant_data"] = constants(posterior.named_arguments(), posterior.observed, plates, axes, left_out)
+    return groups
 
 
 def _add_prior(groups: Groups, posterior: Posterior, num_draws: int, seed: int, masks: Mapping[str, Any]) -> None:
@@ -223,19 +230,19 @@ def _names_of_observed(
     groups: Groups, posterior: Posterior, axes: Mapping[str, tuple[Axis, ...]]
 ) -> dict[str, list[str | None]]:
     """Names that pandas gives to dimensions of observed sites that no plate names."""
-    found = {}
+    renamings = {}
     for name, own in axes.items():
         site = _observed_as(posterior, posterior.named_arguments().get(name))
         variable = groups["observed_data"].get(site or "")
-        if site is None or variable is None or variable.taken is not None or len(variable.dims) != len(own):
+        if site is None or variable is None or variable.subset is not None or len(variable.dims) != len(own):
             continue
-        taken = {*SAMPLE_DIMS, *posterior.table.plates}
+        used = {*SAMPLE_DIMS, *posterior.table.plates}
         names: list[str | None] = []
         for dim, axis in zip(variable.dims, own, strict=True):
-            unnamed = dim.startswith(f"{site}_dim_") and axis.name not in {*taken, *names}
+            unnamed = dim.startswith(f"{site}_dim_") and axis.name not in {*used, *names}
             names.append(axis.name if unnamed else None)
-        found[site] = names
-    return found
+        renamings[site] = names
+    return renamings
 
 
 def _labels(
@@ -244,24 +251,24 @@ def _labels(
     """Group -> dimension -> the labels that pandas gives it."""
     arguments = posterior.named_arguments()
     own = []
-    for name, found in axes.items():
+    for name, indexes in axes.items():
         site = _observed_as(posterior, arguments.get(name))
         group = groups["constant_data"] if site is None else groups["observed_data"]
         variable = group.get(name if site is None else site)
-        if variable is not None and len(variable.dims) == len(found):
+        if variable is not None and len(variable.dims) == len(indexes):
             dims = variable.dims
-            if variable.taken is not None:
-                dims = (variable.taken.dim or dims[0], *dims[1:])
-            own += [(dim, axis.labels) for dim, axis in zip(dims, found, strict=True) if axis.labels is not None]
+            if variable.subset is not None:
+                dims = (variable.subset.dim or dims[0], *dims[1:])
+            own += [(dim, axis.labels) for dim, axis in zip(dims, indexes, strict=True) if axis.labels is not None]
     labels = agreed(own)
     by_group: dict[str, Labels] = dict.fromkeys(groups, labels)
     if new is not None:
         told = []
         given = groups["predictions_constant_data"]
-        for name, found in new.axes.items():
-            if name in given and len(given[name].dims) == len(found):
+        for name, indexes in new.axes.items():
+            if name in given and len(given[name].dims) == len(indexes):
                 dims = given[name].dims
-                told += [(dim, axis.labels) for dim, axis in zip(dims, found, strict=True) if axis.labels is not None]
+                told += [(dim, axis.labels) for dim, axis in zip(dims, indexes, strict=True) if axis.labels is not None]
         theirs = {dim for variable in given.values() for dim in variable.dims}
         others = {dim: values for dim, values in labels.items() if dim not in theirs}
         for name in ("predictions", "predictions_constant_data"):

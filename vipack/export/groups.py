@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vipack.export.labels import Axis
-from vipack.export.variables import Taken, Variable, axis_names
+from vipack.export.variables import Subset, Variable, axis_names
 
 if TYPE_CHECKING:
     from vipack.program import Site
@@ -48,8 +48,8 @@ def add_observed(
     array = array.reshape(*array.shape[:lead], -1, *array.shape[lead + len(batch) :]).take(kept, axis=lead)
     array = as_counts(array, site) if values else array  # only now: what is missing may be NaN
     dims = tuple(f"{site.name}_dim_{i}" for i in range(1 + event_dim))
-    taken = Taken(source, math.prod(batch), kept)
-    group[site.name] = Variable(array[None] if sampled else array, dims, sampled, {dims[0]: kept}, taken)
+    subset = Subset(source, math.prod(batch), kept)
+    group[site.name] = Variable(array[None] if sampled else array, dims, sampled, {dims[0]: kept}, subset)
 
 
 def of_site(
@@ -104,7 +104,7 @@ def constants(
         left_out: gets what is sparse and too large.
     """
     values = [dense(value) for value in observed.values() if not is_large_and_sparse(value)]
-    found = {}
+    variables = {}
     for name, value in arguments.items():
         if isinstance(value, bool) or not (_is_array(value) or isinstance(value, int | float)):
             continue
@@ -114,8 +114,8 @@ def constants(
             continue
         array = dense(value)
         if not any(same(array, other) for other in values):
-            found[name] = Variable(array, _dims(name, array.shape, axes.get(name, ()), plates))
-    return found
+            variables[name] = Variable(array, _dims(name, array.shape, axes.get(name, ()), plates))
+    return variables
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -125,24 +125,24 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _dims(name: str, shape: Sequence[int], axes: tuple[Axis, ...], plates: Mapping[str, int]) -> tuple[str, ...]:
     """Plates that alone have the size, of the first dimension and of those that pandas labels; else its own names."""
-    found: list[str] = []
+    dims: list[str] = []
     for i, size in enumerate(shape):
         axis = axes[i] if i < len(axes) else Axis(None, None)
         owners = [plate for plate, whole in plates.items() if whole == size]
         if axis.name in owners:
             owners = [axis.name]
-        if len(owners) == 1 and owners[0] not in found and (i == 0 or axis.labels is not None or axis.name in owners):
-            found.append(owners[0])
-        elif axis.name is not None and axis.name not in (*found, *plates):
-            found.append(axis.name)
+        if len(owners) == 1 and owners[0] not in dims and (i == 0 or axis.labels is not None or axis.name in owners):
+            dims.append(owners[0])
+        elif axis.name is not None and axis.name not in (*dims, *plates):
+            dims.append(axis.name)
         else:
-            found.append(f"{name}_dim_{i}")
-    return tuple(found)
+            dims.append(f"{name}_dim_{i}")
+    return tuple(dims)
 
 
 def plates_of(plates: Mapping[str, int], sites: Mapping[str, Site], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
     """The sizes that plates have in a call on new data, from draws of observed sites ``(S, *site shape)``."""
-    found = dict(plates)
+    sizes = dict(plates)
     for name, array in arrays.items():
         site = sites.get(name)
         if site is None or site.kind != "observed":
@@ -150,8 +150,8 @@ def plates_of(plates: Mapping[str, int], sites: Mapping[str, Site], arrays: Mapp
         batch = array.ndim - 1 - len(site.event_shape)
         for dim, plate in zip(site.plate_dims, site.plates, strict=True):
             if site.batch_shape[dim] == plates[plate] and batch + dim >= 0:
-                found[plate] = array.shape[1 + batch + dim]
-    return found
+                sizes[plate] = array.shape[1 + batch + dim]
+    return sizes
 
 
 def _is_array(value: object) -> bool:
@@ -164,7 +164,7 @@ def is_large_and_sparse(value: Any) -> bool:
 
 
 def dense(value: Any) -> np.ndarray:
-    """A torch tensor, strided or sparse and on any device, or a number as a NumPy array."""
+    """A torch tensor, strided or sparse and on any device, numbers or a sequence of them as a NumPy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().to_dense()
         if str(value.dtype) == "torch.bfloat16":

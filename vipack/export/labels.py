@@ -23,7 +23,7 @@ class Axis:
 
     Attributes:
         name: its own, if it has one.
-        labels: of the places along it; None where it merely counts them.
+        labels: of the entries along it; None where it merely counts them.
     """
 
     name: str | None
@@ -66,11 +66,11 @@ def _axis(index: Any) -> Axis:
     return Axis(name, values)
 
 
-def agreed(found: Iterable[tuple[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+def agreed(pairs: Iterable[tuple[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
     """Dimension -> labels, where all that are found for it are the same."""
     labels: dict[str, npt.NDArray[Any]] = {}
     contested = set()
-    for dim, values in found:
+    for dim, values in pairs:
         if dim in labels and not np.array_equal(labels[dim], values):
             contested.add(dim)
         labels.setdefault(dim, values)
@@ -90,7 +90,7 @@ def rename(groups: Groups, dims: Mapping[str, Sequence[str | None]] | None) -> G
         return groups
     if not isinstance(dims, Mapping):
         raise UsageError(f"dims: expected a dict of variable -> names of its dimensions, found {type(dims).__name__}.")
-    found = {group: dict(variables) for group, variables in groups.items()}
+    renamed = {group: dict(variables) for group, variables in groups.items()}
     known = list(dict.fromkeys(name for variables in groups.values() for name in variables))
     for name, wanted in dims.items():
         names = _names(name, wanted)
@@ -98,7 +98,7 @@ def rename(groups: Groups, dims: Mapping[str, Sequence[str | None]] | None) -> G
             raise UsageError(f"dims: there is no variable {name!r}; there are {', '.join(map(repr, known))}.")
         own = {group: variables[name] for group, variables in groups.items() if name in variables}
         most = max(own.values(), key=lambda variable: len(variable.dims))
-        if not any(len(_places(name, variable, names)) == len(names) for variable in own.values()):
+        if not any(len(_axes_named(name, variable, names)) == len(names) for variable in own.values()):
             unnamed = len(_unnamed(name, most))
             each = f", of which no plate names {unnamed}" if 0 < unnamed < len(most.dims) else ""
             raise UsageError(
@@ -106,10 +106,10 @@ def rename(groups: Groups, dims: Mapping[str, Sequence[str | None]] | None) -> G
                 f"{list(most.dims)}{each}; give a name for each, or None to leave one as it is."
             )
         for group, variable in own.items():
-            places = _places(name, variable, names)
-            new = {variable.dims[place]: wish for place, wish in zip(places, names, strict=False) if wish is not None}
-            found[group][name] = variable.renamed(new)
-    return found
+            axes = _axes_named(name, variable, names)
+            new = {variable.dims[axis]: wish for axis, wish in zip(axes, names, strict=False) if wish is not None}
+            renamed[group][name] = variable.renamed(new)
+    return renamed
 
 
 def _names(variable: str, wanted: object) -> list[str | None]:
@@ -123,14 +123,14 @@ def _names(variable: str, wanted: object) -> list[str | None]:
 
 
 def _unnamed(name: str, variable: Variable) -> list[int]:
-    return [place for place, dim in enumerate(variable.dims) if dim.startswith(f"{name}_dim_")]
+    return [axis for axis, dim in enumerate(variable.dims) if dim.startswith(f"{name}_dim_")]
 
 
-def _places(name: str, variable: Variable, names: Sequence[str | None]) -> list[int]:
+def _axes_named(name: str, variable: Variable, names: Sequence[str | None]) -> list[int]:
     """Which of a variable's dimensions these names are for; of fewer than names, the first ones are meant."""
     if len(names) == len(variable.dims):
         return list(range(len(variable.dims)))
-    if variable.taken is not None and variable.taken.dim is None:
+    if variable.subset is not None and variable.subset.dim is None:
         return []
     if len(names) > len(variable.dims):  # a log likelihood has no event dimensions
         return list(range(len(variable.dims)))
@@ -156,14 +156,12 @@ def label(groups: Groups, coords: Mapping[str, Any] | None, own: Mapping[str, La
 
 
 def _labelled(variable: Variable, given: Labels, own: Labels) -> Variable:
-    found = {dim: _fitting(dim, size, given, own) for dim, size in variable.sizes.items()}
-    taken = variable.taken
-    if taken is not None and found[variable.dims[0]] is None:
-        wholes = [_fitting(dim, taken.size, given, own) for dim in (variable.dims[0], taken.dim)]
-        found[variable.dims[0]] = next((whole[taken.places] for whole in wholes if whole is not None), None)
-    return replace(
-        variable, labels={**variable.labels, **{dim: labels for dim, labels in found.items() if labels is not None}}
-    )
+    labels = {dim: _fitting(dim, size, given, own) for dim, size in variable.sizes.items()}
+    subset = variable.subset
+    if subset is not None and labels[variable.dims[0]] is None:
+        wholes = [_fitting(dim, subset.size, given, own) for dim in (variable.dims[0], subset.dim)]
+        labels[variable.dims[0]] = next((whole[subset.indices] for whole in wholes if whole is not None), None)
+    return replace(variable, labels={**variable.labels, **{dim: new for dim, new in labels.items() if new is not None}})
 
 
 def _fitting(dim: str | None, size: int, *sources: Labels) -> npt.NDArray[Any] | None:
@@ -185,11 +183,11 @@ def _checked(groups: Groups, coords: Mapping[str, Any] | None) -> dict[str, npt.
         if dim not in sizes:
             listed = ", ".join(map(repr, sizes)) or "none"
             raise UsageError(f"coords: there is no dimension {dim!r}; there are {listed}. Name one with dims=.")
-        found = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
-        if found.ndim != 1 or len(found) not in sizes[dim]:
+        array = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+        if array.ndim != 1 or len(array) not in sizes[dim]:
             lengths = " or ".join(map(str, sorted(sizes[dim])))
-            raise UsageError(f"coords[{dim!r}]: found labels of shape {found.shape}, expected {lengths} of them.")
-        checked[dim] = found if found.dtype.kind in "iufM" else np.array([str(entry) for entry in found])
+            raise UsageError(f"coords[{dim!r}]: found labels of shape {array.shape}, expected {lengths} of them.")
+        checked[dim] = array if array.dtype.kind in "iufM" else np.array([str(entry) for entry in array])
     return checked
 
 
@@ -197,6 +195,6 @@ def _all_sizes(groups: Groups) -> Iterator[tuple[str, int]]:
     for variables in groups.values():
         for variable in variables.values():
             yield from variable.sizes.items()
-            if variable.taken is not None:
-                yield variable.dims[0], variable.taken.size
-                yield variable.taken.dim or variable.dims[0], variable.taken.size
+            if variable.subset is not None:
+                yield variable.dims[0], variable.subset.size
+                yield variable.subset.dim or variable.dims[0], variable.subset.size

@@ -7,23 +7,24 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-__all__ = ["SAMPLE_DIMS", "Taken", "Variable", "axis_names", "renamed", "without_clashes"]
+__all__ = ["SAMPLE_DIMS", "Subset", "Variable", "axis_names", "renamed", "without_clashes"]
 
 SAMPLE_DIMS = ("chain", "draw")
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Where the places of a variable's first dimension were taken from.
+class Subset:
+    """Which entries of a larger dimension a variable's first one keeps.
 
     Attributes:
         dim: the dimension; None for several, flattened.
         size: of it, or of all of them together.
+        indices: of the entries kept, along it.
     """
 
     dim: str | None
     size: int
-    places: np.ndarray
+    indices: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Variable:
         dims: a name for each axis, without the leading (chain, draw) where `sampled`.
         sampled: whether the array leads with (chain, draw).
         labels: coordinate of a dimension, where it is not 0, 1, 2, ...
-        taken: what the first dimension is a part of, where a mask leaves some of it out.
+        subset: which entries the first dimension keeps, where a mask leaves some out.
     """
 
     values: np.ndarray
     dims: tuple[str, ...] = ()
     sampled: bool = False
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
-    taken: Taken | None = None
+    subset: Subset | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -59,7 +60,7 @@ def axis_names(
 ) -> list[str | None]:
     """A dimension name for each axis of a site's value: its plate, its own ``site_dim_i``, or None to drop the axis.
 
-    Dropped are batch axes of size one that no plate of that size owns: they hold a place for a plate further left.
+    Dropped are batch axes of size one that no plate of that size owns: they stand for a plate further left.
 
     Args:
         shape: of the value, draws left out; the last `event_dim` axes are one draw's.
@@ -67,18 +68,18 @@ def axis_names(
         plates: plate -> size.
     """
     batch = len(shape) - event_dim
-    found: list[str | None] = []
+    names: list[str | None] = []
     own = 0
     for axis, size in enumerate(shape):
         plate = plate_dims.get(axis - batch) if axis < batch else None
         if plate is not None and plates[plate] == size:
-            found.append(plate)
+            names.append(plate)
         elif axis < batch and size == 1:
-            found.append(None)
+            names.append(None)
         else:
-            found.append(f"{name}_dim_{own}")
+            names.append(f"{name}_dim_{own}")
             own += 1
-    return found
+    return names
 
 
 def without_clashes(groups: Mapping[str, Mapping[str, Variable]]) -> dict[str, dict[str, Variable]]:
@@ -116,9 +117,9 @@ def _of_one_size(variables: Mapping[str, Variable], used: set[str]) -> dict[str,
     sizes: dict[str, int] = {}
     settled = {}
     for name, variable in variables.items():
-        taken = {*used, *sizes}
+        used_here = {*used, *sizes}
         other = {
-            dim: _free(f"{name}_{dim}", "_dim", taken)
+            dim: _free(f"{name}_{dim}", "_dim", used_here)
             for dim, size in variable.sizes.items()
             if sizes.get(dim, size) != size
         }
@@ -127,8 +128,8 @@ def _of_one_size(variables: Mapping[str, Variable], used: set[str]) -> dict[str,
     return settled
 
 
-def _free(name: str, suffix: str, taken: set[str]) -> str:
-    while name in taken:
+def _free(name: str, suffix: str, used: set[str]) -> str:
+    while name in used:
         name += suffix
     return name
 

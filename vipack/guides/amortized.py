@@ -18,7 +18,7 @@ from torch.distributions import biject_to
 from vipack.compat.autoguides import ReadsModel, set_up
 from vipack.errors import GuideError, ShapeError
 from vipack.hints import checked_class
-from vipack.program.flat import flat_priors_sampled
+from vipack.program.running.flat import flat_priors_sampled
 
 __all__ = ["Amortized"]
 
@@ -86,8 +86,8 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
                 )
         return frames
 
-    def _check_prototype(self, part_trace: Trace) -> None:
-        """Called by the guide of the globals with what it found."""
+    def _check_prototype(self, other_trace: Trace) -> None:
+        """Called by the guide of the globals with the trace that it read."""
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """A draw of every latent by name, made by ``pyro.sample`` statements."""
@@ -124,15 +124,15 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
             result[name] = biject_to(self.prototype_trace.nodes[name]["fn"].support)(loc)
         return result
 
-    def _numbers(self, found: Any) -> dict[str, tuple[Tensor, Tensor]]:
-        if not isinstance(found, Mapping):
-            found = {self.local[0]: found} if len(self.local) == 1 else {}
-        if set(found) != set(self.local) or any(not isinstance(v, tuple) or len(v) != 2 for v in found.values()):
+    def _numbers(self, outputs: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        if not isinstance(outputs, Mapping):
+            outputs = {self.local[0]: outputs} if len(self.local) == 1 else {}
+        if set(outputs) != set(self.local) or any(not isinstance(v, tuple) or len(v) != 2 for v in outputs.values()):
             raise GuideError(
                 f"guide Amortized: the network must give a pair (loc, scale) for each of {', '.join(self.local)}, as a dict "
-                f"by name where there are several; found {type(found).__name__} of {', '.join(map(str, found)) or 'a pair'}."
+                f"by name where there are several; found {type(outputs).__name__} of {', '.join(map(str, outputs)) or 'a pair'}."
             )
-        return {name: found[name] for name in self.local}
+        return {name: outputs[name] for name in self.local}
 
     def _event_dim(self, name: str) -> int:
         site = self.prototype_trace.nodes[name]

@@ -15,8 +15,8 @@ from pyro.infer.autoguide.initialization import InitMessenger
 from torch import Tensor
 
 from vipack.compat.autoguides import ReadsModel, model_of, set_model
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Place
+from vipack.program.densities.substitution import Transformed
+from vipack.program.running.flat import flat_priors_sampled
 
 __all__ = ["Continuous"]
 
@@ -60,10 +60,10 @@ class Continuous(ReadsModel, AutoContinuous):  # type: ignore[misc]
             return drawn
         latent = self.sample_latent(*args, **kwargs)
         plates = self.open_plates(*args, **kwargs)
-        placed = self._placed(latent, args, kwargs)
+        transformed = self._transformed(latent, args, kwargs)
         result = {}
         for name, site in self.prototype_trace.iter_stochastic_nodes():
-            density = dist.Delta(placed.values[name], -placed.log_dets[name], event_dim=site["fn"].event_dim)
+            density = dist.Delta(transformed.values[name], -transformed.log_dets[name], event_dim=site["fn"].event_dim)
             with contextlib.ExitStack() as stack:
                 for frame in self.frames_of(name):
                     stack.enter_context(plates[frame.name])
@@ -74,21 +74,21 @@ class Continuous(ReadsModel, AutoContinuous):  # type: ignore[misc]
     def median(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The median of each latent, where the family knows it."""
         loc, _ = self.loc_and_scale(*args, **kwargs)
-        return self._placed(loc.detach(), args, kwargs).values
+        return self._transformed(loc.detach(), args, kwargs).values
 
-    def _placed(self, latent: Tensor, args: Any, kwargs: Any) -> Place:
+    def _transformed(self, latent: Tensor, args: Any, kwargs: Any) -> Transformed:
         """The values that the vector `latent` stands for."""
-        parts = self.parts_of(latent)
-        placed = Place(parts, None)
-        with poutine.block(hide_fn=lambda message: message["type"] == "sample"), placed:
+        pieces = self.slices_of(latent)
+        transformed = Transformed(pieces, None)
+        with poutine.block(hide_fn=lambda message: message["type"] == "sample"), transformed:
             self.model(*args, **kwargs)
-        return placed
+        return transformed
 
     def _supports_depend(self, args: Any, kwargs: Any) -> bool:
         with torch.enable_grad():
             latent = self.start().requires_grad_(True)
-            placed = self._placed(latent, args, kwargs)
-        return any(map(_needs_grad, placed.supports.values()))
+            transformed = self._transformed(latent, args, kwargs)
+        return any(map(_needs_grad, transformed.supports.values()))
 
 
 def _needs_grad(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Invertible maps of R^D made of coupling layers: a masked part of the vector decides how the rest is moved."""
+"""Invertible maps of R^D made of coupling layers: the masked elements of the vector decide how the rest is moved."""
 
 from __future__ import annotations
 

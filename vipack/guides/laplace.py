@@ -12,10 +12,10 @@ from torch import Tensor
 from vipack.errors import GuideError
 from vipack.guides.whitened import Whitened
 from vipack.hints import checked
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.program.program import Program
-from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments
+from vipack.program.running.randomness import seeded
+from vipack.program.running.runs import Arguments
 
 __all__ = ["from_laplace"]
 
@@ -33,7 +33,7 @@ def from_laplace(
     num_steps: int = 500,
     seed: int = 0,
 ) -> Whitened:
-    """A guide in coordinates whitened by the curvature at the highest mode found; it starts at that Gaussian.
+    """A guide in coordinates whitened by the curvature at the highest mode that was found; it starts at that Gaussian.
 
     The mode is the highest that L-BFGS finds from `num_starts` random points, on the unconstrained space, of
     log p(x, z) with the transforms' Jacobian (MacKay 2003, chapter 27). At a funnel or another posterior whose mode lies
@@ -52,14 +52,14 @@ def from_laplace(
         >>> fit = vi.fit(model, guide, data=(x, y))
     """
     arguments = Arguments(args, dict(kwargs or {}))
-    tensors = [leaf for leaf in (*args, *arguments.kwargs.values()) if isinstance(leaf, Tensor)]
-    floating = [leaf for leaf in tensors if leaf.is_floating_point()]
+    tensors = [array for array in (*args, *arguments.kwargs.values()) if isinstance(array, Tensor)]
+    floating = [array for array in tensors if array.is_floating_point()]
     dtype = floating[0].dtype if floating else torch.get_default_dtype()
     device = tensors[0].device if tensors else torch.device("cpu")
     with seeded(seed):
         joint = LogJoint(Program(model, model, dtype=dtype, device=device), arguments)
-        found = [_climbed(joint, joint.initial(), num_steps) for _ in range(num_starts)]
-    best = max((point for point in found if point is not None), key=lambda point: point[0], default=None)
+        maxima = [_climbed(joint, joint.initial(), num_steps) for _ in range(num_starts)]
+    best = max((point for point in maxima if point is not None), key=lambda point: point[0], default=None)
     if best is None:
         raise GuideError(
             f"from_laplace: log p(x, z) is not finite at any of {num_starts} random starts; look at the model with "
@@ -70,7 +70,7 @@ def from_laplace(
 
 
 def _climbed(joint: LogJoint, start: Tensor, num_steps: int) -> tuple[float, Tensor] | None:
-    """The value and the place of a local maximum."""
+    """The value and the point of a local maximum."""
     u = start.clone().requires_grad_()
     options: dict[str, Any] = {"max_iter": num_steps, "line_search_fn": "strong_wolfe", "tolerance_change": 1e-12}
     optimizer = torch.optim.LBFGS([u], **options, tolerance_grad=1e-8, history_size=50)
@@ -92,7 +92,7 @@ def _curvature(joint: LogJoint, mode: Tensor) -> Tensor:
     """The Hessian of -log p ``(D, D)``."""
     u = mode.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(-joint(u), u, create_graph=True)
-    rows = [torch.autograd.grad(part, u, retain_graph=True)[0] for part in gradient]
+    rows = [torch.autograd.grad(slope, u, retain_graph=True)[0] for slope in gradient]
     hessian = torch.stack(rows)
     return 0.5 * (hessian + hessian.mT)
 
@@ -109,7 +109,7 @@ def _root_of_inverse(joint: LogJoint, hessian: Tensor) -> Tensor:
     if bool(flat.any()):
         worst = int(flat.to(torch.uint8).argmax())
         raise _no_maximum(names[worst], float(diagonal[worst]))
-    scale = diagonal.rsqrt()  # in units of which curvatures are comparable
+    scale = diagonal.rsqrt()  # scales that make curvatures comparable
     values, vectors = torch.linalg.eigh(scale[:, None] * hessian * scale)
     if float(values[0]) <= _RANGE * float(values[-1]):
         raise _no_maximum(names[int(vectors[:, 0].abs().argmax())], float(values[0]))

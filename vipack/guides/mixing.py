@@ -1,4 +1,4 @@
-"""A mixture of distributions over one vector, drawn so that its parts keep their gradients."""
+"""A mixture of distributions over one vector, drawn so that its components keep their gradients."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["MixtureOf"]
 class MixtureOf(TorchDistribution):  # type: ignore[misc]
     """``sum_k weight_k q_k`` of distributions with event ``(D,)`` and no batch.
 
-    A draw comes from one part, along which its gradient goes; the choice of the part enters Pyro's objectives by the
-    score function, which is unbiased but noisy. :meth:`stratified` draws from every part and needs no such term.
+    A draw comes from one component, along which its gradient goes; the choice of the component enters Pyro's objectives by the
+    score function, which is unbiased but noisy. :meth:`stratified` draws from every component and needs no such term.
 
     Args:
         logits: ``(K,)``, unnormalised log weights.
@@ -28,20 +28,20 @@ class MixtureOf(TorchDistribution):  # type: ignore[misc]
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, parts: Sequence[Any], logits: Tensor, batch_shape: tuple[int, ...] = ()) -> None:
-        self.parts = tuple(parts)
+    def __init__(self, components: Sequence[Any], logits: Tensor, batch_shape: tuple[int, ...] = ()) -> None:
+        self.components = tuple(components)
         self.log_weights = logits.log_softmax(-1)
         self._last: tuple[Tensor | None, Tensor | None] = (None, None)
-        super().__init__(torch.Size(batch_shape), self.parts[0].event_shape, validate_args=False)
+        super().__init__(torch.Size(batch_shape), self.components[0].event_shape, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureOf:
         """The same for a larger batch of independent draws."""
-        return MixtureOf(self.parts, self.log_weights, torch.Size(batch_shape))
+        return MixtureOf(self.components, self.log_weights, torch.Size(batch_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``(*sample_shape, *batch_shape, D)``."""
         shape = torch.Size(sample_shape) + self.batch_shape
-        draws = torch.stack([part.rsample(shape) for part in self.parts], -2)
+        draws = torch.stack([component.rsample(shape) for component in self.components], -2)
         # By inversion, whose uniform noise does not depend on the weights, so that an engine can make it beforehand.
         uniform = torch.rand(shape, dtype=draws.dtype, device=draws.device)
         below = uniform[..., None] > self.log_weights.detach().exp().cumsum(-1)[:-1]
@@ -51,17 +51,17 @@ class MixtureOf(TorchDistribution):  # type: ignore[misc]
         return value
 
     def stratified(self, number: int) -> tuple[Tensor, Tensor]:
-        """At least `number` draws ``(S, D)``, the same number from every part, and their weights ``(S,)``.
+        """At least `number` draws ``(S, D)``, the same number from every component, and their weights ``(S,)``.
 
         The weighted sum of a function is an unbiased estimate of its mean, with a gradient to the mixture's weights.
         """
-        each = -(-number // len(self.parts))
-        draws = torch.cat([part.rsample((each,)) for part in self.parts])
+        each = -(-number // len(self.components))
+        draws = torch.cat([component.rsample((each,)) for component in self.components])
         return draws, (self.log_weights.exp() / each).repeat_interleave(each)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log density in nats."""
-        terms = torch.stack([part.log_prob(value) for part in self.parts], -1)
+        terms = torch.stack([component.log_prob(value) for component in self.components], -1)
         return (terms + self.log_weights).logsumexp(-1)
 
     def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
@@ -70,6 +70,6 @@ class MixtureOf(TorchDistribution):  # type: ignore[misc]
         value, chosen = self._last
         if chosen is None or x is not value:
             return ScoreParts(log_prob, 0, log_prob)
-        # One dimension at least: of a single number Pyro asks whether it is zero, which a tracer cannot know.
+        # At least one dimension: Pyro tests whether a single number is zero, which a tracer cannot read.
         score = self.log_weights[chosen.reshape(chosen.shape or (1,))]
         return ScoreParts(log_prob, score, log_prob)

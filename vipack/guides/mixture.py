@@ -16,7 +16,7 @@ from vipack.errors import GuideError, UsageError
 from vipack.guides.continuous import Continuous
 from vipack.guides.mixing import MixtureOf
 from vipack.hints import checked_class
-from vipack.program.flat import flat_priors_sampled
+from vipack.program.running.flat import flat_priors_sampled
 
 __all__ = ["Mixture"]
 
@@ -25,58 +25,60 @@ __all__ = ["Mixture"]
 class Mixture(Continuous):
     """A mixture ``sum_k weight_k q_k`` of guides over one unconstrained vector, for posteriors with several modes.
 
-    With :class:`vipack.objectives.StickingTheLanding` every step draws from every part and weights the parts exactly
+    With :class:`vipack.objectives.StickingTheLanding` every step draws from each component and weights them exactly
     (Morningstar et al. 2021, arXiv:2003.01687, section 3), which is stable; with Pyro's own objectives the weights are
     trained by the score function, which is unbiased but noisy.
 
     Args:
-        parts: AutoContinuous classes, ``functools.partial`` of them, or guides of this model, such as one ``Whitened``
+        components: AutoContinuous classes, ``functools.partial`` of them, or guides of this model, such as one ``Whitened``
             for each mode. Classes start at different random points, within (-2, 2) of the unconstrained space.
         weights: ``(K,)``, where the mixture's weights start; equal ones by default.
 
     Raises:
-        UsageError: no parts, or weights that do not fit them.
-        GuideError: a part is not a guide over one unconstrained vector; when the mixture first sees its model: a part is
+        UsageError: no components, or weights that do not fit them.
+        GuideError: a component is not a guide over one unconstrained vector; when the mixture first sees its model: a component is
             a guide of other latents.
     """
 
     def __init__(
         self,
         model: Callable[..., Any],
-        parts: Sequence[Any],
+        components: Sequence[Any],
         *,
         weights: Tensor | None = None,
         init_loc_fn: Callable[..., Any] = init_to_median,
     ) -> None:
         super().__init__(model, init_loc_fn=init_loc_fn)
-        if not isinstance(parts, list | tuple) or not parts:
-            raise UsageError("guide Mixture: parts must be a list of at least one AutoContinuous class or guide.")
-        weights = torch.ones(len(parts)) if weights is None else weights
-        if tuple(weights.shape) != (len(parts),) or not bool((weights > 0).all()):
-            raise UsageError(f"guide Mixture: weights must be {len(parts)} positive numbers, found {weights.tolist()}.")
+        if not isinstance(components, list | tuple) or not components:
+            raise UsageError("guide Mixture: components must be a list of at least one AutoContinuous class or guide.")
+        weights = torch.ones(len(components)) if weights is None else weights
+        if tuple(weights.shape) != (len(components),) or not bool((weights > 0).all()):
+            raise UsageError(
+                f"guide Mixture: weights must be {len(components)} positive numbers, found {weights.tolist()}."
+            )
         self._weights = weights / weights.sum()
-        self._names = [f"part_{index}" for index in range(len(parts))]
-        for name, part in zip(self._names, parts, strict=True):
-            setattr(self, name, _made(part, model))
+        self._names = [f"component_{index}" for index in range(len(components))]
+        for name, component in zip(self._names, components, strict=True):
+            setattr(self, name, _component(component, model))
 
     def read_model(self, *args: Any, **kwargs: Any) -> None:
-        """Let every part read the model."""
+        """Let every component read the model."""
         super().read_model(*args, **kwargs)
         for name in self._names:
-            part = getattr(self, name)
-            if part.prototype_trace is None:
+            component = getattr(self, name)
+            if component.prototype_trace is None:
                 with flat_priors_sampled():
-                    set_up(part, *args, **kwargs)
-                    part.get_posterior(*args, **kwargs)  # some families make their parameters here
-            self._check_prototype(part.prototype_trace)
+                    set_up(component, *args, **kwargs)
+                    component.get_posterior(*args, **kwargs)  # some families make their parameters here
+            self._check_prototype(component.prototype_trace)
         like = self.start()
         self.logits = nn.Parameter(self._weights.to(like).log())
 
-    def _check_prototype(self, part_trace: Trace) -> None:
-        own, theirs = ([n for n, _ in trace.iter_stochastic_nodes()] for trace in (self.prototype_trace, part_trace))
+    def _check_prototype(self, other_trace: Trace) -> None:
+        own, theirs = ([n for n, _ in trace.iter_stochastic_nodes()] for trace in (self.prototype_trace, other_trace))
         if own != theirs:
             raise GuideError(
-                f"guide Mixture: a part is a guide of the latents {theirs}, the model's are {own}; make every part from "
+                f"guide Mixture: a component is a guide of the latents {theirs}, the model's are {own}; make every component from "
                 "the same model."
             )
 
@@ -85,17 +87,17 @@ class Mixture(Continuous):
         return MixtureOf([getattr(self, name).get_posterior(*args, **kwargs) for name in self._names], self.logits)
 
 
-def _made(part: Any, model: Callable[..., Any]) -> AutoContinuous:
-    guide = part
-    if not isinstance(part, AutoContinuous) and callable(part):
+def _component(component: Any, model: Callable[..., Any]) -> AutoContinuous:
+    guide = component
+    if not isinstance(component, AutoContinuous) and callable(component):
         options = {}
-        taken = inspect.signature(part).parameters
-        if "init_loc_fn" in taken and taken["init_loc_fn"].default is init_to_median:
-            options["init_loc_fn"] = init_to_uniform  # from one point all parts would take the same way
-        guide = part(model, **options)
+        accepted = inspect.signature(component).parameters
+        if "init_loc_fn" in accepted and accepted["init_loc_fn"].default is init_to_median:
+            options["init_loc_fn"] = init_to_uniform  # from one point all components would train alike
+        guide = component(model, **options)
     if not isinstance(guide, AutoContinuous):
         raise GuideError(
-            f"guide Mixture: every part must be an AutoContinuous class, functools.partial of one, or such a guide; found "
-            f"{part!r}."
+            f"guide Mixture: every component must be an AutoContinuous class, functools.partial of one, or such a guide; found "
+            f"{component!r}."
         )
     return guide

@@ -63,18 +63,18 @@ class Structured(Continuous):
                 setattr(self, f"widen_{index}", nn.Parameter(start.new_zeros(number, size, len(common))))
 
     def _layout(self) -> tuple[Tensor, list[Tensor]]:
-        """Places in the unconstrained vector: of the globals ``(G,)``, and of each set of plates ``(rows, d)``."""
+        """Indices in the unconstrained vector: of the globals ``(G,)``, and of each set of plates ``(rows, d)``."""
         common, grouped, offset = [], dict[frozenset[str], list[Tensor]](), 0
         for name, _ in self.prototype_trace.iter_stochastic_nodes():
             size = math.prod(self.unconstrained_shape(name))
-            places = torch.arange(offset, offset + size)
+            indices = torch.arange(offset, offset + size)
             offset += size
             frames = [frame for frame in self.frames_of(name) if frame.vectorized]
             number = math.prod(frame.size for frame in frames)
             if frames and size % number == 0:
-                grouped.setdefault(frozenset(f.name for f in frames), []).append(places.reshape(number, -1))
+                grouped.setdefault(frozenset(f.name for f in frames), []).append(indices.reshape(number, -1))
             else:
-                common.append(places)
+                common.append(indices)
         return torch.cat(common) if common else torch.arange(0), [torch.cat(g, -1) for g in grouped.values()]
 
     def get_base_dist(self) -> Any:
@@ -97,8 +97,8 @@ class Structured(Continuous):
         return dist.TransformedDistribution(self.get_base_dist(), [self.get_transform()])
 
     def _split(self, value: Tensor) -> list[Tensor]:
-        parts = value.split([self._num_globals, *(math.prod(shape) for shape in self._shapes)])
-        return [parts[0], *(part.reshape(shape) for part, shape in zip(parts[1:], self._shapes, strict=True))]
+        pieces = value.split([self._num_globals, *(math.prod(shape) for shape in self._shapes)])
+        return [pieces[0], *(piece.reshape(shape) for piece, shape in zip(pieces[1:], self._shapes, strict=True))]
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class _Rows:
         loc, log_scale = self._moved(common)
         eps = (value - loc) * (-log_scale).exp()
         if self.tril is not None:
-            unit = self.tril.tril(-1) + torch.eye(eps.shape[-1], dtype=eps.dtype, device=eps.device)
-            eps = torch.linalg.solve_triangular(unit, eps[..., None], upper=False, unitriangular=True).squeeze(-1)
+            lower = self.tril.tril(-1) + torch.eye(eps.shape[-1], dtype=eps.dtype, device=eps.device)
+            eps = torch.linalg.solve_triangular(lower, eps[..., None], upper=False, unitriangular=True).squeeze(-1)
         return eps, log_scale
 
     def _moved(self, common: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,13 +156,13 @@ class _Given(Transform):
         eps = self._split(x)
         given = eps[0]
         values = [self._common.out(given, given)[0]]
-        values += [row.out(part, given)[0].flatten(-2) for row, part in zip(self._rows, eps[1:], strict=True)]
+        values += [row.out(piece, given)[0].flatten(-2) for row, piece in zip(self._rows, eps[1:], strict=True)]
         return torch.cat(values, -1)[..., self._back]
 
     def _inverse(self, y: Tensor) -> Tensor:
         values = self._split(y[..., self._order])
         given = self._common.back(values[0], values[0])[0]
-        eps = [row.back(part, given)[0].flatten(-2) for row, part in zip(self._rows, values[1:], strict=True)]
+        eps = [row.back(piece, given)[0].flatten(-2) for row, piece in zip(self._rows, values[1:], strict=True)]
         return torch.cat([given, *eps], -1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class _Given(Transform):
         sizes = [self._common.loc.numel(), *(row.loc.numel() for row in self._rows)]
         first, *others = x.split(sizes, -1)
         shapes = [row.loc.shape for row in self._rows]
-        return [first, *(part.unflatten(-1, shape) for part, shape in zip(others, shapes, strict=True))]
+        return [first, *(piece.unflatten(-1, shape) for piece, shape in zip(others, shapes, strict=True))]
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -118,10 +118,10 @@ def _standard(make: Callable[..., Any], like: Tensor) -> AutoContinuous:
     builder = make.func if isinstance(make, functools.partial) else make
     low_rank = _is(builder, AutoLowRankMultivariateNormal)
     if low_rank:
-        options["init_scale"] = 2**0.5  # Pyro divides it between the two parts of the covariance
-    # A flow of Pyro's has a place for init_loc_fn, but warns that it is not used.
-    taken = {*inspect.signature(make).parameters} - ({"init_loc_fn"} if _is(builder, AutoNormalizingFlow) else set())
-    base: AutoContinuous = make(whitened, **{name: value for name, value in options.items() if name in taken})
+        options["init_scale"] = 2**0.5  # Pyro divides it between the two terms of the covariance
+    # A flow of Pyro's takes init_loc_fn, but warns that it is not used.
+    accepted = {*inspect.signature(make).parameters} - ({"init_loc_fn"} if _is(builder, AutoNormalizingFlow) else set())
+    base: AutoContinuous = make(whitened, **{name: value for name, value in options.items() if name in accepted})
     set_up(base)
     base.get_posterior()  # some families make their parameters here
     if low_rank:

@@ -11,7 +11,6 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -19,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from vipack.compat.autoguides import traces_of
 from vipack.errors import GuideError, UsageError
 from vipack.hints import checked_class
+from vipack.program.sites.sites import sample_nodes
 
 __all__ = ["BetaELBO"]
 
@@ -110,12 +110,12 @@ class BetaELBO(ELBO):  # type: ignore[misc]
     def _term(self, model_trace: Trace, guide_trace: Trace, beta: float) -> Tensor:
         likelihood: Tensor = torch.zeros(())
         divergence: Tensor = torch.zeros(())
-        for name, site in _sites(model_trace):
+        for name, site in sample_nodes(model_trace).items():
             if site["is_observed"] or name not in guide_trace:
                 likelihood = likelihood + site["log_prob_sum"]
             else:
                 divergence = divergence + self._divergence(name, site, guide_trace.nodes[name])
-        for name, site in _sites(guide_trace):
+        for name, site in sample_nodes(guide_trace).items():
             if not getattr(site["fn"], "has_rsample", False):
                 raise GuideError(
                     f"guide site {name!r}: {type(site['fn']).__name__} draws without a gradient to its parameters, which "
@@ -148,10 +148,10 @@ def _elements(q: Any, p: Any) -> Tensor | None:
     shape = q.batch_shape + q.event_shape
     q, p = _plain(q), _plain(p)
     try:
-        found: Tensor = kl_divergence(q, p)
+        divergence: Tensor = kl_divergence(q, p)
     except NotImplementedError:
         return None
-    return None if q.event_shape else found.expand(shape)
+    return None if q.event_shape else divergence.expand(shape)
 
 
 def _plain(distribution: Any) -> Any:
@@ -159,10 +159,6 @@ def _plain(distribution: Any) -> Any:
     while isinstance(distribution, Independent | ExpandedDistribution):
         distribution = distribution.base_dist
     return distribution
-
-
-def _sites(trace: Trace) -> list[tuple[str, Any]]:
-    return [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)]
 
 
 def _no_elements(name: str) -> GuideError:

@@ -42,31 +42,32 @@ class ImportanceWeighted(Objective):
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Minus the bound ``()`` in nats, whose gradient is DReG's for the guide."""
-        found = self._evaluated(model, guide, (args, kwargs))
-        if found.weights is not None:
+        evaluated = self._evaluated(model, guide, (args, kwargs))
+        if evaluated.weights is not None:
             raise GuideError(
                 "ImportanceWeighted: the doubly reparametrized gradient is not that of a mixture's weights; use "
                 "StickingTheLanding for a Mixture."
             )
-        # Leaves again, since draws and model parameters are weighted differently.
+        # Without their graphs, since draws and model parameters are weighted differently.
         latents = {
-            n: v.detach().requires_grad_(bool(found.scores) and v.is_floating_point()) for n, v in found.latents.items()
+            n: v.detach().requires_grad_(bool(evaluated.scores) and v.is_floating_point())
+            for n, v in evaluated.latents.items()
         }
-        log_p = found.particles.log_p(latents, (args, kwargs))
-        log_weights = log_p.detach() - found.log_q
+        log_p = evaluated.particles.log_p(latents, (args, kwargs))
+        log_weights = log_p.detach() - evaluated.log_q
         bound = log_weights.logsumexp(0) - math.log(len(log_weights))
-        if not found.scores:
+        if not evaluated.scores:
             return -bound
         shares = log_weights.softmax(0)
-        leaves = {name: leaf for name, leaf in latents.items() if leaf.requires_grad}
-        slopes = torch.autograd.grad(log_p.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)
+        inputs = {name: value for name, value in latents.items() if value.requires_grad}
+        slopes = torch.autograd.grad(log_p.sum(), list(inputs.values()), retain_graph=True, allow_unused=True)
         number = len(log_weights)
         along_p = torch.stack(
             [
-                (slope * found.latents[name]).reshape(number, -1).sum(-1)
-                for name, slope in zip(leaves, slopes, strict=True)
+                (slope * evaluated.latents[name]).reshape(number, -1).sum(-1)
+                for name, slope in zip(inputs, slopes, strict=True)
                 if slope is not None
             ]
         ).sum(0)
-        surrogate = (shares.square() * (along_p - found.along(found.scores))).sum() + (shares * log_p).sum()
+        surrogate = (shares.square() * (along_p - evaluated.along(evaluated.scores))).sum() + (shares * log_p).sum()
         return -(bound + (surrogate - surrogate.detach()))

@@ -94,13 +94,13 @@ class Objective(ELBO):  # type: ignore[misc]
         drawn, latents, weights = known.draw(self.num_particles, call, antithetic=self.antithetic)
         if not torch.is_grad_enabled():
             return Evaluated(known, drawn, latents, known.log_q(drawn, latents, call), {}, weights)
-        # Leaves in place of the draws: the derivative for them is the score, and the parameters' own part is left out.
-        leaves = {name: value.detach().requires_grad_() for name, value in drawn.items()}
-        log_q = known.log_q(leaves, latents, call)
-        scores = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        # The draws without their graph: the derivative with respect to them is the score, without that of the parameters.
+        inputs = {name: value.detach().requires_grad_() for name, value in drawn.items()}
+        log_q = known.log_q(inputs, latents, call)
+        scores = {name: torch.zeros_like(value) for name, value in inputs.items()}
         if log_q.requires_grad:
-            found = torch.autograd.grad(log_q.sum(), list(leaves.values()), allow_unused=True)
-            scores |= {name: score for name, score in zip(leaves, found, strict=True) if score is not None}
+            gradients = torch.autograd.grad(log_q.sum(), list(inputs.values()), allow_unused=True)
+            scores |= {name: score for name, score in zip(inputs, gradients, strict=True) if score is not None}
         return Evaluated(known, drawn, latents, log_q.detach(), scores, weights)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:

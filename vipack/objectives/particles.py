@@ -25,11 +25,11 @@ from vipack.compat.pytorch import plain_normals
 from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
 from vipack.program import Arguments
-from vipack.program.densities import plate_nesting
-from vipack.program.evaluation import ModelDensity
-from vipack.program.masking import counting, leave_out, standard_terms, treatments
-from vipack.program.placing import Given, Place
-from vipack.program.randomness import TorchState, seeded
+from vipack.program.densities.densities import plate_nesting
+from vipack.program.densities.masking import counting, leave_out, standard_terms, treatments
+from vipack.program.densities.substitution import Given, Transformed
+from vipack.program.evaluation.evaluation import ModelDensity
+from vipack.program.running.randomness import TorchState, seeded
 
 __all__ = ["Particles", "particles_of"]
 
@@ -101,7 +101,7 @@ class Particles(ABC):
                         return torch.vmap(one, randomness="different")(inputs)
                 except GuideError:
                     raise
-                except Exception:  # vmap refuses programs in many ways, all of which run one by one
+                except Exception:  # vmap refuses many programs, with many kinds of errors; all of them run one by one
                     self._refused.add(what)
                     state.install()
             number = len(next(iter(inputs.values())))
@@ -138,27 +138,27 @@ class _VectorParticles(Particles):
         rows = {name: latents[name] for name in self._sampled_rows}
 
         def one(values: Values) -> Tensor:
-            placed = self._placed(values["u"])
+            transformed = self._transformed(values["u"])
             with Given(rows):
-                log_p = self._density.log_p(self._density.trace(Arguments(*call), placed))
-            return log_p + placed.gain
+                log_p = self._density.log_p(self._density.trace(Arguments(*call), transformed))
+            return log_p + transformed.gain
 
         result: Tensor = self._each("model", one, {"u": latents["u"]})
         return result
 
-    def _placed(self, u: Tensor) -> Place:
+    def _transformed(self, u: Tensor) -> Transformed:
         supports = None
         if not getattr(self.guide, "follows_supports", False):
             supports = {n: site["fn"].support for n, site in self.guide.prototype_trace.iter_stochastic_nodes()}
-        parts = {site["name"]: part for site, part in unpacked(self.guide, u)}
-        return Place(parts, supports, [name for name, how in self._treated.items() if how != "kept"])
+        unconstrained = {site["name"]: piece for site, piece in unpacked(self.guide, u)}
+        return Transformed(unconstrained, supports, [name for name, how in self._treated.items() if how != "kept"])
 
     def _rows(self, u: Tensor, call: tuple[Any, Any]) -> Values:
         """The rows that subsampling plates of the model draw, the same for all particles."""
         if not self._sampled_rows:
             return {}
         args, kwargs = call
-        with torch.no_grad(), _unvalidated(), self._placed(u):
+        with torch.no_grad(), _unvalidated(), self._transformed(u):
             trace = poutine.trace(self.model).get_trace(*args, **kwargs)
         return {name: trace.nodes[name]["value"] for name in self._sampled_rows}
 

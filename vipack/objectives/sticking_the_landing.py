@@ -24,7 +24,7 @@ class StickingTheLanding(Objective):
 
     Draws are evaluated side by side by vmap, so that many cost little more than one; neither model nor guide need be
     written for batches. Where vmap refuses the program they are evaluated one by one. Discrete latents marked for
-    enumeration are summed out. A :class:`vipack.guides.Mixture` is drawn from part by part, with its weights exact.
+    enumeration are summed out. A :class:`vipack.guides.Mixture` is drawn from component by component, with its weights exact.
 
     Args:
         num_particles: S, draws for each gradient.
@@ -42,13 +42,13 @@ class StickingTheLanding(Objective):
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Minus the ELBO ``()`` in nats, whose gradient is the path derivative."""
-        found = self._evaluated(model, guide, (args, kwargs))
-        log_p = found.particles.log_p(found.latents, (args, kwargs))
-        values = log_p.detach() - found.log_q
-        elbo = found.mean(values)
-        if not found.scores:
+        evaluated = self._evaluated(model, guide, (args, kwargs))
+        log_p = evaluated.particles.log_p(evaluated.latents, (args, kwargs))
+        values = log_p.detach() - evaluated.log_q
+        elbo = evaluated.mean(values)
+        if not evaluated.scores:
             return -elbo
-        surrogate = found.mean(log_p - found.along(found.scores))
-        if found.weights is not None:  # of a mixture's parts, known exactly
-            surrogate = surrogate + (found.weights * values).sum()
+        surrogate = evaluated.mean(log_p - evaluated.along(evaluated.scores))
+        if evaluated.weights is not None:  # of a mixture's components, known exactly
+            surrogate = surrogate + (evaluated.weights * values).sum()
         return -(elbo + (surrogate - surrogate.detach()))

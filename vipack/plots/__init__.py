@@ -5,9 +5,9 @@ stays open. ``losses(fit).figure.savefig("loss.png")`` writes it, a notebook sho
 ``losses(fit, ax=plt.gca())`` draws with pyplot. What has several panels takes and returns ``axes``, an array of Axes.
 """
 
-from vipack.plots.calibration import calibration
+from vipack.plots.calibration_histograms import calibration
 from vipack.plots.comparison import compare
-from vipack.plots.disagreement import disagreement
+from vipack.plots.disagreement_bars import disagreement
 from vipack.plots.image_sheet import images
 from vipack.plots.importance_tail import khat
 from vipack.plots.loss_curve import losses

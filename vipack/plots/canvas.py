@@ -28,6 +28,7 @@ __all__ = [
     "axes_for",
     "axis_for",
     "legend_above",
+    "note_beside",
     "number",
     "say_above",
     "tidy",
@@ -59,8 +60,10 @@ def axes_for(
     if axes is not None:
         given = [axes] if isinstance(axes, Axes) else list(np.asarray(list(axes), dtype=object).ravel())
         if len(given) != count or not all(isinstance(ax, Axes) for ax in given):
-            found = f"{len(given)} of {type(given[0]).__name__}" if given else "none"
-            raise UsageError(f"axes: expected {count} matplotlib Axes, one for each panel, found {found}.")
+            raise UsageError(
+                f"axes: expected {count} matplotlib Axes, one for each panel, found "
+                f"{f'{len(given)} of {type(given[0]).__name__}' if given else 'none'}."
+            )
         return given
     columns = min(columns, count)
     rows = math.ceil(count / columns)
@@ -84,6 +87,19 @@ def say_above(panels: Sequence[Axes], text: object | None, *, own: bool) -> None
     else:
         label = panels[0].xaxis.label
         label.set_text("\n".join([*([label.get_text()] if label.get_text() else []), *textwrap.wrap(str(text), 40)]))
+
+
+def note_beside(ax: Axes, y: float, text: str, colour: str = INK, *, x: float = 1.02) -> None:
+    """`text` right of the panel, at the height of `y`; `x` is in widths of the panel."""
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=LABEL,
+        color=colour,
+        annotation_clip=False,
+    )
 
 
 def legend_above(ax: Axes, columns: int) -> None:

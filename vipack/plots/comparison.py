@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from vipack.errors import UsageError
 from vipack.hints import checked
-from vipack.plots.canvas import GREEN, INK, LABEL, ORANGE, QUIET, RED, axis_for, number, tidy
+from vipack.plots.canvas import GREEN, INK, LABEL, ORANGE, QUIET, RED, axis_for, note_beside, number, tidy
 
 __all__ = ["compare"]
 
@@ -31,11 +31,11 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     needed = ["elbo", "elbo_se", "verdict"]
     missing = [name for name in needed if name not in getattr(table, "columns", [])]
     if missing or not len(table):
-        found = f"found {type(table).__name__}" + (
+        problem = f"found {type(table).__name__}" + (
             f" without {', '.join(map(repr, missing))}" if missing else " without a row"
         )
         raise UsageError(
-            f"table: expected the DataFrame of vipack.compare, {found}; pass vipack.compare({{name: fit}})."
+            f"table: expected the DataFrame of vipack.compare, {problem}; pass vipack.compare({{name: fit}})."
         )
     ax = axis_for(ax, 6.8, 1.2 + 0.42 * len(table))
     values, errors = table["elbo"].to_numpy(float), 2 * table["elbo_se"].to_numpy(float)
@@ -44,15 +44,7 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if np.isfinite(values[row]):
             error = errors[row] if np.isfinite(errors[row]) else 0.0
             ax.errorbar(values[row], row, xerr=error, fmt=marker, color=colour, markersize=8, linewidth=1.8, capsize=3)
-        ax.annotate(
-            _caption(table.iloc[row]),
-            (1.02, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=LABEL,
-            color=INK,
-            annotation_clip=False,
-        )
+        note_beside(ax, row, _caption(table.iloc[row]))
     if "evidence" in table.columns:
         evidence = table["evidence"].to_numpy(float)
         ax.plot(evidence, np.arange(len(table)), "|", color=INK, markersize=13, markeredgewidth=1.6)
@@ -68,12 +60,12 @@ def compare(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _caption(row: pd.Series) -> str:
-    parts = [f"{number(row['elbo'], ',.2f')} ± {row['elbo_se']:.2f}"]
+    figures = [f"{number(row['elbo'], ',.2f')} ± {row['elbo_se']:.2f}"]
     if "khat" in row:
-        parts.append(f"k-hat {number(row['khat'], '.2f')}")
+        figures.append(f"k-hat {number(row['khat'], '.2f')}")
     if "seconds" in row and np.isfinite(row["seconds"]):
-        parts.append(f"{row['seconds']:.0f} s")
-    return "   ".join(parts)
+        figures.append(f"{row['seconds']:.0f} s")
+    return "   ".join(figures)
 
 
 def _legend(ax: Axes, table: pd.DataFrame) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import FAINT, TITLE, axes_for
-from vipack.plots.inputs import ArrayLike, array_of, positive
+from vipack.plots.inputs import ArrayLike, array_of
 
 __all__ = ["images"]
 
@@ -26,7 +27,7 @@ def images(
     columns: int | None = None,
     axes: Axes | Iterable[Axes] | None = None,
 ) -> np.ndarray:
-    """A sheet of images on a grid, row by row, and a second one beside it, image by image in the same places.
+    """A sheet of images on a grid, row by row, and a second one beside it, image by image at the same positions.
 
     Both share one scale of grey, dark for large values.
 
@@ -45,7 +46,7 @@ def images(
         UsageError: arrays that are no images, or sheets that do not match.
     """
     sheets = [_as_images(sheet, "sheet")] + ([] if beside is None else [_as_images(beside, "beside")])
-    if len({len(found) for found in sheets}) > 1:
+    if len({len(pictures) for pictures in sheets}) > 1:
         raise UsageError(
             f"beside: expected {len(sheets[0])} images, one for each of the sheet, found {len(sheets[1])}."
         )
@@ -53,12 +54,14 @@ def images(
         raise UsageError(f"titles: expected {len(sheets)}, one for each sheet, found {len(titles)}.")
     wide = math.ceil(math.sqrt(len(sheets[0]))) if columns is None else positive("columns", columns)
     high = math.ceil(len(sheets[0]) / wide)
-    low, top = min(float(found.min()) for found in sheets), max(float(found.max()) for found in sheets)
+    low, top = min(float(pictures.min()) for pictures in sheets), max(float(pictures.max()) for pictures in sheets)
     width = 0.3 + min(0.55 * wide, 5.0)
     panels = axes_for(axes, len(sheets), columns=2, width=width, height=0.3 + width * high / wide)
     greys = colormaps["gray_r"].with_extremes(bad=FAINT)
-    for i, (ax, found) in enumerate(zip(panels, sheets, strict=True)):
-        ax.imshow(_mosaic(found, wide, high), cmap=greys, vmin=low, vmax=max(top, low + 1e-12), interpolation="nearest")
+    for i, (ax, pictures) in enumerate(zip(panels, sheets, strict=True)):
+        ax.imshow(
+            _mosaic(pictures, wide, high), cmap=greys, vmin=low, vmax=max(top, low + 1e-12), interpolation="nearest"
+        )
         ax.set_axis_off()
         if titles:
             ax.set_title(titles[i], fontsize=TITLE)
@@ -85,14 +88,14 @@ def _as_images(values: ArrayLike, what: str) -> np.ndarray:
     return array
 
 
-def _mosaic(found: np.ndarray, columns: int, rows: int) -> np.ma.MaskedArray | np.ndarray:
+def _mosaic(pictures: np.ndarray, columns: int, rows: int) -> np.ma.MaskedArray | np.ndarray:
     """One image of all, with gaps that are masked (grey) or white (colour)."""
-    height, width = found.shape[1:3]
-    colour = found.shape[3:]
+    height, width = pictures.shape[1:3]
+    colour = pictures.shape[3:]
     blank = 1.0 if colour else np.nan
     gap = max(1, round(min(height, width) / 14))
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, *colour), blank)
-    for i, image in enumerate(found):
+    for i, image in enumerate(pictures):
         top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image
     return canvas if colour else np.ma.masked_invalid(canvas)

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.plots.canvas import BLUE, GREEN, INK, LABEL, PALE, QUIET, RED, TITLE, axis_for, tidy
-from vipack.plots.inputs import ArrayLike, Fitted, array_of, positive, posterior_of
+from vipack.plots.inputs import ArrayLike, array_of
 from vipack.plots.pareto import Tail, fit_tail
 from vipack.posterior import Posterior
 
@@ -25,7 +26,7 @@ _MOST_ROWS = 500
 
 @checked
 def khat(
-    source: Posterior | Fitted | ArrayLike,
+    source: Posterior | HasPosterior | ArrayLike,
     ax: Axes | None = None,
     *,
     num_draws: int = 4_000,
@@ -112,8 +113,8 @@ def _draw_tails(ax: Axes, sets: list[Array]) -> None:
     judged = [importance(log_weights) for log_weights in sets]
     shape = float(np.median([each.khat for each in judged])) if tail is not None else None
     ess = float(np.mean([each.ess for each in judged]))
-    found = f"k-hat {shape:.2f}" if shape is not None else "no tail to fit"
-    _title(ax, found, f"ESS {ess:,.0f} of {len(weights):,} draws", shape)
+    headline = f"k-hat {shape:.2f}" if shape is not None else "no tail to fit"
+    _title(ax, headline, f"ESS {ess:,.0f} of {len(weights):,} draws", shape)
     ax.legend(frameon=False, fontsize=LABEL, loc="lower left")
     tidy(ax, grid="both")
 

@@ -1,22 +1,20 @@
-"""What plots read: a posterior, a fit that has one, or plain arrays."""
+"""What plots read beside a posterior: the losses of a fit, or plain arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vipack.errors import UsageError
+from vipack.export.groups import dense
 from vipack.types import Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from vipack.posterior import Posterior
-
-__all__ = ["ArrayLike", "Fitted", "Trained", "array_of", "chosen", "draws_of", "positive", "posterior_of"]
+__all__ = ["ArrayLike", "Trained", "array_of", "chosen", "draws_of"]
 
 ArrayLike: TypeAlias = "npt.ArrayLike | Tensor"
 
@@ -33,36 +31,13 @@ class Trained(Protocol):
         """Why training ended."""
 
 
-class Fitted(Protocol):
-    """What the other plots read of a fit."""
-
-    @property
-    def posterior(self) -> Posterior:
-        """The fitted guide on the fit's data."""
-
-
-def posterior_of(source: Posterior | Fitted) -> Posterior:
-    """The posterior that `source` is or has.
-
-    Raises:
-        UsageError: neither.
-    """
-    found: Any = getattr(source, "posterior", source)
-    if not hasattr(found, "draws"):
-        raise UsageError(f"expected a Posterior or a Fit, found {type(source).__name__}; pass fit or fit.posterior.")
-    return found  # type: ignore[no-any-return]
-
-
 def array_of(values: ArrayLike, what: str) -> np.ndarray:
     """Numbers as a NumPy array: torch tensors on any device, sequences; booleans become integers.
 
     Raises:
         UsageError: no numbers.
     """
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().to_dense()
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # NumPy has no such type
-    array = np.asarray(values)
+    array = dense(values)
     if array.dtype.kind == "b":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iuf":
@@ -95,8 +70,8 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     Raises:
         UsageError: an array without draws, or not finite.
     """
-    found = {name: array_of(value, f"draws of {name!r}") for name, value in values.items()}
-    for name, array in found.items():
+    arrays = {name: array_of(value, f"draws of {name!r}") for name, value in values.items()}
+    for name, array in arrays.items():
         if array.ndim == 0 or array.shape[0] == 0:
             raise UsageError(
                 f"draws of {name!r}: expected shape (S, ...) with S draws first, found {array.shape}; "
@@ -107,15 +82,4 @@ def draws_of(values: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
             raise UsageError(
                 f"draws of {name!r}: NaN or infinity in {bad:,} of {array.size:,} numbers; leave them out."
             )
-    return found
-
-
-def positive(name: str, value: object) -> int:
-    """`value`, a count.
-
-    Raises:
-        UsageError: no integer of at least 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
-    return value
+    return arrays

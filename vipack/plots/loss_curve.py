@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from vipack.diagnostics.rounding import COMPUTED, same
 from vipack.errors import UsageError
 from vipack.hints import checked
-from vipack.plots.canvas import BLUE, LABEL, PALE, QUIET, axis_for, number, tidy
+from vipack.plots.canvas import BLUE, LABEL, PALE, QUIET, axis_for, note_beside, number, tidy
 from vipack.plots.inputs import ArrayLike, Trained, array_of
 
 __all__ = ["losses"]
@@ -64,8 +64,8 @@ def losses(source: Trained | ArrayLike, ax: Axes | None = None, *, window: int |
 
 
 def _read(source: Trained | ArrayLike) -> tuple[Array, str]:
-    found: Any = getattr(source, "losses", source)
-    values = array_of(found, "losses").astype(np.float64)
+    losses: Any = getattr(source, "losses", source)
+    values = array_of(losses, "losses").astype(np.float64)
     if values.ndim != 1 or not np.isfinite(values).any():
         raise UsageError(
             f"losses: expected the loss of each step, shape (steps,) with a finite value, found shape {values.shape}"
@@ -105,12 +105,4 @@ def _scale(ax: Axes, values: Array, smooth: Array) -> None:
 
 def _mark_end(ax: Axes, smooth: Array) -> None:
     last = float(smooth[np.isfinite(smooth)][-1])
-    ax.annotate(
-        number(last, ",.4g" if abs(last) < 1e4 else ",.0f") + " nats",
-        (1.01, last),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=LABEL,
-        color=BLUE,
-        annotation_clip=False,
-    )
+    note_beside(ax, last, number(last, ",.4g" if abs(last) < 1e4 else ",.0f") + " nats", BLUE, x=1.01)

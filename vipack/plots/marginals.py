@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
+from vipack.display import element_name
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, PALE, QUIET, TICK, TITLE, axes_for, legend_above, number, say_above, tidy
-from vipack.plots.density import bins_of, density, is_discrete, is_point
-from vipack.plots.inputs import ArrayLike, Fitted, chosen, draws_of, positive, posterior_of
+from vipack.plots.inputs import ArrayLike, chosen, draws_of
+from vipack.plots.kernel_density import bins_of, density, is_discrete, is_point
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer
 
@@ -24,7 +26,7 @@ _LEVELS = (0.05, 0.25, 0.75, 0.95)
 
 @checked
 def posterior(
-    source: Posterior | Fitted | Mapping[str, ArrayLike],
+    source: Posterior | HasPosterior | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None = None,
     *,
     axes: Axes | Iterable[Axes] | None = None,
@@ -63,7 +65,7 @@ def posterior(
 
 
 def _draws(
-    source: Posterior | Fitted | Mapping[str, ArrayLike],
+    source: Posterior | HasPosterior | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None,
     num_draws: int,
     seed: int,
@@ -73,8 +75,8 @@ def _draws(
     if isinstance(source, Mapping):
         if resample is not None:
             raise UsageError("resample: draws that are given are shown as they are; leave it out, or pass a fit.")
-        found = draws_of(source)
-        return {name: found[name] for name in chosen(names, found, found, "draws given")}, None
+        given = draws_of(source)
+        return {name: given[name] for name in chosen(names, given, given, "draws given")}, None
     fitted = posterior_of(source)
     present = [site.name for site in fitted.table.of_kind("latent", "enumerated", "deterministic")]
     latents = [site.name for site in fitted.table.of_kind("latent")]
@@ -92,15 +94,14 @@ def _draws(
 
 def _scalars(draws: Mapping[str, np.ndarray], positions: np.ndarray) -> dict[str, np.ndarray]:
     """Draws of the scalars at these positions of all: ``{"mu": (S,), "theta[0]": (S,), ...}``."""
-    found, start = {}, 0
+    scalars, start = {}, 0
     for name, values in draws.items():
         flat, shape = values.reshape(len(values), -1), values.shape[1:]
         for position in positions[(positions >= start) & (positions < start + flat.shape[1])].astype(int) - start:
             index = np.unravel_index(position, shape) if shape else ()
-            label = f"{name}[{', '.join(map(str, index))}]" if index else name
-            found[label] = flat[:, position]
+            scalars[element_name(name, tuple(map(int, index)))] = flat[:, position]
         start += flat.shape[1]
-    return found
+    return scalars
 
 
 def _marginal(ax: Axes, name: str, values: np.ndarray) -> None:

@@ -9,11 +9,12 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import INK, PALE, TITLE, axes_for, legend_above, say_above, tidy
-from vipack.plots.density import bins_of, density, is_discrete, is_point
-from vipack.plots.inputs import ArrayLike, Fitted, array_of, chosen, draws_of, positive, posterior_of
+from vipack.plots.inputs import ArrayLike, array_of, chosen, draws_of
+from vipack.plots.kernel_density import bins_of, density, is_discrete, is_point
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, predictions
 
@@ -27,7 +28,7 @@ _RUG = 50  # so few observations are also marked one by one
 
 @checked
 def predictive(
-    source: Posterior | Fitted | Mapping[str, ArrayLike],
+    source: Posterior | HasPosterior | Mapping[str, ArrayLike],
     names: str | Iterable[str] | None = None,
     *,
     observed: Mapping[str, ArrayLike] | None = None,

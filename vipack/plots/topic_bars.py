@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from vipack.diagnostics.sources import positive
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.canvas import BLUE, INK, LABEL, PALE, TITLE, axes_for, tidy
-from vipack.plots.inputs import ArrayLike, array_of, positive
+from vipack.plots.inputs import ArrayLike, array_of
 
 __all__ = ["topics"]
 

@@ -26,8 +26,8 @@ __all__ = ["Used", "answer", "predictions", "used"]
 POOL = 4  # draws of the guide for each resampled one
 _LEAST_POOL = 4_000  # below, weights are too few for their largest to be smoothed, and favour the guide
 _MOST_NUMBERS = 50_000_000  # that a pool may hold beyond what was asked for
-_PROBED = 3  # draws by which a guide that reads the data is told from one that does not
-_NEXT_STREAM = 0x9E3779B9  # from a seed to another, whose numbers are not those that the latents were drawn with
+_PROBED = 3  # draws that tell whether a guide reads the data
+_NEXT_STREAM = 0x9E3779B9  # added to a seed: gives other random numbers than those of the latents
 
 
 @dataclass(frozen=True)
@@ -128,18 +128,18 @@ def predictions(
     if not which.resampled:
         return posterior.predictive(num_draws, arguments, seed=seed), which, ""
     reason = ""
-    found: Draws | None = drawn
+    draws: Draws | None = drawn
     if arguments is not None:
         new = _drawn_for_new_data(posterior, arguments, seed)
         if new:
-            found, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
+            draws, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
     if reason:
         raw = posterior.predictive(num_draws, arguments, seed=seed)
         return raw, Used(False, which.verdict), reason
-    if found is None:
-        found = _resampled(posterior, num_draws, seed)
+    if draws is None:
+        draws = _resampled(posterior, num_draws, seed)
     other = (seed + _NEXT_STREAM) % 2**32
-    return posterior.predictive(num_draws, arguments, seed=other, latents=found.latents), which, ""
+    return posterior.predictive(num_draws, arguments, seed=other, latents=draws.latents), which, ""
 
 
 def _resampled(posterior: Posterior, num_draws: int, seed: int) -> Draws:

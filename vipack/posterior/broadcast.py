@@ -15,15 +15,15 @@ from pyro import poutine
 from torch import Tensor
 
 from vipack.program import Arguments
-from vipack.program.densities import total, total_of_many
-from vipack.program.evaluation import Evaluation
-from vipack.program.sites import is_deterministic, sample_nodes
+from vipack.program.densities.densities import total, total_of_many
+from vipack.program.evaluation.evaluation import Evaluation
+from vipack.program.sites.sites import is_deterministic, sample_nodes
 
 __all__ = ["Broadcast"]
 
-_CHECKED = 8  # draws held against single runs: a guide that tosses a coin outside its sites passes one time in 2**8
+_CHECKED = 8  # draws compared with single runs; a guide that tosses a coin outside its sites passes one time in 2**8
 
-Found = tuple[dict[str, Tensor], Tensor, Tensor]
+LatentsAndDensities = tuple[dict[str, Tensor], Tensor, Tensor]
 
 
 class Broadcast:
@@ -42,7 +42,7 @@ class Broadcast:
         self._computed = {n: s["value"].shape for n, s in model_nodes.items() if is_deterministic(s)}
         self._drawn = {n: s["value"].shape for n, s in sample_nodes(evaluation.guide_trace).items()}
 
-    def guide(self, num_draws: int, arguments: Arguments | None = None) -> Found:
+    def guide(self, num_draws: int, arguments: Arguments | None = None) -> LatentsAndDensities:
         """`num_draws` draws of the guide, with log q.
 
         Raises:
@@ -60,11 +60,11 @@ class Broadcast:
         }
         for index in _some(num_draws):
             single = evaluation.guide(poutine.condition(guide, data=_draw_of(drawn, index)), arguments)
-            found = {name: single.nodes[name]["value"] for name in latents}
-            _check((found, total(single, None)[0]), (_draw_of(latents, index), log_q[index]))
+            values = {name: single.nodes[name]["value"] for name in latents}
+            _check((values, total(single, None)[0]), (_draw_of(latents, index), log_q[index]))
         return latents, log_q, rows
 
-    def model(self, latents: Mapping[str, Tensor]) -> Found:
+    def model(self, latents: Mapping[str, Tensor]) -> LatentsAndDensities:
         """The model at many `latents`: deterministic sites, with log p.
 
         Raises:

@@ -18,14 +18,14 @@ from vipack.entry import entry, on_its_own
 from vipack.errors import ProgramWarning, warn
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
-from vipack.posterior.ways import Ways, joined, stacked, vmap_or_loop, vmapped
+from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Parameters, Program, SiteTable, seeded
-from vipack.program.evaluation import Evaluation
-from vipack.program.placing import Given
-from vipack.program.prediction import Prediction
-from vipack.program.replay import Replay
-from vipack.program.runs import check_signature, explained
-from vipack.program.vmappable import vmappable_densities
+from vipack.program.densities.substitution import Given
+from vipack.program.densities.vmappable import vmappable_densities
+from vipack.program.evaluation.evaluation import Evaluation
+from vipack.program.evaluation.prediction import Prediction
+from vipack.program.running.replay import Replay
+from vipack.program.running.runs import check_signature, explained
 from vipack.types import Verdict
 
 __all__ = ["Posterior"]
@@ -43,13 +43,13 @@ class Posterior:
 
     Attributes:
         table: the model's sites.
-        ways: which way of drawing worked (graph, vmap, plate or loop), for the curious.
+        vectorizer: runs the program for many draws; ``vectorizer.chosen`` says how (graph, vmap, plate or loop).
     """
 
     def __init__(self, program: Program, arguments: Arguments) -> None:
         self.program = program
         self.arguments = arguments
-        self.ways = Ways()
+        self.vectorizer = Vectorizer()
         with seeded(0), self._running(arguments):
             self._evaluation = Evaluation(program, arguments)
         self.table: SiteTable = self._evaluation.table
@@ -58,7 +58,7 @@ class Posterior:
         self._judged: tuple[Verdict, str] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made_again, (self.program, self.arguments, self._judged)
+        return _rebuilt, (self.program, self.arguments, self._judged)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -121,7 +121,7 @@ class Posterior:
         Warns:
             ProgramWarning: the draws of enumerated latents would not fit in memory, and are left out.
         """
-        parts, lows, highs = [], [], []
+        chunks, lows, highs = [], [], []
         computed = densities if computed is None else computed
         discrete = enumerated and computed and keep and self._few_labels(num_draws)
         replay = self._replay(num_draws)
@@ -142,9 +142,9 @@ class Posterior:
                     if self._evaluation.varying:
                         deterministic = self._deterministic({**latents, **labels}, size)
                 kept = (latents, deterministic, labels) if keep else ({}, {}, {})
-                parts.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
+                chunks.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
                 each(size)
-        latents, deterministic, labels, log_joint, log_q, rows = joined(parts)
+        latents, deterministic, labels, log_joint, log_q, rows = joined(chunks)
         points = self._points(lows, highs) if num_draws > 1 else ()
         rows = rows if self._evaluation.row_plate else None
         return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self._evaluation.counted))
@@ -156,8 +156,8 @@ class Posterior:
         """
         if all(name in latents for name in self._evaluation.enumerated):
             with seeded(0), self._running(self.arguments):
-                parts = [self._deterministic(part, size) for part, size in self._split(latents)]
-            return joined(parts)  # type: ignore[no-any-return]
+                chunks = [self._deterministic(chunk, size) for chunk, size in self._split(latents)]
+            return joined(chunks)  # type: ignore[no-any-return]
         return self.at(latents)[0]
 
     def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -165,7 +165,7 @@ class Posterior:
         with seeded(0), self._running(self.arguments):
             replay = self._replay(len(next(iter(latents.values()))) if latents else 0)
             deterministic, log_joint, _ = joined(
-                [self._evaluate(part, size, replay) for part, size in self._split(latents)]
+                [self._evaluate(chunk, size, replay) for chunk, size in self._split(latents)]
             )
         return deterministic, log_joint
 
@@ -175,11 +175,11 @@ class Posterior:
         For posteriors that are a product over rows, whose draws have ``row_log_weights``.
         """
         rows = torch.arange(chosen.shape[1], device=chosen.device)
-        taken = {}
+        mixed = {}
         for name, value in latents.items():
             axis = 1 + self.table[name].dim_names.index(self._evaluation.row_plate)
-            taken[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
-        return taken
+            mixed[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
+        return mixed
 
     def guide_draws(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
         """Draws of the guide alone, called on new data if `arguments` are given: ``site -> (S, *shape)``."""
@@ -215,11 +215,11 @@ class Posterior:
             values = self._starts(num_draws, prediction, chosen, latents)
             with self._running(chosen):
                 prediction.check_shapes(values)
-                parts = [
-                    self.ways.run("predictive", vmap_or_loop(prediction.predict, part, size), chosen)
-                    for part, size in self._split(values, num_draws)
+                chunks = [
+                    self.vectorizer.run("predictive", vmap_or_loop(prediction.predict, chunk, size), chosen)
+                    for chunk, size in self._split(values, num_draws)
                 ]
-        return joined(parts)  # type: ignore[no-any-return]
+        return joined(chunks)  # type: ignore[no-any-return]
 
     def _checked(self, arguments: Arguments | None) -> Arguments:
         if arguments is None:
@@ -236,11 +236,11 @@ class Posterior:
         if self._evaluation.enumerated or not latents:
             return {}
         with seeded(0), self._running(self.arguments):
-            parts = [
-                self._run("log_likelihood", self._evaluation.log_likelihood, part, size)
-                for part, size in self._split(latents)
+            chunks = [
+                self._run("log_likelihood", self._evaluation.log_likelihood, chunk, size)
+                for chunk, size in self._split(latents)
             ]
-        return joined(parts)  # type: ignore[no-any-return]
+        return joined(chunks)  # type: ignore[no-any-return]
 
     def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
         """What the model is called with, positional arguments under their names; by default for the fit's data."""
@@ -281,12 +281,12 @@ class Posterior:
     def _draw_guide(self, num_draws: int, arguments: Arguments | None = None) -> tuple[Latents, Tensor, Tensor]:
         """Latents, log q and its rows; of the guide called with `arguments`, by default those of the fit."""
         evaluation = self._evaluation
-        ways: dict[str, Callable[[], Any]] = {
+        methods: dict[str, Callable[[], Any]] = {
             "vmap": lambda: vmapped(lambda _: evaluation.draw(arguments), torch.arange(num_draws)),
             "plate": lambda: self._broadcast.guide(num_draws, arguments),
             "loop": lambda: stacked([evaluation.draw(arguments) for _ in range(num_draws)]),
         }
-        return self.ways.run("guide", ways, arguments or self.arguments)  # type: ignore[no-any-return]
+        return self.vectorizer.run("guide", methods, arguments or self.arguments)  # type: ignore[no-any-return]
 
     def _points(self, lows: list[Latents], highs: list[Latents]) -> tuple[str, ...]:
         """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
@@ -302,19 +302,19 @@ class Posterior:
     def _replay(self, num_draws: int) -> Replay | None:
         """What evaluates the model at so many draws by a graph; None where they are too few to pay for it."""
         pieces = max(1, math.ceil(self._at_once * self.numbers / _REPLAYED_AT_ONCE))
-        size = math.ceil(self._at_once / pieces)  # so that a chunk is cut into even parts
+        size = math.ceil(self._at_once / pieces)  # so that a chunk is cut evenly
         return Replay(self._evaluation.evaluate, size) if num_draws >= _LEAST_REPLAYS * size else None
 
     def _evaluate(
         self, latents: Latents, num_draws: int, replay: Replay | None = None
     ) -> tuple[Latents, Tensor, Tensor]:
         """Deterministic sites, log p(x, z) and its rows."""
-        ways = vmap_or_loop(self._evaluation.evaluate, latents, num_draws)
+        methods = vmap_or_loop(self._evaluation.evaluate, latents, num_draws)
         if replay is not None and latents:
-            ways["graph"] = lambda: joined(replay(latents))
+            methods["graph"] = lambda: joined(replay(latents))
         if not self._evaluation.enumerated and latents:
-            ways["plate"] = lambda: self._broadcast.model(latents)
-        return self.ways.run("model", ways, self.arguments)  # type: ignore[no-any-return]
+            methods["plate"] = lambda: self._broadcast.model(latents)
+        return self.vectorizer.run("model", methods, self.arguments)  # type: ignore[no-any-return]
 
     def _draw_enumerated(self, latents: Latents, num_draws: int) -> Latents:
         return self._run("enumerated", self._evaluation.draw_enumerated, latents, num_draws)  # type: ignore[no-any-return]
@@ -349,9 +349,9 @@ class Posterior:
         labels: Latents = {}
         if prediction.drawn:
             with self._running(self.arguments):
-                parts = [self._draw_enumerated(part, size) for part, size in self._split(latents, num_draws)]
-            found = joined(parts)
-            labels = {name: found[name] for name in prediction.drawn}
+                chunks = [self._draw_enumerated(chunk, size) for chunk, size in self._split(latents, num_draws)]
+            drawn = joined(chunks)
+            labels = {name: drawn[name] for name in prediction.drawn}
         if given is None and prediction.is_new and prediction.local:
             # Labels of groups of the fit's data go with the shared latents they were drawn for.
             latents |= self._draw_local(latents, num_draws, prediction, arguments)
@@ -374,15 +374,15 @@ class Posterior:
             return {name: drawn[name] for name in prediction.local}
 
         with self._running(arguments):
-            parts = [self._run("local", one, part, size) for part, size in self._split(shared, num_draws)]
-        return joined(parts)  # type: ignore[no-any-return]
+            chunks = [self._run("local", one, chunk, size) for chunk, size in self._split(shared, num_draws)]
+        return joined(chunks)  # type: ignore[no-any-return]
 
     def _run(self, what: str, one: Callable[[Any], Any], values: Mapping[str, Tensor], num_draws: int) -> Any:
-        return self.ways.run(what, vmap_or_loop(one, values, num_draws), self.arguments)
+        return self.vectorizer.run(what, vmap_or_loop(one, values, num_draws), self.arguments)
 
 
 @entry
-def _made_again(program: Program, arguments: Arguments, judged: tuple[Verdict, str] | None) -> Posterior:
+def _rebuilt(program: Program, arguments: Arguments, judged: tuple[Verdict, str] | None) -> Posterior:
     posterior = Posterior(program, arguments)
     posterior._judged = judged
     return posterior
@@ -390,8 +390,8 @@ def _made_again(program: Program, arguments: Arguments, judged: tuple[Verdict, s
 
 def _fingerprint(parameters: Parameters) -> str:
     """Equal as long as no parameter or buffer has moved. Compiled steps move them without torch's taking note."""
-    found = hashlib.blake2b()
+    digest = hashlib.blake2b()
     for name, value in sorted({**parameters.unconstrained, **parameters.buffers()}.items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vipack.posterior.posterior import Posterior
-from vipack.posterior.ways import stacked, vmapped
+from vipack.posterior.vectorize import stacked, vmapped
 from vipack.program import seeded
-from vipack.program.simulation import Simulation
-from vipack.program.vmappable import vmappable_densities
+from vipack.program.densities.vmappable import vmappable_densities
+from vipack.program.evaluation.simulation import Simulation
 
 __all__ = ["prior_draws"]
 
@@ -29,9 +29,9 @@ def prior_draws(posterior: Posterior, num_draws: int, *, seed: int = 0) -> tuple
         bound = program.bound(arguments, values=program.parameters.detached(), training=False)
         with bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad():
             simulation = Simulation(program, arguments)
-            ways: dict[str, Callable[[], Any]] = {
+            methods: dict[str, Callable[[], Any]] = {
                 "vmap": lambda: vmapped(lambda _: simulation.draw(), torch.arange(num_draws)),
                 "loop": lambda: stacked([simulation.draw() for _ in range(num_draws)]),
             }
-            latents, computed, observed = posterior.ways.run("prior", ways, arguments)
+            latents, computed, observed = posterior.vectorizer.run("prior", methods, arguments)
     return {**latents, **computed}, observed

@@ -1,4 +1,4 @@
-"""A model and a guide as one program that owns its parameters, and the ways of running it."""
+"""A model and a guide as one program that owns its parameters, and how it runs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vipack.entry import entry
 from vipack.errors import GuideError, ModelError, VipackError
 from vipack.lock import alone
 from vipack.pickling import check_picklable
-from vipack.program.agreement import check_discreteness, check_prototype
-from vipack.program.filling import MaskedData
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.masking import MaskedLatents, Treatment, treatments
-from vipack.program.params import Parameters
-from vipack.program.placing import Given, Widened
-from vipack.program.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
-from vipack.program.randomness import seeded
-from vipack.program.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
-from vipack.program.starts import checked_starts
-from vipack.program.values import unvalidated
+from vipack.program.densities.filling import MaskedData
+from vipack.program.densities.masking import MaskedLatents, Treatment, treatments
+from vipack.program.densities.substitution import Given, Widened
+from vipack.program.densities.values import unvalidated
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.params import Parameters
+from vipack.program.running.randomness import seeded
+from vipack.program.running.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
+from vipack.program.sites.agreement import check_discreteness, check_prototype
+from vipack.program.sites.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
+from vipack.program.sites.starts import checked_starts
 
 __all__ = ["GivenGuide", "Program", "make_guide"]
 
@@ -76,11 +76,11 @@ class Program:
         if self.remake is None:
             return copyreg.__newobj__, (Program,), self.__dict__  # type: ignore[attr-defined]
         check_picklable(model=self.model, guide=self.remake.keywords["guide"])
-        return _made_again, (self.remake, self.parameters.state())
+        return _rebuilt, (self.remake, self.parameters.state())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         if self.remake is not None:
-            memo[id(self)] = own = _made_again(copy.deepcopy(self.remake, memo), self.parameters.state())
+            memo[id(self)] = own = _rebuilt(copy.deepcopy(self.remake, memo), self.parameters.state())
             return own
         memo[id(self)] = own = Program.__new__(Program)
         own.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -162,7 +162,7 @@ class Program:
 
 
 @entry
-def _made_again(remake: Callable[[], Program], state: dict[str, dict[str, Tensor]]) -> Program:
+def _rebuilt(remake: Callable[[], Program], state: dict[str, dict[str, Tensor]]) -> Program:
     program = remake()
     program.parameters.load_state(state)
     return program
@@ -196,7 +196,7 @@ def make_guide(model: Callable[..., Any], guide: Any) -> Any:
     if isinstance(guide, AutoGuide):
         return _own_copy(guide) if can_copy_guides() else guide
     if isinstance(guide, AutoMessenger):
-        return copy.deepcopy(guide, {id(part): part for part in model_of(guide) or ()})
+        return copy.deepcopy(guide, {id(model): model for model in model_of(guide) or ()})
     if not callable(guide):
         raise GuideError(
             f"guide: expected a callable or an AutoGuide class, found {type(guide).__name__} {guide!r}; "
@@ -238,17 +238,19 @@ def _safe_start(builder: Any) -> dict[str, Any]:
 
 def _own_copy(guide: AutoGuide) -> AutoGuide:
     """A deep copy that shares the model, so that this fit's prototype and parameters are its own."""
-    parts = [(name, part) for name, part in guide.named_modules() if isinstance(part, AutoGuide)]
-    links = [(model_of(part), part.master) for _, part in parts]
-    shared = {id(part.prototype_trace): part.prototype_trace for _, part in parts if part.prototype_trace is not None}
+    guides = [(name, child) for name, child in guide.named_modules() if isinstance(child, AutoGuide)]
+    links = [(model_of(child), child.master) for _, child in guides]
+    shared = {
+        id(child.prototype_trace): child.prototype_trace for _, child in guides if child.prototype_trace is not None
+    }
     try:
         own: AutoGuide = copy.deepcopy(guide, shared)
     finally:
         # AutoGuide.__getstate__ takes the model and the master away from the very object that is being copied.
-        for (_, part), (model, master) in zip(parts, links, strict=True):
-            part.master = master
-            set_model(part, model)
-    for (name, _), (model, _) in zip(parts, links, strict=True):
+        for (_, child), (model, master) in zip(guides, links, strict=True):
+            child.master = master
+            set_model(child, model)
+    for (name, _), (model, _) in zip(guides, links, strict=True):
         set_model(own.get_submodule(name), model)
     return own
 

@@ -1,11 +1,11 @@
 """Training: data in, a Fit out."""
 
 from vipack.training.api import check, fit, load
-from vipack.training.calibration import vsbc
 from vipack.training.callbacks import Every, Progress
 from vipack.training.checkpoint import Checkpoint
 from vipack.training.fitted_guide import FittedGuide
 from vipack.training.result import Fit
+from vipack.training.simulation_based_calibration import vsbc
 from vipack.training.stopping import Converged, TimeLimit
 
 __all__ = [

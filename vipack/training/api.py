@@ -16,13 +16,13 @@ from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
 from vipack.program import Check
 from vipack.progress import progress_of
+from vipack.training.arrays import named_arrays
 from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide
 from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
-from vipack.training.leaves import named_leaves
 from vipack.training.prepare import Problem, prepare, try_prepare
 from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
@@ -203,9 +203,11 @@ def _check_rows(path: object, data: Any, batch_size: int | None) -> None:
     """
     if batch_size is None or isinstance(data, DataLoader):
         return
-    parts = (data,) if isinstance(data, Dataset) else (leaf for _, leaf in named_leaves(data))
+    arrays = (data,) if isinstance(data, Dataset) else (array for _, array in named_arrays(data))
     sizes = [
-        len(part) for part in parts if isinstance(part, Sized) and not (isinstance(part, Tensor) and not part.dim())
+        len(array)
+        for array in arrays
+        if isinstance(array, Sized) and not (isinstance(array, Tensor) and not array.dim())
     ]
     if sizes and min(sizes) < batch_size:
         raise CheckpointError(

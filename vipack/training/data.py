@@ -17,22 +17,22 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from vipack.errors import DataError, UsageError
 from vipack.export.labels import Axis, axes_of
 from vipack.program import Arguments, seeded
-from vipack.training.leaves import (
+from vipack.training.arrays import (
     UNKNOWN,
     canonical_csr,
     choose_dtype,
     csr_tensor,
     extreme_rows,
     fingerprint_of,
-    named_leaves,
+    named_arrays,
     num_rows_of,
-    plain_leaf,
-    read_leaf,
+    plain_array,
+    read_array,
     rebuilder,
     scipy_csr,
     take_rows,
     tensor_of,
-    unplain_leaf,
+    unplain_array,
     whole,
 )
 from vipack.training.loaders import loader_batches
@@ -57,7 +57,7 @@ class Rows(ABC):
     def __init__(self, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
         self.device = device
-        self.fixed = {name: self._place(value) for name, value in fixed.items()}
+        self.fixed = {name: self._converted(value) for name, value in fixed.items()}
         self.axes: dict[str | int, tuple[Axis, ...]] = {}
 
     @abstractmethod
@@ -81,43 +81,43 @@ class Rows(ABC):
         """A hash of the contents: two fits with the same one saw the same data."""
 
     @property
-    def leaves(self) -> dict[str, Any]:
-        """The parts of :meth:`full` by argument name, or by position as ``data[0]``."""
+    def arrays(self) -> dict[str, Any]:
+        """The arguments of :meth:`full` by argument name, or by position as ``data[0]``."""
         arguments = self.full()
         names = {f"data[{i}]" if len(arguments.args) > 1 else "data": v for i, v in enumerate(arguments.args)}
         return {**names, **arguments.kwargs}
 
     def call(self, structure: Any, indices: Tensor | None = None) -> Arguments:
-        """The call that `structure` (a leaf, tuple or dict of leaves) and ``fixed`` make."""
+        """The call that `structure` (an array, tuple or dict of arrays) and ``fixed`` make."""
         if isinstance(structure, Mapping):
             clash = sorted(set(structure) & set(self.fixed))
             if clash:
                 raise UsageError(f"argument {clash[0]!r} is in both data and fixed; give it once.")
-            kwargs = {str(name): self._place(value) for name, value in structure.items()}
+            kwargs = {str(name): self._converted(value) for name, value in structure.items()}
             return Arguments((), {**kwargs, **self.fixed}, indices)
-        parts = structure if isinstance(structure, tuple | list) else (structure,)
-        return Arguments(tuple(self._place(part) for part in parts), self.fixed, indices)
+        values = structure if isinstance(structure, tuple | list) else (structure,)
+        return Arguments(tuple(self._converted(value) for value in values), self.fixed, indices)
 
-    def _place(self, value: Any) -> Any:
+    def _converted(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             dtype = self.dtype if value.is_floating_point() else value.dtype
             return value.to(device=self.device, dtype=dtype)
         if isinstance(value, np.ndarray):
-            return self._place(tensor_of("fixed", value))
+            return self._converted(tensor_of("fixed", value))
         if scipy.sparse.issparse(value):
-            return self._place(csr_tensor(value))
+            return self._converted(csr_tensor(value))
         return value
 
 
 class ArrayRows(Rows):
-    """Arrays in memory: a leaf, a tuple of leaves or a dict of leaves."""
+    """Arrays in memory: one, a tuple or a dict of them."""
 
     def __init__(self, data: Any, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(fixed, dtype, device)
-        self._leaves = {name: self._stored(value) for name, value in named_leaves(data)}
+        self._arrays = {name: self._stored(value) for name, value in named_arrays(data)}
         self._rebuild = rebuilder(data)
         self._names = [str(name) for name in data] if isinstance(data, Mapping) else []
-        sizes = {name: num_rows_of(leaf) for name, leaf in self._leaves.items()}
+        sizes = {name: num_rows_of(array) for name, array in self._arrays.items()}
         known = {size for size in sizes.values() if size is not None}
         self.num_rows = known.pop() if len(known) == 1 else None
         self._sizes = sizes
@@ -128,30 +128,30 @@ class ArrayRows(Rows):
 
     @cached_property
     def _full(self) -> Arguments:
-        return self.call(self._rebuild([whole(leaf) for leaf in self._leaves.values()]))
+        return self.call(self._rebuild([whole(array) for array in self._arrays.values()]))
 
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
-        parts = [take_rows(leaf, indices) for leaf in self._leaves.values()]
-        return self.call(self._rebuild(parts), indices.to(self.device))
+        arrays = [take_rows(array, indices) for array in self._arrays.values()]
+        return self.call(self._rebuild(arrays), indices.to(self.device))
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
         """See :class:`Rows`."""
         if batch_size is None or (self.num_rows is not None and batch_size >= self.num_rows):
             return WholeStream(self.full, generator)
         self._check_rows()
-        dense = not any(scipy.sparse.issparse(leaf) for leaf in self._leaves.values())
+        dense = not any(scipy.sparse.issparse(array) for array in self._arrays.values())
         whole = self.full if dense else None
         return ShuffledStream(self.rows, whole, _count(self.num_rows), batch_size, generator)
 
     def extremes(self, batch: Arguments) -> Arguments:
-        """`batch` with those rows that have the smallest, the largest or a non-finite value of some part of the data.
+        """`batch` with those rows that have the smallest, the largest or a non-finite value of some array of the data.
 
         If a value is outside the support of its site, one of these is.
         """
         assert batch.indices is not None
         indices = batch.indices.cpu()
-        telling = torch.tensor(sorted({row for leaf in self._leaves.values() for row in extreme_rows(leaf)}))
+        telling = torch.tensor(sorted({row for array in self._arrays.values() for row in extreme_rows(array)}))
         kept = indices[~torch.isin(indices, telling)][: max(0, len(indices) - len(telling))]
         return self.rows(torch.cat([telling.to(indices), kept]))
 
@@ -161,24 +161,24 @@ class ArrayRows(Rows):
 
     @cached_property
     def _fingerprint(self) -> str:
-        return fingerprint_of([*self._leaves.items(), *self.fixed.items()])
+        return fingerprint_of([*self._arrays.items(), *self.fixed.items()])
 
     def state(self) -> dict[str, Any] | None:
-        """Plain tensors and values for a file, or None where a part of the data is of another kind."""
-        kind = "dict" if isinstance(self._rebuild([*self._leaves.values()]), dict) else "tuple"
-        parts = {name: plain_leaf(leaf) for name, leaf in self._leaves.items()}
-        fixed = {name: plain_leaf(leaf) for name, leaf in self.fixed.items()}
-        if any(part is UNKNOWN for part in [*parts.values(), *fixed.values()]):
+        """Plain tensors and values for a file, or None where some of the data are of another kind."""
+        kind = "dict" if isinstance(self._rebuild([*self._arrays.values()]), dict) else "tuple"
+        data = {name: plain_array(array) for name, array in self._arrays.items()}
+        fixed = {name: plain_array(array) for name, array in self.fixed.items()}
+        if any(value is UNKNOWN for value in [*data.values(), *fixed.values()]):
             return None
         axes = [[key, [axis.plain() for axis in own]] for key, own in self.axes.items()]
-        return {"kind": kind, "names": self._names, "parts": list(parts.values()), "fixed": fixed, "axes": axes}
+        return {"kind": kind, "names": self._names, "parts": list(data.values()), "fixed": fixed, "axes": axes}
 
     @staticmethod
     def structure(state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """``data`` and ``fixed`` as they were given, from :meth:`state`."""
-        parts = [unplain_leaf(part) for part in state["parts"]]
-        data = dict(zip(state["names"], parts, strict=True)) if state["kind"] == "dict" else tuple(parts)
-        return data, {name: unplain_leaf(part) for name, part in state["fixed"].items()}
+        arrays = [unplain_array(value) for value in state["parts"]]
+        data = dict(zip(state["names"], arrays, strict=True)) if state["kind"] == "dict" else tuple(arrays)
+        return data, {name: unplain_array(value) for name, value in state["fixed"].items()}
 
     @staticmethod
     def axes_of(state: Mapping[str, Any]) -> dict[str | int, tuple[Axis, ...]]:
@@ -188,20 +188,20 @@ class ArrayRows(Rows):
     def _stored(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.layout != torch.strided:
             return canonical_csr(scipy_csr(value))
-        return value if scipy.sparse.issparse(value) else self._place(value)
+        return value if scipy.sparse.issparse(value) else self._converted(value)
 
     def _check_rows(self) -> None:
-        """With minibatches, every leaf must have the same number of rows."""
+        """With minibatches, every array must have the same number of rows."""
         for name, size in self._sizes.items():
             if size is None:
                 raise DataError(
-                    f"{name} has no rows ({type(self._leaves[name]).__name__}), so it cannot be cut into batches; "
+                    f"{name} has no rows ({type(self._arrays[name]).__name__}), so it cannot be cut into batches; "
                     "put what belongs to no single observation into fixed={...}."
                 )
         if self.num_rows is None:
             listed = ", ".join(f"{name}: {size}" for name, size in self._sizes.items()) or "no arrays"
             raise DataError(
-                f"batch_size needs every part of data to have the same number of rows, found {listed}; "
+                f"batch_size needs every array in data to have the same number of rows, found {listed}; "
                 "put what belongs to no single observation into fixed={...}."
             )
 
@@ -253,7 +253,7 @@ class StoredRows(Rows):
     def fingerprint(self) -> str:
         """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
         with seeded(0):  # a data set may draw random numbers, as for augmentation
-            ends = [*named_leaves(self._dataset[0]), *named_leaves(self._dataset[_count(self.num_rows) - 1])]
+            ends = [*named_arrays(self._dataset[0]), *named_arrays(self._dataset[_count(self.num_rows) - 1])]
         return fingerprint_of([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
 
     def _collate(self, indices: Sequence[int] | range) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -278,10 +278,10 @@ class LoadedRows(Rows):
             )
         self._stored = StoredRows(loader.dataset, fixed, dtype, device, loader.collate_fn)
         self.num_rows = self._stored.num_rows
-        taken = len(loader.sampler) if isinstance(loader.sampler, Sized) else self.num_rows
-        if taken != self.num_rows:
+        sampled = len(loader.sampler) if isinstance(loader.sampler, Sized) else self.num_rows
+        if sampled != self.num_rows:
             raise DataError(
-                f"data: the DataLoader's sampler takes {taken} rows of the {self.num_rows} of its Dataset, so log p cannot "
+                f"data: the DataLoader's sampler takes {sampled} rows of the {self.num_rows} of its Dataset, so log p cannot "
                 "be scaled; pass a torch.utils.data.Subset of the rows."
             )
 
@@ -306,8 +306,8 @@ class LoadedRows(Rows):
         def epoch() -> Iterator[Arguments]:
             for batch in loader_batches(self._loader, generator):
                 arguments = self.call(batch)
-                parts = (*arguments.args, *arguments.kwargs.values())
-                size = next((len(v) for v in parts if isinstance(v, Tensor) and v.dim()), None)
+                values = (*arguments.args, *arguments.kwargs.values())
+                size = next((len(v) for v in values if isinstance(v, Tensor) and v.dim()), None)
                 if size is None:
                     raise DataError("data: a batch of the DataLoader holds no tensor; let its collate_fn make tensors.")
                 # The rows of a user's loader are not known; only their number is, for the scale.
@@ -330,7 +330,7 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
         raise UsageError(f"fixed: expected a dict of keyword arguments, found {type(fixed).__name__}.")
     before: dict[str | int, Any] = {str(name): value for name, value in (fixed or {}).items()}
     given = {f"fixed[{name!r}]": value for name, value in (fixed or {}).items()}
-    fixed = {str(name): read_leaf(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
+    fixed = {str(name): read_array(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
     if isinstance(data, DataLoader):
         return LoadedRows(data, fixed, choose_dtype({**given, **_first_row(data.dataset)}, dtype), device)
     if isinstance(data, Dataset):
@@ -345,12 +345,12 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
             f"data: found a {type(data).__name__}; read the file or collect the values first, and pass an array made with "
             "torch.tensor or numpy.array."
         )
-    own: dict[str | int, Any] = dict(enumerate(value for _, value in named_leaves(data)))
+    own: dict[str | int, Any] = dict(enumerate(value for _, value in named_arrays(data)))
     if isinstance(data, Mapping):
         own = {str(name): value for name, value in data.items()}
-    given |= dict(named_leaves(data))
-    leaves = [read_leaf(name, value) for name, value in named_leaves(data)]
-    rows = ArrayRows(rebuilder(data)(leaves), fixed, choose_dtype(given, dtype), device)
+    given |= dict(named_arrays(data))
+    arrays = [read_array(name, value) for name, value in named_arrays(data)]
+    rows = ArrayRows(rebuilder(data)(arrays), fixed, choose_dtype(given, dtype), device)
     rows.axes = {name: axes for name, value in {**own, **before}.items() if (axes := axes_of(value))}
     return rows
 
@@ -359,7 +359,7 @@ def _first_row(dataset: Any) -> dict[str, Any]:
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized) or len(dataset) == 0:
         return {}
     with seeded(0):
-        return dict(named_leaves(dataset[0]))  # type: ignore[index]
+        return dict(named_arrays(dataset[0]))  # type: ignore[index]
 
 
 def _count(num_rows: int | None) -> int:

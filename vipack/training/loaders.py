@@ -41,8 +41,8 @@ class _Generators:
 
     def __init__(self, loader: DataLoader[Any], seed: int) -> None:
         holders = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
-        found = [getattr(holder, "generator", None) for holder in holders]
-        self._generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+        generators = [getattr(holder, "generator", None) for holder in holders]
+        self._generators = list({id(g): g for g in generators if isinstance(g, torch.Generator)}.values())
         self._states = [torch.Generator().manual_seed(seed).get_state() for _ in self._generators]
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from vipack.engine.compiled.compiler import under_way
+from vipack.engine.compiled.compiler import progress_note
 from vipack.engine.steps.contracts import Engine, NonFiniteStep
 from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
@@ -55,7 +55,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of; calling it trains until a reason to stop."""
+    """A run of training; calling it trains until there is a reason to stop."""
 
     engine: Engine
     expected_steps: int
@@ -97,7 +97,7 @@ class Run:
                     try:
                         losses = self._advance(state, number)
                     except NonFiniteStep as error:
-                        del state.losses[state.step - error.taken_back :]
+                        del state.losses[state.step - error.withdrawn :]
                         state.losses.extend(error.losses)
                         state.seconds += time.perf_counter() - started
                         return self._diverged(state, error)
@@ -108,7 +108,7 @@ class Run:
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
                     mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
-                    bar.update(state.step, mean, under_way())
+                    bar.update(state.step, mean, progress_note())
                     state.stopped = self._look(state, mean, interrupted)
                     if state.stopped is None and state.step == last_step:
                         state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")
@@ -128,9 +128,9 @@ class Run:
         except (NonFiniteStep, VipackError):
             raise
         except Exception as error:
-            found = str(error).strip().partition("\n")[0] or "no message"
+            message = str(error).strip().partition("\n")[0] or "no message"
             raise ModelError(
-                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {found}; "
+                f"soon after step {state.step} the model, the guide or the loss raised {type(error).__name__}: {message}; "
                 "they ran well before training, so look at what is new: another batch, vectorized particles, or "
                 "parameters that have moved."
             ) from error

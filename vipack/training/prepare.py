@@ -17,15 +17,15 @@ from pyro.infer.autoguide.effect import AutoMessenger
 from vipack.errors import DataError, PlateError, UsageError, VipackError, VipackWarning
 from vipack.objectives.objective import Objective
 from vipack.program import Arguments, Check, GivenGuide, Program, check_program, make_guide, read_sites, seeded
-from vipack.program.batch_effects import batch_effects
-from vipack.program.batches import check_local_latents, cover_batches, local_latents
-from vipack.program.factors import Parts
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.placing import Widened
-from vipack.program.runs import check_signature, named_arguments, trace_prior
-from vipack.program.values import same_values, unvalidated
+from vipack.program.checks.batch_effects import batch_effects
+from vipack.program.checks.batches import BatchCalls, check_local_latents, cover_batches, local_latents
+from vipack.program.checks.factors import Halved
+from vipack.program.densities.substitution import Widened
+from vipack.program.densities.values import same_values, unvalidated
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.runs import check_signature, named_arguments, trace_prior
 from vipack.training.data import Rows, read_data
-from vipack.training.particles import check_particles
+from vipack.training.particle_checks import check_particles
 
 __all__ = ["Prepared", "Problem", "loss_of", "no_guide", "prepare", "try_prepare"]
 
@@ -65,12 +65,7 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
         VipackError: whatever would stop the program from running at all; what else is wrong stands in ``check``.
     """
     model, data, batch_plate = problem.model, problem.data, problem.batch_plate
-    if isinstance(model, type) and issubclass(model, torch.nn.Module):
-        raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
-    if not callable(model):
-        raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
+    _check_arguments(model, seed)
     loss = loss_of(loss)
     rows = data if isinstance(data, Rows) else read_data(data, problem.fixed, problem.dtype, _device(problem.device))
     batch_size = _batch_size(problem.batch_size, rows)
@@ -84,10 +79,8 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        parts = functools.partial(_parts, rows, second)
-        cover_batches(
-            program, rows.full, first, second, fewer, parts, num_rows=rows.num_rows, name=batch_plate, seed=seed
-        )
+        calls = BatchCalls(rows.full, first, second, fewer, functools.partial(_halved, rows, second))
+        cover_batches(program, calls, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
         program.guide = _make_guide(program, guide, loss, first, seed)
@@ -100,11 +93,11 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     if check is None:
         with seeded(seed):
             call = rows.extremes(first) if batched else first
-        check = check_program(program, call, _leaves(program, rows, call), enumerates=_sums_out(loss), seed=seed)
+        check = check_program(program, call, _own_arguments(program, rows, call), enumerates=_sums_out(loss), seed=seed)
         if check.ok:
             check = dataclasses.replace(check, errors=tuple(check_particles(program, first, loss, seed=seed)))
         if check.ok and batched:
-            said = list(batch_effects(program, first, *_with_parts(rows, second, fewer), seed=seed))
+            said = list(batch_effects(program, first, *_with_halves(rows, second, fewer), seed=seed))
             errors = tuple(each for each in said if isinstance(each, VipackError))
             warnings = tuple(each for each in said if isinstance(each, VipackWarning))
             check = dataclasses.replace(check, errors=errors, warnings=(*check.warnings, *warnings))
@@ -117,6 +110,19 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
             f"{', '.join(map(repr, check.table.plates)) or 'none'}."
         )
     return Prepared(program, rows, batch_size, first, loss, check)
+
+
+def _check_arguments(model: object, seed: object) -> None:
+    """
+    Raises:
+        UsageError: the model cannot be called, or `seed` is no integer of 32 bits.
+    """
+    if isinstance(model, type) and issubclass(model, torch.nn.Module):
+        raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
+    if not callable(model):
+        raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
 
 
 def _remade(problem: Problem, *, guide: GivenGuide, seed: int, loss: Any, checked: Check) -> Program:
@@ -197,15 +203,15 @@ def _device(device: Any) -> torch.device:
         ) from error
 
 
-def _with_parts(
+def _with_halves(
     rows: Rows, batch: Arguments, fewer: Arguments | None
 ) -> tuple[Arguments, Arguments | None, tuple[Arguments, Arguments] | None]:
     """A batch, the same one without its last row, and its halves, if a row of the data is the same whenever it is asked for."""
-    found = _parts(rows, batch) if fewer is not None and batch.indices is not None else None
-    return (batch, None, None) if found is None else (found[0], fewer, found[1])
+    halved = _halved(rows, batch) if fewer is not None and batch.indices is not None else None
+    return (batch, None, None) if halved is None else (halved[0], fewer, halved[1])
 
 
-def _parts(rows: Rows, batch: Arguments) -> Parts | None:
+def _halved(rows: Rows, batch: Arguments) -> Halved | None:
     """A batch of at least two rows and its halves, if a row of the data is the same whenever it is asked for."""
     assert batch.indices is not None
     indices = batch.indices if len(batch.indices) > 1 else torch.arange(2)
@@ -219,8 +225,8 @@ def _parts(rows: Rows, batch: Arguments) -> Parts | None:
     return one, halves
 
 
-def _leaves(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
-    """The parts of the data under the names of the model's arguments."""
+def _own_arguments(program: Program, rows: Rows, call: Arguments) -> dict[str, Any]:
+    """The data under the names of the model's arguments."""
     return {name: value for name, value in named_arguments(program.model, call).items() if name not in rows.fixed}
 
 

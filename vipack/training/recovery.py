@@ -22,7 +22,7 @@ _WINDOW = 100  # steps
 class Exploding:
     """Stop as diverged when the loss stands far above where it began.
 
-    The median of the last hundred losses is held against that of the first hundred: a rise of 20 times their spread, and
+    The median of the last hundred losses is compared with that of the first hundred: a rise of 20 times their spread, and
     of more than a nat, is no noise.
     """
 
@@ -38,7 +38,7 @@ class Exploding:
 
 
 def slower(optimizer: FitOptimizer, parameters: Parameters) -> FitOptimizer:
-    """The default optimizer at the same place of its schedule, with a quarter of its learning rate and no moments."""
+    """The default optimizer at the same step of its schedule, with a quarter of its learning rate and no moments."""
     state = optimizer.state()
     for group in state["state"]["param_groups"]:
         group["lr"] *= _FACTOR

@@ -12,6 +12,7 @@ import numpy as np
 from pyro.infer.autoguide import init_to_uniform
 
 from vipack.diagnostics import elbo
+from vipack.diagnostics.sources import positive
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.errors import UsageError
@@ -20,7 +21,7 @@ from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
 
-__all__ = ["check_restarts", "train_restarts"]
+__all__ = ["check_restarts", "start_of", "train_restarts"]
 
 _DRAWS = 500  # for the ELBO that decides
 
@@ -30,11 +31,10 @@ def check_restarts(restarts: object, checkpoint: object) -> int:
     Raises:
         UsageError: not a positive integer, or together with a checkpoint.
     """
-    if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < 1:
-        raise UsageError(f"restarts: expected a positive integer, found {restarts!r}.")
-    if restarts > 1 and checkpoint is not None:
+    count = positive("restarts", restarts)
+    if count > 1 and checkpoint is not None:
         raise UsageError(f"restarts={restarts}: several starts cannot be saved as they go; leave checkpoint out.")
-    return restarts
+    return count
 
 
 def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, optim: Any, restarts: int) -> Trainer:
@@ -56,7 +56,7 @@ def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, op
             trainer.loss,
             trainer.optimizer,
             trainer.state.batches,
-            [_start(prepared) for prepared in (first, *others)],
+            [start_of(prepared) for prepared in (first, *others)],
             plan.tier,
         )
     except CaptureError as error:
@@ -98,7 +98,8 @@ def _bound_of(trainer: Trainer, before: Callable[[], None] = lambda: None) -> fl
     return value if np.isfinite(value) else -np.inf
 
 
-def _start(prepared: Prepared) -> Start:
+def start_of(prepared: Prepared) -> Start:
+    """Copies of the parameters that training begins from."""
     return {name: value.detach().clone() for name, value in prepared.program.parameters.unconstrained.items()}
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
-from vipack.display import grid
+from vipack.diagnostics.sources import positive
+from vipack.display import element_name, grid
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.export import NewData, to_arviz
@@ -24,7 +25,7 @@ from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.data import ArrayRows, Rows, read_data
 from vipack.training.fitted_guide import FittedGuide, name_of
-from vipack.training.ladder.report import Stages
+from vipack.training.ladder.stages import Stages
 from vipack.training.trainer import Trainer
 from vipack.types import EngineReport, Estimate, Stopped, Verdict
 
@@ -138,7 +139,7 @@ class Fit:
                 certifies; from four times as many draws of the guide, and row by row where every latent belongs to a
                 row, as in a VAE. None does so where the last :meth:`diagnose` said CORRECTED; False never does.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         draws, _ = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
         return draws.sites
 
@@ -172,12 +173,12 @@ class Fit:
         Warns:
             TrustWarning: resampled draws are due after the verdict, and cannot be had for the new data.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         rows = None if data is None else self._new_rows(data, fixed)
         arguments = None if rows is None else rows.full()
-        found, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
+        sites, which, reason = predictions(self.posterior, num_draws, arguments, seed=seed, resample=resample)
         _tell(which, reason, resample)
-        return found
+        return sites
 
     def _new_rows(self, data: Any, fixed: Mapping[str, Any] | None) -> Rows:
         rows = self._trainer.rows
@@ -186,13 +187,13 @@ class Fit:
     @entry
     def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
         """The ELBO on all data with its standard error, in nats."""
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         return elbo(self.log_weights(num_draws, seed=seed))
 
     @entry
     def log_weights(self, num_draws: int = 1_000, *, seed: int = 0) -> Tensor:
         """``log p(x, z) - log q(z)`` at draws from the guide, ``(num_draws,)`` in nats, float64."""
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         return self.posterior.draws(num_draws, seed=seed, keep=False).log_weights
 
     @entry
@@ -207,7 +208,7 @@ class Fit:
         Args:
             progress: True or False; a bar where there is a terminal or notebook by default.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         return diagnose(
             self.posterior,
             num_draws=num_draws,
@@ -223,19 +224,19 @@ class Fit:
 
         The name of the columns says which draws these are, as in :meth:`sample`, and ``attrs["draws"]`` in a sentence.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
-        found, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
-        for name, draws in found.sites.items():
+        drawn, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
+        for name, draws in drawn.sites.items():
             values = draws.double().reshape(len(draws), -1)
-            labels = _element_names(name, tuple(draws.shape[1:]))
+            labels = [element_name(name, index) for index in np.ndindex(*draws.shape[1:])]
             probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
             # torch.quantile refuses more than 16 million numbers at once.
             columns = values.split(max(1, 2**23 // len(values)), dim=1)
-            quantiles = torch.cat([part.quantile(probabilities, dim=0) for part in columns], dim=1)
-            units = COMPUTED if name in computed else DRAWN
-            mean, sd = _mean_and_sd(values, units * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
+            quantiles = torch.cat([block.quantile(probabilities, dim=0) for block in columns], dim=1)
+            ulps = COMPUTED if name in computed else DRAWN
+            mean, sd = _mean_and_sd(values, ulps * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
             figures = torch.cat([mean[None], sd[None], quantiles]).T
             rows.update(zip(labels, figures.tolist(), strict=True))
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
@@ -274,9 +275,9 @@ class Fit:
             UsageError: `coords` or `dims` name what is not there, or are of another length; as :meth:`predict`.
             ModelError: `prior` is asked for, and is improper.
         """
-        _positive("num_draws", num_draws)
+        positive("num_draws", num_draws)
         if not isinstance(prior, bool):
-            _positive("prior", prior)
+            positive("prior", prior)
         new = None if data is None else self._predicted(num_draws, data, fixed, seed, resample)
         return to_arviz(
             self.posterior,
@@ -294,10 +295,10 @@ class Fit:
         self, num_draws: int, data: Any, fixed: Mapping[str, Any] | None, seed: int, resample: bool | None
     ) -> NewData:
         rows = self._new_rows(data, fixed)
-        found, which, reason = predictions(self.posterior, num_draws, rows.full(), seed=seed, resample=resample)
+        sites, which, reason = predictions(self.posterior, num_draws, rows.full(), seed=seed, resample=resample)
         _tell(which, reason, resample)
         arguments = self.posterior.named_arguments(rows.full())
-        return NewData(arguments, found, which, self._axes(rows, arguments))
+        return NewData(arguments, sites, which, self._axes(rows, arguments))
 
     @staticmethod
     def _axes(rows: Rows, arguments: Mapping[str, Any]) -> dict[str, tuple[Axis, ...]]:
@@ -315,7 +316,7 @@ class Fit:
                 optimizer, which has fallen, starts high again and falls over these steps.
         """
         if steps is not None:
-            _positive("steps", steps)
+            positive("steps", steps)
         if self._loaded is not None:
             _ = self.posterior  # takes note of what was judged, before it moves
         if steps is None:
@@ -360,7 +361,7 @@ class Fit:
         loss = f"{self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else "none"
         return {
             "guide": name_of(self._trainer.program),
-            "training": f"found by the ladder: {self.stages.found}" if self.stages.found else f"{self.steps} steps",
+            "training": f"found by the ladder: {self.stages.path}" if self.stages.path else f"{self.steps} steps",
             "loss": loss,
             "time": f"{self.seconds:.1f} s",
             "verdict": "not judged" if self.verdict is None else self.verdict.value,
@@ -384,12 +385,3 @@ def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
     x = values - reference
     sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
     return torch.where(still, first, reference + x.mean(0)), sd
-
-
-def _positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}: expected a positive integer, found {value!r}.")
-
-
-def _element_names(name: str, shape: tuple[int, ...]) -> list[str]:
-    return [name + (f"[{', '.join(map(str, index))}]" if index else "") for index in np.ndindex(*shape)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from vipack.errors import UsageError
 from vipack.hints import checked_class
-from vipack.types import Stopped, StopReason
+from vipack.importance import mean_and_se
+from vipack.types import Estimate, Stopped, StopReason
 
 __all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "rules_of"]
 
@@ -33,7 +34,7 @@ class StopRule(Protocol):
 class Converged:
     """Stop when the smoothed loss no longer falls by more than its own noise.
 
-    The mean loss of the last third of the run is held against that of the third before it; their standard errors come
+    The mean loss of the last third of the run is compared with that of the third before it; their standard errors come
     from batch means, which allow for neighbouring losses being alike. A third, rather than a fixed window, so that slow
     progress is still seen. Each third is clipped to its central 95% first: with a spike once in 500 steps the plain means
     stopped a run with 45 nats still to gain (see tests/training/test_stopping.py).
@@ -58,10 +59,7 @@ class Converged:
         if count < self.min_steps:
             return None
         third = count // 3
-        recent = np.asarray(losses[-2 * third :], dtype=np.float64)
-        thirds = _without_spikes(recent[:third]), _without_spikes(recent[third:])
-        (before, se_before), (after, se_after) = map(_batch_means, thirds)
-        gain, noise = before - after, math.hypot(se_before, se_after)
+        gain, noise = _gain(losses, third, _without_spikes)
         if gain > self.tolerance * noise:
             return None
         return Stopped(
@@ -90,10 +88,8 @@ class Settled:
         third = len(losses) // 3
         if len(losses) < self.min_steps:
             return None
-        recent = np.asarray(losses[-2 * third :], dtype=np.float64)
-        (before, se_before), (after, se_after) = map(_batch_means, (recent[:third], recent[third:]))
-        gain = before - after
-        if not max(gain, 2 * math.hypot(se_before, se_after)) < self.least:
+        gain, noise = _gain(losses, third)
+        if not max(gain, 2 * noise) < self.least:
             return None
         return Stopped(StopReason.CONVERGED, f"over the last {third} of {len(losses)} steps it gained {gain:.4f} nats")
 
@@ -147,14 +143,23 @@ def asked(rule: StopRule, losses: Sequence[float], seconds: float) -> Stopped | 
     )
 
 
+def _gain(
+    losses: Sequence[float], third: int, cleaned: Callable[[np.ndarray], np.ndarray] = lambda values: values
+) -> tuple[float, float]:
+    """How much less the last `third` losses are than the third before, in the mean, and the standard error, nats."""
+    recent = np.asarray(losses[-2 * third :], dtype=np.float64)
+    before, after = (_batch_means(cleaned(values)) for values in (recent[:third], recent[third:]))
+    return before.value - after.value, math.hypot(before.se, after.se)
+
+
 def _without_spikes(values: np.ndarray) -> np.ndarray:
     low, high = np.quantile(values, [0.025, 0.975])
     clipped: np.ndarray = np.clip(values, low, high)
     return clipped
 
 
-def _batch_means(values: np.ndarray, num_batches: int = 10) -> tuple[float, float]:
+def _batch_means(values: np.ndarray, num_batches: int = 10) -> Estimate:
     """Mean and its standard error from the means of consecutive batches."""
     size = len(values) // num_batches
     means = values[: size * num_batches].reshape(num_batches, size).mean(1)
-    return float(values.mean()), float(means.std(ddof=1)) / math.sqrt(num_batches)
+    return Estimate(float(values.mean()), mean_and_se(means).se)

@@ -44,15 +44,15 @@ class BatchStream(ABC):
         """Rows in the next batch (None where every step sees all), and how many batches of that size come in a row."""
 
     @abstractmethod
-    def rows(self, number: int) -> Tensor | None:
-        """Row numbers ``(number, B)`` of the next batches, which are passed by; None where batches are not rows.
+    def indices(self, number: int) -> Tensor | None:
+        """Indices ``(number, B)`` of the next batches, which are passed by; None where batches are not rows.
 
         `number` must not exceed what :meth:`upcoming` says.
         """
 
     @abstractmethod
     def whole(self) -> Arguments | None:
-        """The call on all the rows that :meth:`rows` counts; None where they are not tensors in memory."""
+        """The call on all the rows that :meth:`indices` counts; None where they are not tensors in memory."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class BatchStream(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state` was taken."""
+        """Go on where the stream was when :meth:`state` gave `state`."""
 
 
 class WholeStream(BatchStream):
@@ -71,15 +71,15 @@ class WholeStream(BatchStream):
     def __init__(self, whole: Callable[[], Arguments], generator: torch.Generator) -> None:
         self._whole = whole
         self._generator = generator
-        self._taken = 0
+        self._steps = 0
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
         """Epochs completed, the one under way not counted until the next begins."""
-        return max(0, self._taken - 1)
+        return max(0, self._steps - 1)
 
     def __next__(self) -> Arguments:
-        self._taken += 1
+        self._steps += 1
         return self._whole()
 
     def peek(self) -> Arguments:
@@ -90,9 +90,9 @@ class WholeStream(BatchStream):
         """See :class:`BatchStream`."""
         return None, _MANY
 
-    def rows(self, number: int) -> Tensor | None:
+    def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
-        self._taken += number
+        self._steps += number
         return None
 
     def whole(self) -> Arguments | None:
@@ -101,11 +101,11 @@ class WholeStream(BatchStream):
 
     def state(self) -> dict[str, Any]:
         """See :class:`BatchStream`."""
-        return {"epoch": self._taken, "taken": 0, "generator": self._generator.get_state()}
+        return {"epoch": self._steps, "taken": 0, "generator": self._generator.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`BatchStream`."""
-        self._taken = int(state["epoch"])
+        self._steps = int(state["epoch"])
         self._generator.set_state(state["generator"])
 
 
@@ -127,40 +127,40 @@ class ShuffledStream(BatchStream):
         self._generator = generator
         self.per_epoch = -(-num_rows // batch_size)
         self.epoch = 0
-        self._taken = 0
+        self._batches_done = 0
         self._before = generator.get_state()
         self._order: Tensor | None = None
 
     def __next__(self) -> Arguments:
         batch = self.peek()
-        self._taken += 1
+        self._batches_done += 1
         return batch
 
     def peek(self) -> Arguments:
         """See :class:`BatchStream`."""
-        order, start = self._place()
+        order, start = self._position()
         return self._rows_of(order[start : start + self._batch_size])
 
     def upcoming(self) -> tuple[int | None, int]:
         """See :class:`BatchStream`."""
-        _, start = self._place()
+        _, start = self._position()
         left = self._num_rows - start
         if self._num_rows % self._batch_size == 0:
             return self._batch_size, _MANY  # one epoch after the other
         return (self._batch_size, left // self._batch_size) if left >= self._batch_size else (left, 1)
 
-    def rows(self, number: int) -> Tensor | None:
+    def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
         size, _ = self.upcoming()
         assert size is not None
-        parts = []
+        blocks = []
         while number:
-            order, start = self._place()
+            order, start = self._position()
             here = min(number, (self._num_rows - start) // size)
-            parts.append(order[start : start + here * size].view(here, size))
-            self._taken += here
+            blocks.append(order[start : start + here * size].view(here, size))
+            self._batches_done += here
             number -= here
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
     def whole(self) -> Arguments | None:
         """See :class:`BatchStream`."""
@@ -169,21 +169,21 @@ class ShuffledStream(BatchStream):
     def state(self) -> dict[str, Any]:
         """See :class:`BatchStream`."""
         start = self._generator.get_state() if self._order is None else self._before
-        return {"epoch": self.epoch, "taken": self._taken, "generator": start.clone()}
+        return {"epoch": self.epoch, "taken": self._batches_done, "generator": start.clone()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`BatchStream`."""
         self._generator.set_state(state["generator"])
-        self.epoch, self._taken, self._order = int(state["epoch"]), int(state["taken"]), None
+        self.epoch, self._batches_done, self._order = int(state["epoch"]), int(state["taken"]), None
 
-    def _place(self) -> tuple[Tensor, int]:
+    def _position(self) -> tuple[Tensor, int]:
         """This epoch's order of rows, and where its next batch starts."""
         order = self._shuffle() if self._order is None else self._order
-        if self._taken == self.per_epoch:
+        if self._batches_done == self.per_epoch:
             self.epoch += 1
-            self._taken = 0
+            self._batches_done = 0
             order = self._shuffle()
-        return order, self._taken * self._batch_size
+        return order, self._batches_done * self._batch_size
 
     def _shuffle(self) -> Tensor:
         self._before = self._generator.get_state()
@@ -199,7 +199,7 @@ class LoaderStream(BatchStream):
         self._generator = generator
         self.per_epoch = per_epoch
         self.epoch = 0
-        self._taken = 0
+        self._batches_done = 0
         self._before = generator.get_state()
         self._batches: Iterator[Arguments] | None = None
         self._next: Arguments | None = None  # already drawn, not yet handed out
@@ -207,7 +207,7 @@ class LoaderStream(BatchStream):
     def __next__(self) -> Arguments:
         batch = self.peek()
         self._next = None
-        self._taken += 1
+        self._batches_done += 1
         return batch
 
     def peek(self) -> Arguments:
@@ -218,10 +218,10 @@ class LoaderStream(BatchStream):
                 self._batches = self._epoch_of()
             self._next = next(self._batches, None)
             if self._next is None:
-                if self._taken == 0:
+                if self._batches_done == 0:
                     raise DataError("data: the loader gave no batch in a whole epoch; it must yield at least one.")
                 self.epoch += 1
-                self._taken, self._batches = 0, None
+                self._batches_done, self._batches = 0, None
         return self._next
 
     def upcoming(self) -> tuple[int | None, int]:
@@ -229,7 +229,7 @@ class LoaderStream(BatchStream):
         indices = self.peek().indices
         return None if indices is None else len(indices), 1
 
-    def rows(self, number: int) -> Tensor | None:
+    def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
         return None
 
@@ -240,11 +240,11 @@ class LoaderStream(BatchStream):
     def state(self) -> dict[str, Any]:
         """See :class:`BatchStream`."""
         start = self._generator.get_state() if self._batches is None else self._before
-        return {"epoch": self.epoch, "taken": self._taken, "generator": start.clone()}
+        return {"epoch": self.epoch, "taken": self._batches_done, "generator": start.clone()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`BatchStream`; batches already seen in its epoch are drawn again and skipped."""
         self._generator.set_state(state["generator"])
-        self.epoch, self._taken, self._batches, self._next = int(state["epoch"]), 0, None, None
+        self.epoch, self._batches_done, self._batches, self._next = int(state["epoch"]), 0, None, None
         for _ in range(int(state["taken"])):
             next(self)

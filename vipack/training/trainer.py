@@ -23,7 +23,7 @@ from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
-from vipack.training.ladder.report import Stages
+from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
@@ -92,7 +92,7 @@ class Trainer:
     def __getstate__(self) -> dict[str, Any]:
         """What a file holds, with what is passed to read it; callbacks and rules of the user's own are of this process."""
         check_picklable(loss=self.prepared.loss, optim=unused(self._optim), data=self.rows)
-        return self._made_of()
+        return self._pickled()
 
     @entry
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -104,10 +104,10 @@ class Trainer:
     @entry
     def __deepcopy__(self, memo: dict[int, Any]) -> Trainer:
         memo[id(self)] = own = Trainer.__new__(Trainer)
-        own.__setstate__(copy.deepcopy(self._made_of(), memo))
+        own.__setstate__(copy.deepcopy(self._pickled(), memo))
         return own
 
-    def _made_of(self) -> dict[str, Any]:
+    def _pickled(self) -> dict[str, Any]:
         rules = tuple(rule for rule in self.plan.rules if isinstance(rule, Converged | TimeLimit))
         return {
             "prepared": self.prepared,

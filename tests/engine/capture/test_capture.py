@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributions.utils import tril_matrix_to_vec, vec_to_tril_matrix
 
 from tests.engine.capture.captured import captured
-from vipack.engine.capture.capture import Layout, leaves_of
+from vipack.engine.capture.capture import Layout, tensors_of
 from vipack.engine.capture.purify import _tril_matrix_to_vec, _vec_to_tril_matrix, pure_objectives
 from vipack.program import Arguments
 
@@ -33,7 +33,7 @@ def model(x, y):
 def step(found, leaves=None):
     parameters = found.program.parameters
     inputs = [parameters.unconstrained[name].detach() for name in found.graph.layout.names]
-    leaves = leaves_of(found.batch)[0] if leaves is None else leaves
+    leaves = tensors_of(found.batch)[0] if leaves is None else leaves
     return found.graph(inputs, list(parameters.buffers().values()), leaves)[: 1 + len(inputs)]
 
 

@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 import vipack as vi
 from tests.engine.capture.captured import captured
-from vipack.engine.capture.capture import leaves_of
+from vipack.engine.capture.capture import tensors_of
 from vipack.engine.capture.noise import lift_draws
 from vipack.engine.steps import training_step
 
@@ -53,7 +53,7 @@ def lifted_and_whole(model, guide, seed=7):
     found = captured(model, guide, Y)
     lifted = lift_draws(found.graph)
     inputs = [found.program.parameters.unconstrained[n].detach() for n in found.graph.layout.names]
-    inputs += leaves_of(found.batch)[0]
+    inputs += tensors_of(found.batch)[0]
     torch.manual_seed(seed)
     whole, end = found.graph.module(*inputs), torch.get_rng_state()
     torch.manual_seed(seed)
@@ -101,7 +101,7 @@ def test_normals_drawn_together_are_one_vector_cut_in_order():
     vector = draw()
     assert (draw.shape, tuple(vector.shape), vector.dtype) == ((4,), (4,), torch.float32)
     inputs = [found.program.parameters.unconstrained[n].detach() for n in found.graph.layout.names]
-    inputs += leaves_of(found.batch)[0]
+    inputs += tensors_of(found.batch)[0]
     apart = lifted.module(vector[0], vector[1:4], *inputs)
     for one, other in zip(lifted.together().module(vector, *inputs), apart, strict=True):
         assert torch.equal(one, other)

@@ -64,8 +64,8 @@ def test_a_rule_takes_its_optimizers_steps(name):
     optimizer = OPTIMIZERS[name]([parameter])
     rule = rule_of(optimizer, optimizer.param_groups[0])
     rates = Rates(optimizer, optimizer.param_groups[0], None).take(STEPS)
-    rows = torch.from_numpy(np.concatenate([rule.rows(0, rates[:5]), rule.rows(5, rates[5:])]))
-    assert rows.shape == (STEPS, rule.width)
+    rows = torch.from_numpy(np.concatenate([rule.coefficients(0, rates[:5]), rule.coefficients(5, rates[5:])]))
+    assert rows.shape == (STEPS, rule.num_coefficients)
     value = parameter.detach().clone()
     held = [torch.full_like(value, first) for first in rule.first]
     for row, gradient, reached in zip(rows, gradients(), expected, strict=True):

@@ -322,28 +322,28 @@ def a_rate_that_stands_still(runner, memory, steps, batches, number, rng):
 @around
 def numbers_of_the_step_before(runner, memory, steps, batches, number, rng):
     """Bias corrections and rates are a step late."""
-    rows, last = runner._memory.rows, []
+    coefficients, last = runner._memory.coefficients, []
 
     def late(count):
-        made = rows(count)
+        made = coefficients(count)
         last.append(made)
-        return rows_before if len(last) == 1 else last[-2]
+        return coefficients_before if len(last) == 1 else last[-2]
 
     start = memory.snapshot()
     if not start.counts or min(start.counts) < 2:
         return None
     memory.restore(dataclasses.replace(start, counts=tuple(count - 1 for count in start.counts)))
-    rows_before = rows(1)
+    coefficients_before = coefficients(1)
     memory.restore(start)
-    if (rows_before == rows(1)).all():
+    if (coefficients_before == coefficients(1)).all():
         memory.restore(start)
         return None
     memory.restore(start)
-    runner._memory.rows = late
+    runner._memory.coefficients = late
     try:
         return steps(batches, number)
     finally:
-        del runner._memory.rows
+        del runner._memory.coefficients
 
 
 @around

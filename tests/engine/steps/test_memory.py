@@ -45,7 +45,7 @@ def made(name, steps=3):
 
 def whole(memory):
     """As the steps of a graph that updates all parameters see it."""
-    return memory.part(memory.names, frozenset(memory.names))
+    return memory.for_graph(memory.names, frozenset(memory.names))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -63,13 +63,13 @@ def test_a_snapshot_is_gone_back_to(name):
     memory, parameters, step, _ = made(name)
     saved = memory.snapshot()
     part = whole(memory)
-    rows = part.rows(2)
+    rows = part.coefficients(2)
     memory.restore(saved)
     expected = [step() for _ in range(3)]
     memory.restore(saved)
     assert [step() for _ in range(3)] == expected
     memory.restore(saved)
-    assert (part.rows(2) == rows).all()
+    assert (part.coefficients(2) == rows).all()
     assert len(parameters.unconstrained) == 2
 
 
@@ -84,7 +84,7 @@ def test_parameters_of_one_rate_are_one_vector_and_views_of_it():
 def test_parameters_of_other_rates_are_other_vectors():
     memory, _, _, _ = made("a rate for each")
     assert len(memory.values) == 2
-    assert whole(memory).rows(1).shape == (1, sum(group.rule.width for group in memory.groups))
+    assert whole(memory).coefficients(1).shape == (1, sum(group.rule.num_coefficients for group in memory.groups))
 
 
 def test_what_others_put_in_its_place_is_taken_up():

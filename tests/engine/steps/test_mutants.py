@@ -17,7 +17,8 @@ from torch import nn
 import vipack as vi
 from tests.engine.steps.mutants import AROUND, IN_GRAPH, mutated
 from vipack.engine.steps import runner
-from vipack.engine.steps.promotion import Again, Promotion
+from vipack.engine.steps.promotion import Promotion
+from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.types import EngineReport
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
@@ -113,7 +114,7 @@ class Trials:
         (shape,) = engine._shapes
         self.runner = shape.runner
         self.right = self.runner.step
-        self.again = Again(trainer.state.batches.peek())
+        self.again = RepeatedBatch(trainer.state.batches.peek())
 
     def taken(self, number):
         """So many right steps."""
@@ -136,7 +137,7 @@ class Trials:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", vi.errors.EngineWarning)
-                return promotion._hold("interpreted", self.again, None), report.reason
+                return promotion._try_out("interpreted", self.again, None), report.reason
         finally:
             del self.runner.native_steps
             self.runner.native, self.runner.step = None, self.right

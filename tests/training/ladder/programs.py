@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import constraints
 
 from vipack.program import Arguments, Program
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.training.ladder.surface import Surface
 
 X = torch.tensor([1.2, 0.3, 2.1, 1.7, 0.9], dtype=torch.float64)

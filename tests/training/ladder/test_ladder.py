@@ -26,8 +26,8 @@ from tests.training.ladder.programs import (
 from vipack.errors import GuideError, ModelError, NonFiniteError
 from vipack.training.ladder import ladder
 from vipack.training.ladder.effort import Effort, effort_for
-from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Rung
+from vipack.training.ladder.stages import Stage, Stages
 from vipack.types import Estimate, StopReason
 
 

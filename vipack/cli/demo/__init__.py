@@ -16,8 +16,8 @@ import torch
 import vipack
 from vipack.cli.demo.digits import run_digits
 from vipack.cli.demo.page import write_page
-from vipack.cli.demo.part import Part, Settings, say
 from vipack.cli.demo.schools import run_schools
+from vipack.cli.demo.section import Section, Settings, say
 from vipack.cli.demo.speed import measure_speed
 from vipack.cli.demo.topics import run_topics
 from vipack.cli.programs import output_folder
@@ -33,7 +33,7 @@ def run(chosen: argparse.Namespace) -> int:
     settings = Settings.of(chosen.seed, quick=chosen.quick)
     started = time.perf_counter()
     with _one_thread():
-        parts = _run_parts(settings, folder)
+        sections = _run_problems(settings, folder)
         say("[4/4] steps a second")
         speed = measure_speed(settings)
     speed.figure.savefig(folder / "speed.png", dpi=130)
@@ -43,10 +43,10 @@ def run(chosen: argparse.Namespace) -> int:
         f"{platform.python_version()}, {os.cpu_count()} cores, seed {settings.seed}: {seconds:.0f} s"
         f"{', with --quick: too few steps to mean anything' if chosen.quick else ''}."
     )
-    write_page(folder / "index.html", parts, speed, _LEAD, note)
+    write_page(folder / "index.html", sections, speed, _LEAD, note)
     say("=" * 72)
-    for part in parts:
-        say(f"{part.title}\n  {part.headline}\n  {part.verdict} {part.judged}")
+    for section in sections:
+        say(f"{section.title}\n  {section.headline}\n  {section.verdict} {section.judged}")
     say(f"\ndone in {seconds:.0f} s; open {(folder / 'index.html').absolute()}")
     say(
         f"tables and pictures are beside it: {', '.join(sorted(p.name for p in folder.iterdir() if p.suffix != '.html'))}"
@@ -54,16 +54,16 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _run_parts(settings: Settings, folder: Path) -> list[Part]:
-    parts = []
-    for i, (name, run_part) in enumerate(
+def _run_problems(settings: Settings, folder: Path) -> list[Section]:
+    sections = []
+    for i, (name, run_problem) in enumerate(
         (("eight schools", run_schools), ("topics", run_topics), ("digits", run_digits)), start=1
     ):
         say(f"[{i}/4] {name}")
-        part = run_part(settings)
-        part.write(folder)
-        parts.append(part)
-    return parts
+        section = run_problem(settings)
+        section.write(folder)
+        sections.append(section)
+    return sections
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from vipack.cli.demo.part import Part, Picture
-from vipack.cli.tables import html_table
+from vipack.cli.demo.section import Picture, Section
+from vipack.cli.text_tables import html_table
 
 __all__ = ["write_page"]
 
@@ -22,8 +22,8 @@ p.lead { color: #6b6b6b; margin-top: 0; }
 p strong { color: #0072B2; }
 p.headline { font-size: 1.15rem; font-weight: 600; margin: .25rem 0; }
 p.judged { color: #555; font-size: .9rem; margin: .25rem 0 1rem; }
-ul.parts { list-style: none; padding: 0; }
-ul.parts li { margin: .9rem 0; padding-left: .9rem; border-left: 3px solid #ddd; }
+ul.sections { list-style: none; padding: 0; }
+ul.sections li { margin: .9rem 0; padding-left: .9rem; border-left: 3px solid #ddd; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .8rem; }
 th, td { text-align: right; padding: .3rem .45rem; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
@@ -53,15 +53,15 @@ footer { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
 """
 
 
-def write_page(path: Path, parts: Sequence[Part], speed: Picture, lead: str, note: str) -> None:
-    """Write the page of `parts`, whose pictures have been written beside it.
+def write_page(path: Path, sections: Sequence[Section], speed: Picture, lead: str, note: str) -> None:
+    """Write the page of `sections`, whose pictures have been written beside it.
 
     Args:
         speed: steps a second, beside Pyro's; likewise written, as ``speed.png``.
         lead: under the title.
         note: at the foot: versions, machine, seed.
     """
-    sections = "\n".join(_section(i, part, path.parent) for i, part in enumerate(parts))
+    written = "\n".join(_section(i, section, path.parent) for i, section in enumerate(sections))
     path.write_text(
         f"""<!doctype html>
 <html lang="en">
@@ -74,14 +74,14 @@ def write_page(path: Path, parts: Sequence[Part], speed: Picture, lead: str, not
 <body>
 <h1>vipack demo</h1>
 <p class="lead">{html.escape(lead)}</p>
-{_overview(parts)}
+{_overview(sections)}
 {_figure("speed", speed, path.parent)}
 <p>Every fit is judged, and the verdict says what of it to believe. <span class="trust">TRUST</span>: means and sds of the guide's
 draws. <span class="corrected">CORRECTED</span>: those of draws resampled with their importance weights, which are shown then.
 <span class="distrust">DISTRUST</span>: neither; a richer guide, another parametrisation or more steps may help. Tails, small
 probabilities and the evidence are not looked at. k-hat says how heavy the tail of the weights is (below 0.7 it can be corrected),
 ESS how many of the draws count.</p>
-{sections}
+{written}
 <footer>{html.escape(note)}</footer>
 </body>
 </html>
@@ -90,29 +90,29 @@ ESS how many of the draws count.</p>
     )
 
 
-def _overview(parts: Sequence[Part]) -> str:
+def _overview(sections: Sequence[Section]) -> str:
     items = [
-        f'<li><a href="#part{i}">{html.escape(part.title)}</a> <small>({part.seconds:.0f} s)</small><br>'
-        f"{html.escape(part.headline)}</li>"
-        for i, part in enumerate(parts)
+        f'<li><a href="#section{i}">{html.escape(section.title)}</a> <small>({section.seconds:.0f} s)</small><br>'
+        f"{html.escape(section.headline)}</li>"
+        for i, section in enumerate(sections)
     ]
-    return f'<ul class="parts">{"".join(items)}</ul>'
+    return f'<ul class="sections">{"".join(items)}</ul>'
 
 
-def _section(number: int, part: Part, folder: Path) -> str:
-    verdict = f'<span class="{part.verdict.lower()}">{part.verdict}</span>'
+def _section(number: int, section: Section, folder: Path) -> str:
+    verdict = f'<span class="{section.verdict.lower()}">{section.verdict}</span>'
     lines = [
-        f'<h2 id="part{number}">{html.escape(part.title)}</h2>',
-        f'<p class="headline">{html.escape(part.headline)}</p>',
-        f'<p class="judged">{verdict} {html.escape(part.judged)}</p>',
-        f"<p>{html.escape(part.question)}</p>",
-        f"<p><strong>What to see.</strong> {html.escape(part.see)}</p>",
-        f"<p><strong>Whether to trust it.</strong> {html.escape(part.trust)}</p>",
+        f'<h2 id="section{number}">{html.escape(section.title)}</h2>',
+        f'<p class="headline">{html.escape(section.headline)}</p>',
+        f'<p class="judged">{verdict} {html.escape(section.judged)}</p>',
+        f"<p>{html.escape(section.question)}</p>",
+        f"<p><strong>What to see.</strong> {html.escape(section.see)}</p>",
+        f"<p><strong>Whether to trust it.</strong> {html.escape(section.trust)}</p>",
     ]
-    for name, table in part.tables.items():
-        shown = table[list(part.columns[name])] if name in part.columns else table
+    for name, table in section.tables.items():
+        shown = table[list(section.columns[name])] if name in section.columns else table
         lines.append(f'<div class="scroll">{html_table(shown)}</div>')
-    lines += [_figure(name, picture, folder) for name, picture in part.pictures.items()]
+    lines += [_figure(name, picture, folder) for name, picture in section.pictures.items()]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Eight schools: three guides, two parametrisations, and an exact answer to hold them against."""
+"""Eight schools: three guides, two parametrisations, and an exact answer to compare them with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pyro.optim import ClippedAdam
 
 import vipack
 from vipack.cli.demo.models import centred, non_centred
-from vipack.cli.demo.part import Part, Picture, Settings, say
+from vipack.cli.demo.section import Picture, Section, Settings, say
 from vipack.cli.pictures import figure_of
-from vipack.cli.tables import certified_by, for_people, text_table
+from vipack.cli.text_tables import certified_by, for_people, text_table
 from vipack.types import Verdict
 
 __all__ = ["Exact", "exact_answer", "run_schools"]
@@ -80,13 +80,13 @@ def exact_answer(y: Array, sigma: Array, num_points: int = 4_000) -> Exact:
     return Exact(evidence, tau, weights / weights.sum(), mean, precision**-0.5)
 
 
-def run_schools(settings: Settings) -> Part:
-    """Fit, compare, and hold the best fit against the exact posterior."""
+def run_schools(settings: Settings) -> Section:
+    """Fit, compare, and set the best fit beside the exact posterior."""
     started = time.perf_counter()
     schools = vipack.datasets.eight_schools()
     flow_loss = Trace_ELBO(num_particles=8, vectorize_particles=True)
     decay = 0.03 ** (1 / settings.school_steps)
-    ways: dict[str, tuple[Any, Any, Any]] = {
+    guides: dict[str, tuple[Any, Any, Any]] = {
         "mean-field": (AutoNormal, None, None),
         "full-rank": (AutoMultivariateNormal, None, None),
         "flow": (
@@ -97,7 +97,7 @@ def run_schools(settings: Settings) -> Part:
     }
     fits = {}
     for model, written in ((centred, "centred"), (non_centred, "non-centred")):
-        for way, (guide, loss, optim) in ways.items():
+        for kind, (guide, loss, optim) in guides.items():
             fit = vipack.fit(
                 model,
                 guide,
@@ -107,28 +107,32 @@ def run_schools(settings: Settings) -> Part:
                 steps=settings.school_steps,
                 seed=settings.seed,
             )
-            fits[f"{written} {way}"] = fit
-            say(f"  {written} {way}: {fit.steps} steps in {fit.seconds:.1f} s")
+            fits[f"{written} {kind}"] = fit
+            say(f"  {written} {kind}: {fit.steps} steps in {fit.seconds:.1f} s")
     table = vipack.compare(fits, num_draws=settings.num_draws, seed=settings.seed)
     say(f"\n{text_table(for_people(table))}\n{certified_by(table['verdict'])}\n")
     return _report(fits, table, exact_answer(schools["y"], schools["sigma"]), settings, started)
 
 
-def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, settings: Settings, started: float) -> Part:
+def _report(
+    fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, settings: Settings, started: float
+) -> Section:
     best, worst = str(table.index[0]), str(table.index[-1])
     fit = fits[best]
-    found = fit.diagnose(settings.num_draws, seed=settings.seed)
+    diagnosis = fit.diagnose(settings.num_draws, seed=settings.seed)
     drawn = fit.sample(settings.num_draws, seed=settings.seed, resample=False)
     mended = fit.sample(settings.num_draws, seed=settings.seed, resample=True)
-    held = _held_against(exact, drawn, mended)
-    shown = "resampled" if found.verdict is Verdict.CORRECTED else "draws"
-    effect, known = (f"{held.loc['mean of mu', by]:.1f} ± {held.loc['sd of mu', by]:.1f}" for by in (shown, "exact"))
+    comparison = _compared(exact, drawn, mended)
+    shown = "resampled" if diagnosis.verdict is Verdict.CORRECTED else "draws"
+    effect, known = (
+        f"{comparison.loc['mean of mu', by]:.1f} ± {comparison.loc['sd of mu', by]:.1f}" for by in (shown, "exact")
+    )
     headline = f"Coaching gains {effect} points on average by the best of six fits; exact integration says {known}."
-    if found.verdict is Verdict.DISTRUST:
+    if diagnosis.verdict is Verdict.DISTRUST:
         headline = f"None of six fits can be believed: the best says {effect} points, exact integration {known}."
-    say(f"{best} fit against the exact posterior:\n{text_table(held)}\n")
+    say(f"{best} fit against the exact posterior:\n{text_table(comparison)}\n")
     below = exact.evidence - table["elbo"]
-    return Part(
+    return Section(
         title="Eight schools: how much does coaching help?",
         headline=headline,
         question=(
@@ -136,8 +140,8 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
             "mu with standard deviation tau. The model is written in two ways, centred and non-centred, and each is fitted "
             "with a mean-field normal, a full-rank normal and a normalizing flow."
         ),
-        verdict=found.verdict.value,
-        judged=f"for the {best} fit, the best: certified are {found.verdict.certifies}.",
+        verdict=diagnosis.verdict.value,
+        judged=f"for the {best} fit, the best: certified are {diagnosis.verdict.certifies}.",
         see=(
             f"The ELBO of every fit is a lower bound of log p(y), which here is known: {exact.evidence:.2f} nats. The {best} fit comes "
             f"closest, {below[best]:.2f} nats below it; the {worst} one stays {below[worst]:.2f} below. Centred, the effects are "
@@ -145,11 +149,11 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
             "nearly normal, so that how a model is written matters as much as which guide is chosen."
         ),
         trust=(
-            f"Of the {best} fit: {found.reasons[0]}. The exact "
+            f"Of the {best} fit: {diagnosis.reasons[0]}. The exact "
             "posterior of mu and tau, from a grid, is at hand to check that: see the second table, whose last column is of draws "
             "resampled with their importance weights."
         ),
-        tables={"schools_compare": for_people(table), "schools_exact": held},
+        tables={"schools_compare": for_people(table), "schools_exact": comparison},
         columns={"schools_compare": ("rank", "elbo", "khat", "ess", "verdict")},
         pictures={
             "schools_compare": Picture(
@@ -171,7 +175,8 @@ def _report(fits: dict[str, vipack.Fit], table: pd.DataFrame, exact: Exact, sett
     )
 
 
-def _held_against(exact: Exact, drawn: dict[str, Any], mended: dict[str, Any]) -> pd.DataFrame:
+def _compared(exact: Exact, drawn: dict[str, Any], mended: dict[str, Any]) -> pd.DataFrame:
+    """Means and sds by exact integration, by the guide's draws and by resampled ones."""
     columns = {"exact": exact.moments()}
     for name, draws in (("draws", drawn), ("resampled", mended)):
         columns[name] = {

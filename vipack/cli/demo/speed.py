@@ -19,7 +19,7 @@ from pyro.optim import Adam
 
 import vipack
 from vipack.cli.demo.models import INK, VAE, non_centred
-from vipack.cli.demo.part import Picture, Settings, say
+from vipack.cli.demo.section import Picture, Settings, say
 from vipack.types import EngineReport
 
 __all__ = ["measure_speed"]

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 import vipack
 from vipack.cli.demo.models import NUM_TOPICS, TOPIC_CONCENTRATION, lda, mean_field_lda
-from vipack.cli.demo.part import Part, Picture, Settings, say
+from vipack.cli.demo.section import Picture, Section, Settings, say
 from vipack.cli.pictures import figure_of
 from vipack.datasets import Corpus
 
@@ -33,7 +33,7 @@ def orderings(corpus: Corpus) -> float:
     return float(gammaln(lengths + 1).sum() - gammaln(corpus.counts.data.astype(np.float64) + 1).sum())
 
 
-def run_topics(settings: Settings) -> Part:
+def run_topics(settings: Settings) -> Section:
     """Fit LDA in minibatches of documents and read its topics."""
     started = time.perf_counter()
     corpus = vipack.datasets.docstrings().prune(min_documents=5, max_fraction=0.15, min_tokens=15)
@@ -52,7 +52,7 @@ def run_topics(settings: Settings) -> Part:
     return _report(fit, corpus, settings, started)
 
 
-def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float) -> Part:
+def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float) -> Section:
     params = fit.params
     topics = (params["topics"] / params["topics"].sum(1, keepdim=True)).numpy()
     shares = (params["documents"] / params["documents"].sum(1, keepdim=True)).numpy()
@@ -62,24 +62,13 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
     for k, row in table.iterrows():
         say(f"  {k:2} {row['share']:5.1%}  {row['words']}")
     say()
-    found = fit.diagnose(max(50, settings.num_draws // 40), seed=settings.seed)
+    diagnosis = fit.diagnose(max(50, settings.num_draws // 40), seed=settings.seed)
     # As log probabilities of words in their order, which both models then have in common.
-    bound = found.elbo.value - orderings(corpus)
+    bound = diagnosis.elbo.value - orderings(corpus)
     gain = bound - one_topic_evidence(corpus, TOPIC_CONCENTRATION)
     num_latents = NUM_TOPICS * corpus.num_words + NUM_TOPICS * corpus.num_documents
-    headline = f"{NUM_TOPICS} topics describe the words {gain:,.0f} nats better than one does."
-    if gain > 10 * found.elbo.se:
-        known = (
-            f"What is sure is that topics are there: the ELBO is a lower bound, and it is {gain:,.0f} nats above the exact log "
-            "evidence of the same model with a single topic."
-        )
-    else:
-        headline = f"Trained too little to find topics: {NUM_TOPICS} of them describe the words worse than one does."
-        known = (
-            f"Its ELBO is {-gain:,.0f} nats below the exact log evidence of the same model with a single topic: train longer "
-            "before reading anything into these topics."
-        )
-    return Part(
+    headline, known = _conclusion(gain, diagnosis.elbo.se)
+    return Section(
         title="Topics: what does the standard library talk about?",
         headline=headline,
         question=(
@@ -88,14 +77,14 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
             "a plain Pyro model, and a guide with one Dirichlet for each topic and each document, trained on 128 documents a "
             "step."
         ),
-        verdict=found.verdict.value,
-        judged=f"on how sure the guide is of the topics, of which it certifies {found.verdict.certifies}. Read them as a summary.",
+        verdict=diagnosis.verdict.value,
+        judged=f"on how sure the guide is of the topics, of which it certifies {diagnosis.verdict.certifies}. Read them as a summary.",
         see=(
             "Each row of the table is a topic: its share of all words, its most probable words, and the documents that are "
             "most about it. Topics are good if their words belong together and their documents are what you would expect."
         ),
         trust=(
-            f"{known} How sure it is of each is another matter: {found.reasons[0]}. That is the rule for a mean-field guide of "
+            f"{known} How sure it is of each is another matter: {diagnosis.reasons[0]}. That is the rule for a mean-field guide of "
             f"{num_latents:,} latents, whose importance weights all fall on one draw."
         ),
         tables={"topics": table},
@@ -116,6 +105,19 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
             ),
         },
         seconds=time.perf_counter() - started,
+    )
+
+
+def _conclusion(gain: float, se: float) -> tuple[str, str]:
+    """What the ELBO's `gain` over a single topic, in nats, says: in a headline, and in a sentence."""
+    if gain > 10 * se:
+        return f"{NUM_TOPICS} topics describe the words {gain:,.0f} nats better than one does.", (
+            f"What is sure is that topics are there: the ELBO is a lower bound, and it is {gain:,.0f} nats above the exact log "
+            "evidence of the same model with a single topic."
+        )
+    return f"Trained too little to find topics: {NUM_TOPICS} of them describe the words worse than one does.", (
+        f"Its ELBO is {-gain:,.0f} nats below the exact log evidence of the same model with a single topic: train longer "
+        "before reading anything into these topics."
     )
 
 

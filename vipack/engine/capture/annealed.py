@@ -57,9 +57,9 @@ class AnnealedNumbers:
             if len(values) < _VALUES:
                 return None
             self._plain = {key: calls for key, calls in self._plain.items() if calls != apart}
-        changes = [any(value != each[place] for each in values) for place, value in enumerate(call.numbers)]
-        made = [_tensor(value) if moves else None for value, moves in zip(call.numbers, changes, strict=True)]
-        lifted = numbers_replaced(args, kwargs, made)
+        changes = [any(value != each[index] for each in values) for index, value in enumerate(call.numbers)]
+        tensors = [_tensor(value) if moves else None for value, moves in zip(call.numbers, changes, strict=True)]
+        lifted = numbers_replaced(args, kwargs, tensors)
         fixed = tuple(value for value, moves in zip(call.numbers, changes, strict=True) if not moves)
         return Arguments(*lifted), tuple(tensors_in(lifted)), ("annealed", apart, tuple(changes), fixed)
 
@@ -71,9 +71,9 @@ class AnnealedNumbers:
 
 def _tensor(value: Any) -> Tensor:
     whole = isinstance(value, int | np.integer)
-    made = torch.tensor(value, dtype=torch.int64 if whole else torch.get_default_dtype())
-    made._vipack_number = value  # type: ignore[attr-defined]
-    return made
+    tensor = torch.tensor(value, dtype=torch.int64 if whole else torch.get_default_dtype())
+    tensor._vipack_number = value  # type: ignore[attr-defined]
+    return tensor
 
 
 def number_of(tensor: Tensor) -> Any:
@@ -99,13 +99,13 @@ def as_numbers(tensors: Sequence[Tensor], numbers: Sequence[Any]) -> Iterator[No
     if not tensors:
         yield
         return
-    found = {id(tensor): number for tensor, number in zip(tensors, numbers, strict=True)}
+    number_by_id = {id(tensor): number for tensor, number in zip(tensors, numbers, strict=True)}
 
     def asked(value: Any) -> bool:
-        return id(value) in found and bool(users_line(sys._getframe(2)))
+        return id(value) in number_by_id and bool(users_line(sys._getframe(2)))
 
     def answering(question: Any) -> Any:
-        return lambda value, about: question(found[id(value)] if asked(value) else value, about)
+        return lambda value, about: question(number_by_id[id(value)] if asked(value) else value, about)
 
     def refusing(method: Any) -> Any:
         def refuse(self: Tensor, *args: Any) -> Any:
@@ -119,9 +119,9 @@ def as_numbers(tensors: Sequence[Tensor], numbers: Sequence[Any]) -> Iterator[No
         return refuse
 
     is_tensor = torch.is_tensor
-    places: list[tuple[Any, str]] = [(builtins, "isinstance"), (builtins, "hasattr"), (torch, "is_tensor")]
-    places += [(kind, name) for kind in TENSOR_TYPES for name in _TEXTS if name in kind.__dict__]
-    before = [(owner, name, getattr(owner, name)) for owner, name in places]
+    patched: list[tuple[Any, str]] = [(builtins, "isinstance"), (builtins, "hasattr"), (torch, "is_tensor")]
+    patched += [(kind, name) for kind in TENSOR_TYPES for name in _TEXTS if name in kind.__dict__]
+    before = [(owner, name, getattr(owner, name)) for owner, name in patched]
     for owner, name, original in before:
         setattr(owner, name, refusing(original) if name in _TEXTS else answering(original))
     torch.is_tensor = lambda value: is_tensor(value) and not asked(value)  # type: ignore[assignment]

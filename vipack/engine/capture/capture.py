@@ -28,9 +28,9 @@ from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.python_state import PythonState, sharing_memory
 from vipack.engine.guards.slots import comparable
 from vipack.program import Arguments, Parameters, Program, TorchState
-from vipack.program.params import BASELINE
+from vipack.program.running.params import BASELINE
 
-__all__ = ["Graph", "Layout", "capture", "leaves_of"]
+__all__ = ["Graph", "Layout", "capture", "tensors_of"]
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ class Layout:
         """Number of elements of each."""
         return [shape.numel() for shape in self.shapes]
 
-    def values(self, parts: list[Tensor]) -> dict[str, Tensor]:
-        """Every name -> its tensor among `parts`, which are in the order of ``names``."""
-        by_name = dict(zip(self.names, parts, strict=True))
+    def values(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        """Every name -> its tensor among `tensors`, which are in the order of ``names``."""
+        by_name = dict(zip(self.names, tensors, strict=True))
         return {name: by_name[owner] for name, owner in self.aliases.items()}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One captured step: ``module(*parameters, *buffers, *leaves) -> (loss, *gradients, *new buffers, *checks)``.
+    """One captured step: ``module(*parameters, *buffers, *arrays) -> (loss, *gradients, *new buffers, *checks)``.
 
     Random draws stand in the graph as they stood in the program, so that running it from some state of the generator
     gives what ``pyro.infer.SVI`` gives from there.
@@ -100,14 +100,14 @@ class Graph:
         """Number of operations, by which compile time is predicted."""
         return sum(node.op == "call_function" for node in self.module.graph.nodes)
 
-    def __call__(self, parameters: list[Tensor], buffers: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+    def __call__(self, parameters: list[Tensor], buffers: list[Tensor], arrays: list[Tensor]) -> list[Tensor]:
         """Run the graph operation by operation."""
-        result: list[Tensor] = self.module(*parameters, *buffers, *leaves)
+        result: list[Tensor] = self.module(*parameters, *buffers, *arrays)
         return result
 
 
-def leaves_of(arguments: Arguments) -> tuple[list[Tensor], Callable[[list[Tensor]], Arguments]]:
-    """The tensors in a call, and how to put others in their place."""
+def tensors_of(arguments: Arguments) -> tuple[list[Tensor], Callable[[list[Tensor]], Arguments]]:
+    """The tensors in a call, and a function that gives the call with others instead."""
     call = tuple(arguments.args), dict(arguments.kwargs)
     tensors = tensors_in(call)
     if arguments.indices is not None:
@@ -134,68 +134,116 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     missing = lacking("graphs")
     if missing:
         raise CaptureError(missing)
-    parameters = program.parameters
-    layout = Layout.of(parameters)
-    buffers = parameters.buffers()
-    leaves, rebuild = leaves_of(arguments)
-    numbers = {place: number for place, leaf in enumerate(leaves) if (number := number_of(leaf)) is not None}
-    if numbers and (execution is None or (where := asks_for_types(execution.codes))):
-        where = where if execution is not None else "a profiler hides which code runs"
-        raise CaptureError(
-            f"a number changes from call to call, and the program asks for the type of something ({where})"
-        )
-    inputs = [parameters.unconstrained[name].detach() for name in layout.names]
-    turned = [name for name, value in zip(layout.names, inputs, strict=True) if not value.is_contiguous()]
-    if turned:
-        raise CaptureError(
-            f"the elements of parameter {turned[0]!r} are not in order of memory, as after a transposition"
-        )
-    num_parameters, num_buffers = len(inputs), len(buffers)
-    trainable = [parameters.unconstrained[name].requires_grad for name in layout.names]
-    touched: set[str] = set()
-    unused: set[str] = set()
-    num_checks = 0
+    step = _Step(program, loss, arguments)
+    step.check_inputs(execution)
+    others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
+    apart = [*program.parameters.tensors(), *step.buffers.values()]
+    state = PythonState(program.model, program.guide, *functions_of(loss), *others, execution=execution, apart=apart)
+    if execution is not None and state.reason:
+        raise CaptureError(state.reason)
+    module, reads = _traced(step, state)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    num_checks = keep_open_checks(module, step.num_checks + len(reads))
+    write_dtypes(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return Graph(
+        module,
+        step.layout,
+        tuple(step.buffers),
+        frozenset(step.touched),
+        frozenset(step.unused),
+        num_checks,
+        time.perf_counter() - started,
+        state,
+        reads=tuple(reads),
+        annealed=bool(step.numbers),
+    )
 
-    def step(*flat: Tensor) -> list[Tensor]:
-        nonlocal num_checks
+
+class _Step:
+    """A step of a program as a function of its parameters, its buffers and the arrays of a call, in this order.
+
+    Attributes:
+        numbers: index of an array -> the number that it stands for.
+        touched, unused, num_checks: of the step that was run last; see :class:`Graph`.
+    """
+
+    def __init__(self, program: Program, loss: Any, arguments: Arguments) -> None:
+        self.program, self._loss = program, loss
+        self.layout = Layout.of(program.parameters)
+        declared = [program.parameters.unconstrained[name] for name in self.layout.names]
+        self.parameters = [value.detach() for value in declared]
+        self._trainable = [value.requires_grad for value in declared]
+        self.buffers = program.parameters.buffers()
+        self.arrays, self._rebuild = tensors_of(arguments)
+        numbers = {index: number_of(array) for index, array in enumerate(self.arrays)}
+        self.numbers = {index: number for index, number in numbers.items() if number is not None}
+        self.first_array = len(self.parameters) + len(self.buffers)
+        self.touched: set[str] = set()
+        self.unused: set[str] = set()
+        self.num_checks = 0
+
+    def check_inputs(self, execution: Execution | None) -> None:
+        """
+        Raises:
+            CaptureError: a graph cannot take the parameters, or tensors for numbers.
+        """
+        if self.numbers and (execution is None or (where := asks_for_types(execution.codes))):
+            where = where if execution is not None else "a profiler hides which code runs"
+            raise CaptureError(
+                f"a number changes from call to call, and the program asks for the type of something ({where})"
+            )
+        for name, value in zip(self.layout.names, self.parameters, strict=True):
+            if not value.is_contiguous():
+                raise CaptureError(
+                    f"the elements of parameter {name!r} are not in order of memory, as after a transposition"
+                )
+
+    def run(self, *flat: Tensor) -> list[Tensor]:
+        """``(loss, *gradients, *new buffers, *checks)``."""
         # Clones: programs may write into what they are given, and the inputs must stay as they are.
-        parts = [value.clone().requires_grad_(own) for value, own in zip(flat[:num_parameters], trainable, strict=True)]
-        for part in parts:
-            pretend_parameter(part)  # a PyroModule tells Pyro of its nn.Parameters only
-        own_buffers = dict(
-            zip(buffers, (b.clone() for b in flat[num_parameters : num_parameters + num_buffers]), strict=True)
-        )
-        given = list(flat[num_parameters + num_buffers :])
-        call = rebuild(given)
+        parameters = [
+            value.clone().requires_grad_(own)
+            for value, own in zip(flat[: len(self.parameters)], self._trainable, strict=True)
+        ]
+        for parameter in parameters:
+            pretend_parameter(parameter)  # a PyroModule tells Pyro of its nn.Parameters only
+        copies = (value.clone() for value in flat[len(parameters) : self.first_array])
+        buffers = dict(zip(self.buffers, copies, strict=True))
+        arrays = list(flat[self.first_array :])
+        program, call, layout = self.program, self._rebuild(arrays), self.layout
         with (
-            as_numbers([given[place] for place in numbers], list(numbers.values())),
-            program.bound(call, values=layout.values(parts), buffers=own_buffers),
+            as_numbers([arrays[index] for index in self.numbers], list(self.numbers.values())),
+            program.bound(call, values=layout.values(parameters), buffers=buffers),
             collected_checks() as checks,
             poutine.trace(param_only=True) as seen,
         ):
-            value = loss.loss_and_grads(program.model, program.guide, *call.args, **call.kwargs)
+            value = self._loss.loss_and_grads(program.model, program.guide, *call.args, **call.kwargs)
             if any(name.startswith(BASELINE) for name in stored()[0]):
                 raise CaptureError(
                     "the objective keeps a decaying average of costs as a baseline, outside of the graph"
                 )
-        touched.update(layout.aliases[name] for name in seen.trace.nodes if name in layout.aliases)
-        unused.update(name for name, p in zip(layout.names, parts, strict=True) if p.grad is None)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
-        num_checks = len(checks)
-        return [_total(value), *gradients, *own_buffers.values(), *checks]
+        self.touched.update(layout.aliases[name] for name in seen.trace.nodes if name in layout.aliases)
+        self.unused.update(name for name, p in zip(layout.names, parameters, strict=True) if p.grad is None)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        self.num_checks = len(checks)
+        return [_total(value), *gradients, *buffers.values(), *checks]
 
-    others = [v for v in (*arguments.args, *arguments.kwargs.values()) if not isinstance(v, Tensor)]
-    apart = [*parameters.tensors(), *buffers.values()]
-    state = PythonState(program.model, program.guide, *functions_of(loss), *others, execution=execution, apart=apart)
-    if execution is not None and state.reason:
-        raise CaptureError(state.reason)
-    first_leaf = num_parameters + num_buffers
+
+def _traced(step: _Step, state: PythonState) -> tuple[fx.GraphModule, list[Read]]:
+    """The graph of a step, and what the program reads from tensors; the Python state is put back.
+
+    Raises:
+        CaptureError: it cannot be traced, or a graph would not do what the program does.
+    """
+    parameters, inputs = step.program.parameters, [*step.parameters, *step.buffers.values(), *step.arrays]
     with _generators_kept() as drawn_outside:
         try:
-            module, reads = traced(step, [*inputs, *buffers.values(), *leaves], state.restore)
+            module, reads = traced(step.run, inputs, state.restore)
             constants = _constants(module)
             _drop_gradients(constants)
-            _refuse_state(module, state, constants, drawn_outside(), range(first_leaf, first_leaf + len(leaves)))
+            _refuse_state(module, state, constants, drawn_outside(), range(step.first_array, len(inputs)))
         finally:
             lost = state.restore()
             _drop_gradients([*parameters.of_modules(), *state.tensors()])
@@ -206,7 +254,8 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         )
     # Parameters move into vectors of the engine's own, where a view of theirs would no longer follow them.
     name = sharing_memory(
-        dict(zip(layout.names, inputs, strict=True)), [*buffers.values(), *leaves, *_tensors(constants)]
+        dict(zip(step.layout.names, step.parameters, strict=True)),
+        [*step.buffers.values(), *step.arrays, *_tensors(constants)],
     )
     if name:
         raise CaptureError(
@@ -215,25 +264,9 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
         )
     if lost:
         raise CaptureError(f"each run of the program writes to {lost!r}, which is too large to be put back")
-    refuse_numbers_that_change(module, reads, [*range(first_leaf), *(first_leaf + place for place in numbers)])
-    module.graph.set_codegen(fx.graph.CodeGen())
-    num_checks = keep_open_checks(module, num_checks + len(reads))
-    write_dtypes(module)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    seconds = time.perf_counter() - started
-    return Graph(
-        module,
-        layout,
-        tuple(buffers),
-        frozenset(touched),
-        frozenset(unused),
-        num_checks,
-        seconds,
-        state,
-        reads=tuple(reads),
-        annealed=bool(numbers),
-    )
+    changing = [*range(step.first_array), *(step.first_array + index for index in step.numbers)]
+    refuse_numbers_that_change(module, reads, changing)
+    return module, reads
 
 
 @contextlib.contextmanager
@@ -261,18 +294,18 @@ def _tensors(constants: Iterable[Any]) -> list[Tensor]:
 
 
 def _drop_gradients(tensors: Iterable[Any]) -> None:
-    """Take away gradients without values, which tracing leaves in leaves of autograd's that are no inputs of the graph."""
+    """Remove gradients without values, which tracing leaves in tensors that require grad and are no inputs of the graph."""
     for tensor in tensors:
         if isinstance(tensor, Tensor) and tensor.is_leaf and is_fake(tensor.grad):
             tensor.grad = None
 
 
 def _refuse_state(
-    module: fx.GraphModule, state: PythonState, constants: list[Any], drawn_outside: bool, leaves: range
+    module: fx.GraphModule, state: PythonState, constants: list[Any], drawn_outside: bool, arrays: range
 ) -> None:
     """
     Args:
-        leaves: places of the program's arguments among the graph's inputs.
+        arrays: indices of the program's arguments among the graph's inputs.
 
     Raises:
         CaptureError: a run leaves something behind in Python that the next run may read.
@@ -284,7 +317,7 @@ def _refuse_state(
         raise CaptureError("the program draws from a torch.Generator of its own, which a graph cannot repeat")
     written_to = _written_to(module)
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
-    if any(inputs[place] in written_to for place in leaves):
+    if any(inputs[index] in written_to for index in arrays):
         raise CaptureError("each run of the program writes to one of its arguments, which the next run reads")
     name = state.changed_by_a_run() or state.hold(_tensors(constants))
     if not name and any(node.op == "get_attr" for node in written_to):
@@ -298,7 +331,7 @@ def _refuse_state(
 def _written_to(module: fx.GraphModule) -> set[fx.Node]:
     """Inputs and constants of a graph that it writes to, be it through a view."""
     origin: dict[fx.Node, fx.Node] = {}
-    found: set[fx.Node] = set()
+    written: set[fx.Node] = set()
     for node in module.graph.nodes:
         if node.op in ("placeholder", "get_attr"):
             origin[node] = node
@@ -309,14 +342,13 @@ def _written_to(module: fx.GraphModule) -> set[fx.Node]:
             if not isinstance(argument, fx.Node) or declared.alias_info is None or argument not in origin:
                 continue
             if declared.alias_info.is_write:
-                found.add(origin[argument])
+                written.add(origin[argument])
             origin[node] = origin[argument]
-    return found
+    return written
 
 
 def _total(value: Any) -> Tensor:
-    parts = value if isinstance(value, tuple) else (value,)
-    total = sum(part for part in parts)
+    total = sum(value if isinstance(value, tuple) else (value,))
     if not isinstance(total, Tensor):
         raise CaptureError(
             f"the objective returned {type(total).__name__} {total!r}, which no tensor was seen to enter"

@@ -21,6 +21,7 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import LINALG_CHECK_ERRORS, SOFTMAX, UNSAFE_VIEW
 from vipack.compat.pytorch import validation_noted
+from vipack.engine.graph.nodes import output_of
 
 __all__ = ["LITERAL", "collected_checks", "keep_open_checks"]
 
@@ -72,7 +73,7 @@ def keep_open_checks(module: fx.GraphModule, num_checks: int) -> int:
         How many there are.
     """
     graph = module.graph
-    output: Any = next(iter(reversed(graph.nodes)))
+    output = output_of(graph)
     results = list(output.args[0])
     results, checks = results[: len(results) - num_checks], results[len(results) - num_checks :]
     factors = [node for node in graph.nodes if node.target is LINALG_CHECK_ERRORS]
@@ -180,7 +181,7 @@ def _constant(node: fx.Node) -> float | None:
 
 
 _ANY = (-math.inf, math.inf, True)
-_POSITIVE, _UNIT, _NOT_NEGATIVE = (0.0, math.inf, True), (0.0, 1.0, True), (0.0, math.inf, False)
+_POSITIVE, _FRACTION, _NOT_NEGATIVE = (0.0, math.inf, True), (0.0, 1.0, True), (0.0, math.inf, False)
 _KEEPING = {
     aten.view.default, aten.reshape.default, aten.expand.default, aten.unsqueeze.default, aten.squeeze.dim, aten.select.int,
     aten.slice.Tensor, aten.permute.default, aten.transpose.int, aten.t.default, aten.clone.default, aten.detach.default,
@@ -191,8 +192,8 @@ _KEEPING = {
 _RANGES = {
     aten.exp.default: _POSITIVE,
     aten.softplus.default: _POSITIVE,
-    aten.sigmoid.default: _UNIT,
-    SOFTMAX: _UNIT,
+    aten.sigmoid.default: _FRACTION,
+    SOFTMAX: _FRACTION,
     aten.relu.default: _NOT_NEGATIVE,
     aten.abs.default: _NOT_NEGATIVE,
     aten.sqrt.default: _NOT_NEGATIVE,

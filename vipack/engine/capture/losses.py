@@ -1,4 +1,4 @@
-"""Functions in the place of an ELBO, as ``pyro.infer.SVI`` takes them."""
+"""Functions instead of an ELBO, as ``pyro.infer.SVI`` takes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FunctionLoss", "functions_of", "objective_of"]
 
 
 class FunctionLoss:
-    """A user's loss, asked as an ELBO is asked.
+    """A user's loss with the methods of an ELBO.
 
     Args:
         loss: ``(model, guide, *args, **kwargs) -> loss``.
@@ -24,7 +24,7 @@ class FunctionLoss:
 
 
 def objective_of(loss: Any, loss_and_grads: Any) -> Any:
-    """The ELBO whose method ``loss_and_grads`` is, or the functions themselves in the place of one."""
+    """The ELBO whose method ``loss_and_grads`` is, or an object with the two functions as its methods."""
     owner = getattr(loss_and_grads, "__self__", None)
     if isinstance(owner, ELBO) and loss_and_grads == owner.loss_and_grads:
         return owner
@@ -32,5 +32,5 @@ def objective_of(loss: Any, loss_and_grads: Any) -> Any:
 
 
 def functions_of(objective: Any) -> tuple[Any, ...]:
-    """What runs in a step of it, for those who look at what it reads."""
+    """What runs in a step of it, so that guards can read what that names."""
     return (objective.loss, objective.loss_and_grads) if isinstance(objective, FunctionLoss) else (objective,)

@@ -1,6 +1,6 @@
 """Random draws in a captured graph, and which of them can be made before the step.
 
-A draw whose inputs are constants (a standard normal, a minibatch of a plate's rows) is lifted out and becomes an input of
+A draw whose inputs are constants (a standard normal, the batch that a plate draws) is lifted out and becomes an input of
 the step. Lifted draws are made in the order in which the program makes them, by the same operations from the same
 generator, so every tier sees what ``pyro.infer.SVI`` would have seen. A draw whose distribution depends on parameters or
 data (a Gamma guide's) stays in the graph, and so does whatever comes after it, to keep the order.
@@ -19,7 +19,7 @@ from torch import Tensor, fx
 
 from vipack.compat.pytorch import graph_module
 from vipack.engine.capture.capture import Graph
-from vipack.engine.graph.nodes import ancestors, is_random
+from vipack.engine.graph.nodes import ancestors, first_call, is_random
 
 __all__ = ["Draw", "LiftedGraph", "copy_graph", "lift_draws"]
 
@@ -71,10 +71,10 @@ class LiftedGraph:
         placeholders = [node for node in nodes.nodes if node.op == "placeholder"][: len(sizes)]
         with nodes.inserting_before(placeholders[0]):
             whole = nodes.placeholder("draws")
-        with nodes.inserting_before(_first_call(nodes)):
+        with nodes.inserting_before(first_call(nodes)):
             for draw, size, start, old in zip(self.draws, sizes, _starts(sizes), placeholders, strict=True):
-                part = nodes.call_function(aten.slice.Tensor, (whole, 0, start, start + size))
-                new = nodes.call_function(aten.reshape.default, (part, list(draw.shape)))
+                piece = nodes.call_function(aten.slice.Tensor, (whole, 0, start, start + size))
+                new = nodes.call_function(aten.reshape.default, (piece, list(draw.shape)))
                 old.replace_all_uses_with(new)
         dtype, device = self.draws[0].dtype, placeholders[0].meta["val"].device
         for old in placeholders:
@@ -118,17 +118,12 @@ def lift_draws(graph: Graph) -> LiftedGraph:
     return LiftedGraph(module, tuple(draw for _, draw in draws), tuple(staying))
 
 
-def _first_call(nodes: fx.Graph) -> fx.Node:
-    found: fx.Node = next(node for node in nodes.nodes if node.op != "placeholder")
-    return found
-
-
 def _starts(sizes: Sequence[int]) -> list[int]:
     return [0, *itertools.accumulate(sizes)][:-1]
 
 
 def _draw_of(module: fx.GraphModule, node: fx.Node) -> Draw:
-    """The part of the graph that makes `node`, as a graph of its own."""
+    """The nodes that make `node`, as a graph of its own."""
     wanted = ancestors(node)
     small = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -137,8 +132,7 @@ def _draw_of(module: fx.GraphModule, node: fx.Node) -> Draw:
             copies[source] = small.node_copy(source, lambda n: copies[n])
     small.output(copies[node])
     value = node.meta["val"]
-    part = fx.GraphModule(module, small)
-    return Draw(part, tuple(value.shape), value.dtype, _is_standard_normal(node))
+    return Draw(fx.GraphModule(module, small), tuple(value.shape), value.dtype, _is_standard_normal(node))
 
 
 def _is_standard_normal(node: fx.Node) -> bool:

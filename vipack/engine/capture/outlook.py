@@ -1,4 +1,4 @@
-"""Whether a capture is worth trying for a program that Pyro runs, told by two of its steps at little cost beside them."""
+"""Whether a capture is worth trying for a program that Pyro runs, judged by two of its steps at little more than their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vipack.engine.capture.reads import noted_numbers
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
 from vipack.engine.guards.slots import comparable
-from vipack.program.params import BASELINE
+from vipack.program.running.params import BASELINE
 
 __all__ = ["Effort", "Outlook"]
 
@@ -51,7 +51,7 @@ class Effort:
 
 
 class Outlook:
-    """Two steps of Pyro's own, watched for what no graph can repeat.
+    """Two steps of Pyro's own, in which what no graph can repeat is noted.
 
     Args:
         programs: model, guide, objective and other objects that a step is given.
@@ -69,7 +69,7 @@ class Outlook:
         self.complete = False
         self.reason = ""
 
-    def watch(self, step: Callable[[], Any]) -> Any:
+    def observe(self, step: Callable[[], Any]) -> Any:
         """Take the next step and return what it returns."""
         if self._numbers is None:
             with recorded() as self.execution, noted_numbers() as self._numbers:
@@ -95,8 +95,8 @@ class Outlook:
         if any(name.startswith(BASELINE) for name in stored()[0]):
             return "the objective keeps a decaying average of costs as a baseline, outside of the graph"
         before = self._numbers or {}
-        for place, (where, values) in numbers.items():
-            if place in before and before[place][1] != values:
+        for position, (where, values) in numbers.items():
+            if position in before and before[position][1] != values:
                 return f"a number that changes with every step is read from a tensor ({where})"
         return ""
 

@@ -29,18 +29,18 @@ class Known:
     """Arrays of numbers by the tensors that stand for them where tensors have no values."""
 
     def __init__(self) -> None:
-        self._arrays: dict[int, tuple[Tensor, np.ndarray]] = {}  # by address of the tensor, which is held
+        self._arrays: dict[int, tuple[Tensor, np.ndarray]] = {}  # by address of the tensor, which is kept alive
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """A tensor of an array's values."""
-        made = torch.from_numpy(np.array(array))
-        self._arrays[id(made)] = made, array
-        return made
+        tensor = torch.from_numpy(np.array(array))
+        self._arrays[id(tensor)] = tensor, array
+        return tensor
 
     def array(self, tensor: Any) -> np.ndarray | None:
         """The values of a tensor; None where they are not known."""
-        found = self._arrays.get(id(tensor))
-        return None if found is None else found[1]
+        entry = self._arrays.get(id(tensor))
+        return None if entry is None else entry[1]
 
 
 class _Packing(TorchFunctionMode):
@@ -72,16 +72,16 @@ def lengths_known(read: Read, known: Known) -> Iterator[None]:
     """Inside the block, sequences are packed by the lengths that `read` says, and recurrent layers go by them."""
 
     def pack(value: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-        found = np.array(read(lengths))
-        counts = np.array([(found > time).sum() for time in range(found.max())])
-        return (value.transpose(0, 1) if batch_first else value)[_places(counts)], known.tensor(counts)
+        numbers = np.array(read(lengths))
+        counts = np.array([(numbers > time).sum() for time in range(numbers.max())])
+        return (value.transpose(0, 1) if batch_first else value)[_times_and_rows(counts)], known.tensor(counts)
 
     def pad(data: Tensor, sizes: Tensor, batch_first: bool, padding: float, total: int) -> Any:
         counts = known.array(sizes)
         if counts is None:
             return packing.pad(data, sizes, batch_first, padding, total)
         shape = max(len(counts), total), int(counts[0]), *data.shape[1:]
-        padded = data.new_full(shape, padding).index_put(_places(counts), data)
+        padded = data.new_full(shape, padding).index_put(_times_and_rows(counts), data)
         lengths = np.array([(counts > row).sum() for row in range(counts[0])])
         return padded.transpose(0, 1) if batch_first else padded, known.tensor(lengths)
 
@@ -104,7 +104,7 @@ def lengths_known(read: Read, known: Known) -> Iterator[None]:
             layer.forward = original
 
 
-def _places(counts: np.ndarray) -> tuple[Tensor, Tensor]:
+def _times_and_rows(counts: np.ndarray) -> tuple[Tensor, Tensor]:
     """Time and row of each element of a packed sequence, given how many rows there are at each time."""
     times = np.repeat(np.arange(len(counts)), counts)
     rows = np.concatenate([np.arange(count) for count in counts])
@@ -124,16 +124,16 @@ def _run(layer: Any, sequence: PackedSequence, counts: list[int], hx: Any) -> tu
     for number in range(layer.num_layers):
         if number and layer.dropout:
             data = torch.dropout(data, layer.dropout, layer.training)
-        made = []
+        outputs = []
         for direction in range(directions):
-            place = number * directions + direction
-            start = tuple(state[place] for state in states)
-            found, final = _one_direction(
-                _CELLS[layer.mode], data, counts, start, layer.all_weights[place], reverse=direction == 1
+            index = number * directions + direction
+            start = tuple(state[index] for state in states)
+            output, final = _one_direction(
+                _CELLS[layer.mode], data, counts, start, layer.all_weights[index], reverse=direction == 1
             )
-            made.append(found)
+            outputs.append(output)
             last.append(final)
-        data = torch.cat(made, -1) if directions == 2 else made[0]
+        data = torch.cat(outputs, -1) if directions == 2 else outputs[0]
     finals = tuple(torch.stack(state) for state in zip(*last, strict=True))
     result = PackedSequence(data, sequence.batch_sizes, sequence.sorted_indices, sequence.unsorted_indices)
     return result, layer.permute_hidden(finals if layer.mode == "LSTM" else finals[0], sequence.unsorted_indices)
@@ -149,19 +149,19 @@ def _one_direction(
     Returns:
         What the cell gives at each time, in the order of `data`, and the last states of each row.
     """
-    parts = list(torch.split(data, counts))
-    made: list[Tensor] = []
+    pieces = list(torch.split(data, counts))
+    outputs: list[Tensor] = []
     ended: list[tuple[Tensor, ...]] = []  # states of rows that are over
     state = tuple(each[: counts[-1]] for each in start) if reverse else start
-    for part in reversed(parts) if reverse else parts:
-        rows, going = len(part), len(state[0])
+    for piece in reversed(pieces) if reverse else pieces:
+        rows, going = len(piece), len(state[0])
         if rows < going:
             ended.append(tuple(each[rows:] for each in state))
             state = tuple(each[:rows] for each in state)
         elif rows > going:
             state = tuple(torch.cat([each, first[going:rows]]) for each, first in zip(state, start, strict=True))
-        found = cell(part, state if len(state) == 2 else state[0], *weights)
-        state = found if isinstance(found, tuple) else (found,)
-        made.append(state[0])
+        result = cell(piece, state if len(state) == 2 else state[0], *weights)
+        state = result if isinstance(result, tuple) else (result,)
+        outputs.append(state[0])
     finals = tuple(torch.cat(each) for each in zip(state, *reversed(ended), strict=True))
-    return torch.cat(made[::-1] if reverse else made), finals
+    return torch.cat(outputs[::-1] if reverse else outputs), finals

@@ -13,7 +13,7 @@ import os
 import sys
 import sysconfig
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -30,12 +30,21 @@ from vipack.compat.pytree import tree_map
 from vipack.engine.capture.packed import Known, lengths_known, lengths_noted
 from vipack.engine.capture.sizes import counted, depends_on_data, is_sized, sized
 
-__all__ = ["Answers", "Read", "Unanswered", "noted_numbers", "observed", "users_line", "where_it_failed"]
+__all__ = [
+    "Answers",
+    "Read",
+    "Unanswered",
+    "noted_numbers",
+    "observed",
+    "tensor_methods",
+    "users_line",
+    "where_it_failed",
+]
 
 aten = torch.ops.aten
 
 _READING = (LOCAL_SCALAR_DENSE, aten.equal.default)
-_PARTS = (aten.select.int, LOCAL_SCALAR_DENSE)
+_ITEMS = (aten.select.int, LOCAL_SCALAR_DENSE)
 _LARGEST = 4_096  # numbers of an array that goes to NumPy
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(os.path.abspath(vipack.version.__file__)) + os.sep
@@ -77,7 +86,7 @@ class Read:
 
 @dataclass
 class Answers:
-    """The values of a run, given out again in the same places, and what must hold for them to be right.
+    """The values of a run, given out again at the same positions, and what must hold for them to be right.
 
     Attributes:
         reads: those that were given out.
@@ -96,57 +105,57 @@ class Answers:
             Unanswered: there is none, or it is NaN.
         """
         self.reads, self.checks = [], []
-        waiting = {place: deque(values) for place, values in self.values.items()}
+        waiting = {position: deque(values) for position, values in self.values.items()}
 
         def answer(value: Tensor, other: Any = None) -> Any:
-            place, where = _place()
-            if not waiting.get(place):
+            position, where = _position()
+            if not waiting.get(position):
                 raise Unanswered(where)
-            found = waiting[place].popleft()
-            if isinstance(found, float) and math.isnan(found):
+            noted = waiting[position].popleft()
+            if isinstance(noted, float) and math.isnan(noted):
                 raise Unanswered(where)
-            self.reads.append(Read(found, where))
-            self.checks.append(_check(value, other, found))
-            return found
+            self.reads.append(Read(noted, where))
+            self.checks.append(_check(value, other, noted))
+            return noted
 
         def answer_size(func: Any, args: Any, kwargs: Any) -> Any:
             if is_sized(func, args):
                 return sized(func, args, [answer(count) for count in counted(func, args)])
             for value in _tensors((*args, *kwargs.values())):
                 answer(value)
-            place, where = _place()
-            if not waiting.get(place):
+            position, where = _position()
+            if not waiting.get(position):
                 raise Unanswered(where)
-            return _copies(waiting[place].popleft())
+            return _copies(waiting[position].popleft())
 
-        def known_part(func: Any, args: Any) -> Any:
+        def known_item(func: Any, args: Any) -> Any:
             array = known.array(args[0])
             if array is None:
                 return None
             return known.tensor(array.take(args[2], args[1])) if func is aten.select.int else array.item()
 
         known = Known()
-        with _Reading(answer, answer_size, known_part), _arrays(answer), lengths_known(answer, known):
+        with _Reading(answer, answer_size, known_item), _arrays(answer), lengths_known(answer, known):
             yield
 
 
 @contextlib.contextmanager
 def observed() -> Iterator[Values]:
-    """Inside the block, what is read from tensors is noted by the place in the program where it is read."""
+    """Inside the block, what is read from tensors is noted by the position in the program where it is read."""
     values: Values = defaultdict(deque)
 
     def note(value: Tensor, other: Any = None) -> Any:
         if other is not None:
-            found: Any = aten.equal.default(value, other)
+            number: Any = aten.equal.default(value, other)
         else:
-            found = LOCAL_SCALAR_DENSE(value) if value.numel() == 1 else None
-        values[_place()[0]].append(found)
-        return found
+            number = LOCAL_SCALAR_DENSE(value) if value.numel() == 1 else None
+        values[_position()[0]].append(number)
+        return number
 
     def note_array(value: Tensor, other: Any = None) -> Any:
-        found = torch.Tensor.detach(value).clone().cpu()
-        array = _to_numpy(found)
-        values[_place()[0]].append(array)
+        copy = torch.Tensor.detach(value).clone().cpu()
+        array = _to_numpy(copy)
+        values[_position()[0]].append(array)
         return array
 
     def note_size(func: Any, args: Any, kwargs: Any) -> Any:
@@ -156,9 +165,9 @@ def observed() -> Iterator[Values]:
             return func(*args, **kwargs)
         for value in _tensors((*args, *kwargs.values())):
             note_array(value)
-        found = func(*args, **kwargs)
-        values[_place()[0]].append(_copies(found))
-        return found
+        result = func(*args, **kwargs)
+        values[_position()[0]].append(_copies(result))
+        return result
 
     with _Reading(note, note_size), _arrays(note_array), _items_are_tensors(), lengths_noted(note_array):
         yield values
@@ -169,17 +178,15 @@ def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
     """Inside the block, which is an ordinary step: the real numbers and arrays that the user's code reads from tensors.
 
     Yields:
-        Place in the program -> line and what was read there, one after the other; arrays as bytes.
+        Position in the program -> line and what was read there, one after the other; arrays as bytes.
     """
-    found: dict[Hashable, tuple[str, list[Any]]] = {}
-    tensor: Any = torch.Tensor
-    inherited = {name: tensor.__dict__.get(name) for name in ("numpy", "tolist")}
+    numbers: dict[Hashable, tuple[str, list[Any]]] = {}
 
     def keep(value: Any, frame: FrameType) -> None:
         name = frame.f_code.co_filename
         if not name.startswith(_LIBRARIES):
             where = f"{os.path.basename(name)}:{frame.f_lineno}"
-            found.setdefault((frame.f_code, frame.f_lineno), (where, []))[1].append(value)
+            numbers.setdefault((frame.f_code, frame.f_lineno), (where, []))[1].append(value)
 
     def note(value: Tensor, other: Any = None) -> Any:
         read = aten.equal.default(value, other) if other is not None else LOCAL_SCALAR_DENSE(value)
@@ -187,7 +194,7 @@ def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
             keep(read, _reader())
         return read
 
-    def noting(name: str, original: Any) -> Any:
+    def noting(original: Any) -> Any:
         def read(self: Tensor, *args: Any, **options: Any) -> Any:
             if self.is_floating_point() and self.numel() <= _LARGEST:
                 keep(_to_numpy(self.detach().cpu()).tobytes(), _reader())
@@ -195,17 +202,25 @@ def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
 
         return read
 
-    for name in inherited:
-        setattr(tensor, name, noting(name, getattr(tensor, name)))
+    methods = {name: noting(getattr(torch.Tensor, name)) for name in ("numpy", "tolist")}
+    with tensor_methods(methods), _Reading(note):
+        yield numbers
+
+
+@contextlib.contextmanager
+def tensor_methods(methods: Mapping[str, Any]) -> Iterator[None]:
+    """Inside the block, tensors have these methods instead of their own."""
+    inherited = {name: torch.Tensor.__dict__.get(name) for name in methods}
+    for name, method in methods.items():
+        setattr(torch.Tensor, name, method)
     try:
-        with _Reading(note):
-            yield found
+        yield
     finally:
         for name, original in inherited.items():
             if original is None:
-                delattr(tensor, name)
+                delattr(torch.Tensor, name)
             else:
-                setattr(tensor, name, original)
+                setattr(torch.Tensor, name, original)
 
 
 def _reader() -> FrameType:
@@ -221,7 +236,7 @@ class _Reading(Operations):
 
     Args:
         read_size: None where sizes are of no interest.
-        known: gives a part of a tensor that has values, though others have none; None where it has none either.
+        known: gives an item of a tensor that has values, though others have none; None where it has none either.
     """
 
     def __init__(self, read: Any, read_size: Any = None, known: Any = None) -> None:
@@ -230,10 +245,10 @@ class _Reading(Operations):
 
     def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What it gives, or what was noted of it."""
-        if self._known is not None and function in _PARTS:
-            part = self._known(function, args)
-            if part is not None:
-                return part
+        if self._known is not None and function in _ITEMS:
+            item = self._known(function, args)
+            if item is not None:
+                return item
         if function in _READING:
             return self._read(*args)
         if self._read_size is not None and depends_on_data(function, args):
@@ -247,10 +262,10 @@ def _tensors(arguments: Iterable[Any]) -> list[Tensor]:
     Raises:
         Unanswered: one is too large.
     """
-    found = [value for value in arguments if isinstance(value, Tensor)]
-    if any(value.numel() > _LARGEST for value in found):
-        raise Unanswered(_place()[1])
-    return found
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    if any(value.numel() > _LARGEST for value in tensors):
+        raise Unanswered(_position()[1])
+    return tensors
 
 
 def _copies(result: Any) -> Any:
@@ -258,18 +273,18 @@ def _copies(result: Any) -> Any:
     return tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, result)
 
 
-def _check(value: Tensor, other: Any, found: Any) -> Tensor:
-    """Whether a tensor still says what was found."""
+def _check(value: Tensor, other: Any, noted: Any) -> Tensor:
+    """Whether a tensor still has the value that was noted."""
     value = value.detach()
     if other is not None:  # of torch.equal
         same = torch.eq(value, other.detach()).all()
-        return same if found else torch.logical_not(same)
-    if isinstance(found, np.ndarray):
-        return torch.eq(value, torch.from_numpy(found.copy()).to(value.device)).all()
-    if isinstance(found, bool):
+        return same if noted else torch.logical_not(same)
+    if isinstance(noted, np.ndarray):
+        return torch.eq(value, torch.from_numpy(noted.copy()).to(value.device)).all()
+    if isinstance(noted, bool):
         value = value.reshape(())
-        return value if found else torch.logical_not(value)
-    return torch.eq(value.reshape(()), found)
+        return value if noted else torch.logical_not(value)
+    return torch.eq(value.reshape(()), noted)
 
 
 _to_numpy: Any = torch.Tensor.numpy
@@ -278,59 +293,42 @@ _to_numpy: Any = torch.Tensor.numpy
 @contextlib.contextmanager
 def _arrays(read: Any) -> Iterator[None]:
     """Inside the block, ``Tensor.numpy`` asks `read`, and gives an array of its own."""
-    tensor: Any = torch.Tensor
 
     def numpy(self: Tensor, *, force: bool = False) -> Any:
         if self.numel() > _LARGEST:
-            raise Unanswered(_place()[1])
+            raise Unanswered(_position()[1])
         return np.array(read(self))
 
-    inherited = tensor.__dict__.get("numpy")
-    tensor.numpy = numpy
-    try:
+    with tensor_methods({"numpy": numpy}):
         yield
-    finally:
-        if inherited is None:
-            del tensor.numpy
-        else:
-            tensor.numpy = inherited
 
 
 @contextlib.contextmanager
 def _items_are_tensors() -> Iterator[None]:
     """Inside the block, an item is a tensor without dimensions, as it is to a tracer; Python reads it where it needs it."""
-    tensor: Any = torch.Tensor
-    inherited = {name: tensor.__dict__.get(name) for name in ("item", "tolist")}
 
     def item(self: Tensor) -> Tensor:
         return self.detach().reshape(())
 
     def tolist(self: Tensor) -> Any:
-        return item(self) if self.dim() == 0 else [tolist(part) for part in self]
+        return item(self) if self.dim() == 0 else [tolist(row) for row in self]
 
-    tensor.item, tensor.tolist = item, tolist
-    try:
+    with tensor_methods({"item": item, "tolist": tolist}):
         yield
-    finally:
-        for name, original in inherited.items():
-            if original is None:
-                delattr(tensor, name)
-            else:
-                setattr(tensor, name, original)
 
 
-def _place() -> tuple[Hashable, str]:
-    """Where in the program a number is read: the way of calls that leads there, and the user's line."""
+def _position() -> tuple[Hashable, str]:
+    """Where in the program a number is read: the calls that lead there, and the user's line."""
     frame: FrameType | None = sys._getframe(2)
-    way: list[Hashable] = []
+    calls: list[Hashable] = []
     where = ""
     while frame is not None and frame.f_code.co_filename != _ROOT:
         if not frame.f_code.co_filename.startswith((_TORCH, _OURS)):
             # By expressions, since an interpreter that adapts stops at other instructions in the next run.
-            way.append((id(frame.f_code), _positions(frame.f_code)[frame.f_lasti // 2]))
+            calls.append((id(frame.f_code), _positions(frame.f_code)[frame.f_lasti // 2]))
         where = where or users_line(frame)
         frame = frame.f_back
-    return tuple(way), where
+    return tuple(calls), where
 
 
 @functools.lru_cache(maxsize=512)
@@ -348,10 +346,10 @@ def users_line(frame: FrameType) -> str:
 def where_it_failed(error: BaseException) -> str:
     """The user's line that led to an error; empty where none did."""
     trace: TracebackType | None = error.__traceback__
-    found = ""
+    line = ""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if not name.startswith(_OTHERS):
-            found = f"{os.path.basename(name)}:{trace.tb_lineno}"
+            line = f"{os.path.basename(name)}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return found
+    return line

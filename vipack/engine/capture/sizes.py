@@ -69,5 +69,5 @@ def _masks(indices: Sequence[Tensor | None]) -> list[Tensor]:
 
 def _columns(mask: Tensor, size: int) -> list[Tensor | None]:
     """The row and column numbers of a mask's true elements, each ``(size,)``."""
-    places = aten.nonzero_static.default(mask, size=size)
-    return [places.select(1, column) for column in range(mask.dim())]
+    indices = aten.nonzero_static.default(mask, size=size)
+    return [indices.select(1, column) for column in range(mask.dim())]

@@ -14,10 +14,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from vipack.compat.aten import READS_A_NUMBER
 from vipack.compat.pytorch import schema_of, traced_without_values
 from vipack.engine.capture.purify import pure_objectives
-from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, where_it_failed
-from vipack.engine.graph.nodes import ancestors, is_random
+from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, tensor_methods, where_it_failed
+from vipack.engine.graph.nodes import ancestors, is_random, output_of
 from vipack.program import captured_scans
-from vipack.program.params import UnmetParameterError
+from vipack.program.running.params import UnmetParameterError
 
 __all__ = ["CaptureError", "collecting_later", "refuse_numbers_that_change", "traced", "write_dtypes"]
 
@@ -95,16 +95,16 @@ def refuse_numbers_that_change(module: fx.GraphModule, reads: Sequence[Read], ch
     """
     Args:
         reads: whose checks are the graph's last results.
-        changing: places of inputs that other steps find changed.
+        changing: indices of inputs that other steps find changed.
 
     Raises:
         CaptureError: a real number depends on them, which would never be the same again.
     """
     if not reads:
         return
-    results: Any = next(iter(reversed(module.graph.nodes))).args[0]
+    results = output_of(module.graph).args[0]
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
-    moving = {inputs[place] for place in changing}
+    moving = {inputs[index] for index in changing}
     for read, check in zip(reads, results[-len(reads) :], strict=True):
         if read.exact and (not moving.isdisjoint(ancestors(check)) or any(map(is_random, ancestors(check)))):
             raise CaptureError(f"a number that changes with every step is read from a tensor ({read.where})")
@@ -121,7 +121,7 @@ def _trace(step: Step, inputs: Sequence[Tensor]) -> fx.GraphModule:
             raise _refusal(error) from error
         # TraceGraph_ELBO follows non-reparametrized draws with a tensor subclass that needs tensors with values.
         try:
-            with _no_way_out():
+            with _conversions_refused():
                 module = make_fx(step, tracing_mode="real")(*[value.detach() for value in inputs])
         except CaptureError:
             raise
@@ -147,31 +147,21 @@ def write_dtypes(module: fx.GraphModule) -> None:
     """
     for node in module.graph.nodes:
         arguments = getattr(schema_of(node.target), "arguments", ())
-        made = node.meta.get("val")
-        makes = isinstance(made, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments)
+        value = node.meta.get("val")
+        makes = isinstance(value, Tensor) and not any("Tensor" in str(argument.type) for argument in arguments)
         if makes and any(a.name == "dtype" for a in arguments) and node.kwargs.get("dtype") is None:
-            node.kwargs = {**node.kwargs, "dtype": made.dtype}
+            node.kwargs = {**node.kwargs, "dtype": value.dtype}
 
 
 @contextlib.contextmanager
-def _no_way_out() -> Iterator[None]:
-    """Refuse the ways by which values leave tensors unseen by a tracer."""
-    names = ("numpy", "tolist", "__array__")
-    inherited = {name: torch.Tensor.__dict__.get(name) for name in names}
+def _conversions_refused() -> Iterator[None]:
+    """Refuse conversions by which values leave tensors unseen by a tracer."""
 
     def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         raise CaptureError("values leave torch for NumPy or Python lists")
 
-    for name in names:
-        setattr(torch.Tensor, name, refuse)
-    try:
+    with tensor_methods(dict.fromkeys(("numpy", "tolist", "__array__"), refuse)):
         yield
-    finally:
-        for name, original in inherited.items():
-            if original is None:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, original)
 
 
 def _refusal(error: Exception) -> CaptureError:
@@ -179,17 +169,17 @@ def _refusal(error: Exception) -> CaptureError:
     text = " ".join(str(error).split())
     name = type(error).__name__
     where = where_it_failed(error)
-    place = f" ({where})" if where else ""
+    line = f" ({where})" if where else ""
     if isinstance(error, Unanswered):
         return CaptureError(f"numbers that the program reads from tensors lead to other ones in the next run ({text})")
     if "data-dependent" in text or "DataDependent" in name or READS_A_NUMBER in text or "GuardOnData" in name:
         return _ValuesNeeded(
-            f"control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like){place}"
+            f"control flow depends on the value of a tensor (an `if`, `.item()`, `float()`, `range()` or the like){line}"
         )
     if name == "TypeError" and "FakeTensor" in text:
-        return _ValuesNeeded(f"a size or number depends on the value of a tensor{place}")
+        return _ValuesNeeded(f"a size or number depends on the value of a tensor{line}")
     if name == "DynamicOutputShapeException":
-        return _ValuesNeeded(f"a size depends on the value of a tensor{place}")
+        return _ValuesNeeded(f"a size depends on the value of a tensor{line}")
     if "numpy" in text.lower():
-        return _ValuesNeeded(f"values leave torch for NumPy{place}")
-    return CaptureError(f"{name}: {text[:200]}{place}")
+        return _ValuesNeeded(f"values leave torch for NumPy{line}")
+    return CaptureError(f"{name}: {text[:200]}{line}")

@@ -88,8 +88,8 @@ class _Bridge(Bridge):
                 *sizes(layout["size"], layout["stride"]),
             )
         for slot, (number, item) in enumerate(manifest["results"]):
-            place = ctypes.c_void_p(ctypes.addressof(results) + slot * ctypes.sizeof(ctypes.c_void_p))
-            self.tell("vipack_wanted", number, item, place)
+            target = ctypes.c_void_p(ctypes.addressof(results) + slot * ctypes.sizeof(ctypes.c_void_p))
+            self.tell("vipack_wanted", number, item, target)
 
     def tensor(self, value: Any) -> None:
         """See :class:`Bridge`."""

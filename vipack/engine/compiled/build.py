@@ -118,9 +118,9 @@ def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path
     """Compile sources side by side, and the bridge with them, below `folder`, where it is wanted and missing."""
     failures: list[BaseException] = []
 
-    def attempt(source: str, target: Path, sizes: bool) -> None:
+    def attempt(source: str, target: Path, vectorized: bool) -> None:
         try:
-            _compile(source, target, vectorized=sizes)
+            _compile(source, target, vectorized=vectorized)
         except BaseException as error:
             failures.append(error)
 

@@ -1,4 +1,4 @@
-"""A step called from Python: on a GPU, and for programs of Inductor's that are not understood as a plan."""
+"""A step called from Python: on a GPU, and for programs of Inductor's that :mod:`~vipack.engine.inductor.plan` cannot read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CalledStep:
         self._call, self._spec = call, spec
         self._inputs = list(inputs)
         device = self._inputs[0].device
-        self._fed = [self._inputs[place] for place in spec.fed]
+        self._fed = [self._inputs[index] for index in spec.fed]
         size = sum(value.nbytes for value in self._fed)
         self._ahead = max(_WARM + 1, min(_MOST_AHEAD, _BYTES_AHEAD // max(1, size)))
         self._coming = [value.new_zeros((self._ahead, *value.shape)) for value in self._fed]
@@ -61,28 +61,28 @@ class CalledStep:
         """See :class:`~vipack.engine.native.bound_loop.BoundLoop`."""
         with torch.no_grad():
             for first in range(0, len(losses), self._ahead):
-                part = slice(first, min(first + self._ahead, len(losses)))
-                number = part.stop - part.start
+                steps = slice(first, min(first + self._ahead, len(losses)))
+                number = steps.stop - steps.start
                 for coming, feed in zip(self._coming, feeds, strict=True):
-                    coming[:number].copy_(feed[part])
+                    coming[:number].copy_(feed[steps])
                 self._counter.zero_()
                 try:
                     for _ in range(number // _TOGETHER):
                         self._take_several()
                     for _ in range(number % _TOGETHER):
                         self._take()
-                    losses[part] = self._losses[:number].cpu().numpy()  # what failed on a GPU says so here
+                    losses[steps] = self._losses[:number].cpu().numpy()  # what failed on a GPU says so here
                 except RuntimeError as error:
                     raise NativeError(" ".join(str(error).split())) from error
-                if self._spec.copies is None and not np.isfinite(losses[part]).all():
-                    return first + 1 + int(np.flatnonzero(~np.isfinite(losses[part]))[0])
+                if self._spec.copies is None and not np.isfinite(losses[steps]).all():
+                    return first + 1 + int(np.flatnonzero(~np.isfinite(losses[steps]))[0])
         return len(losses)
 
     def _step(self) -> None:
         for value, coming in zip(self._fed, self._coming, strict=True):
             value.copy_(coming.index_select(0, self._counter).squeeze(0))
-        for place in self._spec.normals:
-            self._inputs[place].normal_()
+        for index in self._spec.normals:
+            self._inputs[index].normal_()
         (loss,) = self._call(*self._inputs)
         self._losses.index_copy_(0, self._counter, loss.to(self._losses.dtype).unsqueeze(0))
         self._counter += 1
@@ -130,9 +130,9 @@ def load_artifact(folder: Path) -> Step:
         for name, content in verified_files(folder).items():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(content)
-        made: Step = inductor.load_artifact(copy / "artifact")
+        step: Step = inductor.load_artifact(copy / "artifact")
     except NativeError:
         raise
     except Exception as error:  # whatever Inductor finds wrong with a file of its own
         raise NativeError(f"the compiled step in {folder} does not load: {error}") from error
-    return made
+    return step

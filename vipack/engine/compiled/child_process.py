@@ -1,4 +1,4 @@
-"""The process that compiles: a Python of its own, which finds what this one runs and nothing that lies about."""
+"""The process that compiles: a Python of its own, which imports from this one's folders and from no current folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["start_compiling"]
 
 _POLITE = 10  # niceness of a compilation: training comes first
 _LIBRARIES = ("torch", "numpy", "pyro")  # in whose folders those that they need lie too
-# What a planted file would stand for must be found first: the standard library, then the folders of this process's
+# A planted file must come after the module whose name it has: the standard library, then the folders of this process's
 # libraries, then the usual ones. vipack itself is loaded from where it is, so that no folder of sources is searched.
 _BEGIN = """
 import importlib.util, json, sys
@@ -64,9 +64,9 @@ def _flags() -> list[str]:
 def _folders() -> list[str]:
     """Where this process has its libraries from, and the absolute folders of ``PYTHONPATH``."""
     files = [getattr(sys.modules.get(name), "__file__", None) for name in _LIBRARIES]
-    found = [str(Path(file).absolute().parents[1]) for file in files if file]
-    found += [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(part)]
-    return list(dict.fromkeys(found))
+    folders = [str(Path(file).absolute().parents[1]) for file in files if file]
+    folders += [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(folder)]
+    return list(dict.fromkeys(folders))
 
 
 def _environment(work: Path) -> dict[str, str]:

@@ -42,10 +42,10 @@ __all__ = [
     "forget",
     "interpreter",
     "predicted_seconds",
+    "progress_note",
     "request",
     "start",
     "start_interpreter",
-    "under_way",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Request:
     """What to compile, and the name under which the result is kept.
 
     Attributes:
-        make_job: what has to be traced for it, is, only when there is something to compile.
+        make_job: gives the job; called only when there is something to compile, since it may trace the step.
         needs: the name of another entry, without which the result is of no use.
     """
 
@@ -88,20 +88,9 @@ def request(step: StepGraph, spec: LoopSpec, num_threads: int) -> Request:
         return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device)
 
     text = GraphText.of(step.single)  # with `own`, it says what the step of several fits is
-    digest = hashlib.sha256(
-        "\n".join(
-            [
-                str(text),
-                repr(step.own),
-                repr(inputs),
-                repr(spec),
-                str(num_threads),
-                _machine(),
-                _device(device),
-                _generator(),
-            ]
-        ).encode()
-    )
+    own, threads = repr(step.own), str(num_threads)
+    known = [str(text), own, repr(inputs), repr(spec), threads, _machine(), _device(device), _generator()]
+    digest = hashlib.sha256("\n".join(known).encode())
     return Request(job, digest.hexdigest()[:32])
 
 
@@ -192,8 +181,8 @@ class Build:
             except (OSError, ValueError) as problem:
                 self.reason = f"what was compiled cannot be kept: {problem}"
         else:
-            found = error.read_text() if error.is_file() else f"the compiler's process ended with code {code}"
-            self.reason = f"compiling failed: {found}"
+            text = error.read_text() if error.is_file() else f"the compiler's process ended with code {code}"
+            self.reason = f"compiling failed: {text}"
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _publish(self) -> Path:
@@ -225,8 +214,8 @@ def start_interpreter() -> Build:
     return Build(interpreter())
 
 
-def under_way() -> str:
-    """What people are told while something is compiled; empty where nothing is."""
+def progress_note() -> str:
+    """What a progress bar says while something is compiled; empty where nothing is."""
     return COMPILING if busy() else ""
 
 

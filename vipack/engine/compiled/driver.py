@@ -148,9 +148,9 @@ class _Writer:
         layout = self.layout(call, item)
         size, stride = ((), ()) if layout is None else (layout.size or (), layout.stride or ())
         extent = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-        made = View(self._reserve(max(1, extent) * ITEM_SIZES[dtype]), dtype, size, stride)
-        self._written[call.number, item] = made
-        return made
+        view = View(self._reserve(max(1, extent) * ITEM_SIZES[dtype]), dtype, size, stride)
+        self._written[call.number, item] = view
+        return view
 
     def pointer(self, view: View, ctype: str) -> str:
         """The address of a view's first element."""
@@ -159,15 +159,15 @@ class _Writer:
         size = ITEM_SIZES[view.dtype] if view.dtype in ITEM_SIZES else BYTES_IN_C[plain]
         offset = view.offset * size
         if base.kind == "input":
-            place = f"static_cast<char*>(in[{base.index}])"
+            start = f"static_cast<char*>(in[{base.index}])"
         elif base.kind == "buffer":
-            place, offset = "arena", offset + self.offsets[base.index]
+            start, offset = "arena", offset + self.offsets[base.index]
         else:
             key = (base.index, base.item)
             if key not in self.results:
                 self.results.append(key)
-            place = f"static_cast<char*>(c->results[{self.results.index(key)}])"
-        return f"reinterpret_cast<{ctype}*>({place} + {offset})"
+            start = f"static_cast<char*>(c->results[{self.results.index(key)}])"
+        return f"reinterpret_cast<{ctype}*>({start} + {offset})"
 
 
 def _drawing(plan: Plan, spec: LoopSpec, *, alone: bool) -> str:
@@ -181,19 +181,19 @@ def _drawing(plan: Plan, spec: LoopSpec, *, alone: bool) -> str:
 
 def _draws(views: Sequence[tuple[int, View]]) -> list[str]:
     """Statements that fill inputs with normals; small ones in a row are drawn together."""
-    made: list[str] = []
+    statements: list[str] = []
     for small, run in itertools.groupby(views, key=lambda item: math.prod(item[1].size or ()) < _FEW):
-        parts = [(f"static_cast<{_ctype(v.dtype)}*>(in[{i}])", math.prod(v.size or ())) for i, v in run]
+        targets = [(f"static_cast<{_ctype(v.dtype)}*>(in[{i}])", math.prod(v.size or ())) for i, v in run]
         if not small:
-            made += [f"normals({pointer}, {size}, source);" for pointer, size in parts]
+            statements += [f"normals({pointer}, {size}, source);" for pointer, size in targets]
             continue
-        starts = [0, *itertools.accumulate(size for _, size in parts)]
+        starts = [0, *itertools.accumulate(size for _, size in targets)]
         if starts[-1]:
             puts = [
-                f"put(drawn + {at}, {pointer}, {size});" for at, (pointer, size) in zip(starts, parts, strict=False)
+                f"put(drawn + {at}, {pointer}, {size});" for at, (pointer, size) in zip(starts, targets, strict=False)
             ]
-            made.append(f"{{ double drawn[{starts[-1]}]; few<{starts[-1]}>(drawn, source); {' '.join(puts)} }}")
-    return made
+            statements.append(f"{{ double drawn[{starts[-1]}]; few<{starts[-1]}>(drawn, source); {' '.join(puts)} }}")
+    return statements
 
 
 def _feed(view: View, index: int, number: int) -> str:
@@ -202,8 +202,8 @@ def _feed(view: View, index: int, number: int) -> str:
 
 
 def _includes(kernels: Sequence[Kernel]) -> list[str]:
-    found = itertools.chain.from_iterable(re.findall(r"^#include .*$", k.source, re.MULTILINE) for k in kernels)
-    return sorted({line.strip() for line in found} | {"#include <torch/csrc/inductor/cpp_prefix.h>"})
+    lines = itertools.chain.from_iterable(re.findall(r"^#include .*$", k.source, re.MULTILINE) for k in kernels)
+    return sorted({line.strip() for line in lines} | {"#include <torch/csrc/inductor/cpp_prefix.h>"})
 
 
 def _kernel(index: int, kernel: Kernel, *, flush: bool) -> str:

@@ -11,14 +11,14 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import SLOGDET_NAME
 from vipack.compat.pytorch import graph_module, schema_of
-from vipack.engine.graph.nodes import ancestors, is_random
+from vipack.engine.graph.nodes import ancestors, first_call, is_random, output_of
 
-__all__ = ["Invariants", "checks_taken_out", "taken_out"]
+__all__ = ["Invariants", "split_steady_checks", "split_steady_results"]
 
 aten = torch.ops.aten
 
 _SMALL = 32_768  # numbers that are read again from a cache nearby
-_LARGEST = 1 << 22  # numbers; what is larger would take memory that the user does not expect
+_LARGEST = 1 << 22  # numbers; larger results would take memory that the user does not expect
 _FILLED = {"full", "zeros", "ones", "scalar_tensor"}
 _DEAR = {
     "acos", "amax", "amin", "asin", "atan", "bmm", "cos", "cosh", "cumprod", "cumsum", "digamma", "erf", "erfc", "erfinv",
@@ -29,17 +29,17 @@ _DEAR = {
 
 
 class Invariants:
-    """What is computed of steady inputs before a step; calling it gives that, from the leaves.
+    """What is computed of steady inputs before a step; calling it gives that, from the arrays of the data.
 
     Args:
         program: gives the step's new inputs from the steady ones; None where there are none.
         checks: gives truth values likewise.
         constants: the program's own.
-        steady: for each leaf, whether it is.
+        steady: for each array, whether all steps see the same.
 
     Attributes:
         valid: whether all checks were true when it was last called.
-        needed: for each constant and leaf, whether something depends on it.
+        needed: for each constant and array, whether something depends on it.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Invariants:
     ) -> None:
         self._program, self._checks, self._constants, self._steady = program, checks, constants, steady
         self.valid = True
-        used = [_used(part) for part in (program, checks) if part is not None]
+        used = [_used(module) for module in (program, checks) if module is not None]
         given = iter([any(each) for each in zip(*used, strict=True)])
         self.needed = tuple(same and next(given) for same in (*(True for _ in constants), *steady))
 
-    def __call__(self, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
+    def __call__(self, arrays: Sequence[Tensor]) -> Sequence[Tensor]:
         """The step's new inputs."""
-        given = (*self._constants, *(leaf for leaf, same in zip(leaves, self._steady, strict=True) if same))
+        given = (*self._constants, *(array for array, same in zip(arrays, self._steady, strict=True) if same))
         with torch.no_grad():
             if self._checks is not None:
                 self.valid = all(bool(check) for check in self._checks(*given))
@@ -69,11 +69,11 @@ def _used(program: fx.GraphModule) -> list[bool]:
     return [bool(node.users) for node in program.graph.nodes if node.op == "placeholder"]
 
 
-def checks_taken_out(module: fx.GraphModule, steady: Sequence[bool], first: int) -> fx.GraphModule | None:
+def split_steady_checks(module: fx.GraphModule, steady: Sequence[bool], first: int) -> fx.GraphModule | None:
     """Take those checks from a graph's last results that depend on steady inputs alone, in place.
 
     Args:
-        first: place of the first check among the results.
+        first: index of the first check among the results.
 
     Returns:
         The graph that gives them from the steady inputs, in order; None where there are none.
@@ -82,19 +82,19 @@ def checks_taken_out(module: fx.GraphModule, steady: Sequence[bool], first: int)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     given = [node for node, known in zip(placeholders, steady, strict=True) if known]
     others = set(placeholders) - set(given)
-    output: Any = next(iter(reversed(graph.nodes)))
+    output = output_of(graph)
     results, checks = list(output.args[0][:first]), list(output.args[0][first:])
-    found = [c for c in checks if others.isdisjoint(ancestors(c)) and not any(map(is_random, ancestors(c)))]
-    if not found:
+    before = [c for c in checks if others.isdisjoint(ancestors(c)) and not any(map(is_random, ancestors(c)))]
+    if not before:
         return None
-    before = _graph_of(found, given)
-    output.args = ([*results, *(check for check in checks if check not in found)],)
+    module_before = _graph_of(before, given)
+    output.args = ([*results, *(check for check in checks if check not in before)],)
     graph.eliminate_dead_code()
     module.recompile()
-    return before
+    return module_before
 
 
-def taken_out(module: fx.GraphModule, steady: Sequence[bool], place: int) -> fx.GraphModule | None:
+def split_steady_results(module: fx.GraphModule, steady: Sequence[bool], num_inputs: int) -> fx.GraphModule | None:
     """Let results that depend on steady inputs alone be inputs themselves, in place.
 
     Cheap ones stay, unless they are small: to read many numbers takes as long as to add two.
@@ -102,10 +102,10 @@ def taken_out(module: fx.GraphModule, steady: Sequence[bool], place: int) -> fx.
     Args:
         module: a pure graph.
         steady: for each of its inputs, whether it is the same at every step.
-        place: how many inputs come before the new ones.
+        num_inputs: how many inputs come before the new ones.
 
     Returns:
-        The graph that gives the new inputs from the steady ones, in order; None where there is nothing to take out.
+        The graph that gives the new inputs from the steady ones, in order; None where there are none.
     """
     graph = module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -119,21 +119,21 @@ def taken_out(module: fx.GraphModule, steady: Sequence[bool], place: int) -> fx.
             depends.add(node)
             if _name(node) in _DEAR or dear.intersection(inputs):
                 dear.add(node)
-    found: list[fx.Node] = []
+    results: list[fx.Node] = []
     staying = {node for node in graph.nodes if node not in depends}
     for node in reversed([node for node in graph.nodes if node in depends and node.op == "call_function"]):
         if staying.intersection(node.users):
             if _worth(node, node in dear):
-                found.append(node)
+                results.append(node)
             else:
                 staying.add(node)
-    if not found:
+    if not results:
         return None
-    found.reverse()
-    before = _graph_of(found, given)
-    first_after = placeholders[place] if place < len(placeholders) else None
-    for index, node in enumerate(found):
-        with graph.inserting_before(first_after or _first_call(graph)):
+    results.reverse()
+    before = _graph_of(results, given)
+    first_after = placeholders[num_inputs] if num_inputs < len(placeholders) else None
+    for index, node in enumerate(results):
+        with graph.inserting_before(first_after or first_call(graph)):
             new = graph.placeholder(f"invariant_{index}")
         new.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(new)
@@ -166,11 +166,6 @@ def _name(node: fx.Node) -> str:
     return "" if schema is None else str(schema.name).split("::")[1]
 
 
-def _first_call(graph: fx.Graph) -> fx.Node:
-    found: fx.Node = next(node for node in graph.nodes if node.op != "placeholder")
-    return found
-
-
 def _graph_of(wanted: Sequence[fx.Node], given: Sequence[fx.Node]) -> fx.GraphModule:
     needed = set().union(*map(ancestors, wanted))
     graph = fx.Graph()
@@ -179,5 +174,5 @@ def _graph_of(wanted: Sequence[fx.Node], given: Sequence[fx.Node]) -> fx.GraphMo
         if node in needed and node not in copies:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output([copies[node] for node in wanted])
-    made: Any = graph_module({}, graph)
-    return made  # type: ignore[no-any-return]
+    module: Any = graph_module({}, graph)
+    return module  # type: ignore[no-any-return]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
 from vipack.compat.pytorch import OpOverload
 
-__all__ = ["ancestors", "is_random"]
+__all__ = ["ancestors", "first_call", "is_random", "output_of"]
 
 aten = torch.ops.aten
 
@@ -25,11 +27,22 @@ def is_random(node: fx.Node) -> bool:
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
     """The nodes that `node` is computed from, itself included."""
-    found: set[fx.Node] = set()
+    seen: set[fx.Node] = set()
     pending = [node]
     while pending:
         current = pending.pop()
-        if current not in found:
-            found.add(current)
+        if current not in seen:
+            seen.add(current)
             pending += current.all_input_nodes
-    return found
+    return seen
+
+
+def first_call(graph: fx.Graph) -> fx.Node:
+    """The first node after the inputs."""
+    node: fx.Node = next(node for node in graph.nodes if node.op != "placeholder")
+    return node
+
+
+def output_of(graph: fx.Graph) -> Any:
+    """The node whose first argument is the list of results."""
+    return next(iter(reversed(graph.nodes)))

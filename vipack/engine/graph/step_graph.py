@@ -19,15 +19,15 @@ class Feed:
     """How a step gets its batch.
 
     Attributes:
-        leaves: the program's tensors; whole where `gathered`.
-        gathered: for each leaf, whether a batch takes its rows by ``indices``.
-        indices: an example of the batch's rows ``(B,)``, or None where a step sees all rows.
-        own: for each leaf, whether every one of R fits side by side has its own, along a leading dimension; none by
+        arrays: the program's tensors; whole where `gathered`.
+        gathered: for each array, whether a batch takes its rows by ``indices``.
+        indices: an example of a batch's ``(B,)``, or None where a step sees all rows.
+        own: for each array, whether every one of R fits side by side has its own, along a leading dimension; none by
             default.
-        steady: for each leaf, whether all steps see the same; none by default.
+        steady: for each array, whether all steps see the same; none by default.
     """
 
-    leaves: tuple[Tensor, ...]
+    arrays: tuple[Tensor, ...]
     gathered: tuple[bool, ...]
     indices: Tensor | None
     own: tuple[bool, ...] = ()
@@ -36,7 +36,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class StepGraph:
-    """``module(*draws, *values, *states, *buffers[, well], row, *constants, *leaves[, indices]) -> (loss,)``.
+    """``module(*draws, *values, *states, *buffers[, well], coefficients, *constants, *arrays[, indices]) -> (loss,)``.
 
     `values` are the groups' vectors and `states` those of their rules; both, and the buffers, are updated in place. `well` is
     1 after a step in which Pyro would have raised nothing, else 0; then the loss is NaN.
@@ -44,7 +44,7 @@ class StepGraph:
     Attributes:
         single: the step of one fit.
         constants: tensors that the program holds itself, such as data that it closes over, and what steps need of them
-            and of steady leaves; see :meth:`renew`.
+            and of steady arrays; see :meth:`renew`.
         checked: whether there is `well`.
         examples: an input of each shape and type, in order.
         own: for each input, whether every one of several fits side by side has its own, along a leading dimension.
@@ -56,20 +56,20 @@ class StepGraph:
     examples: tuple[Tensor, ...]
     own: tuple[bool, ...]
     num_draws: int
-    row_width: int
+    num_coefficients: int
     checked: bool
     _together: Callable[[], fx.GraphModule] | None
     _before: Invariants | None
     _num_invariants: int
 
     @property
-    def held(self) -> tuple[Tensor, ...]:
+    def own_constants(self) -> tuple[Tensor, ...]:
         """The constants that are the program's own."""
         return self.constants[: len(self.constants) - self._num_invariants]
 
     @property
     def needed(self) -> tuple[bool, ...]:
-        """For each of the program's own constants and the leaves, whether something was computed of it beforehand."""
+        """For each of the program's own constants and the arrays, whether something was computed of it beforehand."""
         if self._before is None:
             return (False,) * (len(self.constants) + len(self.examples))
         return self._before.needed
@@ -79,12 +79,12 @@ class StepGraph:
         """Whether the steady data are such that Pyro would raise nothing, as far as that depends on them alone."""
         return self._before is None or self._before.valid
 
-    def renew(self, leaves: Sequence[Tensor]) -> None:
-        """Compute anew what steps need of `leaves`, which have changed."""
+    def renew(self, arrays: Sequence[Tensor]) -> None:
+        """Compute anew what steps need of `arrays`, which have changed."""
         if self._before is not None:
-            own = self.constants[len(self.constants) - self._num_invariants :]
-            for held, value in zip(own, self._before(leaves), strict=True):
-                held.copy_(value)
+            computed = self.constants[len(self.constants) - self._num_invariants :]
+            for constant, value in zip(computed, self._before(arrays), strict=True):
+                constant.copy_(value)
 
     @cached_property
     def module(self) -> fx.GraphModule:

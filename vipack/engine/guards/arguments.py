@@ -1,4 +1,4 @@
-"""The arguments of a call: which tensors are in it, and everything else by value, type, name and place."""
+"""The arguments of a call: which tensors are in it, and everything else by value, type, name and position."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ class ByIdentity:
 
 @dataclass(frozen=True)
 class FlatCall:
-    """A call taken apart.
+    """A call as a flat list of its tensors, and a key for everything else.
 
     Attributes:
         tensors: those among the arguments, in order; what stands in an object of a user's class is not among them.
         key: equal for calls that differ in the numbers of their tensors only.
         objects: what is known by identity, and may change within.
         immutable: whether nothing but the numbers of tensors can change while the same arguments are passed.
-        rebuild: puts other tensors in their places: ``tensors -> (args, kwargs)``.
         reason: why no graph can take this call; empty where one can.
         numbers: Python's and NumPy's real and whole numbers, in order.
     """
@@ -51,13 +50,12 @@ class FlatCall:
     key: Hashable
     objects: tuple[Any, ...]
     immutable: bool
-    rebuild: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
     reason: str = ""
     numbers: tuple[Any, ...] = ()
 
 
 def flatten(args: Sequence[Any], kwargs: Mapping[str, Any], *, numbers_apart: bool = False) -> FlatCall:
-    """Take a call apart; containers are followed, of whatever depth.
+    """The tensors of a call, and the key of the rest; containers are followed to any depth.
 
     Args:
         numbers_apart: let the key be that of all calls that differ in their numbers only.
@@ -65,14 +63,7 @@ def flatten(args: Sequence[Any], kwargs: Mapping[str, Any], *, numbers_apart: bo
     reader = _Reader(numbers_apart)
     key = reader.read((tuple(args), dict(kwargs)), ())
     immutable = not reader.objects and all(_is_flat(value) for value in (*args, *kwargs.values()))
-
-    def rebuild(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        made: tuple[tuple[Any, ...], dict[str, Any]] = replaced((tuple(args), dict(kwargs)), tensors)
-        return made
-
-    return FlatCall(
-        tuple(reader.tensors), key, tuple(reader.objects), immutable, rebuild, reader.reason, tuple(reader.numbers)
-    )
+    return FlatCall(tuple(reader.tensors), key, tuple(reader.objects), immutable, reader.reason, tuple(reader.numbers))
 
 
 def numbers_replaced(args: Any, kwargs: Any, others: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -85,8 +76,8 @@ def numbers_replaced(args: Any, kwargs: Any, others: Sequence[Any]) -> tuple[tup
             return value if new is None else new
         return _NOT_REPLACED
 
-    made: tuple[tuple[Any, ...], dict[str, Any]] = _replaced((tuple(args), dict(kwargs)), put)
-    return made
+    call: tuple[tuple[Any, ...], dict[str, Any]] = _replaced((tuple(args), dict(kwargs)), put)
+    return call
 
 
 class _Reader:
@@ -193,9 +184,9 @@ def _replaced(value: Any, put: Callable[[Any], Any]) -> Any:
             return value
         if isinstance(value, defaultdict):
             return defaultdict(value.default_factory, items)
-        made: Any = type(value)
-        return made(items)
-    parts = [_replaced(item, put) for item in value]
-    if all(one is other for one, other in zip(parts, value, strict=True)):
+        kind: Any = type(value)
+        return kind(items)
+    sequence = [_replaced(item, put) for item in value]
+    if all(one is other for one, other in zip(sequence, value, strict=True)):
         return value
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return type(value)(*sequence) if hasattr(value, "_fields") else type(value)(sequence)

@@ -1,4 +1,4 @@
-"""Which of the user's code a run executes, and what it does that a graph would not do again."""
+"""Which of the user's code a run executes, and what of it a graph would not repeat."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Execution:
         arguments: what these were called with that may hold variables.
         attributes: objects and names that they reached by ``getattr`` or ``hasattr``.
         namespaces: whether they read whole namespaces, as by ``vars`` or ``eval``.
-        reason: why a graph cannot repeat the run; empty where nothing speaks against it.
+        reason: why a graph cannot repeat the run; empty where it can.
     """
 
     def __init__(self) -> None:
@@ -109,13 +109,13 @@ class Execution:
 
     def joined(self, other: Execution) -> Execution:
         """Both runs as one."""
-        made = Execution()
-        made.codes = self.codes | other.codes
-        made.arguments = {**self.arguments, **other.arguments}
-        made.attributes = self.attributes + other.attributes
-        made.namespaces = self.namespaces or other.namespaces
-        made.reason = self.reason or other.reason
-        return made
+        both = Execution()
+        both.codes = self.codes | other.codes
+        both.arguments = {**self.arguments, **other.arguments}
+        both.attributes = self.attributes + other.attributes
+        both.namespaces = self.namespaces or other.namespaces
+        both.reason = self.reason or other.reason
+        return both
 
     def _meet_library(self, frame: types.FrameType, code: types.CodeType, module: str) -> None:
         if code is _LOGGING:

@@ -1,8 +1,8 @@
-"""The Python state that a program reads: what a graph would freeze, and who changes it.
+"""The Python state that a program reads, which a graph would freeze, and whether it has changed.
 
 A captured graph repeats the tensor operations of one run. A counter in the model, a number that a callback sets, an
 iterator or a generator of random numbers goes on in Python, where the graph does not see it. So the variables that the
-program's code names are compared with what they held when the step was captured: globals, variables of enclosing functions,
+program's code names are compared with their values when the step was captured: globals, variables of enclosing functions,
 attributes and class attributes, defaults, environment variables, and what all these hold, be it containers, arrays or
 tables; numbers and tensors of the modules and distributions of torch and Pyro; modules' modes and hooks.
 """
@@ -18,14 +18,7 @@ from torch import Tensor
 from vipack.compat.pytorch import is_fake, is_left_over_from_vmap, version_of
 from vipack.engine.guards.execution import Execution
 from vipack.engine.guards.reader import Reading, read_programs
-from vipack.engine.guards.slots import (
-    MISSING,
-    Slot,
-    comparable,
-    differs,
-    generator_state,
-    set_generator_state,
-)
+from vipack.engine.guards.slots import MISSING, Slot, comparable, differs, generator_state, set_generator_state
 
 __all__ = ["PythonState", "sharing_memory"]
 
@@ -37,9 +30,9 @@ class PythonState:
 
     Args:
         programs: and whatever else they are given that is no tensor.
-        execution: of a run: only what the code names that ran is watched. None: all that any of their code names.
-        blind: runs cannot be recorded here.
-        apart: tensors that are nothing of the program's own, such as the parameters that steps change.
+        execution: of a run: only variables that its code names are compared. None: those that any of their code names.
+        blind: whether runs cannot be recorded here, as under a profiler.
+        apart: tensors that steps may change, such as parameters.
         copies: whether tensors are copied, so that :meth:`restore` can put them back.
     """
 
@@ -63,7 +56,7 @@ class PythonState:
 
     @property
     def reason(self) -> str:
-        """Why runs of the programs cannot be repeated by a graph, whatever else; empty where they can."""
+        """Why no graph can repeat runs of the programs; empty where one can."""
         if self._execution is not None and self._execution.reason:
             return self._execution.reason
         if self._reading.reason:
@@ -93,10 +86,10 @@ class PythonState:
         return [tensor for _, tensor, _, _ in self._tensors]
 
     def extend(self, execution: Execution | None) -> bool:
-        """Watch what the code names that ran in another run, and no more than what some run named.
+        """Compare what the code of another run names, too, and nothing that no run has named.
 
         Returns:
-            Whether there are variables now that were not watched before.
+            Whether there are variables now that were not compared before.
         """
         if execution is None:
             self._blind = self._blind or self._execution is None
@@ -117,9 +110,9 @@ class PythonState:
         return any(slot.identity not in known for slot in self._slots)
 
     def changed(self) -> str:
-        """The name of a variable other than a tensor that no longer holds what it held; empty if there is none."""
-        for place, key, value, slot in self._in_dicts:
-            now = place.get(key, MISSING)
+        """The name of a variable, other than a tensor, whose value has changed; empty if there is none."""
+        for owner, key, value, slot in self._in_dicts:
+            now = owner.get(key, MISSING)
             if now is not value and differs(now, value):
                 return slot.name
         for slot in self._others if not any(self._empty) else self._slots:
@@ -131,7 +124,7 @@ class PythonState:
         return ""
 
     def outdated(self) -> str:
-        """Likewise, with the tensors that were told to :meth:`hold`."""
+        """As :meth:`changed`, with the tensors that :meth:`hold` was given."""
         for slot in self._frozen:
             if slot.now() is not slot.value:
                 return slot.name
@@ -140,7 +133,7 @@ class PythonState:
     def changed_by_a_run(self) -> str:
         """As :meth:`changed`, where nothing but runs of the programs can have changed anything since.
 
-        What libraries change of their own objects as they run, they put in order themselves: it is no longer watched.
+        What libraries change of their own objects as they run, they restore themselves: it is no longer compared.
         """
         own = {id(slot) for slot in self._slots if slot.library and slot.changed()}
         if own:
@@ -149,11 +142,11 @@ class PythonState:
 
     def hold(self, constants: Iterable[Tensor]) -> str:
         """Take note of the tensors that a graph holds; the name of one that the program itself replaces or writes to."""
-        held = {mark for constant in constants for mark in _marks(constant)}
+        marks = {mark for constant in constants for mark in _marks(constant)}
         written = {id(tensor) for _, tensor, version, _ in self._tensors if version_of(tensor) != version}
         self._frozen = []
         for slot in self._slots:
-            if isinstance(slot.value, Tensor) and not held.isdisjoint(_marks(slot.value)):
+            if isinstance(slot.value, Tensor) and not marks.isdisjoint(_marks(slot.value)):
                 if slot.now() is not slot.value or id(slot.value) in written:
                     return slot.name
                 self._frozen.append(slot)
@@ -209,7 +202,7 @@ class PythonState:
         # Looked at between steps: by far the most are entries of dicts, for which no method need be called, and of those
         # that hold containers the most are empty, as a module's hooks.
         watched = [slot for slot in slots if not isinstance(slot.value, Tensor)]
-        self._in_dicts = [(slot.place, slot.key, slot.value, slot) for slot in watched if slot.in_dict]
+        self._in_dicts = [(slot.owner, slot.key, slot.value, slot) for slot in watched if slot.in_dict]
         self._empty = [slot.value for slot in watched if slot.in_dict and slot.is_empty]
         self._others = [slot for slot in watched if not (slot.in_dict and (slot.contents is None or slot.is_empty))]
 

@@ -19,20 +19,20 @@ import scipy.sparse
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from vipack.compat.nn_modules import MODULE_HOOKS, MODULE_TABLES, PARTS_TABLE
+from vipack.compat.nn_modules import CHILDREN_TABLE, MODULE_HOOKS, MODULE_TABLES
 from vipack.engine.guards.execution import Execution, is_library, module_of
 from vipack.engine.guards.slots import CONTAINERS, PLAIN, Slot, generator_state, slot_in
 
 __all__ = ["Reading", "read_programs"]
 
-_LEAVES = (*PLAIN, Tensor, np.ndarray, np.generic, pd.DataFrame, pd.Series, pd.Index)
+_WITHOUT_VARIABLES = (*PLAIN, Tensor, np.ndarray, np.generic, pd.DataFrame, pd.Series, pd.Index)
 _CODE = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod, property, nn.Module)
 _OF_MODULES = (*MODULE_TABLES, *MODULE_HOOKS)  # dicts of a module that are read by themselves
 # Classes of libraries whose objects are no more than what users put into them.
 _HOLDERS = (
     types.SimpleNamespace, argparse.Namespace, collections.UserDict, collections.UserList, collections.ChainMap,
 )  # fmt: skip
-_IGNORED = (Trace, logging.Logger)  # what a run leaves in them, no run reads
+_IGNORED = (Trace, logging.Logger)  # a run writes to them, and none reads them
 _FOLLOWED = ("torch.distributions", "pyro.distributions", "pyro.poutine", "pyro.infer", "pyro.nn", "torch.nn", "zuko")
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 _READ_ALL = {"__dict__", "attrgetter", "methodcaller", "__getattribute__"}  # names in code that may read any attribute
@@ -47,13 +47,13 @@ class _TooMany(BaseException):  # so that what catches errors of the user's obje
 
 
 class Reading:
-    """What was found.
+    """The variables that some programs may read.
 
     Attributes:
         slots: the variables.
         generators: of random numbers, by name.
         tensors: by name, to be put back when a run writes to them.
-        reason: why the programs cannot be repeated by a graph, whatever else; empty where they can.
+        reason: why no graph can repeat the programs; empty where one can.
         looks_up: whether some code looks variables up by names that only a run shows.
     """
 
@@ -76,10 +76,10 @@ def read_programs(programs: Iterable[Any], execution: Execution | None = None) -
 
 class _Reader:
     def __init__(self, execution: Execution | None) -> None:
-        self._found = Reading()
+        self._reading = Reading()
         self._execution = execution
         self._everything = execution is not None and execution.namespaces
-        self._seen: dict[int, Any] = {}  # by address, and held, so that none is used again
+        self._seen: dict[int, Any] = {}  # by address; kept alive, so that no address is used again
         self._names: set[str] = set()
         self._owners: list[tuple[Any, str]] = []
 
@@ -88,11 +88,11 @@ class _Reader:
         try:
             return self._read_all(programs)
         except _TooMany as error:
-            self._found.reason = (
+            self._reading.reason = (
                 f"the program reads more than {error}, which is more than can be compared between steps; hold them in "
                 "arrays or tensors, or pass them in `data` or `fixed`"
             )
-            return self._found
+            return self._reading
 
     def _read_all(self, programs: Iterable[Any]) -> Reading:
         for program in programs:
@@ -100,17 +100,17 @@ class _Reader:
         if self._execution is not None:
             self._read_execution(self._execution)
         while True:  # an attribute's name may come from code that was reached by another attribute
-            before = len(self._seen), len(self._found.slots), len(self._names)
+            before = len(self._seen), len(self._reading.slots), len(self._names)
             for owner, label in list(self._owners):
                 try:
                     self._read_attributes(owner, label)
                 except Exception as error:
                     self._give_up(label, error)
-            if before == (len(self._seen), len(self._found.slots), len(self._names)):
-                return self._found
+            if before == (len(self._seen), len(self._reading.slots), len(self._names)):
+                return self._reading
 
     def _read_execution(self, execution: Execution) -> None:
-        """What ran though no name led to it, as a method that is looked up in a table."""
+        """Code that ran although no name leads to it, such as a method from a table of functions."""
         for value in execution.arguments.values():
             self._read(value, _label_of(value))
         known = {value.__code__ for value in self._seen.values() if isinstance(value, types.FunctionType)}
@@ -146,17 +146,17 @@ class _Reader:
             self._give_up(name, error)
 
     def _give_up(self, name: str, error: Exception) -> None:
-        self._found.reason = self._found.reason or f"{name} cannot be looked into ({type(error).__name__})"
+        self._reading.reason = self._reading.reason or f"{name} cannot be looked into ({type(error).__name__})"
 
     def _follow(self, value: Any, name: str) -> None:
-        if isinstance(value, _LEAVES):
+        if isinstance(value, _WITHOUT_VARIABLES):
             return
         self._seen[id(value)] = value
         if len(self._seen) > _MOST_OBJECTS:
             raise _TooMany(f"{_MOST_OBJECTS:,} objects ({name})")
         if isinstance(value, functools.partial):
-            for part in (value.func, *value.args, *value.keywords.values()):
-                self._item(part, name)
+            for item in (value.func, *value.args, *value.keywords.values()):
+                self._item(item, name)
         elif isinstance(value, types.MethodType):
             self._read(value.__func__, name)
             self._read(value.__self__, name.partition(".")[0])
@@ -183,7 +183,7 @@ class _Reader:
                 self._read_object(value, name)
         elif isinstance(value, Iterator) and not hasattr(type(value), "__len__"):
             reason = f"the program names an iterator ({name}), which goes on from call to call"
-            self._found.reason = self._found.reason or reason
+            self._reading.reason = self._reading.reason or reason
         elif scipy.sparse.issparse(value):
             return
         elif "__wrapped__" in _vars_of(value):  # a function in a cache, or a decorator's
@@ -197,7 +197,7 @@ class _Reader:
             self._owners.append((value, name))
 
     def _item(self, item: Any, name: str) -> None:
-        """What stands in a container, whose own slot tells when it is replaced."""
+        """An item of a container, whose own slot shows when the item is replaced."""
         if isinstance(item, PLAIN):
             return
         if isinstance(item, (*CONTAINERS, Tensor, np.ndarray)) or generator_state(item) is not None:
@@ -206,9 +206,9 @@ class _Reader:
 
     def _read_class(self, value: type) -> None:
         self._owners.append((value, _label_of(value)))
-        for part_name, part in list(vars(value).items()):
-            if part_name != "__init__" and isinstance(part, (*_CODE, functools.cached_property)):
-                self._read(part, part_name)
+        for attribute, member in list(vars(value).items()):
+            if attribute != "__init__" and isinstance(member, (*_CODE, functools.cached_property)):
+                self._read(member, attribute)
         for base in value.__bases__:
             self._read(base, _label_of(base))
 
@@ -233,7 +233,7 @@ class _Reader:
         names = self._names_of(code)
         self._names |= names
         if self._execution is None and not _MAY_READ_ALL.isdisjoint(names):
-            self._everything = self._found.looks_up = True  # until a run shows what it reads
+            self._everything = self._reading.looks_up = True  # until a run shows what it reads
         all_globals = self._execution is not None and self._execution.namespaces
         for name in function.__globals__.keys() if all_globals else names & function.__globals__.keys():
             self._take(name, function.__globals__, name)
@@ -314,32 +314,32 @@ class _Reader:
     def _read_module(self, module: nn.Module, label: str) -> None:
         self._take(f"{label}.training", vars(module), "training")
         self._take(f"{label}.forward", vars(module), "forward")
-        for name in (PARTS_TABLE, *MODULE_HOOKS):
+        for name in (CHILDREN_TABLE, *MODULE_HOOKS):
             table = vars(module).get(name)
             if table is None:
                 continue
             self._take(f"{label}.{name}", vars(module), name)
-            for part, value in table.items():
-                self._read(value, f"{label}.{part}" if name == PARTS_TABLE else f"{label}.{name}")
+            for key, value in table.items():
+                self._read(value, f"{label}.{key}" if name == CHILDREN_TABLE else f"{label}.{name}")
 
-    def _take(self, name: str, place: Any, key: str, *, library: bool = False) -> Slot:
-        known = self._found.slots.get((id(place), key))
-        return known or self._add(slot_in(name, place, key, library=library))
+    def _take(self, name: str, owner: Any, key: str, *, library: bool = False) -> Slot:
+        known = self._reading.slots.get((id(owner), key))
+        return known or self._add(slot_in(name, owner, key, library=library))
 
     def _take_object(self, name: str, value: Any) -> None:
-        """What stands somewhere else, where it is seen when another takes its place: only what it holds may change."""
+        """An object that another slot holds, which shows when it is replaced: only its contents are compared."""
         identity = (id(value), "object")
-        if identity not in self._found.slots:
+        if identity not in self._reading.slots:
             self._add(Slot(name, {"object": value}, "object", identity=identity))
 
     def _add(self, slot: Slot) -> Slot:
         value, name = slot.value, slot.name
-        if generator_state(value) is not None and not any(value is g for _, g in self._found.generators):
-            self._found.generators.append((name, value))
+        if generator_state(value) is not None and not any(value is g for _, g in self._reading.generators):
+            self._reading.generators.append((name, value))
         if isinstance(value, Tensor):
-            self._found.tensors.setdefault(id(value), (name, value))
-        self._found.slots[slot.identity] = slot
-        if len(self._found.slots) > _MOST_VARIABLES:
+            self._reading.tensors.setdefault(id(value), (name, value))
+        self._reading.slots[slot.identity] = slot
+        if len(self._reading.slots) > _MOST_VARIABLES:
             raise _TooMany(f"{_MOST_VARIABLES:,} variables ({name})")
         return slot
 
@@ -347,10 +347,10 @@ class _Reader:
 def _vars_of(value: Any) -> Mapping[str, Any]:
     """An object's attributes; none where it has no dict."""
     try:
-        found: Mapping[str, Any] = value.__dict__
+        variables: Mapping[str, Any] = value.__dict__
     except Exception:  # a class may answer for names that it does not have, and raise what it likes
         return _NONE
-    return found
+    return variables
 
 
 def _items_of(value: Any) -> list[Any]:
@@ -367,11 +367,11 @@ def _namespace(owner: Any) -> Any:
 
 def _slots_of(kind: type) -> list[str]:
     """The names that a class and its bases declare as ``__slots__``."""
-    found: list[str] = []
+    declared: list[str] = []
     for base in kind.__mro__:
         names = vars(base).get("__slots__", ())
-        found += [names] if isinstance(names, str) else list(names) if not is_library(module_of(base)) else []
-    return [name for name in found if name not in ("__dict__", "__weakref__")]
+        declared += [names] if isinstance(names, str) else list(names) if not is_library(module_of(base)) else []
+    return [name for name in declared if name not in ("__dict__", "__weakref__")]
 
 
 def _label_of(value: Any) -> str:

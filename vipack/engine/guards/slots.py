@@ -1,4 +1,4 @@
-"""Places that hold a value which a program reads, what stood there, and what stands there now."""
+"""Variables that a program reads: their values when a graph was captured, and their values now."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _EQUAL_IF_SAME = (np.generic, range, slice, torch.Size, torch.dtype, torch.devic
 
 
 class Slot:
-    """A variable, and what it held.
+    """A variable, and the value that it had.
 
     Args:
-        place: the dict of a module or instance; or the object that `read` reads.
-        read: gives what stands there now, where `place` is no dict.
-        write: puts a value back there, where that can be done.
+        owner: the dict of a module or instance; or the object that `read` reads.
+        read: gives the value that the variable has now, where `owner` is no dict.
+        write: puts a value back, where that can be done.
         library: whether the variable is a library's own, which may change it as it likes.
-        identity: by default of `place` and `key`.
+        identity: by default of `owner` and `key`.
 
     Attributes:
         identity: equal for slots of the same variable.
@@ -56,7 +56,7 @@ class Slot:
     def __init__(
         self,
         name: str,
-        place: Any,
+        owner: Any,
         key: str,
         *,
         read: Callable[[], Any] | None = None,
@@ -64,8 +64,8 @@ class Slot:
         library: bool = False,
         identity: tuple[int, str] | None = None,
     ) -> None:
-        self.name, self.place, self.key, self.library = name, place, key, library
-        self.identity = (id(place), key) if identity is None else identity
+        self.name, self.owner, self.key, self.library = name, owner, key, library
+        self.identity = (id(owner), key) if identity is None else identity
         self._read, self._write = read, write
         self.too_large = ""
         self.value = self.now()
@@ -78,35 +78,35 @@ class Slot:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it held a container with nothing in it."""
+        """Whether its value was an empty container."""
         return isinstance(self.contents, list | dict | set | deque) and not self.contents
 
     def now(self) -> Any:
-        """What stands there."""
-        return self.place.get(self.key, MISSING) if self._read is None else self._read()
+        """The value that it has now."""
+        return self.owner.get(self.key, MISSING) if self._read is None else self._read()
 
     def changed(self) -> bool:
-        """Whether it is no longer what it was."""
+        """Whether the value is another one now."""
         now = self.now()
         if now is self.value:
             return self.contents is not None and not same_contents(now, self.contents)
         return differs(now, self.value)
 
     def renew(self) -> None:
-        """Take what stands there now for what stood there."""
+        """Compare with the value that it has now from here on."""
         self.value = self.now()
         self.contents = self._contents()
 
     def restore(self) -> None:
-        """Put back what it held, and what that held."""
+        """Put back its value, and the contents of that."""
         if self.now() is not self.value:
             if self._read is not None:
                 if self._write is not None:
                     self._write(self.value)
             elif self.value is MISSING:
-                self.place.pop(self.key, None)
+                self.owner.pop(self.key, None)
             else:
-                self.place[self.key] = self.value
+                self.owner[self.key] = self.value
         if self.contents is not None and not same_contents(self.value, self.contents):
             _refill(self.value, self.contents)
 
@@ -130,7 +130,7 @@ class Slot:
 
 
 def differs(now: Any, before: Any) -> bool:
-    """Whether one object in place of another may make a difference."""
+    """Whether a program may tell one object from another that it replaces."""
     if isinstance(now, PLAIN) and isinstance(before, PLAIN):
         return type(now) is not type(before) or not _equal_numbers(now, before)
     if type(now) is type(before) and isinstance(now, _EQUAL_IF_SAME):
@@ -235,24 +235,24 @@ def set_generator_state(generator: Any, state: Any) -> None:
         generator.set_state(torch.from_numpy(state.copy()))
 
 
-def slot_in(name: str, place: Any, key: str, *, library: bool = False) -> Slot:
+def slot_in(name: str, owner: Any, key: str, *, library: bool = False) -> Slot:
     """The slot of a variable in a dict, a class, a closure's cell or an object with ``__slots__``."""
-    if isinstance(place, types.CellType):
-        return Slot(name, place, key, read=lambda: _cell(place), write=lambda v: _set_cell(place, v), library=library)
-    if isinstance(place, type):
+    if isinstance(owner, types.CellType):
+        return Slot(name, owner, key, read=lambda: _cell(owner), write=lambda v: _set_cell(owner, v), library=library)
+    if isinstance(owner, type):
         return Slot(
-            name, place, key, read=lambda: vars(place).get(key, MISSING), write=lambda v: setattr(place, key, v)
+            name, owner, key, read=lambda: vars(owner).get(key, MISSING), write=lambda v: setattr(owner, key, v)
         )
-    if isinstance(place, ContextVar):
-        return Slot(name, place, key, read=lambda: place.get(MISSING))
-    if isinstance(place, Mapping):
-        return Slot(name, place, key, library=library)
+    if isinstance(owner, ContextVar):
+        return Slot(name, owner, key, read=lambda: owner.get(MISSING))
+    if isinstance(owner, Mapping):
+        return Slot(name, owner, key, library=library)
     return Slot(
         name,
-        place,
+        owner,
         key,
-        read=lambda: _slotted(place, key),
-        write=lambda v: delattr(place, key) if v is MISSING else setattr(place, key, v),
+        read=lambda: _slotted(owner, key),
+        write=lambda v: delattr(owner, key) if v is MISSING else setattr(owner, key, v),
         library=library,
     )
 

@@ -1,4 +1,4 @@
-"""What is set around a step, for the whole process, and changes what Pyro or torch do in it."""
+"""Settings and handlers of the whole process that change what Pyro or torch do in a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["reason_to_stay_with_pyro", "surroundings"]
 
 
 def surroundings() -> tuple[Hashable, ...]:
-    """Equal where two steps are taken under the same settings and handlers; cheap, since it is asked for at every step."""
+    """Equal where two steps are taken under the same settings and handlers; cheap, since every step calls it."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
@@ -30,7 +30,7 @@ def surroundings() -> tuple[Hashable, ...]:
 
 
 def reason_to_stay_with_pyro() -> str:
-    """Why no graph can stand for a step that is taken here and now; empty where one can."""
+    """Why the next step must be Pyro's own and no graph's; empty where it need not be."""
     missing = lacking("graphs") or lacking("single steps")
     if missing:
         return missing

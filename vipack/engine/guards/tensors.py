@@ -1,7 +1,7 @@
 """Whether the numbers in tensors are still those that were seen last.
 
-A tensor's version says what torch has written to it. It says nothing of ``x.data.copy_(...)``, of a NumPy array that shares
-its memory, or of a buffer that a loader refills. So the memory itself is compared with a copy.
+A tensor's version says what torch has written to it. It does not show ``x.data.copy_(...)``, writes to a NumPy array that shares
+its memory, or to a buffer that a loader refills. So the memory itself is compared with a copy.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def same_memory(one: int, two: int, num_bytes: int) -> bool:
     return not _memcmp(one, two, num_bytes)
 
 
-def copy_if_changed(held: Tensor, given: Tensor) -> bool:
-    """Make `held`, a contiguous copy of a tensor like `given`, equal to it bit by bit; whether it was not."""
-    if held.is_cpu and given.is_contiguous() and given.is_cpu:
-        if same_memory(held.data_ptr(), given.data_ptr(), held.nbytes):
+def copy_if_changed(copy: Tensor, given: Tensor) -> bool:
+    """Make `copy`, a contiguous copy of a tensor like `given`, equal to it bit by bit; whether it was not."""
+    if copy.is_cpu and given.is_contiguous() and given.is_cpu:
+        if same_memory(copy.data_ptr(), given.data_ptr(), copy.nbytes):
             return False
-    elif _same_numbers(held, given):
+    elif _same_numbers(copy, given):
         return False
     with torch.no_grad():
-        held.copy_(given)
+        copy.copy_(given)
     return True
 
 
@@ -48,7 +48,7 @@ class TensorContents:
     """Copies of tensors, to tell whether their numbers have changed since.
 
     Args:
-        tensors: dense ones; others are told by their version alone.
+        tensors: dense ones are compared with copies; of others only the version shows a change.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -66,20 +66,20 @@ class TensorContents:
         Args:
             by_version: ask for what torch has written only, which costs next to nothing.
         """
-        found = False
-        for place, (value, seen) in enumerate(zip(self._tensors, self._seen, strict=True)):
+        changed = False
+        for index, (value, seen) in enumerate(zip(self._tensors, self._seen, strict=True)):
             version = version_of(value)
-            if by_version and version == self._versions[place]:
+            if by_version and version == self._versions[index]:
                 continue
-            written, self._versions[place] = version != self._versions[place], version
+            written, self._versions[index] = version != self._versions[index], version
             if isinstance(seen, Tensor):
-                found = copy_if_changed(seen, value) or found
+                changed = copy_if_changed(seen, value) or changed
             elif seen is None:
-                found = found or written
+                changed = changed or written
             else:
-                self._seen[place] = now = _seen(value, copy=False)
-                found = found or now != seen
-        return found
+                self._seen[index] = now = _seen(value, copy=False)
+                changed = changed or now != seen
+        return changed
 
 
 def _seen(value: Tensor, *, copy: bool) -> Tensor | bytes | None:

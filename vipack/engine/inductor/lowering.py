@@ -1,7 +1,7 @@
 """From a step's graph to Inductor's generated program, without compiling it.
 
 This runs in a process of its own (see build.py): Inductor takes a second to import and
-several to lower a graph, and what it may do to a process is its own affair.
+several to lower a graph, and may change settings of the process.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def lower(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int, 
 def save_artifact(module: fx.GraphModule, examples: Sequence[Tensor], num_threads: int, path: Path) -> None:
     """Compile `module` the ordinary way, into a folder that :func:`vipack.compat.inductor.load_artifact` reads."""
     with torch.no_grad():
-        made = standalone(module, examples, _patches(num_threads))
-    made.save(path=str(path), format="unpacked")
+        artifact = standalone(module, examples, _patches(num_threads))
+    artifact.save(path=str(path), format="unpacked")
 
 
 def _patches(num_threads: int) -> dict[str, Any]:

@@ -16,14 +16,7 @@ from typing import Any
 from vipack.engine.native.dtypes import ITEM_SIZES
 from vipack.engine.native.operations import Base, LibraryCall
 
-__all__ = [
-    "Kernel",
-    "KernelCall",
-    "Plan",
-    "PlanError",
-    "View",
-    "read_plan",
-]
+__all__ = ["Kernel", "KernelCall", "Plan", "PlanError", "View", "read_plan"]
 
 
 class PlanError(Exception):
@@ -192,9 +185,9 @@ class _Reader:
         if function.startswith("extern_kernels."):
             operator, overload = function.removeprefix("extern_kernels."), "out" if "out" in keywords else ""
         elif function.startswith(("torch.ops.", "aten.")):
-            parts = function.removeprefix("torch.ops.").split(".")
-            if parts[0] == "aten" and len(parts) in (2, 3):
-                operator, overload = parts[1], parts[2] if len(parts) == 3 else ""
+            names = function.removeprefix("torch.ops.").split(".")
+            if names[0] == "aten" and len(names) in (2, 3):
+                operator, overload = names[1], names[2] if len(names) == 3 else ""
             else:
                 raise PlanError(f"call not understood: {ast.unparse(call)}")
         else:

@@ -165,9 +165,7 @@ def _one_batch(view: View) -> View | None:
             return None
         lead[-2:] = [(outer * inner, near)]
     return replace(
-        view,
-        size=(*(n for n, _ in lead), *view.size[-2:]),
-        stride=(*(s for _, s in lead), *view.stride[-2:]),
+        view, size=(*(n for n, _ in lead), *view.size[-2:]), stride=(*(s for _, s in lead), *view.stride[-2:])
     )
 
 

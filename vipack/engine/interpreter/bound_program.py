@@ -58,7 +58,7 @@ class InterpretedStep(BoundLoop):
             raise NativeError("an input is not contiguous")
         library, codes = _load(kernels)
         self._constants = [constant.detach() for constant in program.constants]
-        offsets, arena = _places(program)
+        offsets, arena = _buffer_offsets(program)
         self._arena = torch.zeros(arena + _ALIGN, dtype=torch.uint8)
         start = -(-self._arena.data_ptr() // _ALIGN) * _ALIGN
         self._starts = {
@@ -67,8 +67,8 @@ class InterpretedStep(BoundLoop):
             **{Base("buffer", i): start + offset for i, offset in enumerate(offsets)},
         }
         self._ops = np.zeros(len(program.operations), dtype=_OP)
-        for row, operation in zip(self._ops, program.operations, strict=True):
-            self._write(row, operation, codes)
+        for entry, operation in zip(self._ops, program.operations, strict=True):
+            self._write(entry, operation, codes)
         calls = _Calls(bridge, program.library, self._address) if program.library else None
         assert program.loss is not None
         normals, fed = [self._inputs[i] for i in spec.normals], [self._inputs[i] for i in spec.fed]
@@ -98,22 +98,22 @@ class InterpretedStep(BoundLoop):
     def _address(self, value: Value) -> int:
         return int(self._starts[value.base] + value.offset * value.dtype.itemsize)
 
-    def _write(self, row: Any, operation: Operation, codes: dict[str, int]) -> None:
+    def _write(self, entry: Any, operation: Operation, codes: dict[str, int]) -> None:
         if operation.kernel not in codes:
             raise NativeError(f"there is no kernel {operation.kernel}")
-        row["code"], row["ndim"] = codes[operation.kernel], max(1, len(operation.size))
-        row["size"] = 1
-        row["size"][: len(operation.size)] = operation.size
+        entry["code"], entry["ndim"] = codes[operation.kernel], max(1, len(operation.size))
+        entry["size"] = 1
+        entry["size"][: len(operation.size)] = operation.size
         if operation.out is not None:
-            row["out"] = self._address(operation.out)
+            entry["out"] = self._address(operation.out)
         for i, operand in enumerate(operation.operands):
-            row["in"][i] = self._address(operand)
+            entry["in"][i] = self._address(operand)
         for i, strides in enumerate(operation.strides):
-            target = row["so"] if i == 0 else row["si"][i - 1]
+            target = entry["so"] if i == 0 else entry["si"][i - 1]
             target[: len(strides)] = strides
-        row["scalar"][: len(operation.scalars)] = operation.scalars
-        row["extra"][: len(operation.extra)] = operation.extra
-        row["skip"] = 1 + (operation.extra[0] if operation.kernel == "repeat" else 0)
+        entry["scalar"][: len(operation.scalars)] = operation.scalars
+        entry["extra"][: len(operation.extra)] = operation.extra
+        entry["skip"] = 1 + (operation.extra[0] if operation.kernel == "repeat" else 0)
 
 
 class _Calls(Bridge):
@@ -172,7 +172,7 @@ def _load(path: Path) -> tuple[Any, dict[str, int]]:
     return library, {name: code for code, name in enumerate(names)}
 
 
-def _places(program: Program) -> tuple[list[int], int]:
+def _buffer_offsets(program: Program) -> tuple[list[int], int]:
     """Where each buffer lies in an arena: memory that is no longer read is used again, so that it stays in the cache."""
     last: dict[int, int] = {}
     first: dict[int, int] = {}

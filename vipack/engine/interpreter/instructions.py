@@ -81,11 +81,11 @@ class Writer:
             NotUnderstood: it is no tensor.
         """
         if isinstance(argument, fx.Node):
-            found = self.folded[argument] if argument in self.folded else self.values[argument]
-            if isinstance(found, Tensor):
-                return self.constant(found)
-            if isinstance(found, Value):
-                return found
+            value = self.folded[argument] if argument in self.folded else self.values[argument]
+            if isinstance(value, Tensor):
+                return self.constant(value)
+            if isinstance(value, Value):
+                return value
         raise NotUnderstood(f"argument {argument!r}")
 
     def constant(self, tensor: Tensor) -> Value:

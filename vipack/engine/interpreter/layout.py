@@ -1,4 +1,4 @@
-"""Where values lie, and loops over several of them as few strided dimensions."""
+"""Tensors as strided views of memory, and loops over several of them in few dimensions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Value:
         return all(n == 1 or s == w for n, s, w in zip(self.size, self.stride, wanted, strict=True))
 
     def select(self, dim: int, index: int) -> Value:
-        """The part at one index of a dimension."""
+        """The slice at one index of a dimension."""
         dim %= len(self.size)
         return replace(
             self,

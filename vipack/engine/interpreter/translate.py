@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import LINALG_CHECK_ERRORS, RESHAPE_ALIAS, UNSAFE_VIEW
 from vipack.compat.pytorch import OpOverload, schema_of, storage_address
-from vipack.engine.graph.nodes import is_random
+from vipack.engine.graph.nodes import is_random, output_of
 from vipack.engine.interpreter.instructions import Program, Writer
 from vipack.engine.interpreter.kernels.operands import copy_into, given
 from vipack.engine.interpreter.kernels.table import RULES
@@ -57,8 +57,7 @@ def _inline(writer: Writer, module: fx.GraphModule, inputs: Sequence[Value]) -> 
             writer.folded[node] = getattr(module, str(node.target))
         elif node.op == "call_function":
             _translate(writer, node)
-    output: Any = next(iter(reversed(module.graph.nodes)))
-    return [writer.value(result) for result in output.args[0]]
+    return [writer.value(result) for result in output_of(module.graph).args[0]]
 
 
 def _translate(writer: Writer, node: fx.Node) -> None:
@@ -80,9 +79,9 @@ def _translate(writer: Writer, node: fx.Node) -> None:
     if rule is not None:
         before = len(writer.program.operations)
         try:
-            made = rule(writer, node)
+            value = rule(writer, node)
             if all(line.kernel in writer.kernels for line in writer.program.operations[before:]):
-                writer.values[node] = made
+                writer.values[node] = value
                 return
         except NotUnderstood:
             pass
@@ -112,7 +111,7 @@ def _fold(writer: Writer, node: fx.Node) -> bool:
     return True
 
 
-# Operators that only ask for their input's shape -> what they fill it with, or the place of that among the arguments.
+# Operators that only ask for their input's shape -> what they fill it with, or the position of that among the arguments.
 _OF_A_SHAPE: dict[Any, float | int] = {
     aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0, aten.empty_like.default: 0.0, aten.full_like.default: 1,
     aten.new_zeros.default: 0.0, aten.new_ones.default: 1.0, aten.new_empty.default: 0.0, aten.new_full.default: 2,
@@ -138,14 +137,14 @@ def _view(writer: Writer, node: fx.Node) -> bool:
         result = function(there, *node.args[1:], **node.kwargs)
     except RuntimeError:  # strides that no view has: torch copies there
         return False
-    parts = result if isinstance(result, list | tuple) else (result,)
-    if any(storage_address(part) != storage_address(there) for part in parts):
+    results = result if isinstance(result, list | tuple) else (result,)
+    if any(storage_address(each) != storage_address(there) for each in results):
         return False
-    made = tuple(
-        Value(source.base, source.dtype, tuple(part.shape), part.stride(), source.offset + int(part.storage_offset()))
-        for part in parts
+    values = tuple(
+        Value(source.base, source.dtype, tuple(each.shape), each.stride(), source.offset + int(each.storage_offset()))
+        for each in results
     )
-    writer.values[node] = made if isinstance(result, list | tuple) else made[0]
+    writer.values[node] = values if isinstance(result, list | tuple) else values[0]
     return True
 
 

@@ -38,10 +38,10 @@ class BoundLoop:
             NativeError: one of torch's operators raised.
         """
         pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.data_ptr() for feed in feeds])
-        taken = self._run(ctypes.byref(self._setting), len(losses), pointers, losses.ctypes.data)
-        if taken < 0:
+        num_steps = self._run(ctypes.byref(self._setting), len(losses), pointers, losses.ctypes.data)
+        if num_steps < 0:
             raise NativeError(self._bridge.error() if self._bridge else "a library call failed")
-        return int(taken)
+        return int(num_steps)
 
     def __del__(self) -> None:
         bridge = getattr(self, "_bridge", None)  # there is none where __init__ raised

@@ -81,7 +81,7 @@ class Bridge(ABC):
 
     @abstractmethod
     def tensor(self, value: Any) -> None:
-        """Whatever else an argument may be."""
+        """An argument of any other type."""
 
     def fixed(self, address: int, dtype: str, size: Sequence[int], stride: Sequence[int]) -> None:
         """A tensor that stays where it is."""

@@ -46,7 +46,7 @@ def cache_folder() -> Path:
     """``engine`` in vipack's cache; a private temporary folder where others may write there, or it cannot be made.
 
     Raises:
-        OSError: there is no place for a private folder either.
+        OSError: a private folder cannot be made either.
 
     Warns:
         EngineWarning: it is a temporary folder, for this process alone; the reason is named.
@@ -70,8 +70,8 @@ def writable_folder() -> Path:
 
 def find_entry(key: str) -> Path | None:
     """The folder of an entry that is as it was written, and may be loaded; one that is not is removed."""
-    for place in dict.fromkeys([cache_folder(), *_private.values()]):
-        folder = place / key
+    for root in dict.fromkeys([cache_folder(), *_private.values()]):
+        folder = root / key
         if not (folder / _MANIFEST).is_file():
             continue
         try:
@@ -144,12 +144,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         manifest: dict[str, Any] = json.loads(_own_bytes(folder / _MANIFEST))
         checksums, key = manifest["files"], manifest["key"]
-        found = {name: _own_bytes(folder / name) for name in _files(folder)}
+        contents = {name: _own_bytes(folder / name) for name in _files(folder)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NativeError(f"the compiled step in {folder} cannot be read: {error}") from error
-    if key != folder.name or {name: _checksum(content) for name, content in found.items()} != checksums:
+    if key != folder.name or {name: _checksum(content) for name, content in contents.items()} != checksums:
         raise NativeError(f"the compiled step in {folder} is damaged")
-    return manifest, found
+    return manifest, contents
 
 
 def _own_bytes(path: Path) -> bytes:
@@ -159,17 +159,17 @@ def _own_bytes(path: Path) -> bytes:
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        foreign = hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022)
-        if foreign or not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        foreign = hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or status.st_mode & 0o022)
+        if foreign or not stat.S_ISREG(status.st_mode):
             raise OSError(f"others may have written {path}")
         return file.read()
 
 
 def _files(folder: Path) -> list[str]:
     """Relative paths of all files but the manifest."""
-    found = [Path(place, name).relative_to(folder) for place, _, names in os.walk(folder) for name in names]
-    return sorted(path.as_posix() for path in found if str(path) != _MANIFEST)
+    paths = [Path(directory, name).relative_to(folder) for directory, _, names in os.walk(folder) for name in names]
+    return sorted(path.as_posix() for path in paths if str(path) != _MANIFEST)
 
 
 def _checksum(content: bytes) -> str:

@@ -27,7 +27,7 @@ def _written_out(name: str, seen: set[str]) -> str:
     seen.add(name)
     text = files("vipack").joinpath(*name.split("/")[1:]).read_text(encoding="utf-8")
 
-    def header(found: re.Match[str]) -> str:
-        return "" if found[1] in seen else _written_out(found[1], seen)
+    def header(match: re.Match[str]) -> str:
+        return "" if match[1] in seen else _written_out(match[1], seen)
 
     return _OWN.sub(header, _ONCE.sub("", text))

@@ -28,8 +28,8 @@ class LibraryCall:
     """A call of an operator such as ``aten::mm.out``; arguments are tensors, numbers, strings, None or lists of them.
 
     Attributes:
-        number: by which views of what it returns know it.
-        results: tensors that its results are copied to, None for one that nobody reads; empty where views are of the results.
+        number: under which views of its results refer to it.
+        results: tensors that its results are copied to, None for one that nobody reads; empty where views refer to the results themselves.
     """
 
     operator: str

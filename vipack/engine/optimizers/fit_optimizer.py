@@ -22,8 +22,8 @@ from vipack.compat.optimizer_state import (
     fresh,
     has_step_hooks,
     load_into,
-    made_for,
     makes_optimizers,
+    optimizer_of,
     set_waiting,
     waiting,
 )
@@ -44,7 +44,7 @@ class Handle:
 
     Attributes:
         clip: ``(largest norm, largest value)`` of its gradient, None where it is not clipped.
-        held: what a ``pyro.optim`` optimizer keeps for the parameter.
+        kept: what a ``pyro.optim`` optimizer keeps for the parameter: a torch optimizer, or a schedule around one.
     """
 
     parameter: Tensor
@@ -52,7 +52,7 @@ class Handle:
     group: dict[str, Any]
     scheduler: LRScheduler | ReduceLROnPlateau | None
     clip: tuple[float | None, float | None] = (None, None)
-    held: Any = None
+    kept: Any = None
 
 
 class FitOptimizer(PyroOptim):  # type: ignore[misc]
@@ -138,23 +138,23 @@ class PyroOptimizer(FitOptimizer):
         """See :class:`FitOptimizer`."""
         if not makes_optimizers():
             return None
-        found = []
+        handles = []
         for parameter in parameters:
-            held = self._held(parameter)
-            scheduler = held if is_scheduler(held) and not self._shared else None
-            optimizer = held.optimizer if is_scheduler(held) else held
+            kept = self._kept(parameter)
+            scheduler = kept if is_scheduler(kept) and not self._shared else None
+            optimizer = kept.optimizer if is_scheduler(kept) else kept
             if has_step_hooks(optimizer):
                 return None
             with self._named():
                 options = clip_options(self._optim, parameter)
             clip = (options.get("clip_norm"), options.get("clip_value"))
-            found.append(Handle(parameter, optimizer, optimizer.param_groups[0], scheduler, clip, held))
-        return found
+            handles.append(Handle(parameter, optimizer, optimizer.param_groups[0], scheduler, clip, kept))
+        return handles
 
     def holds(self, handles: Iterable[Handle]) -> bool:
         """See :class:`FitOptimizer`."""
-        held = self._optim.optim_objs
-        return all(held.get(handle.parameter) is handle.held for handle in handles)
+        kept = self._optim.optim_objs
+        return all(kept.get(handle.parameter) is handle.kept for handle in handles)
 
     def state(self) -> dict[str, Any]:
         """See :class:`FitOptimizer`."""
@@ -184,20 +184,20 @@ class PyroOptimizer(FitOptimizer):
     def has_met(self, parameter: Tensor) -> bool:
         """See :class:`FitOptimizer`."""
         if parameter in self._optim.optim_objs:
-            held = self._optim.optim_objs[parameter]
-            return _has_state(held.optimizer if is_scheduler(held) else held, parameter)
+            kept = self._optim.optim_objs[parameter]
+            return _has_state(kept.optimizer if is_scheduler(kept) else kept, parameter)
         if self._shared:  # a user's optimizer meets a parameter in the step in which Pyro's would
             return False
         with self._named():
             return pyro.get_param_store().param_name(parameter) in waiting(self._optim)
 
-    def _held(self, parameter: Tensor) -> Any:
+    def _kept(self, parameter: Tensor) -> Any:
         """The optimizer or schedule of one parameter, made as PyroOptim makes it when it first meets the parameter."""
         optim = self._optim
         if parameter not in optim.optim_objs:
             with self._named():
-                made, clip = self._run(lambda: made_for(optim, parameter))
-                optim.optim_objs[parameter], optim.grad_clip[parameter] = made, clip
+                kept, clip = self._run(lambda: optimizer_of(optim, parameter))
+                optim.optim_objs[parameter], optim.grad_clip[parameter] = kept, clip
                 name = pyro.get_param_store().param_name(parameter)
             saved = waiting(optim).pop(name, None)
             if saved is not None:
@@ -220,13 +220,13 @@ class TorchOptimizer(FitOptimizer):
         self._parameters = parameters
         self._optimizer: Optimizer | None = None
         self._scheduler: LRScheduler | ReduceLROnPlateau | None = None
-        self._held: set[Tensor] = set()
+        self._known: set[Tensor] = set()
         self._stepped = False  # some, such as SGD without momentum, keep no state that would say so
 
     def update(self, params: set[Tensor]) -> None:
         """See :class:`FitOptimizer`."""
         optimizer = self._ready()
-        for parameter in self._held - params:  # not used in this step: leave it, and its moments, as they are
+        for parameter in self._known - params:  # not used in this step: leave it, and its moments, as they are
             parameter.grad = None
         self._run(optimizer.step)
         self._stepped = True
@@ -286,10 +286,10 @@ class TorchOptimizer(FitOptimizer):
             self._scheduler.load_state_dict(dict(state["scheduler"]))
 
     def _ready(self) -> Optimizer:
-        new = [p for p in self._parameters.tensors() if p not in self._held]
+        new = [p for p in self._parameters.tensors() if p not in self._known]
         if self._optimizer is None:
-            made = self._run(lambda: self._factory(new))
-            self._optimizer, self._scheduler = made if isinstance(made, tuple) else (made, None)
+            result = self._run(lambda: self._factory(new))
+            self._optimizer, self._scheduler = result if isinstance(result, tuple) else (result, None)
             if not isinstance(self._optimizer, Optimizer):
                 raise OptimizerError(
                     f"optim: calling it with the parameters gave a {type(self._optimizer).__name__}, expected a "
@@ -300,7 +300,7 @@ class TorchOptimizer(FitOptimizer):
             self._optimizer.param_groups[0]["params"].extend(new)
         elif new:
             self._optimizer.add_param_group({"params": new})
-        self._held.update(new)
+        self._known.update(new)
         return self._optimizer
 
 

@@ -13,10 +13,10 @@ from torch.distributions import Distribution, Transform
 from vipack.compat.param_store import stored_keys
 from vipack.compat.pytorch import storage_address, storage_holders
 
-__all__ = ["held_elsewhere", "in_one_stretch"]
+__all__ = ["have_other_holders", "in_one_stretch"]
 
 
-def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> list[bool]:
+def have_other_holders(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> list[bool]:
     """For each parameter, whether anything besides the parameters and Pyro's own books holds the memory that it lies in.
 
     Pyro keeps views that nobody reads the numbers of: the tensor that a PyroModule's parameter was made from, as a key of
@@ -28,7 +28,7 @@ def held_elsewhere(tensors: Sequence[Tensor], modules: Iterable[nn.Module]) -> l
         for node in () if trace is None else trace.nodes.values():
             known |= {id(value): value for value in _tensors((node.get("value"), node.get("fn")))}
     holders = Counter(address for value in known.values() if (address := _storage(value)))
-    return [bool(address := _storage(t)) and _is_held(t, holders[address]) for t in tensors]
+    return [bool(address := _storage(t)) and _has_more_holders(t, holders[address]) for t in tensors]
 
 
 def in_one_stretch(first: Tensor, second: Tensor) -> bool:
@@ -60,7 +60,7 @@ def _storage(tensor: Tensor) -> int:
     return storage_address(tensor)
 
 
-def _is_held(tensor: Tensor, known: int) -> bool:
-    """Whether more hold its memory than are known; yes where that cannot be told."""
+def _has_more_holders(tensor: Tensor, known: int) -> bool:
+    """Whether more tensors or arrays hold its memory than are known; yes where torch does not count them."""
     holders = storage_holders(tensor)
     return holders is None or holders > known

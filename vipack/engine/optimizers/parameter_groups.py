@@ -16,7 +16,16 @@ from vipack.engine.optimizers.memory_holders import in_one_stretch
 from vipack.engine.optimizers.rates import Rates
 from vipack.engine.optimizers.update_rules import Rule, rule_of
 
-__all__ = ["FROZEN", "GRADIENT", "ParameterGroup", "distinct_rates", "grouped", "rate_key", "rules_of", "together"]
+__all__ = [
+    "FROZEN",
+    "GRADIENT",
+    "ParameterGroup",
+    "distinct_rates",
+    "grouped",
+    "joined_coefficients",
+    "rate_key",
+    "rules_of",
+]
 
 _LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
 
@@ -26,16 +35,16 @@ class ParameterGroup:
     """Parameters that are updated together, as one vector, by one rule with one learning rate.
 
     Attributes:
-        places: indices of its parameters in the graph's layout.
+        indices: of its parameters in the graph's layout.
         shapes: their shapes, in that order.
-        row: where the rule's numbers start in the step's row.
+        start: of the rule's coefficients among all of a step.
         clip: a function of a gradient, for optimizers that clip each parameter by itself.
     """
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     shapes: tuple[torch.Size, ...]
     rule: Rule
-    row: int
+    start: int
     clip: Callable[[Tensor], Tensor] | None = None
 
     @property
@@ -60,47 +69,47 @@ def grouped(
     """
     by_key: dict[tuple[Any, ...], list[int]] = {}
     rules: dict[tuple[Any, ...], Rule] = {}
-    for place, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
+    for index, (tensor, handle, rule) in enumerate(zip(tensors, handles, each, strict=True)):
         alone = handle is not None and (tensor.numel() >= _LARGE or handle.clip != (None, None))
         steps = None if handle is None else int(handle.optimizer.state.get(handle.parameter, {}).get("step", 0))
-        pattern = None if patterns is None else patterns[place]
-        key = (rule.key, _schedule(handle), steps, pattern, place if alone else None)
-        by_key.setdefault(key, []).append(place)
+        pattern = None if patterns is None else patterns[index]
+        key = (rule.key, _schedule(handle), steps, pattern, index if alone else None)
+        by_key.setdefault(key, []).append(index)
         rules[key] = rule
-    groups, members, row = [], [], 0
-    parted = by_key.items() if staying is None else _parted(by_key, tensors, staying)
-    for key, places in parted:
-        shapes = tuple(tensors[place].shape for place in places)
-        handle = handles[places[0]]
+    groups, members, start = [], [], 0
+    together = by_key.items() if staying is None else _by_stretch(by_key, tensors, staying)
+    for key, indices in together:
+        shapes = tuple(tensors[index].shape for index in indices)
+        handle = handles[indices[0]]
         clip = None if handle is None or handle.clip == (None, None) else _clipper(*handle.clip)
-        groups.append(ParameterGroup(tuple(places), shapes, rules[key], row, clip))
+        groups.append(ParameterGroup(tuple(indices), shapes, rules[key], start, clip))
         members.append(handle)
-        row += rules[key].width
+        start += rules[key].num_coefficients
     return groups, members
 
 
-def _parted(
+def _by_stretch(
     by_key: Mapping[Any, Sequence[int]], tensors: Sequence[Tensor], staying: Sequence[bool]
 ) -> list[tuple[Any, list[int]]]:
     """Of each group those that may be moved, and each stretch of memory whose parameters stay there."""
-    found = []
-    for key, places in by_key.items():
-        moved = [place for place in places if not staying[place]]
+    split = []
+    for key, indices in by_key.items():
+        moved = [index for index in indices if not staying[index]]
         stretches: list[list[int]] = []
-        for place in (place for place in places if staying[place]):
-            if stretches and in_one_stretch(tensors[stretches[-1][-1]], tensors[place]):
-                stretches[-1].append(place)
+        for index in (index for index in indices if staying[index]):
+            if stretches and in_one_stretch(tensors[stretches[-1][-1]], tensors[index]):
+                stretches[-1].append(index)
             else:
-                stretches.append([place])
-        found += [(key, some) for some in (moved, *stretches) if some]
-    return found
+                stretches.append([index])
+        split += [(key, some) for some in (moved, *stretches) if some]
+    return split
 
 
-def together(parts: Sequence[np.ndarray], num_steps: int) -> np.ndarray:
-    """The rows of several rules side by side, ``(K, width)``."""
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([np.empty((num_steps, 0)), *parts], axis=1)
+def joined_coefficients(of_groups: Sequence[np.ndarray], num_steps: int) -> np.ndarray:
+    """The coefficients of several groups side by side, ``(K, number of all)``."""
+    if len(of_groups) == 1:
+        return of_groups[0]
+    return np.concatenate([np.empty((num_steps, 0)), *of_groups], axis=1)
 
 
 def _schedule(handle: Handle | None) -> Any:
@@ -128,8 +137,8 @@ def _clipper(largest_norm: float | None, largest_value: float | None) -> Callabl
 
 
 def rules_of(handles: Sequence[Handle | None]) -> list[Rule | None]:
-    """The rule of each parameter: one that leaves it alone where it has no handle, None where there is no rule."""
-    # These schedules turn momentum down as the rate goes up, which a rule has as constants.
+    """The rule of each parameter: ``FROZEN`` where it has no handle, None where its optimizer has no rule here."""
+    # These schedules change momentum with the rate, which is a constant of a rule.
     odd = (OneCycleLR, CyclicLR)
     return [
         FROZEN if h is None else None if isinstance(h.scheduler, odd) else rule_of(h.optimizer, h.group)
@@ -137,12 +146,12 @@ def rules_of(handles: Sequence[Handle | None]) -> list[Rule | None]:
     ]
 
 
-def _no_rows(done: int, rates: np.ndarray) -> np.ndarray:
+def _no_coefficients(done: int, rates: np.ndarray) -> np.ndarray:
     return np.empty((len(rates), 0))
 
 
-FROZEN = Rule(("frozen",), (), (), 0, _no_rows, lambda p, g, state, row: (p, []))
-GRADIENT = Rule(("gradient",), ("gradient",), (0.0,), 0, _no_rows, lambda p, g, state, row: (p, [g]))
+FROZEN = Rule(("frozen",), (), (), 0, _no_coefficients, lambda p, g, state, _: (p, []))
+GRADIENT = Rule(("gradient",), ("gradient",), (0.0,), 0, _no_coefficients, lambda p, g, state, _: (p, [g]))
 
 
 def rate_key(handle: Handle) -> tuple[int, int]:
@@ -152,11 +161,11 @@ def rate_key(handle: Handle) -> tuple[int, int]:
 
 def distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
     """The rates that are asked for, one a group, and those of schedules, which must move on with every step."""
-    found: dict[tuple[int, int], Rates] = {}
+    by_group: dict[tuple[int, int], Rates] = {}
     for handle in [*members, *handles]:
         if handle is None:
             continue
         rates = Rates(handle.optimizer, handle.group, handle.scheduler)
         if handle in members or rates.moving:
-            found.setdefault(rate_key(handle), rates).handles.append(handle)
-    return found
+            by_group.setdefault(rate_key(handle), rates).handles.append(handle)
+    return by_group

@@ -74,26 +74,26 @@ class Rates:
 
     def state(self) -> tuple[float, dict[str, Any] | None]:
         """For :meth:`restore`."""
-        held = None if self._scheduler is None else copy.deepcopy(self._scheduler.state_dict())
-        return self._group["lr"], held
+        schedule = None if self._scheduler is None else copy.deepcopy(self._scheduler.state_dict())
+        return self._group["lr"], schedule
 
     def restore(self, state: tuple[float, dict[str, Any] | None]) -> None:
         """Go back to :meth:`state`."""
-        self._group["lr"], held = state
-        if self._scheduler is not None and held is not None:
-            self._scheduler.load_state_dict(copy.deepcopy(held))
+        self._group["lr"], schedule = state
+        if self._scheduler is not None and schedule is not None:
+            self._scheduler.load_state_dict(copy.deepcopy(schedule))
 
     def _cosine(self, scheduler: LambdaLR, num_steps: int) -> np.ndarray:
         """The default schedule without a Python call a step."""
-        place = scheduler.optimizer.param_groups.index(self._group)
-        rate, base = scheduler.lr_lambdas[place], scheduler.base_lrs[place]
+        index = scheduler.optimizer.param_groups.index(self._group)
+        rate, base = scheduler.lr_lambdas[index], scheduler.base_lrs[index]
         assert isinstance(rate, CosineRate)
         factors = rate.factors(scheduler.last_epoch + np.arange(num_steps + 1))
-        last = place == len(scheduler.lr_lambdas) - 1
+        last = index == len(scheduler.lr_lambdas) - 1
         if last:
             scheduler.last_epoch += num_steps
         rates = np.asarray(base * factors, dtype=np.float64)
         rates[0] = self._group["lr"]  # of a schedule that was changed since, which moves on after the step
         self._group["lr"] = float(rates[-1])
-        advanced(scheduler, place, self._group["lr"], num_steps if last else 0)
+        advanced(scheduler, index, self._group["lr"], num_steps if last else 0)
         return rates[:-1]

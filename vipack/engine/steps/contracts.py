@@ -1,4 +1,4 @@
-"""What the parts of the engine, and those who use it, expect of each other."""
+"""What the rooms of the engine, and those who use it, expect of each other."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class NonFiniteStep(Exception):
 
     Attributes:
         losses: of the steps before, in this call of the engine.
-        taken_back: how many of the last losses that earlier calls gave are of steps that were not to be taken: a gradient
-            that is not finite shows in the loss of the next step only.
+        withdrawn: how many of the last losses that earlier calls gave do not count: a gradient that is not finite shows in
+            the loss of the next step only.
     """
 
-    def __init__(self, losses: list[float], cause: NonFiniteError, taken_back: int = 0) -> None:
+    def __init__(self, losses: list[float], cause: NonFiniteError, withdrawn: int = 0) -> None:
         super().__init__(str(cause))
         self.losses = losses
         self.cause = cause
-        self.taken_back = taken_back
+        self.withdrawn = withdrawn
 
     def after(self, losses: list[float]) -> NonFiniteStep:
         """The same, where `losses` of steps before belong to the call as well."""
-        kept = losses[: max(0, len(losses) - self.taken_back)]
-        return NonFiniteStep(kept + self.losses, self.cause, self.taken_back - (len(losses) - len(kept)))
+        kept = losses[: max(0, len(losses) - self.withdrawn)]
+        return NonFiniteStep(kept + self.losses, self.cause, self.withdrawn - (len(losses) - len(kept)))
 
 
 class Engine(Protocol):
@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Code of the user's has run, which may have written to the data by ways that torch takes no note of."""
+        """Code of the user's has run, which may have written to the data without a note of torch's."""
         ...
 
     def rest(self) -> None:
@@ -85,8 +85,8 @@ class Batches(Protocol):
         """What tells the next batch's shape from others', and how many batches of that shape come in a row."""
         ...
 
-    def rows(self, number: int) -> Tensor | None:
-        """Row numbers ``(number, B)`` of the next batches, passing them; None where batches are not rows."""
+    def indices(self, number: int) -> Tensor | None:
+        """Indices ``(number, B)`` of the rows of the next batches, passing them; None where batches are not rows."""
         ...
 
     def whole(self) -> Arguments | None:
@@ -106,7 +106,7 @@ class StepMemory(Protocol):
     """The memory of a step, as far as running it needs to know.
 
     Attributes:
-        order: for each parameter of the graph, its place among those of the groups.
+        order: for each parameter of the graph, its index among those of the groups.
         active: for each group, whether the step updates it.
     """
 
@@ -126,12 +126,12 @@ class StepMemory(Protocol):
         """The modules' buffers, in order."""
         ...
 
-    def rows(self, num_steps: int) -> np.ndarray:
-        """The optimizer's numbers for the next steps ``(K, width)``."""
+    def coefficients(self, num_steps: int) -> np.ndarray:
+        """The update rules' coefficients for the next steps ``(K, number of all)``."""
         ...
 
-    def row(self, dtype: torch.dtype) -> Tensor:
-        """Those of one step, ``(1, width)``."""
+    def next_coefficients(self, dtype: torch.dtype) -> Tensor:
+        """Those of one step, ``(1, number of all)``."""
         ...
 
     def finish(self, loss: float) -> None:

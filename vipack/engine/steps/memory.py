@@ -16,23 +16,23 @@ from torch import Tensor
 from vipack.compat.pytorch import version_of
 from vipack.engine.capture.capture import Layout
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer, Handle
-from vipack.engine.optimizers.memory_holders import held_elsewhere
+from vipack.engine.optimizers.memory_holders import have_other_holders
 from vipack.engine.optimizers.parameter_groups import (
     FROZEN,
     GRADIENT,
     ParameterGroup,
     distinct_rates,
     grouped,
+    joined_coefficients,
     rate_key,
     rules_of,
-    together,
 )
 from vipack.engine.steps.snapshots import Names, Snapshot
 from vipack.program import Parameters, TorchState
 
-__all__ = ["Memory", "Part"]
+__all__ = ["GraphMemory", "Memory"]
 
-_AHEAD = 64  # rows that are made at once where steps are taken one by one
+_AHEAD = 64  # steps whose coefficients are computed at once where steps are taken one by one
 _MOVING = ("params", "lr", "initial_lr")  # options of an optimizer that no graph holds
 
 
@@ -44,7 +44,7 @@ class Memory:
             always updated together.
 
     Attributes:
-        names: of the parameters, by their places.
+        names: of the parameters, by index.
         values: one vector for each group.
         states: the state vectors of the groups' rules, group after group.
         outside: whether the optimizer itself takes the step, on the gradients that the graph leaves in ``states``.
@@ -75,27 +75,27 @@ class Memory:
         if self.outside:
             rules = [GRADIENT if any(pattern) else FROZEN for pattern in patterns]
             self._handles = [None] * len(rules)
-        self._staying = held_elsewhere(self._tensors, parameters.modules) if parameters.shared else None
+        self._staying = have_other_holders(self._tensors, parameters.modules) if parameters.shared else None
         self.groups, members = grouped(
             self._tensors, self._handles, [rule or FROZEN for rule in rules], patterns, self._staying
         )
         self.values: list[Tensor] = []
         self.states: list[Tensor] = []
-        self._held: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
+        self._adopted: list[tuple[Tensor, int, Tensor]] = []  # parameter, address of its piece, the piece
         self._entries: list[tuple[dict[str, Any], str, int, Tensor]] = []  # optimizer's state, name, address, the piece
         self._even = True  # parameters of one vector have taken as many steps
         self._all_rates = distinct_rates(self._handles, members)
         self._members = members
         self._options, self._sharing = _constants_of(self._handles), _sharing_a_rate(self.groups, self._handles)
-        for place, group in enumerate(self.groups):
-            self._adopt(place, group)
+        for index, group in enumerate(self.groups):
+            self._adopt(index, group)
         self._counted = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), Tensor)]
         self._counts = self._adopt_counts()
         optimized = [handle for handle in self._handles if handle is not None]
         self._optimizers = [(handle, _state(handle)) for handle in optimized]
         self._plain_counts = [h for h in self._handles if h is not None and isinstance(_state(h).get("step"), int)]
         counting = {id(handle) for handle in (*self._counted, *self._plain_counts)}
-        by_group = [[self._handles[place] for place in group.places] for group in self.groups]
+        by_group = [[self._handles[index] for index in group.indices] for group in self.groups]
         self._sharing_a_count = [
             [h for h in handles if h is not None]
             for handles in by_group
@@ -112,17 +112,17 @@ class Memory:
     def can_update(self, names: frozenset[str]) -> bool:
         """Whether steps can update these parameters and no others."""
         return names <= self._updated and all(
-            len({self.names[place] in names for place in group.places}) == 1 for group in self.groups
+            len({self.names[index] in names for index in group.indices}) == 1 for group in self.groups
         )
 
-    def part(self, names: Sequence[str], updated: frozenset[str]) -> Part:
+    def for_graph(self, names: Sequence[str], updated: frozenset[str]) -> GraphMemory:
         """The memory as one graph's steps see it.
 
         Args:
             names: the parameters that the graph takes, in its order.
             updated: those that its steps update; one of the sets that the memory was made for.
         """
-        return Part(self, names, updated)
+        return GraphMemory(self, names, updated)
 
     @property
     def pieces(self) -> Names:
@@ -134,7 +134,7 @@ class Memory:
         return list(self._parameters.buffers().values())
 
     def reclaim(self) -> bool:
-        """Take up what others put in the place of its tensors: another run's memory, a state that was loaded.
+        """Copy from tensors that others have put instead of its own: another run's memory, a state that was loaded.
 
         Returns:
             False where parameters that are updated together have no longer taken the same number of steps or no longer have
@@ -147,14 +147,14 @@ class Memory:
             return False
         counts = False
         with torch.no_grad():
-            for tensor, address, piece in self._held:
+            for tensor, address, piece in self._adopted:
                 if tensor.data_ptr() != address:
                     piece.copy_(tensor.detach())
                     tensor.data = piece
             for state, name, address, piece in self._entries:
-                found = state.get(name)
-                if found is not None and not (isinstance(found, Tensor) and found.data_ptr() == address):
-                    piece.copy_(torch.as_tensor(found).reshape(piece.shape))
+                current = state.get(name)
+                if current is not None and not (isinstance(current, Tensor) and current.data_ptr() == address):
+                    piece.copy_(torch.as_tensor(current).reshape(piece.shape))
                     _move(state, name, piece)
                     counts = counts or name == "step"
         if counts:
@@ -186,8 +186,8 @@ class Memory:
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot."""
         with torch.no_grad():
-            for held, saved in zip([*self.values, *self.states], [*snapshot.values, *snapshot.states], strict=True):
-                held.copy_(saved)
+            for own, saved in zip([*self.values, *self.states], [*snapshot.values, *snapshot.states], strict=True):
+                own.copy_(saved)
             for buffer, saved in zip(self.buffers(), snapshot.buffers, strict=True):
                 buffer.copy_(saved)
         number = len(self._counted)
@@ -205,16 +205,16 @@ class Memory:
         steps = [_state(handle)["step"] for handle in self._counted]
         device = steps[0].device if steps else None  # an optimizer that is fused or capturable counts on the GPU
         vector = torch.tensor([float(step) for step in steps], device=device)
-        for place, handle in enumerate(self._counted):
-            piece = vector[place]
+        for index, handle in enumerate(self._counted):
+            piece = vector[index]
             _move(_state(handle), "step", piece)
             self._entries.append((_state(handle), "step", piece.data_ptr(), piece))
         return vector
 
-    def _adopt(self, place_of_group: int, group: ParameterGroup) -> None:
+    def _adopt(self, group_index: int, group: ParameterGroup) -> None:
         """Move a group's parameters and state into vectors, those parameters excepted that others look at."""
-        tensors = [self._tensors[place] for place in group.places]
-        stay = self._staying is not None and self._staying[group.places[0]]
+        tensors = [self._tensors[index] for index in group.indices]
+        stay = self._staying is not None and self._staying[group.indices[0]]
         if stay:
             value = tensors[0].detach().as_strided((group.size,), (1,))
         else:
@@ -223,18 +223,18 @@ class Memory:
         for tensor, piece in zip(tensors, value.split([t.numel() for t in tensors]), strict=True):
             if not stay:
                 tensor.data = piece.view(tensor.shape)
-            self._held.append((tensor, tensor.data_ptr(), piece.view(tensor.shape)))
+            self._adopted.append((tensor, tensor.data_ptr(), piece.view(tensor.shape)))
         for name, first in zip(group.rule.state, group.rule.first, strict=True):
             vector = torch.full_like(value, first)
             pieces = vector.split([tensor.numel() for tensor in tensors])
             if group.rule is GRADIENT:
                 self._gradients += [
-                    (place_of_group, t, piece.view(t.shape)) for t, piece in zip(tensors, pieces, strict=True)
+                    (group_index, t, piece.view(t.shape)) for t, piece in zip(tensors, pieces, strict=True)
                 ]
                 self.states.append(vector)
                 continue
-            for place, tensor, piece in zip(group.places, tensors, pieces, strict=True):
-                handle = self._handles[place]
+            for index, tensor, piece in zip(group.indices, tensors, pieces, strict=True):
+                handle = self._handles[index]
                 assert handle is not None
                 state = handle.optimizer.state[tensor]
                 if isinstance(state.get(name), Tensor):
@@ -245,12 +245,12 @@ class Memory:
             self.states.append(vector)
 
 
-class Part:
+class GraphMemory:
     """A memory as the steps of one graph see it, which may update some of its parameters only.
 
     Attributes:
         groups, values, states, copies, one_by_one: of the memory.
-        order: for each parameter of the graph, its place in the memory.
+        order: for each parameter of the graph, its index in the memory.
         active: for each group, whether the steps update it.
     """
 
@@ -259,18 +259,18 @@ class Part:
     def __init__(self, memory: Memory, names: Sequence[str], updated: frozenset[str]) -> None:
         self._memory = memory
         self.groups, self.values, self.states = memory.groups, memory.values, memory.states
-        places = {name: place for place, name in enumerate(memory.names)}
-        self.order = tuple(places[name] for name in names)
-        self.active = tuple(memory.names[group.places[0]] in updated for group in memory.groups)
+        indices = {name: index for index, name in enumerate(memory.names)}
+        self.order = tuple(indices[name] for name in names)
+        self.active = tuple(memory.names[group.indices[0]] in updated for group in memory.groups)
         members = zip(memory.groups, self.active, strict=True)
-        handles = [memory._handles[place] for group, updates in members if updates for place in group.places]
+        handles = [memory._handles[index] for group, updates in members if updates for index in group.indices]
         stepping = {id(handle) for handle in handles if handle is not None}
         self._rates = {key: rates for key, rates in memory._all_rates.items() if rates.moves_with(stepping)}
         self._plain_counts = [handle for handle in memory._plain_counts if id(handle) in stepping]
         every = all(id(handle) in stepping for handle in memory._counted)
         stepped = [float(id(handle) in stepping) for handle in memory._counted]
         self._counted = None if every else torch.tensor(stepped, device=memory._counts.device)
-        self._coming: list[Tensor] = []  # rows, the next one last
+        self._coming: list[Tensor] = []  # coefficients of steps, those of the next one last
         self._coming_from: tuple[list[float], int] = [], -1  # rates and version of the counts that they were made for
 
     @property
@@ -282,20 +282,20 @@ class Part:
         """The modules' buffers, in order."""
         return self._memory.buffers()
 
-    def rows(self, num_steps: int) -> np.ndarray:
-        """The optimizer's numbers for the next steps ``(K, width)``; rates and step counts move on by as many."""
-        made = self._numbers(num_steps)
+    def coefficients(self, num_steps: int) -> np.ndarray:
+        """The rules' coefficients for the next steps ``(K, number of all)``; rates and step counts move on by as many."""
+        coefficients = self._compute(num_steps)
         self._count_on(num_steps)
-        return made
+        return coefficients
 
-    def row(self, dtype: torch.dtype) -> Tensor:
-        """What :meth:`rows` gives for one step, ``(1, width)``; where only the step counts move, many are made at once."""
+    def next_coefficients(self, dtype: torch.dtype) -> Tensor:
+        """Those of one step, ``(1, number of all)``; where only the step counts move, those of many are computed at once."""
         if self._plain_counts or any(rates.moving for rates in self._rates.values()):
-            return torch.from_numpy(self.rows(1)).to(dtype)
+            return torch.from_numpy(self.coefficients(1)).to(dtype)
         counts = self._memory._counts
         stand = [rates.rate for rates in self._rates.values()], version_of(counts)
         if not self._coming or stand != self._coming_from:
-            self._coming = list(torch.from_numpy(self._numbers(_AHEAD)).to(dtype).split(1))[::-1]
+            self._coming = list(torch.from_numpy(self._compute(_AHEAD)).to(dtype).split(1))[::-1]
         self._count_on(1)
         self._coming_from = stand[0], version_of(counts)
         return self._coming.pop()
@@ -321,20 +321,20 @@ class Part:
                 tensor.grad = piece
             memory._optimizer.loss = loss
             memory._optimizer.update({tensor for tensor, _ in stepping})
-            for tensor, piece in stepping:  # as Pyro leaves them, which adds to what it finds there
+            for tensor, piece in stepping:  # Pyro leaves zeros, and adds the next gradient to them
                 tensor.grad = torch.zeros_like(piece)
 
-    def _numbers(self, num_steps: int) -> np.ndarray:
-        taken = {key: rates.take(num_steps) for key, rates in self._rates.items()}
-        parts = []
+    def _compute(self, num_steps: int) -> np.ndarray:
+        coming = {key: rates.take(num_steps) for key, rates in self._rates.items()}
+        of_groups = []
         for group, handle, updates in zip(self.groups, self._memory._members, self.active, strict=True):
-            if not group.rule.width:
+            if not group.rule.num_coefficients:
                 continue
             if handle is not None and updates:
-                parts.append(group.rule.rows(_count(handle), taken[rate_key(handle)]))
+                of_groups.append(group.rule.coefficients(_count(handle), coming[rate_key(handle)]))
             else:
-                parts.append(np.zeros((num_steps, group.rule.width)))
-        return together(parts, num_steps)
+                of_groups.append(np.zeros((num_steps, group.rule.num_coefficients)))
+        return joined_coefficients(of_groups, num_steps)
 
     def _count_on(self, num_steps: int) -> None:
         memory = self._memory
@@ -344,10 +344,10 @@ class Part:
 
 
 def _move(state: dict[str, Any], name: str, piece: Tensor) -> None:
-    """Let a tensor of an optimizer's state lie elsewhere: the same object, which a kept ``state_dict()`` holds as well."""
-    held = state.get(name)
-    if isinstance(held, Tensor) and held.shape == piece.shape and held.dtype == piece.dtype:
-        held.data = piece
+    """Move a tensor of an optimizer's state: the object stays, since a kept ``state_dict()`` holds it as well."""
+    current = state.get(name)
+    if isinstance(current, Tensor) and current.shape == piece.shape and current.dtype == piece.dtype:
+        current.data = piece
     else:
         state[name] = piece
 
@@ -360,12 +360,12 @@ def _constants_of(handles: Sequence[Handle | None]) -> list[tuple[dict[str, Any]
 
 def _sharing_a_rate(groups: Sequence[ParameterGroup], handles: Sequence[Handle | None]) -> list[list[dict[str, Any]]]:
     """The optimizer's own groups that share a learning rate in one of ours, where there are several."""
-    found = []
+    sharing = []
     for group in groups:
-        members = (handles[place] for place in group.places)
+        members = (handles[index] for index in group.indices)
         options = list({id(h.group): h.group for h in members if h is not None}.values())
-        found += [options] if len(options) > 1 else []
-    return found
+        sharing += [options] if len(options) > 1 else []
+    return sharing
 
 
 def _state(handle: Handle) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -20,18 +20,17 @@ from vipack.engine.steps.parity import Trial, difference, perturb
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.steps.snapshots import Names, Snapshot
 from vipack.errors import EngineWarning, warn
-from vipack.program import Arguments
 from vipack.types import EngineReport
 
-__all__ = ["Again", "Promotion", "parted"]
+__all__ = ["Promotion", "measured_difference"]
 
 _COMPILE_SHARE = 0.7  # of the predicted time to compile, that the rest of the run must still take
 _SLOW_SECONDS = 0.25  # that a step takes, of which few are taken on trial
-_LONGEST_PAUSE = 64  # steps between trials that say nothing, as of batches that lead the program another way
+_LONGEST_PAUSE = 64  # steps between trials that say nothing, as of batches on which the program takes another branch
 
 
 class Restorable(Protocol):
-    """Memory that trial steps can be taken back from."""
+    """Memory whose state before trial steps can be restored."""
 
     @property
     def values(self) -> list[torch.Tensor]:
@@ -126,7 +125,7 @@ class Promotion:
         if self._runner.device.type != "cpu":
             self.refused.add("interpreted")
             self._runner.replay()
-            if self._hold("interpreted", again, None) and self._runner.note:
+            if self._try_out("interpreted", again, None) and self._runner.note:
                 self._report.reason = f"interpreted: {self._runner.note}"
             return
         folder = compiler.cached(compiler.interpreter())
@@ -150,7 +149,7 @@ class Promotion:
             self._runner.native = None
             self._refuse("interpreted", f"the interpreter cannot run it: {error}")
             return
-        self._hold("interpreted", again, None)
+        self._try_out("interpreted", again, None)
 
     # --- the compiled loop
 
@@ -194,31 +193,31 @@ class Promotion:
                 self._refuse("compiled", str(error))
             return
         self.refused.add("compiled")  # once is enough
-        if not self._hold("compiled", again, before):
+        if not self._try_out("compiled", again, before):
             compiler.forget(folder)
         elif runner.note:
             self._report.reason = f"compiled: {runner.note}"
 
     # --- both
 
-    def _hold(self, tier: str, again: Batches, before: object) -> bool:
+    def _try_out(self, tier: str, again: Batches, before: object) -> bool:
         """Take some steps by the graph and natively, go back to before, and keep what agrees and is faster."""
         memory, runner = self._memory, self._runner
         saved = memory.snapshot()
-        traced = taken = 0.0
+        traced_seconds = native_seconds = 0.0
         # One step alone, in which rounding has not yet been amplified; then two, since draws and numbers must move on.
         numbers = (1,) if memory.one_by_one or self.seconds > _SLOW_SECONDS else (1, 2)
         for number in numbers:
             started = time.perf_counter()
             expected = Trial(saved, runner.expected(again, number), memory.snapshot())
-            traced = time.perf_counter() - started
-            led_away = not runner.well
+            traced_seconds = time.perf_counter() - started
+            left_branch = not runner.well
             memory.restore(saved)
             try:
                 started = time.perf_counter()
                 losses = runner.native_steps(again, number)
-                taken = time.perf_counter() - started
-                found = Trial(saved, losses, memory.snapshot())
+                native_seconds = time.perf_counter() - started
+                actual = Trial(saved, losses, memory.snapshot())
             except NativeError as error:
                 runner.native = None
                 self._refuse(tier, f"the {tier} step raised {error}")
@@ -226,22 +225,22 @@ class Promotion:
             finally:
                 memory.restore(saved)
             if not np.isfinite(expected.losses).all():  # which says nothing of other batches: to be tried again
-                if led_away and number > 1:
+                if left_branch and number > 1:
                     break  # the first step was the graph's
                 self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
                 runner.native = None
                 self.refused.discard(tier)
                 return False
             run = functools.partial(runner.expected, again, number)
-            mismatch = parted(memory, expected, found, expected, run, traced)
+            mismatch = measured_difference(memory, expected, actual, expected, run, traced_seconds)
             if mismatch:
                 runner.native = None
                 self._refuse(tier, f"the {tier} step is not the graph's ({mismatch})")
                 return False
-        if tier == "interpreted" and self._tier == "auto" and taken > traced:
+        if tier == "interpreted" and self._tier == "auto" and native_seconds > traced_seconds:
             runner.native = None
             return False
-        self.seconds = taken / numbers[-1]
+        self.seconds = native_seconds / numbers[-1]
         return True
 
     def _refuse(self, tier: str, reason: str) -> None:
@@ -251,10 +250,10 @@ class Promotion:
             warn(EngineWarning(f"engine={tier!r}: {reason}; the run goes on with the captured graph."))
 
 
-def parted(
+def measured_difference(
     memory: Restorable,
     expected: Trial,
-    found: Trial,
+    actual: Trial,
     here: Trial,
     run: Callable[[], np.ndarray],
     seconds: float,
@@ -263,7 +262,7 @@ def parted(
     """How two trials from one state differ, beyond what rounding does; see :func:`difference`.
 
     What rounding does is measured by trials from close by: by two of them, and by more before anything is called wrong,
-    since where a gradient is nothing but rounding, two may well move one way.
+    since two may move in the same direction by chance where a gradient is nothing but rounding.
 
     Args:
         memory: which has the state of `expected` before it; it has so afterwards.
@@ -279,41 +278,7 @@ def parted(
             before = memory.snapshot()
             others.append(Trial(before, run(), memory.snapshot()))
             memory.restore(expected.before)
-        mismatch = difference(expected, found, [here, *others], memory.pieces, leave_out)
+        mismatch = difference(expected, actual, [here, *others], memory.pieces, leave_out)
         if not mismatch:
             return ""
     return mismatch
-
-
-class Again:
-    """One batch, handed out again and again."""
-
-    def __init__(self, batch: Arguments) -> None:
-        self._batch = batch
-
-    def __next__(self) -> Arguments:
-        return self._batch
-
-    def peek(self) -> Arguments:
-        """It."""
-        return self._batch
-
-    def upcoming(self) -> tuple[Hashable, int]:
-        """Its shape."""
-        indices = self._batch.indices
-        return None if indices is None else len(indices), 1
-
-    def rows(self, number: int) -> torch.Tensor | None:
-        """Its rows, again and again."""
-        return None if self._batch.indices is None else self._batch.indices.expand(number, -1)
-
-    def whole(self) -> Arguments | None:
-        """Nothing is known of it."""
-        return None
-
-    def state(self) -> dict[str, object]:
-        """Nothing changes."""
-        return {}
-
-    def load_state(self, state: dict[str, object]) -> None:
-        """Nothing changes."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vipack.compat.pytorch import version_of
-from vipack.engine.capture.capture import Graph, leaves_of
+from vipack.engine.capture.capture import Graph, tensors_of
 from vipack.engine.capture.noise import Draw, lift_draws
 from vipack.engine.compiled import compiler
 from vipack.engine.compiled.bound_step import NativeStep, read_manifest
@@ -27,7 +27,7 @@ from vipack.engine.interpreter.translate import translate
 from vipack.engine.native.operations import LoopSpec
 from vipack.engine.steps.contracts import Batches, StepMemory
 from vipack.engine.steps.training_step import assemble
-from vipack.program import Arguments, Parameters
+from vipack.program import Parameters
 
 __all__ = ["GraphRunner"]
 
@@ -42,7 +42,7 @@ class GraphRunner:
         live: whether every step may come with other tensors, as calls of ``SVI.step`` do; see :meth:`take`. A step in which
             Pyro would have raised then leaves everything as it was, and :attr:`well` says so.
         keeping: whether such a step leaves everything as it was in any case.
-        own: for fits side by side, leaves of which each fit has its own: place -> ``(R, *shape)``.
+        own: for fits side by side, arrays of which each fit has its own: index -> ``(R, *shape)``.
         native: the step in the interpreter or as a compiled loop, once there is one.
         note: what is to be known of it.
     """
@@ -52,52 +52,28 @@ class GraphRunner:
         graph: Graph,
         memory: StepMemory,
         parameters: Parameters,
-        batch: Arguments,
-        whole: Arguments | None,
+        batches: Batches,
         *,
         live: bool = False,
         keeping: bool = False,
         own: Mapping[int, Tensor] | None = None,
     ) -> None:
-        self._memory = memory
-        self._parameters = parameters
-        self._dtype, self.device = parameters.dtype, parameters.device
         started = time.perf_counter()
+        self._memory, self._copies, self._live = memory, memory.copies, live
+        self._dtype, self.device = parameters.dtype, parameters.device
         lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
-        leaves, _ = leaves_of(batch)
-        indexed = batch.indices is not None
-        data = leaves[:-1] if indexed else leaves
-        full = leaves_of(whole)[0] if whole is not None and indexed else None
-        gathered = tuple(full is not None and f is not b for f, b in zip(full or data, data, strict=True))
-        self._fed = () if full is not None or not indexed else tuple(range(len(data)))
-        own = own or {}
-        held = tuple(own.get(i, leaf) for i, leaf in enumerate(full if full is not None else data))
-        separate = tuple(i in own for i in range(len(held)))
-        changing = {i for i, rows in enumerate(gathered) if rows} | set(self._fed) | set(own)
-        steady = tuple(i not in changing for i in range(len(held)))
-        self._feed = Feed(held, gathered, batch.indices if indexed else None, separate, steady)
-        self._live = live
+        self._feed, self._fed = _feed_of(batches, own or {})
         self._one = np.empty(1)
-        self._copies = memory.copies
         self._buffers = memory.buffers()
-        self.step: StepGraph = assemble(
-            lifted,
-            memory.groups,
-            self._buffers,
-            self._feed,
-            parameters,
-            memory.order,
-            memory.active,
-            self._copies,
-            keeping=live or keeping,
-        )
+        self.step: StepGraph = assemble(lifted, memory, self._feed, parameters, keeping=live or keeping)
         lead = () if self._copies is None else (self._copies,)
         self._well = [torch.ones(lead, dtype=self._dtype, device=self.device)] if self.step.checked else []
-        # What is read from memory of its own, and from where that is filled.
-        self._given, self._leaves = list(held), [self._own(leaf, copy=live) for leaf in held]
-        self._held, self._constants = self.step.held, [self._own(value, copy=False) for value in self.step.held]
-        self._versions = [version_of(value) for value in (*self._held, *self._given)]
-        needed = zip((*self._held, *(() if live else held)), self.step.needed, strict=False)
+        # Tensors that steps read, and those that they are copied from where they are not the same.
+        self._given, self._arrays = list(self._feed.arrays), [self._own(v, copy=live) for v in self._feed.arrays]
+        self._given_constants = self.step.own_constants
+        self._constants = [self._own(value, copy=False) for value in self._given_constants]
+        self._versions = [version_of(value) for value in (*self._given_constants, *self._given)]
+        needed = zip((*self._given_constants, *(() if live else self._given)), self.step.needed, strict=False)
         self._contents = TensorContents([value for value, is_needed in needed if is_needed])
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
@@ -107,7 +83,7 @@ class GraphRunner:
         self._tier = ""  # of it
         self.note = ""
         self.request: Request | None = None
-        self._spec, self._places = self._layout()
+        self._spec = self._loop_spec()
 
     # --- traced
 
@@ -115,12 +91,12 @@ class GraphRunner:
         """Take `number` steps, operation by operation; their losses. Stops after one that is not finite."""
         self._look_at_versions()
         losses = self._empty(number)
-        rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
+        coefficients = torch.from_numpy(self._memory.coefficients(number)).to(self.device, self._dtype)
         apart: list[Tensor] = []  # losses that a GPU still works on
         for k in range(number):
             draws = [self._drawn(draw) for draw in self.draws]
-            leaves, indices = self._batch(batches)
-            inputs = self._inputs(draws, rows[k], leaves, indices)
+            arrays, indices = self._batch(batches)
+            inputs = self._inputs(draws, coefficients[k], arrays, indices)
             with torch.no_grad():
                 loss = self.step.module(*inputs)[0]
             if self.device.type != "cpu":
@@ -140,24 +116,24 @@ class GraphRunner:
         if self.step.traced or self.random_inside:
             return self.traced(batches, number)
         losses = self._empty(number)
-        rows = torch.from_numpy(self._memory.rows(number)).to(self.device, self._dtype)
+        coefficients = torch.from_numpy(self._memory.coefficients(number)).to(self.device, self._dtype)
         for k in range(number):
             draws = [self._drawn(draw) for draw in self.draws]
-            leaves, indices = self._batch(batches)
-            inputs = self._inputs(draws, rows[k], leaves, indices)
+            arrays, indices = self._batch(batches)
+            inputs = self._inputs(draws, coefficients[k], arrays, indices)
             with torch.no_grad():
                 for copy in range(losses.shape[1]):
                     own = [v[copy] if apart else v for v, apart in zip(inputs, self.step.own, strict=True)]
                     losses[k, copy] = float(self.step.single(*own)[0])
         return losses
 
-    def take(self, leaves: Sequence[Tensor]) -> None:
+    def take(self, arrays: Sequence[Tensor]) -> None:
         """Let the next steps work on these tensors, of the shapes that the graph was captured with."""
-        self._given = list(leaves)
+        self._given = list(arrays)
         self.refresh()
 
     def refresh(self) -> None:
-        """Take up what has been written to data and constants by whatever way, since the last look."""
+        """Read data and constants again, however they have been written to since the last look."""
         self._look_at_data(by_version=False)
 
     @property
@@ -231,10 +207,10 @@ class GraphRunner:
     def _native_inputs(self) -> list[Tensor]:
         """The step's inputs, in memory of their own where they change from step to step."""
         draws = [v.clone() for v in self.step.examples[: self.step.num_draws]]
-        row = torch.zeros(self.step.row_width, dtype=self._dtype, device=self.device)
-        leaves = [v.clone() if i in self._fed else v for i, v in enumerate(self._leaves)]
+        coefficients = torch.zeros(self.step.num_coefficients, dtype=self._dtype, device=self.device)
+        arrays = [v.clone() if i in self._fed else v for i, v in enumerate(self._arrays)]
         indices = None if self._feed.indices is None else self._feed.indices.clone()
-        return [v.contiguous() for v in self._inputs(draws, row, leaves, indices)]
+        return [v.contiguous() for v in self._inputs(draws, coefficients, arrays, indices)]
 
     def native_steps(self, batches: Batches, number: int) -> np.ndarray:
         """Take `number` steps in C++; their losses. Stops after one that is not finite.
@@ -249,9 +225,9 @@ class GraphRunner:
         while done < number:
             some = min(number - done, self._at_once())
             feeds = self._feeds(batches, some)
-            taken = self.native(feeds, losses[done : done + some])
-            done += taken
-            if self._copies is None and (taken < some or not math.isfinite(losses[done - 1])):
+            count = self.native(feeds, losses[done : done + some])
+            done += count
+            if self._copies is None and (count < some or not math.isfinite(losses[done - 1])):
                 return losses[:done]
         return losses
 
@@ -276,40 +252,41 @@ class GraphRunner:
         """What remains of a step with this loss, where steps are taken one by one."""
         self._memory.finish(loss)
 
-    def _layout(self) -> tuple[LoopSpec, dict[str, list[int]]]:
+    def _loop_spec(self) -> LoopSpec:
         """Which inputs the loop fills itself, and which it is fed."""
-        step, count = self.step, self.step.num_draws
-        places: dict[str, list[int]] = {"draws": list(range(count))}
-        next_place = count + len(self._memory.values) + len(self._memory.states) + len(self._buffers) + len(self._well)
-        places["row"] = [next_place]
-        first_leaf = next_place + 1 + len(step.constants)
-        places["leaves"] = [first_leaf + i for i in self._fed]
-        places["indices"] = [] if self._feed.indices is None else [first_leaf + len(self._feed.leaves)]
+        step, draws = self.step, range(self.step.num_draws)
+        memory = [*self._memory.values, *self._memory.states, *self._buffers, *self._well]
+        coefficients = len(draws) + len(memory)
+        first_array = coefficients + 1 + len(step.constants)
+        arrays = [first_array + i for i in self._fed]
+        indices = [] if self._feed.indices is None else [first_array + len(self._feed.arrays)]
         normal = all(draw.standard_normal for draw in self.draws)
-        fed = [*places["row"], *([] if normal else places["draws"]), *places["leaves"], *places["indices"]]
-        return LoopSpec(tuple(places["draws"]) if normal else (), tuple(fed), self._copies), places
+        fed = [coefficients, *([] if normal else draws), *arrays, *indices]
+        return LoopSpec(tuple(draws) if normal else (), tuple(fed), self._copies)
 
     def _feeds(self, batches: Batches, number: int) -> list[Tensor]:
         """Contents of the fed inputs for the next `number` steps, in the order of the driver's specification."""
         memory, dtype = self._memory, self._dtype
-        feeds = [memory.row(dtype) if number == 1 else torch.from_numpy(memory.rows(number)).to(dtype)]
+        feeds = [
+            memory.next_coefficients(dtype) if number == 1 else torch.from_numpy(memory.coefficients(number)).to(dtype)
+        ]
         if not self._spec.normals and self.draws:
-            made = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
-            feeds += [_stacked([one[i] for one in made]) for i in range(len(self.draws))]
+            drawn = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
+            feeds += [_stacked([one[i] for one in drawn]) for i in range(len(self.draws))]
         if self._fed:
-            drawn = [self._batch(batches) for _ in range(number)]
-            feeds += [_stacked([leaves[i] for leaves, _ in drawn]) for i in self._fed]
+            several = [self._batch(batches) for _ in range(number)]
+            feeds += [_stacked([arrays[i] for arrays, _ in several]) for i in self._fed]
             if self._feed.indices is not None:
-                feeds.append(_stacked([indices for _, indices in drawn if indices is not None]))
+                feeds.append(_stacked([indices for _, indices in several if indices is not None]))
         else:
-            rows = None if batches is _NOTHING else batches.rows(number)
-            if rows is not None:
-                feeds.append(rows.contiguous())
+            indices = None if batches is _NOTHING else batches.indices(number)
+            if indices is not None:
+                feeds.append(indices.contiguous())
         return feeds
 
     def _at_once(self) -> int:
-        size = 8 * max(1, self.step.row_width)
-        size += sum(self._feed.leaves[i].nbytes for i in self._fed)
+        size = 8 * max(1, self.step.num_coefficients)
+        size += sum(self._feed.arrays[i].nbytes for i in self._fed)
         size += 0 if self._spec.normals else sum(v.nbytes for v in self.step.examples[: self.step.num_draws])
         size += 0 if self._feed.indices is None else self._feed.indices.nbytes
         return max(1, _FED_AT_ONCE // size)
@@ -327,22 +304,22 @@ class GraphRunner:
             self._look_at_data(by_version=True)
 
     def _look_at_data(self, *, by_version: bool) -> None:
-        """Take up what has been written into the data's tensors, or into tensors that the program holds, since.
+        """Read the data, and tensors that the program holds, again where they have been written to since the last look.
 
         Args:
-            by_version: as far as torch has taken note of it.
+            by_version: where torch has taken note of it.
         """
         changed = self._contents.changed(by_version=by_version)
-        own = (*self._constants, *self._leaves)
-        for place, (held, given) in enumerate(zip(own, (*self._held, *self._given), strict=True)):
-            if given.layout != torch.strided and not by_version and place >= len(self._constants):
-                self._leaves[place - len(self._constants)] = given  # passed on as it is
+        own = (*self._constants, *self._arrays)
+        for index, (copy, given) in enumerate(zip(own, (*self._given_constants, *self._given), strict=True)):
+            if given.layout != torch.strided and not by_version and index >= len(self._constants):
+                self._arrays[index - len(self._constants)] = given  # passed on as it is
                 changed = True
-            elif held is not given and not (by_version and version_of(given) == self._versions[place]):
-                self._versions[place] = version_of(given)
-                changed = copy_if_changed(held, given) or changed
+            elif copy is not given and not (by_version and version_of(given) == self._versions[index]):
+                self._versions[index] = version_of(given)
+                changed = copy_if_changed(copy, given) or changed
         if changed:
-            self.step.renew(self._leaves)
+            self.step.renew(self._arrays)
 
     def _empty(self, number: int) -> np.ndarray:
         return np.empty(number if self._copies is None else (number, self._copies))
@@ -357,19 +334,34 @@ class GraphRunner:
     def _batch(self, batches: Batches) -> tuple[list[Tensor], Tensor | None]:
         """The data's tensors as the step wants them, and the rows of the next batch."""
         if self._fed:
-            leaves, _ = leaves_of(next(batches))
-            return leaves[:-1], leaves[-1]
-        rows = batches.rows(1)
-        return self._leaves, None if rows is None else rows[0].to(self.device)
+            arrays, _ = tensors_of(next(batches))
+            return arrays[:-1], arrays[-1]
+        indices = batches.indices(1)
+        return self._arrays, None if indices is None else indices[0].to(self.device)
 
     def _inputs(
-        self, draws: Sequence[Tensor], row: Tensor, leaves: Sequence[Tensor], indices: Tensor | None
+        self, draws: Sequence[Tensor], coefficients: Tensor, arrays: Sequence[Tensor], indices: Tensor | None
     ) -> list[Tensor]:
         memory = self._memory
         kept = [*memory.values, *memory.states, *self._buffers, *self._well]
         constants = [*self._constants, *self.step.constants[len(self._constants) :]]
-        held = [*draws, *kept, row, *constants, *leaves]
-        return held if indices is None else [*held, indices]
+        inputs = [*draws, *kept, coefficients, *constants, *arrays]
+        return inputs if indices is None else [*inputs, indices]
+
+
+def _feed_of(batches: Batches, own: Mapping[int, Tensor]) -> tuple[Feed, tuple[int, ...]]:
+    """How steps get their batches, and the indices of arrays that are others in every batch."""
+    batch, whole = batches.peek(), batches.whole()
+    arrays, _ = tensors_of(batch)
+    data = arrays if batch.indices is None else arrays[:-1]
+    full = None if whole is None or batch.indices is None else tensors_of(whole)[0]
+    gathered = tuple(full is not None and f is not b for f, b in zip(full or data, data, strict=True))
+    fed = () if full is not None or batch.indices is None else tuple(range(len(data)))
+    read = tuple(own.get(i, array) for i, array in enumerate(data if full is None else full))
+    separate = tuple(i in own for i in range(len(read)))
+    changing = {i for i, is_gathered in enumerate(gathered) if is_gathered} | set(fed) | set(own)
+    steady = tuple(i not in changing for i in range(len(read)))
+    return Feed(read, gathered, batch.indices, separate, steady), fed
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ class _Safe:
     memory: Snapshot
     batches: dict[str, object]
     steps: int
-    taken_at: float
+    seconds: float  # on the clock, when it was copied
 
 
 class SafeStates:
@@ -38,7 +38,7 @@ class SafeStates:
     def keep(self, memory: Memory, batches: Batches) -> None:
         """Keep the present state, if the last one is a while ago."""
         now = time.perf_counter()
-        if self._last is None or now - self._last.taken_at > _SECONDS:
+        if self._last is None or now - self._last.seconds > _SECONDS:
             self._older, self._last = self._last, _Safe(memory.snapshot(), batches.state(), 0, now)
 
     def count(self, steps: int) -> None:

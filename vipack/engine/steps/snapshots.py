@@ -49,23 +49,23 @@ class Names:
 
     @classmethod
     def of(cls, groups: Sequence[ParameterGroup], names: Sequence[str]) -> Names:
-        """The names in groups, from those of parameters by place."""
-        states = [(place, kind) for place, group in enumerate(groups) for kind in group.rule.state]
+        """The names in groups, from those of parameters by index."""
+        states = [(index, kind) for index, group in enumerate(groups) for kind in group.rule.state]
         return cls(
             tuple(
-                tuple((names[place], shape.numel()) for place, shape in zip(u.places, u.shapes, strict=True))
-                for u in groups
+                tuple((names[index], shape.numel()) for index, shape in zip(group.indices, group.shapes, strict=True))
+                for group in groups
             ),
-            tuple(place for place, _ in states),
+            tuple(index for index, _ in states),
             tuple(kind for _, kind in states),
         )
 
     def at(self, vector: int, chosen: Tensor) -> str:
         """The parameter that the first chosen element of a vector belongs to; of fits side by side, that of any."""
         flat = chosen.reshape(-1, chosen.shape[-1]).any(0)
-        place, end = int(flat.nonzero()[0]), 0
+        element, end = int(flat.nonzero()[0]), 0
         for name, size in self.pieces[vector]:
             end += size
-            if place < end:
+            if element < end:
                 return name
-        raise IndexError(place)
+        raise IndexError(element)

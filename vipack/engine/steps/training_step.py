@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from vipack.engine.capture.checks import LITERAL
 from vipack.engine.capture.noise import LiftedGraph, copy_graph
 from vipack.engine.capture.tracing import CaptureError, collecting_later
 from vipack.engine.graph.common_subexpressions import without_repeats
-from vipack.engine.graph.invariants import Invariants, checks_taken_out, taken_out
+from vipack.engine.graph.invariants import Invariants, split_steady_checks, split_steady_results
+from vipack.engine.graph.nodes import output_of
 from vipack.engine.graph.step_graph import Feed, StepGraph
 from vipack.engine.optimizers.parameter_groups import ParameterGroup
+from vipack.engine.steps.contracts import StepMemory
 from vipack.program import Parameters, TorchState
 
 __all__ = ["assemble"]
@@ -29,131 +32,154 @@ aten = torch.ops.aten
 
 
 def assemble(
-    lifted: LiftedGraph,
-    groups: Sequence[ParameterGroup],
-    buffers: Sequence[Tensor],
-    feed: Feed,
-    parameters: Parameters,
-    order: Sequence[int],
-    active: Sequence[bool],
-    copies: int | None = None,
-    *,
-    keeping: bool = False,
+    lifted: LiftedGraph, memory: StepMemory, feed: Feed, parameters: Parameters, *, keeping: bool = False
 ) -> StepGraph:
     """Put gather, loss, gradients and update into one graph.
 
+    With ``memory.copies`` R, for R fits side by side, draws, values, states, buffers and the loss have a leading dimension R,
+    and all fits see the same batches but for the arrays of their own.
+
     Args:
         parameters: of the program, of whose type and on whose device the step computes.
-        groups: hold every parameter once.
-        order: for each parameter that `lifted` takes, its place among those of the groups.
-        active: for each group, whether the step updates it.
         keeping: let a step in which Pyro would have raised leave everything as it was.
-        copies: R, for R fits side by side: draws, values, states, buffers and the loss then have a leading dimension R,
-            and all fits see the same batches but for the leaves of their own.
     """
     main, constants = _constants_as_inputs(lifted.module)
-    num_draws, num_groups = len(lifted.draws), len(groups)
-    width = sum(group.rule.width for group in groups)
-    slots = [len(group.rule.state) for group in groups]
-    num_places = sum(len(group.places) for group in groups)
-    num_parameters = len(order)
-    first_check = 1 + num_parameters + len(buffers)
+    buffers, num_draws = memory.buffers(), len(lifted.draws)
+    num_between = num_draws + len(memory.order) + len(buffers)
+    first_check = 1 + len(memory.order) + len(buffers)
     pure, before, num_invariants = _is_pure(main), None, 0
     if pure:
         without_repeats(main.graph)
-        before = _invariants(main, constants, num_draws + num_parameters + len(buffers), feed, first_check)
+        before = _invariants(main, constants, num_between, feed, first_check)
     if before is not None:
-        found = [value.contiguous() for value in before(feed.leaves)]
-        constants, num_invariants = constants + found, len(found)
-    checked = len(_output(main).args[0]) > first_check
-
-    def around(flat: Sequence[Tensor], program: Callable[..., Sequence[Tensor]]) -> list[Tensor]:
-        take = _Taker(flat)
-        draws, values = take(num_draws), take(num_groups)
-        states = [take(number) for number in slots]
-        held, well, (row,), fixed, data, rows = (
-            take(len(buffers)),
-            take(int(checked)),
-            take(1),
-            take(len(constants)),
-            take(len(feed.leaves)),
-            take.rest(),
-        )
-        parts = _split(groups, values, num_places)
-        batch = [v.index_select(0, rows[0]) if g else v for v, g in zip(data, feed.gathered, strict=True)]
-        loss, *outputs = program(*fixed, *draws, *(parts[place] for place in order), *held, *batch, *rows)
-        gradients = dict(zip(order, outputs[:num_parameters], strict=True))
-        new_buffers, checks = outputs[num_parameters : first_check - 1], outputs[first_check - 1 :]
-        new_values, new_states = [], []
-        for group, updates, value, state in zip(groups, active, values, states, strict=True):
-            if updates:
-                numbers = [row[group.row + i] for i in range(group.rule.width)]
-                value, state = group.rule.update(value, _gradient(group, gradients), state, numbers)
-            new_values.append(value)
-            new_states += state
-        new = [*new_values, *new_states, *new_buffers]
-        if checked:
-            is_well = functools.reduce(torch.logical_and, checks)
-            loss = torch.where(is_well, loss, torch.full_like(loss, math.nan))
-            if keeping:
-                old = [*values, *(vector for state in states for vector in state), *held]
-                new = [
-                    value if value is kept else torch.where(is_well, value, kept)
-                    for value, kept in zip(new, old, strict=True)
-                ]
-            new.append(is_well.to(well[0].dtype))
-        return [loss, *new]
-
-    dtype, device = parameters.dtype, parameters.device
-    first = [
-        *(torch.zeros(draw.shape, dtype=draw.dtype, device=device) for draw in lifted.draws),
-        *(torch.zeros(group.size, dtype=dtype, device=device) for group in groups),
-        *(torch.zeros(group.size, dtype=dtype, device=device) for group in groups for _ in group.rule.state),
-    ]
-    if copies is not None:
-        first = [value.expand(copies, *value.shape).clone() for value in first]
-    separate = feed.own or (False,) * len(feed.leaves)
-    common = [torch.zeros(width, dtype=dtype, device=device), *constants]
-    rows = () if feed.indices is None else (feed.indices,)
-    lead = () if copies is None else (copies,)
-    kept = [*buffers, *([torch.ones(lead, dtype=dtype, device=device)] if checked else [])]
-    examples = [*first, *kept, *common, *feed.leaves, *rows]
-    several = (copies is not None,) * (len(first) + len(kept))
-    own = (*several, *(False for _ in common), *separate, *(False for _ in rows))
+        invariants = [value.contiguous() for value in before(feed.arrays)]
+        constants, num_invariants = constants + invariants, len(invariants)
+    results = output_of(main.graph).args[0]
+    step = _WholeStep(memory, feed, num_draws, len(buffers), len(constants), len(results) > first_check, keeping)
+    examples, own = _examples(step, lifted, constants, parameters)
     one = [value[0] if apart else value for value, apart in zip(examples, own, strict=True)]
-    known = all(isinstance(node, fx.Node) and "val" in node.meta for node in _output(main).args[0])
-    module = _enclosed(around, main, one) if known and pure else _traced(lambda *flat: around(flat, main), one)
-    changed = range(num_draws, num_draws + num_groups + sum(slots) + len(kept))
-    module = _simplified(module)
+    known = all(isinstance(node, fx.Node) and "val" in node.meta for node in results)
+    module = _simplified(_enclosed(step, main, one) if known and pure else _traced(lambda *flat: step(flat, main), one))
+    num_states = sum(len(group.rule.state) for group in memory.groups)
+    changed = range(num_draws, num_draws + len(memory.groups) + num_states + len(buffers) + step.checked)
     together = None
-    if copies is not None:
+    if memory.copies is not None:
         unwritten = graph_module({}, copy_graph(module.graph))
         together = lambda: _written_back(_side_by_side(unwritten, own, examples), changed)  # noqa: E731
     single = _written_back(module, changed)
     return StepGraph(
         single,
-        tuple(groups),
+        tuple(memory.groups),
         tuple(constants),
         tuple(examples),
         own,
         num_draws,
-        width,
-        checked,
+        sum(group.rule.num_coefficients for group in memory.groups),
+        step.checked,
         together,
         before,
         num_invariants,
     )
 
 
+@dataclass(frozen=True)
+class _WholeStep:
+    """A step around a program's graph: the batch gathered before it, parameters, states and buffers updated after it.
+
+    Attributes:
+        checked, keeping: see :class:`StepGraph` and :func:`assemble`.
+    """
+
+    memory: StepMemory
+    feed: Feed
+    num_draws: int
+    num_buffers: int
+    num_constants: int
+    checked: bool
+    keeping: bool
+
+    def __call__(self, flat: Sequence[Tensor], program: Callable[..., Sequence[Tensor]]) -> list[Tensor]:
+        """The loss, and what values, states, buffers and `well` become.
+
+        Args:
+            flat: the inputs of a :class:`StepGraph`.
+            program: ``(*constants, *draws, *parameters, *buffers, *batch[, indices]) -> (loss, *gradients, *new buffers, *checks)``.
+        """
+        groups, order, take = self.memory.groups, self.memory.order, _Taker(flat)
+        draws, values = take(self.num_draws), take(len(groups))
+        states = [take(len(group.rule.state)) for group in groups]
+        buffers, well, (coefficients,) = take(self.num_buffers), take(int(self.checked)), take(1)
+        constants, data, indices = take(self.num_constants), take(len(self.feed.arrays)), take.rest()
+        tensors = _split(groups, values)
+        batch = [v.index_select(0, indices[0]) if g else v for v, g in zip(data, self.feed.gathered, strict=True)]
+        parameters = (tensors[index] for index in order)
+        loss, *outputs = program(*constants, *draws, *parameters, *buffers, *batch, *indices)
+        gradients = dict(zip(order, outputs[: len(order)], strict=True))
+        new_buffers, checks = outputs[len(order) :][: len(buffers)], outputs[len(order) + len(buffers) :]
+        new = [*self._updated(values, states, coefficients, gradients), *new_buffers]
+        if not self.checked:
+            return [loss, *new]
+        is_well = functools.reduce(torch.logical_and, checks)
+        loss = torch.where(is_well, loss, torch.full_like(loss, math.nan))
+        if self.keeping:
+            old = [*values, *(vector for state in states for vector in state), *buffers]
+            new = [
+                value if value is kept else torch.where(is_well, value, kept)
+                for value, kept in zip(new, old, strict=True)
+            ]
+        return [loss, *new, is_well.to(well[0].dtype)]
+
+    def _updated(
+        self,
+        values: Sequence[Tensor],
+        states: Sequence[Sequence[Tensor]],
+        coefficients: Tensor,
+        gradients: Mapping[int, Tensor],
+    ) -> list[Tensor]:
+        """The new values of all groups, and then their new states."""
+        new_values, new_states = list[Tensor](), list[Tensor]()
+        for group, updates, value, state in zip(self.memory.groups, self.memory.active, values, states, strict=True):
+            if updates:
+                own = [coefficients[group.start + i] for i in range(group.rule.num_coefficients)]
+                value, state = group.rule.update(value, _gradient(group, gradients), state, own)
+            new_values.append(value)
+            new_states += state
+        return [*new_values, *new_states]
+
+
+def _examples(
+    step: _WholeStep, lifted: LiftedGraph, constants: Sequence[Tensor], parameters: Parameters
+) -> tuple[list[Tensor], tuple[bool, ...]]:
+    """An example of each input of a step, and whether each of several fits side by side has its own."""
+    memory, feed, dtype, device = step.memory, step.feed, parameters.dtype, parameters.device
+    first = [
+        *(torch.zeros(draw.shape, dtype=draw.dtype, device=device) for draw in lifted.draws),
+        *(torch.zeros(group.size, dtype=dtype, device=device) for group in memory.groups),
+        *(torch.zeros(group.size, dtype=dtype, device=device) for group in memory.groups for _ in group.rule.state),
+    ]
+    copies = memory.copies
+    if copies is not None:
+        first = [value.expand(copies, *value.shape).clone() for value in first]
+    lead = () if copies is None else (copies,)
+    kept = [*memory.buffers(), *([torch.ones(lead, dtype=dtype, device=device)] if step.checked else [])]
+    num_coefficients = sum(group.rule.num_coefficients for group in memory.groups)
+    common = [torch.zeros(num_coefficients, dtype=dtype, device=device), *constants]
+    indices = () if feed.indices is None else (feed.indices,)
+    several = (copies is not None,) * (len(first) + len(kept))
+    separate = feed.own or (False,) * len(feed.arrays)
+    own = (*several, *(False for _ in common), *separate, *(False for _ in indices))
+    return [*first, *kept, *common, *feed.arrays, *indices], own
+
+
 def _invariants(
     main: fx.GraphModule, constants: Sequence[Tensor], num_between: int, feed: Feed, first_check: int
 ) -> Invariants | None:
-    """Take out of `main` what depends on constants and steady leaves alone, checks among it."""
-    steady = feed.steady or (False,) * len(feed.leaves)
-    rows = () if feed.indices is None else (False,)
-    known = (*(True for _ in constants), *(False for _ in range(num_between)), *steady, *rows)
-    checks = checks_taken_out(main, known, first_check)
-    program = taken_out(main, known, len(constants))
+    """Take out of `main` what depends on constants and steady arrays alone, checks among it."""
+    steady = feed.steady or (False,) * len(feed.arrays)
+    indices = () if feed.indices is None else (False,)
+    known = (*(True for _ in constants), *(False for _ in range(num_between)), *steady, *indices)
+    checks = split_steady_checks(main, known, first_check)
+    program = split_steady_results(main, known, len(constants))
     if program is None and checks is None:
         return None
     return Invariants(program, checks, tuple(constants), steady)
@@ -177,7 +203,7 @@ def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.Grap
 
 def _is_pure(module: fx.GraphModule) -> bool:
     """Let nothing in a graph be written in place, if that takes no more than another name of the operator."""
-    place = {node: i for i, node in enumerate(module.graph.nodes)}
+    position = {node: i for i, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if not isinstance(node.target, OpOverload) or not schema_of(node.target).is_mutable:
             continue
@@ -185,7 +211,7 @@ def _is_pure(module: fx.GraphModule) -> bool:
         owned = written.op == "call_function" and not _may_alias(written.target)
         if pure is None or not owned or any(_may_alias(user.target) for user in written.users if user is not node):
             return False
-        for user in [user for user in written.users if place[user] > place[node]]:
+        for user in [user for user in written.users if position[user] > position[node]]:
             user.replace_input_with(written, node)
         node.target = pure
     return True
@@ -208,8 +234,8 @@ def _enclosed(
     main: fx.GraphModule,
     examples: Sequence[Tensor],
 ) -> fx.GraphModule:
-    """What `around` does, with the nodes of `main` put where it calls its program: they need not be traced again."""
-    results = [node.meta["val"] for node in _output(main).args[0]]
+    """What `around` does, with the nodes of `main` where it calls its program: these are not traced again."""
+    results = [node.meta["val"] for node in output_of(main.graph).args[0]]
     results = [torch.zeros(tuple(value.shape), dtype=value.dtype, device=value.device) for value in results]
 
     def apart(*flat: Tensor) -> list[Tensor]:
@@ -234,7 +260,7 @@ def _enclosed(
         else:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     num_given = sum(node.op == "placeholder" for node in main.graph.nodes)
-    ends = list(_output(shell).args[0])
+    ends = list(output_of(shell.graph).args[0])
     inner: dict[fx.Node, fx.Node] = {}
     given = iter(ends[:num_given])
     for node in main.graph.nodes:
@@ -242,17 +268,13 @@ def _enclosed(
             inner[node] = copies[next(given)]
         elif node.op != "output":
             inner[node] = graph.node_copy(node, lambda n: inner[n])
-    for placeholder, node in zip(placeholders[len(examples) :], _output(main).args[0], strict=True):
+    for placeholder, node in zip(placeholders[len(examples) :], output_of(main.graph).args[0], strict=True):
         copies[placeholder] = inner[node]
     for node in nodes:
         if node in late and node.op not in ("placeholder", "output"):
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output([copies[end] for end in ends[num_given:]])
     return graph_module(shell, graph)
-
-
-def _output(module: fx.GraphModule) -> Any:
-    return next(iter(reversed(module.graph.nodes)))
 
 
 class _Taker:
@@ -262,28 +284,28 @@ class _Taker:
         self._flat = list(flat)
 
     def __call__(self, number: int) -> list[Tensor]:
-        taken, self._flat = self._flat[:number], self._flat[number:]
-        return taken
+        first, self._flat = self._flat[:number], self._flat[number:]
+        return first
 
     def rest(self) -> list[Tensor]:
         return self(len(self._flat))
 
 
-def _split(groups: Sequence[ParameterGroup], values: Sequence[Tensor], num_parameters: int) -> list[Tensor]:
+def _split(groups: Sequence[ParameterGroup], values: Sequence[Tensor]) -> list[Tensor]:
     """The parameters in the layout's order and shapes, out of the groups' vectors."""
-    parts: list[Any] = [None] * num_parameters
+    parameters: list[Any] = [None] * sum(len(group.indices) for group in groups)
     for group, value in zip(groups, values, strict=True):
         pieces = value.split([shape.numel() for shape in group.shapes])
-        for place, shape, piece in zip(group.places, group.shapes, pieces, strict=True):
-            parts[place] = piece.reshape(shape)
-    return parts
+        for index, shape, piece in zip(group.indices, group.shapes, pieces, strict=True):
+            parameters[index] = piece.reshape(shape)
+    return parameters
 
 
 def _gradient(group: ParameterGroup, gradients: Mapping[int, Tensor]) -> Tensor:
-    found = [gradients[place] for place in group.places]
+    own = [gradients[index] for index in group.indices]
     if group.clip is not None:
-        found = [group.clip(gradient) for gradient in found]
-    flat = [gradient.reshape(-1) for gradient in found]
+        own = [group.clip(gradient) for gradient in own]
+    flat = [gradient.reshape(-1) for gradient in own]
     return torch.cat(flat) if len(flat) > 1 else flat[0]
 
 
@@ -347,7 +369,7 @@ def _written_back(module: fx.GraphModule, targets: range) -> fx.GraphModule:
     """With all results but the first copied into the inputs that they are the new values of."""
     module.graph.set_codegen(fx.graph.CodeGen())
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    output = next(iter(reversed(module.graph.nodes)))
+    output = output_of(module.graph)
     loss, *results = output.args[0]
     with module.graph.inserting_before(output):
         for index, result in zip(targets, results, strict=True):

@@ -1,4 +1,4 @@
-"""A captured step on trial: whether it, and the tier that runs it, take the program's own step."""
+"""Whether a captured step, and the tier that runs it, take the program's own step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.steps.contracts import Batches
 from vipack.engine.steps.memory import Memory
 from vipack.engine.steps.parity import Trial
-from vipack.engine.steps.promotion import Again, parted
+from vipack.engine.steps.promotion import measured_difference
+from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.program import Arguments
 
@@ -51,20 +52,20 @@ def compare(
     state = graph.state
     state.begin()
     before = memory.snapshot()
-    found_more = True
-    while found_more:  # of the variables that a run reads, each must be seen to stay as it is in a run
+    grew = True
+    while grew:  # of the variables that a run reads, each must be seen to stay as it is in a run
         execution: Execution | None = None
         try:
             with recorded() as execution:
                 loss = eager(batch)
-        except Exception as error:  # whatever a program may raise on a batch, the step itself will raise
+        except Exception as error:  # the step itself will raise it again
             raise TrialError from error
         finally:
             changed, lost = state.changed_by_a_run(), state.restore()
             after = memory.snapshot()
             memory.restore(before)
         expected = Trial(before, np.asarray([loss]), after)
-        found_more = state.extend(execution)
+        grew = state.extend(execution)
         if graph.annealed and execution is not None and (where := asks_for_types(execution.codes)):
             return Compared(
                 f"a number changes from call to call, and the program asks for the type of something, {where}"
@@ -72,7 +73,7 @@ def compare(
         what = changed or lost
         if what or state.reason:
             return Compared(state.reason or f"each run of the program changes {what!r}, which it may read again")
-    single = Again(batch)
+    single = RepeatedBatch(batch)
 
     def take(steps: Callable[[Batches, int], np.ndarray]) -> np.ndarray:
         losses = steps(single, 1)
@@ -82,14 +83,16 @@ def compare(
 
     started = time.perf_counter()
     try:
-        found = traced = Trial(before, take(runner.traced), memory.snapshot())
+        actual = traced = Trial(before, take(runner.traced), memory.snapshot())
     except Exception as error:  # the program's own step, which it repeats, raised nothing
         memory.restore(before)
         return Compared(f"the graph raised {type(error).__name__}: {str(error)[:200]}")
     seconds, well = time.perf_counter() - started, runner.valid and runner.well
     memory.restore(before)
     if runner.native is not None:
-        found = Trial(before, take(runner.native_steps), memory.snapshot())
+        actual = Trial(before, take(runner.native_steps), memory.snapshot())
         memory.restore(before)
-    mismatch = parted(memory, expected, found, traced, lambda: take(runner.traced), seconds, leave_out=("gradient",))
+    mismatch = measured_difference(
+        memory, expected, actual, traced, lambda: take(runner.traced), seconds, leave_out=("gradient",)
+    )
     return Compared(mismatch, seconds, well)

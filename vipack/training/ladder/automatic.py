@@ -16,14 +16,14 @@ from vipack.errors import NonFiniteError, VipackError, warn
 from vipack.objectives import StickingTheLanding
 from vipack.posterior import Posterior
 from vipack.program import Program, seeded
-from vipack.program.flat import flat_priors_sampled
-from vipack.program.logjoint import LogJoint
-from vipack.program.runs import mixes_types, trace_prior
-from vipack.program.values import unvalidated
+from vipack.program.densities.values import unvalidated
+from vipack.program.evaluation.logjoint import LogJoint
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.runs import mixes_types, trace_prior
 from vipack.training.ladder.effort import DENSE_UP_TO
 from vipack.training.ladder.ladder import train_ladder
-from vipack.training.ladder.report import Stage, Stages
 from vipack.training.ladder.rungs import Family, guide_of
+from vipack.training.ladder.stages import Stage, Stages
 from vipack.training.prepare import Prepared, Problem, no_guide, prepare
 from vipack.training.trainer import Plan, Trainer
 
@@ -45,20 +45,20 @@ def train_without_guide(problem: Problem, plan: Plan) -> Trainer:
     note, dtype = "", problem.dtype
     typed = replace(problem, dtype=torch.float64 if dtype is None else dtype)
     try:
-        found = _read(typed, plan)
+        read = _read(typed, plan)
     except (VipackError, RuntimeError) as error:
         if dtype is not None or not mixes_types(error):
             raise
         typed, note = replace(problem, dtype=torch.float32), "; in float32, the type of tensors that the model holds"
         try:
-            found = _read(typed, plan)
+            read = _read(typed, plan)
         except (VipackError, RuntimeError):
             raise error from error.__cause__
-    for warning in found.first.check.warnings:
+    for warning in read.first.check.warnings:
         warn(warning)
-    if found.joint is None:
-        return _by_svi(typed, found.first, plan, found.reason, note)
-    return train_ladder(typed, found.joint, plan, note)
+    if read.joint is None:
+        return _by_svi(typed, read.first, plan, read.reason, note)
+    return train_ladder(typed, read.joint, plan, note)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _by_svi(problem: Problem, first: Prepared, plan: Plan, reason: str, note: st
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, plan, None)
     trainer.train()
-    found = elbo(Posterior(trainer.program, trainer.rows.full()).draws(1_000, seed=plan.seed, keep=False).log_weights)
+    bound = elbo(Posterior(trainer.program, trainer.rows.full()).draws(1_000, seed=plan.seed, keep=False).log_weights)
     spent = time.perf_counter() - started
     trainer.family = asdict(family)
     trainer.stages = Stages.of(
@@ -136,7 +136,7 @@ def _by_svi(problem: Problem, first: Prepared, plan: Plan, reason: str, note: st
             Stage("paths", None, None, 0, 0.0, False, f"skipped: {reason}"),
             Stage(
                 "gaussian",
-                found,
+                bound,
                 None,
                 trainer.state.step,
                 spent,

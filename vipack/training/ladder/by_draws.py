@@ -40,29 +40,29 @@ def train_by_draws(trainer: Trainer, surface: Surface, num_steps: int, rate: flo
     optimizer = torch.optim.Adam(tensors, lr=rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps, 0.01 * rate)
     mean = [torch.zeros_like(value) for value in tensors]
-    taken = 0
+    steps = 0
     with interrupts() as interrupted, trainer.state.random.active():
         for _ in range(_ROUNDS):
             u, weights = _weighted_draws(trainer, surface)
             for _ in range(num_steps // _ROUNDS):
                 if interrupted:
-                    trainer.state.stopped = Stopped(StopReason.INTERRUPTED, f"Ctrl-C after {taken} steps")
+                    trainer.state.stopped = Stopped(StopReason.INTERRUPTED, f"Ctrl-C after {steps} steps")
                     break
                 rows = torch.multinomial(weights, _BATCH, replacement=True)
                 optimizer.zero_grad()
                 (-_log_q(trainer, u[rows]).mean()).backward()
                 optimizer.step()
                 schedule.step()
-                taken += 1
-                if taken > num_steps // 2:
-                    share = 1 / (taken - num_steps // 2)
-                    for held, value in zip(mean, tensors, strict=True):
-                        held.lerp_(value.detach(), share)
-    if taken > num_steps // 2:
-        for held, value in zip(mean, tensors, strict=True):
-            value.data.copy_(held)
+                steps += 1
+                if steps > num_steps // 2:
+                    share = 1 / (steps - num_steps // 2)
+                    for average, value in zip(mean, tensors, strict=True):
+                        average.lerp_(value.detach(), share)
+    if steps > num_steps // 2:
+        for average, value in zip(mean, tensors, strict=True):
+            value.data.copy_(average)
     optimizer.zero_grad(set_to_none=True)
-    return taken
+    return steps
 
 
 def _weighted_draws(trainer: Trainer, surface: Surface) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vipack.importance import mean_and_se
 from vipack.training.ladder.paths import Path, inverse_hessian_times
 from vipack.training.ladder.surface import Surface
 from vipack.types import Estimate
@@ -55,35 +56,35 @@ def best_on_paths(surface: Surface, paths: Sequence[Path], *, memory: int, dense
 
     Source: Zhang, Carpenter, Gelman, Vehtari (2022), JMLR 23(306), which has the inverse Hessian of L-BFGS alone.
     """
-    found: list[tuple[float, Path, int, Gaussian]] = []
+    ranked: list[tuple[float, Path, int, Gaussian]] = []
     eps = torch.randn(_FIRST_DRAWS, surface.dim, dtype=paths[0].points[0].dtype)
     offers = [(p, k, g) for p in paths for k in _chosen(p) for g in _learned(p, k, memory, dense)]
     for (path, k, gaussian), value in zip(offers, _bounds(surface, [g for *_, g in offers], eps), strict=True):
-        found.append((_surely(value), path, k, gaussian))
-    found.sort(key=lambda item: item[0], reverse=True)
-    finalists = [gaussian for *_, gaussian in found[:_FINALISTS]]
+        ranked.append((_surely(value), path, k, gaussian))
+    ranked.sort(key=lambda item: item[0], reverse=True)
+    finalists = [gaussian for *_, gaussian in ranked[:_FINALISTS]]
     if dense:
-        for place in _distinct([(path, k) for _, path, k, _ in found], _FINALISTS):
-            finalists += _exact(surface, *place)
+        for candidate in _distinct([(path, k) for _, path, k, _ in ranked], _FINALISTS):
+            finalists += _exact(surface, *candidate)
     eps = torch.randn(_LAST_DRAWS // 2, surface.dim, dtype=eps.dtype)
     values = _bounds(surface, finalists, torch.cat([eps, -eps]))
     folded = 0.5 * (values[:, : len(eps)] + values[:, len(eps) :])
-    best = max(range(len(finalists)), key=lambda place: _surely(folded[place]))
-    mean = float(folded[best].mean())
-    return finalists[best], Estimate(mean, float(folded[best].std()) / math.sqrt(len(eps)))
+    best = max(range(len(finalists)), key=lambda candidate: _surely(folded[candidate]))
+    return finalists[best], mean_and_se(folded[best])
 
 
 def _surely(values: Tensor) -> float:
     """A mean less its standard error: of many noisy bounds the highest would be the luckiest."""
-    lower = float(values.mean() - values.std() / math.sqrt(len(values)))
+    bound = mean_and_se(values)
+    lower = bound.value - bound.se
     return lower if math.isfinite(lower) else -math.inf
 
 
 def _bounds(surface: Surface, gaussians: Sequence[Gaussian], eps: Tensor) -> Tensor:
     """log p - log q of each at common draws: ``(G, S)``."""
-    placed = [gaussian.at(eps) for gaussian in gaussians]
-    values = surface.values(torch.cat([u for u, _ in placed])).view(len(gaussians), len(eps))
-    return values - torch.stack([log_q for _, log_q in placed])
+    at_draws = [gaussian.at(eps) for gaussian in gaussians]
+    values = surface.values(torch.cat([u for u, _ in at_draws])).view(len(gaussians), len(eps))
+    return values - torch.stack([log_q for _, log_q in at_draws])
 
 
 def _chosen(path: Path) -> list[int]:
@@ -138,8 +139,8 @@ def scaled_cholesky(covariance: Tensor) -> Tensor | None:
     return None if int(failed) or not torch.isfinite(factor).all() else factor
 
 
-def _distinct(places: Sequence[tuple[Path, int]], count: int) -> list[tuple[Path, int]]:
+def _distinct(points: Sequence[tuple[Path, int]], count: int) -> list[tuple[Path, int]]:
     seen: dict[tuple[int, int], tuple[Path, int]] = {}
-    for path, at in places:
+    for path, at in points:
         seen.setdefault((id(path), at), (path, at))
     return list(seen.values())[:count]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
-from vipack.compat.dispatch import Operations
-from vipack.program.logjoint import LogJoint
+from vipack.diagnostics.density import Counter
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.training.ladder.surface import Surface
 
 __all__ = ["Effort", "effort_for"]
@@ -31,7 +30,7 @@ class Effort:
         judged_by: draws that judge a stage.
         dense: full covariances, and a flow.
         by_draws: the flow is fitted to weighted draws, without gradients of log p, and the Gaussian by its moments alone.
-        rank: of the covariance's part beside its diagonal where it is not dense; 0 for a diagonal.
+        rank: of what the covariance has beside its diagonal, where it is not dense; 0 for a diagonal.
     """
 
     num_starts: int = 6
@@ -78,23 +77,11 @@ def effort_for(surface: Surface) -> Effort:
     return Effort()
 
 
-class _Counter(Operations):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Count it."""
-        self.count += 1
-        return function(*args, **kwargs)
-
-
 def _operations(joint: LogJoint) -> int:
     """That one log joint and its gradient take."""
     u = joint.initial().requires_grad_(True)
-    with torch.random.fork_rng(), _Counter() as counter:
+    with torch.random.fork_rng(), Counter() as counter:
         value = joint(u)
         if value.requires_grad:
             value.backward()
-    count: int = counter.count
-    return count
+    return int(counter.operations)

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from vipack.errors import NonFiniteError
+from vipack.importance import mean_and_se
 from vipack.program import seeded
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
-from vipack.training.ladder.moments import match_moments
 from vipack.training.ladder.paths import climb
 from vipack.training.ladder.proper import check_proper
-from vipack.training.ladder.report import Stage, Stages
-from vipack.training.ladder.rungs import Family, Rung, estimate, polish, train_rung
+from vipack.training.ladder.rungs import Family, Rung, polish, train_rung
+from vipack.training.ladder.stages import Stage, Stages
 from vipack.training.ladder.surface import Surface
+from vipack.training.ladder.weighted_gaussian import match_moments
 from vipack.training.prepare import Problem
 from vipack.training.stopping import TimeLimit
 from vipack.training.trainer import Plan, Trainer
@@ -101,7 +102,7 @@ class _Ladder:
         if self._ended is not None:
             trainer.state.stopped = self._ended
         elif not trainer.state.step:  # the paths, and what is fitted by draws, take no steps of the trainer's
-            trainer.state.stopped = Stopped(StopReason.STEPS, f"the ladder's: {trainer.stages.found}")
+            trainer.state.stopped = Stopped(StopReason.STEPS, f"the ladder's: {trainer.stages.path}")
         return trainer
 
     # --- stage 0
@@ -150,12 +151,12 @@ class _Ladder:
             return best
         if new.trainer.stopped.reason in _ENDING:
             self._ended = new.trainer.stopped
-        gain = estimate(new.log_weights - best.log_weights)
+        gain = mean_and_se(new.log_weights - best.log_weights)
         kept = gain.value > gain.se
         why = "the ELBO rose by more than its standard error" if kept else "no gain beyond its standard error"
         if new.trainer.stopped.reason is StopReason.CONVERGED:
             why += f"; ended early: {new.trainer.stopped.detail}"
-        self._note(name, estimate(new.log_weights), gain, new.steps, started, kept, why)
+        self._note(name, mean_and_se(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
 
     def _polished(self, best: Rung) -> Rung:
@@ -175,9 +176,9 @@ class _Ladder:
         kept = new_share > share and new_khat < max(khat, _KHAT)
         if not kept:
             best.trainer.program.parameters.load_state(before)
-        gain = estimate(new.log_weights - best.log_weights)
+        gain = mean_and_se(new.log_weights - best.log_weights)
         why = f"k-hat {khat:.2f} -> {new_khat:.2f}, ESS {share:.1%} -> {new_share:.1%} (the worst of four blocks)"
-        self._note("polish", estimate(new.log_weights), gain, new.steps, started, kept, why)
+        self._note("polish", mean_and_se(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
 
     def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int, rate: float | None = None) -> Rung:
@@ -228,14 +229,14 @@ def _starts(surface: Surface, count: int) -> Tensor:
     Raises:
         NonFiniteError: there seem to be none.
     """
-    found: list[Tensor] = []
+    finite: list[Tensor] = []
     for radius in _RADII:
         points = torch.stack([surface.joint.initial(radius).cpu().double() for _ in range(4 * count)])
-        found += list(points[torch.isfinite(surface.gradients(points)[0])])
-        if len(found) >= count:
-            return torch.stack(found[:count])
-    if found:
-        return torch.stack(found)
+        finite += list(points[torch.isfinite(surface.gradients(points)[0])])
+        if len(finite) >= count:
+            return torch.stack(finite[:count])
+    if finite:
+        return torch.stack(finite)
     raise NonFiniteError(
         f"log p(x, z) is -inf or NaN at all of {4 * count * len(_RADII)} random points: the data may lie outside the model's "
         "support, or the model's numbers overflow; look at the data's scale, or pass a guide that starts where it is finite."

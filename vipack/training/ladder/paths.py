@@ -14,9 +14,9 @@ __all__ = ["Path", "climb"]
 
 _ARMIJO = 1e-4
 _CURVATURE = 1e-12  # of |s| |y|, the least s.y that an update may have
-# Tried side by side, since a batch of points costs little more than one. The widest reach spans wrong scales by 10^8.
+# Tried side by side, since a batch of points costs little more than one. Their widest range spans wrong scales by 10^8.
 _LENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4, 2.0, 4.0)
-_PATIENCE = 4  # steps in a row without gain, each from a steepest-ascent direction and a shorter reach
+_PATIENCE = 4  # steps in a row without gain, each from a steepest-ascent direction and at a smaller scale
 
 
 @dataclass
@@ -66,7 +66,7 @@ def climb(
     for r, path in enumerate(paths):
         path.diagonals.append(torch.ones(dim, dtype=starts.dtype))
         _note(path, x[r], value[r], gradient[r])
-    reach = torch.ones(count, dtype=starts.dtype)
+    step_scale = torch.ones(count, dtype=starts.dtype)
     patience = torch.full((count,), _PATIENCE)
     patience[~torch.isfinite(value)] = 0
     fresh = [True] * count  # no pair yet, or forgotten
@@ -76,12 +76,10 @@ def climb(
             break
         directions = torch.stack([_direction(paths[r], gradient[r], memory, fresh[r]) for r in active])
         slopes = (directions * gradient[active]).sum(-1)
-        scaled = reach[active, None] * lengths
+        scaled = step_scale[active, None] * lengths
+        least = value[active, None] + _ARMIJO * scaled * slopes[:, None]
         trial = x[active, None] + scaled[:, :, None] * directions[:, None]
-        values, gradients = surface.gradients(trial.reshape(-1, dim))
-        values, gradients = values.view(len(active), -1), gradients.view(len(active), -1, dim)
-        enough = values >= value[active, None] + _ARMIJO * scaled * slopes[:, None]
-        values = torch.where(enough & torch.isfinite(values), values, -torch.inf)
+        values, gradients = _tried(surface, trial, least)
         best = values.argmax(1)
         for i, r in enumerate(active):
             k = int(best[i])
@@ -90,12 +88,12 @@ def climb(
             if not gain > 0.0:
                 patience[r] -= 1
                 if fresh[r]:
-                    reach[r] *= 1e-4
+                    step_scale[r] *= 1e-4
                 fresh[r] = True
                 if decrement < 1e-7:
                     patience[r] = 0
                 continue
-            reach[r] = 1.0
+            step_scale[r] = 1.0
             s, y = trial[i, k] - x[r], gradient[r] - gradients[i, k]
             fresh[r] = not _learn(paths[r], s, y) and fresh[r]
             x[r], value[r], gradient[r] = trial[i, k], values[i, k], gradients[i, k]
@@ -103,6 +101,13 @@ def climb(
             settled = gain < 1e-9 * (1 + abs(float(value[r]))) and decrement < 1e-6
             patience[r] = patience[r] - 1 if settled else _PATIENCE
     return paths
+
+
+def _tried(surface: Surface, trial: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """log p at the points ``(R, L, D)``, minus infinity where it does not reach `least` ``(R, L)``, and its gradients."""
+    values, gradients = surface.gradients(trial.reshape(-1, trial.shape[-1]))
+    values = values.view(least.shape)
+    return torch.where((values >= least) & torch.isfinite(values), values, -torch.inf), gradients.view(trial.shape)
 
 
 def inverse_hessian_times(path: Path, at: int, v: Tensor, memory: int) -> Tensor:
@@ -129,8 +134,8 @@ def _direction(path: Path, gradient: Tensor, memory: int, fresh: bool) -> Tensor
         direction = inverse_hessian_times(path, len(path.points) - 1, gradient, memory)
         if torch.isfinite(direction).all() and direction @ gradient > 0:
             return direction
-    unit: Tensor = gradient / gradient.norm().clamp(min=1e-12)
-    return unit
+    steepest: Tensor = gradient / gradient.norm().clamp(min=1e-12)
+    return steepest
 
 
 def _learn(path: Path, s: Tensor, y: Tensor) -> bool:

@@ -33,9 +33,9 @@ def check_proper(surface: Surface, gaussian: Gaussian) -> None:
         level = float(surface.values(gaussian.loc[None])[0])
         flat = values > level - _FALL
         if bool(flat.any()):
-            place = int(flat.nonzero()[0])
-            axis, sign = axes[place % len(axes)], "+" if place < len(axes) else "-"
-            raise ModelError(_message(surface, axis, sign, distance, float(values[place]) - level))
+            index = int(flat.nonzero()[0])
+            axis, sign = axes[index % len(axes)], "+" if index < len(axes) else "-"
+            raise ModelError(_message(surface, axis, sign, distance, float(values[index]) - level))
 
 
 def _axes(gaussian: Gaussian) -> Tensor:
@@ -51,8 +51,8 @@ def _axes(gaussian: Gaussian) -> Tensor:
 
 def _message(surface: Surface, axis: Tensor, sign: str, distance: float, change: float) -> str:
     names = [name for name, shape in surface.joint.shapes.items() for _ in range(math.prod(shape))]
-    parts = [name for name, share in zip(names, (axis.abs() / axis.abs().max()).tolist(), strict=True) if share > 0.3]
-    moved = ", ".join(map(repr, dict.fromkeys(parts)))
+    sites = [name for name, share in zip(names, (axis.abs() / axis.abs().max()).tolist(), strict=True) if share > 0.3]
+    moved = ", ".join(map(repr, dict.fromkeys(sites)))
     return (
         f"the posterior seems improper: going {distance:.0f} standard deviations along a line that moves site(s) {moved} "
         f"({sign}), log p(x, z) changes by {change:+.2g} nats, where it has to fall; give them a proper prior, or remove a "

@@ -1,4 +1,4 @@
-"""One rung of the ladder: a guide made and trained, and what its draws say of it."""
+"""One rung of the ladder: a guide, its training, and what its draws say of it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from vipack.training.ladder.surface import Surface
 from vipack.training.prepare import Problem, prepare
 from vipack.training.stopping import Settled
 from vipack.training.trainer import Plan, Trainer
-from vipack.types import Estimate, StopReason
+from vipack.types import StopReason
 
-__all__ = ["Family", "Rung", "estimate", "guide_of", "loss_of_family", "polish", "train_rung"]
+__all__ = ["Family", "Rung", "guide_of", "loss_of_family", "polish", "train_rung"]
 
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
@@ -73,7 +73,7 @@ class Rung:
     Attributes:
         u: ``(S, D)``.
         log_weights: log p(x, u) - log q(u) there, ``(S,)`` in nats.
-        steps: taken by gradients.
+        steps: of gradients.
     """
 
     trainer: Trainer
@@ -107,18 +107,18 @@ class Rung:
 
     def left(self) -> Left:
         """What the weights leave to be gained."""
-        found = importance(self.log_weights)
-        weights = torch.from_numpy(np.exp(found.log_weights))[:, None]
+        smoothed = importance(self.log_weights)
+        weights = torch.from_numpy(np.exp(smoothed.log_weights))[:, None]
         gap = float(torch.logsumexp(self.log_weights, 0)) - math.log(len(self.u)) - float(self.log_weights.mean())
         sd = self.u.std(0)
         mean = (weights * self.u).sum(0)
         spread = (weights * (self.u - mean) ** 2).sum(0).sqrt()
         shift = float(((mean - self.u.mean(0)) / sd).abs().max())
-        return Left(gap, found.khat, found.ess_share, shift, float((spread / sd).log().abs().max()))
+        return Left(gap, smoothed.khat, smoothed.ess_share, shift, float((spread / sd).log().abs().max()))
 
     def tail(self) -> tuple[float, float]:
         """The largest k-hat and the least ESS share of four blocks of draws."""
-        blocks = [importance(part) for part in self.log_weights.chunk(_BLOCKS)]
+        blocks = [importance(chunk) for chunk in self.log_weights.chunk(_BLOCKS)]
         return max(block.khat for block in blocks), min(block.ess_share for block in blocks)
 
     def gaussian(self) -> Gaussian:
@@ -179,13 +179,13 @@ def train_rung(
     prepared = prepare(problem, guide_of(family, at), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
-    taken = steps
+    num_steps = steps
     if by_draws:
-        taken = train_by_draws(trainer, surface, steps, plan.rate or _RATE)
+        num_steps = train_by_draws(trainer, surface, steps, plan.rate or _RATE)
     elif steps:
         _train(trainer, plan, steps)
-        taken = trainer.state.step
-    return Rung(trainer, family, *_judged(trainer, surface, judged_by), taken)
+        num_steps = trainer.state.step
+    return Rung(trainer, family, *_judged(trainer, surface, judged_by), num_steps)
 
 
 def _train(trainer: Trainer, plan: Plan, steps: int) -> None:
@@ -203,13 +203,8 @@ def polish(rung: Rung, surface: Surface, steps: int) -> Rung:
 
     The rung's own parameters move; what is returned shares them.
     """
-    taken = train_by_draws(rung.trainer, surface, steps, _POLISH_RATE)
-    return Rung(rung.trainer, rung.family, *_judged(rung.trainer, surface, len(rung.u)), taken)
-
-
-def estimate(values: Tensor) -> Estimate:
-    """Mean and standard error of ``(S,)``, nats."""
-    return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
+    num_steps = train_by_draws(rung.trainer, surface, steps, _POLISH_RATE)
+    return Rung(rung.trainer, rung.family, *_judged(rung.trainer, surface, len(rung.u)), num_steps)
 
 
 def _judged(trainer: Trainer, surface: Surface, count: int) -> tuple[Tensor, Tensor]:

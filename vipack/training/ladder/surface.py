@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from vipack.program.logjoint import LogJoint
+from vipack.program.evaluation.logjoint import LogJoint
 
 __all__ = ["Surface"]
 
@@ -42,12 +42,12 @@ class Surface:
 
     def values(self, u: Tensor) -> Tensor:
         """log p at ``(B, D)``: ``(B,)`` in nats; minus infinity where it is no number."""
-        value = torch.cat([part for (part,) in self._in_parts(self._value, u)])
+        value = torch.cat([block for (block,) in self._in_blocks(self._value, u)])
         return torch.where(torch.isfinite(value), value, -torch.inf)
 
     def gradients(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """log p and its gradient at ``(B, D)``: ``(B,)`` in nats and ``(B, D)``; minus infinity and zero where either is no number."""
-        values, gradients = zip(*self._in_parts(self._gradient, u), strict=True)
+        values, gradients = zip(*self._in_blocks(self._gradient, u), strict=True)
         value, gradient = torch.cat(values), torch.cat(gradients)
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(-1)
         return torch.where(fine, value, -torch.inf), torch.where(fine[:, None], gradient, 0.0)
@@ -59,30 +59,30 @@ class Surface:
         gradient, value = grad_and_value(self.joint)(u)
         return value, gradient
 
-    def _in_parts(self, function: Function, u: Tensor) -> list[tuple[Tensor, ...]]:
+    def _in_blocks(self, function: Function, u: Tensor) -> list[tuple[Tensor, ...]]:
         size = max(16, min(512, _AT_ONCE // max(1, self.dim)))
-        return [self._run(function, part) for part in u.split(size)]
+        return [self._run(function, block) for block in u.split(size)]
 
     def _run(self, function: Function, u: Tensor) -> tuple[Tensor, ...]:
         started = time.perf_counter()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            found = tuple(part.to(u) for part in self._evaluate(function, u.to(self.joint.device, self.joint.dtype)))
+            results = tuple(each.to(u) for each in self._evaluate(function, u.to(self.joint.device, self.joint.dtype)))
         self.calls += 1
         self.seconds += time.perf_counter() - started
-        return found
+        return results
 
     def _evaluate(self, function: Function, u: Tensor) -> tuple[Tensor, ...]:
         if not self.vectorized:
             return _one_by_one(function, u)
         try:
-            found: tuple[Tensor, ...] = vmap(function)(u)
+            results: tuple[Tensor, ...] = vmap(function)(u)
         except LinAlgError:  # of one point: a covariance that is not positive definite there
             return _one_by_one(function, u)
         except Exception:  # vmap refuses programs in many ways; if it is the model that fails, it fails again
-            found = _one_by_one(function, u)
+            results = _one_by_one(function, u)
             self.vectorized = False
-        return found
+        return results
 
 
 def _one_by_one(function: Function, u: Tensor) -> tuple[Tensor, ...]:
@@ -93,4 +93,4 @@ def _one_by_one(function: Function, u: Tensor) -> tuple[Tensor, ...]:
             results.append(function(point))
         except LinAlgError:
             results.append((point.new_tensor(torch.nan), torch.full_like(point, torch.nan)))
-    return tuple(torch.stack(parts) for parts in zip(*results, strict=False))
+    return tuple(torch.stack(column) for column in zip(*results, strict=False))

@@ -39,12 +39,12 @@ def _unary(kernel: str, *, integers: bool = False) -> Rule:
     return rule
 
 
-def _scalars(kernel: str, *parts: tuple[int, str, float], operands: int = 1) -> Rule:
+def _scalars(kernel: str, *scalars: tuple[int, str, float], operands: int = 1) -> Rule:
     """A floating-point kernel with numbers among its arguments."""
 
     def rule(writer: Writer, node: fx.Node) -> Value:
         out = writer.like(node)
-        numbers = [argument(node, *part) for part in parts]
+        numbers = [argument(node, *scalar) for scalar in scalars]
         if not out.dtype.is_floating_point or any(isinstance(n, fx.Node) for n in numbers):
             raise NotUnderstood(kernel)
         values = [operand(writer, a, out.dtype) for a in node.args[:operands]]
@@ -101,14 +101,6 @@ def _bits(kernel: str) -> Rule:
     return rule
 
 
-def _flipped(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
-    if out.dtype != torch.bool:
-        raise NotUnderstood("bitwise_not")
-    elementwise(writer, "logical_not_bool", out, [writer.value(node.args[0])])
-    return out
-
-
 def _power(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     if not out.dtype.is_floating_point:
@@ -160,15 +152,20 @@ def _masked_fill(writer: Writer, node: fx.Node) -> Value:
     return out
 
 
-def _clamp(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
-    low, high = argument(node, 1, "min", None), argument(node, 2, "max", None)
-    if not out.dtype.is_floating_point or isinstance(low, fx.Node) or isinstance(high, fx.Node):
-        raise NotUnderstood("clamp")
-    kernel = "clamp" if low is not None and high is not None else "clamp_min" if high is None else "clamp_max"
-    scalars = [0.0 if low is None else float(low), 0.0 if high is None else float(high)]
-    elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)], scalars)
-    return out
+def _clamp(*positions: int | None) -> Rule:
+    """`positions` of the lower and the upper bound among the arguments."""
+
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out = writer.like(node)
+        low, high = (i and argument(node, i, name, None) for i, name in zip(positions, ("min", "max"), strict=True))
+        if not out.dtype.is_floating_point or isinstance(low, fx.Node) or isinstance(high, fx.Node):
+            raise NotUnderstood("clamp")
+        kernel = "clamp" if low is not None and high is not None else "clamp_min" if high is None else "clamp_max"
+        scalars = [0.0 if bound is None else float(bound) for bound in (low, high)]
+        elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)], scalars)
+        return out
+
+    return rule
 
 
 def _copied(writer: Writer, node: fx.Node) -> Value:
@@ -213,15 +210,6 @@ def _squared(writer: Writer, node: fx.Node) -> Value:
     return out
 
 
-def _clamp_max(writer: Writer, node: fx.Node) -> Value:
-    out, high = writer.like(node), given(node)[1]
-    if not out.dtype.is_floating_point or isinstance(high, fx.Node):
-        raise NotUnderstood("clamp_max")
-    scalars = [0.0, float(high)]
-    elementwise(writer, f"clamp_max_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)], scalars)
-    return out
-
-
 ELEMENTWISE: dict[Any, Rule] = {
     **{getattr(aten, name).default: _unary(name) for name in (
         "neg", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "sin", "cos", "erf",
@@ -253,7 +241,7 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.xlogy.Tensor: _binary("xlogy", integers=False),
     aten.xlogy.Scalar_Other: _binary("xlogy", integers=False),
     aten.xlogy.Scalar_Self: _binary("xlogy", integers=False),
-    aten.bitwise_not.default: _flipped,
+    aten.bitwise_not.default: _bits("logical_not"),
     aten.atan2.default: _binary("atan2", integers=False),
     aten.maximum.default: _binary("maximum"),
     aten.minimum.default: _binary("minimum"),
@@ -262,7 +250,7 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.pow.Tensor_Scalar: _power,
     aten.pow.Tensor_Tensor: _power,
     aten.pow.Scalar: _power,
-    aten.square.default: lambda writer, node: _squared(writer, node),
+    aten.square.default: _squared,
     aten.where.self: _where,
     aten.masked_fill.Scalar: _masked_fill,
     aten.masked_fill.Tensor: _masked_fill,
@@ -270,9 +258,9 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.addcdiv.default: _ternary("addcdiv", value=True),
     aten.lerp.Tensor: _ternary("lerp", value=False),
     aten.lerp.Scalar: _ternary("lerp", value=False),
-    aten.clamp.default: _clamp,
+    aten.clamp.default: _clamp(1, 2),
     aten.clamp_min.default: _scalars("clamp_min", (1, "min", 0.0)),
-    aten.clamp_max.default: lambda writer, node: _clamp_max(writer, node),
+    aten.clamp_max.default: _clamp(None, 1),
     aten.softplus.default: _scalars("softplus", (1, "beta", 1.0), (2, "threshold", 20.0)),
     aten.softplus_backward.default: _scalars("softplus_backward", (2, "beta", 1.0), (3, "threshold", 20.0), operands=2),
     aten.leaky_relu.default: _scalars("leaky_relu", (1, "negative_slope", 0.01)),

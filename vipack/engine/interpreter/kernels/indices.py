@@ -81,21 +81,14 @@ def _index_select(writer: Writer, node: fx.Node) -> Value:
     if len(index.size) != 1 or not value.size:
         raise NotUnderstood("index_select")
     dim = int(given(node)[1]) % len(value.size)
-    places = [1] * len(out.size)
-    places[dim] = index.size[0]
-    shaped = replace(
-        index, size=tuple(places), stride=tuple(index.stride[0] if d == dim else 0 for d in range(len(places)))
-    )
-    _numbered(
-        writer,
-        "gather",
-        out,
-        _without(value, dim, out.size),
-        [shaped],
-        [(value.stride[dim], value.size[dim])],
-        out.size,
-    )
+    still, along = _without(value, dim, out.size), _along(index, dim, out.size)
+    _numbered(writer, "gather", out, still, [along], [(value.stride[dim], value.size[dim])], out.size)
     return out
+
+
+def _along(index: Value, dim: int, size: Sequence[int]) -> Value:
+    """Indices ``(n,)`` as wide as a loop over `size`, in which they number one dimension."""
+    return replace(index, size=tuple(size), stride=tuple(index.stride[0] if d == dim else 0 for d in range(len(size))))
 
 
 def _advanced(
@@ -146,11 +139,9 @@ def _index_add(writer: Writer, node: fx.Node) -> Value:
     if len(index.size) != 1 or not out.size or node.kwargs.get("alpha", 1) != 1 or not out.dtype.is_floating_point:
         raise NotUnderstood("index_add")
     dim = int(given(node)[1]) % len(out.size)
-    stride = tuple(index.stride[0] if d == dim else 0 for d in range(len(out.size)))
     copy_into(writer, out, writer.value(node.args[0]))
-    shaped = replace(index, size=source.size, stride=stride)
-    still = _without(out, dim, source.size)
-    _numbered(writer, "scatter_add", still, source, [shaped], [(out.stride[dim], out.size[dim])], source.size)
+    still, along = _without(out, dim, source.size), _along(index, dim, source.size)
+    _numbered(writer, "scatter_add", still, source, [along], [(out.stride[dim], out.size[dim])], source.size)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Loops over time: the body's operations stand in the program once and are run again and again."""
+"""Loops over time: the program holds the body's operations once and repeats them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def _scan(writer: Writer, node: fx.Node) -> tuple[Value, ...]:
     body = body_of(key)
     state = [_copy(writer, value) for value in carry]
     ys = [writer.new((body.length, *shape.size), shape.dtype) for shape in body.outputs]
-    held = [writer.new((body.length, *value.size), value.dtype) for value in state]
+    carries = [writer.new((body.length, *value.size), value.dtype) for value in state]
     wholes = [_whole(writer, x) for x in xs]
     start = len(writer.program.operations)
-    for target, value in zip(held, state, strict=True):
+    for target, value in zip(carries, state, strict=True):
         _store(writer, target, value)
     entries = [_load(writer, whole) for whole in wholes]
     outputs = writer.inline(body.forward, [*state, *entries, *constants])
@@ -33,18 +33,18 @@ def _scan(writer: Writer, node: fx.Node) -> tuple[Value, ...]:
     for target, value in zip(state, outputs, strict=False):
         copy_into(writer, target, value)
     _repeat(writer, start, body.length, backwards=False)
-    return (*state, *ys, *held)
+    return (*state, *ys, *carries)
 
 
 def _scan_backward(writer: Writer, node: fx.Node) -> tuple[Value, ...]:
-    held, xs, constants, grad_carry, grad_ys, key = _arguments(writer, node)
+    carries, xs, constants, grad_carry, grad_ys, key = _arguments(writer, node)
     body = body_of(key)
     state = [_copy(writer, value) for value in grad_carry]
     of_xs = [writer.new(value.size, value.dtype) for value in xs]
     totals = [writer.new(value.size, value.dtype) for value in constants]
     for total in totals:
         fill(writer, total)
-    wholes = [[_whole(writer, value) for value in values] for values in (held, xs, grad_ys)]
+    wholes = [[_whole(writer, value) for value in values] for values in (carries, xs, grad_ys)]
     start = len(writer.program.operations)
     before, entries, of_ys = ([_load(writer, whole) for whole in values] for values in wholes)
     outputs = writer.inline(body.backward, [*before, *entries, *constants, *state, *of_ys])
@@ -66,9 +66,9 @@ def _arguments(writer: Writer, node: fx.Node) -> list[Any]:
 
 
 def _copy(writer: Writer, value: Value) -> Value:
-    made = writer.new(value.size, value.dtype)
-    copy_into(writer, made, value)
-    return made
+    copy = writer.new(value.size, value.dtype)
+    copy_into(writer, copy, value)
+    return copy
 
 
 def _whole(writer: Writer, value: Value) -> Value:
@@ -97,7 +97,4 @@ def _repeat(writer: Writer, start: int, length: int, *, backwards: bool) -> None
 
 
 # The operators exist where vipack.program.scan has been imported.
-SCANS: dict[Any, Rule] = {
-    torch.ops.vipack.scan.default: _scan,
-    torch.ops.vipack.scan_backward.default: _scan_backward,
-}
+SCANS: dict[Any, Rule] = {torch.ops.vipack.scan.default: _scan, torch.ops.vipack.scan_backward.default: _scan_backward}

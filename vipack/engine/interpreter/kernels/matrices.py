@@ -24,7 +24,9 @@ def _batched(value: Value) -> tuple[int, tuple[int, int, int]]:
     return lead[0], (strides[0][0], value.stride[-2], value.stride[-1])
 
 
-def _matmul(writer: Writer, out: Value, a: Value, b: Value, added: Value | None, beta: float, alpha: float) -> None:
+def _matmul(
+    writer: Writer, out: Value, a: Value, b: Value, added: Value | None = None, beta: float = 0.0, alpha: float = 1.0
+) -> None:
     if out.numel == 0 or not out.dtype.is_floating_point or {a.dtype, b.dtype} != {out.dtype}:
         raise NotUnderstood("matmul")
     (batch, sa), (_, sb), (_, sc) = _batched(a), _batched(b), _batched(out)
@@ -41,7 +43,7 @@ def _matmul(writer: Writer, out: Value, a: Value, b: Value, added: Value | None,
 
 def _mm(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
-    _matmul(writer, out, writer.value(node.args[0]), writer.value(node.args[1]), None, 0.0, 1.0)
+    _matmul(writer, out, writer.value(node.args[0]), writer.value(node.args[1]))
     return out
 
 
@@ -63,14 +65,14 @@ def _row(value: Value) -> Value:
 
 def _mv(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
-    _matmul(writer, _column(out), writer.value(node.args[0]), _column(writer.value(node.args[1])), None, 0.0, 1.0)
+    _matmul(writer, _column(out), writer.value(node.args[0]), _column(writer.value(node.args[1])))
     return out
 
 
 def _dot(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     single = replace(out, size=(1, 1), stride=(1, 1))
-    _matmul(writer, single, _row(writer.value(node.args[0])), _column(writer.value(node.args[1])), None, 0.0, 1.0)
+    _matmul(writer, single, _row(writer.value(node.args[0])), _column(writer.value(node.args[1])))
     return out
 
 

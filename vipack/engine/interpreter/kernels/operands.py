@@ -47,12 +47,12 @@ def cast(writer: Writer, value: Value, dtype: torch.dtype) -> Value:
         return value
     real = [d for d, s in enumerate(value.stride) if s != 0 or value.size[d] == 1]
     narrow = replace(value, size=tuple(value.size[d] for d in real), stride=tuple(value.stride[d] for d in real))
-    made = writer.new(narrow.size, dtype)
-    copy_into(writer, made, narrow)
+    result = writer.new(narrow.size, dtype)
+    copy_into(writer, result, narrow)
     stride = [0] * len(value.size)
-    for d, s in zip(real, made.stride, strict=True):
+    for d, s in zip(real, result.stride, strict=True):
         stride[d] = s
-    return replace(made, size=value.size, stride=tuple(stride))
+    return replace(result, size=value.size, stride=tuple(stride))
 
 
 def operand(writer: Writer, argument: Any, dtype: torch.dtype) -> Value:
@@ -65,13 +65,13 @@ def operand(writer: Writer, argument: Any, dtype: torch.dtype) -> Value:
 
 
 def given(node: fx.Node) -> tuple[Any, ...]:
-    """A node's arguments by place; numbers and lists among them are what the operator's schema says."""
+    """A node's positional arguments; numbers and lists among them are what the operator's schema says."""
     return node.args
 
 
-def argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
-    """One of a node's arguments, by place or by name."""
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """One of a node's arguments, by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
 def fill(writer: Writer, out: Value, number: float = 0) -> None:

@@ -20,8 +20,8 @@ aten = torch.ops.aten
 def _concatenate(writer: Writer, node: fx.Node) -> Value:
     out, dim = writer.like(node), int(argument(node, 1, "dim", 0))
     start = 0
-    for part in given(node)[0]:
-        value = writer.value(part)
+    for piece in given(node)[0]:
+        value = writer.value(piece)
         if len(value.size) != len(out.size):  # the empty tensor that torch lets pass
             continue
         length = value.size[dim]
@@ -32,8 +32,8 @@ def _concatenate(writer: Writer, node: fx.Node) -> Value:
 
 def _stack(writer: Writer, node: fx.Node) -> Value:
     out, dim = writer.like(node), int(argument(node, 1, "dim", 0))
-    for index, part in enumerate(given(node)[0]):
-        copy_into(writer, out.select(dim, index), writer.value(part))
+    for index, piece in enumerate(given(node)[0]):
+        copy_into(writer, out.select(dim, index), writer.value(piece))
     return out
 
 
@@ -41,8 +41,8 @@ def _select_backward(writer: Writer, node: fx.Node) -> Value:
     grad, _, dim, index = given(node)
     out = writer.like(node)
     fill(writer, out)
-    place = int(index) % out.size[int(dim)]
-    copy_into(writer, out.select(int(dim), place), writer.value(grad))
+    position = int(index) % out.size[int(dim)]
+    copy_into(writer, out.select(int(dim), position), writer.value(grad))
     return out
 
 
@@ -63,9 +63,9 @@ def _slice_backward(writer: Writer, node: fx.Node) -> Value:
 def _slice_scatter(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
     dim = int(argument(node, 2, "dim", 0))
-    parts = [argument(node, 3, "start", None), argument(node, 4, "end", None), argument(node, 5, "step", 1)]
+    bounds = [argument(node, 3, "start", None), argument(node, 4, "end", None), argument(node, 5, "step", 1)]
     copy_into(writer, out, writer.value(node.args[0]))
-    copy_into(writer, out.slice(dim, *_range(out.size[dim], *parts)), writer.value(node.args[1]))
+    copy_into(writer, out.slice(dim, *_range(out.size[dim], *bounds)), writer.value(node.args[1]))
     return out
 
 
@@ -101,17 +101,19 @@ def _diagonal_backward(writer: Writer, node: fx.Node) -> Value:
 
 def _diagonal_scatter(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
-    parts = [int(argument(node, 2 + i, n, d)) for i, (n, d) in enumerate([("offset", 0), ("dim1", 0), ("dim2", 1)])]
+    arguments = [int(argument(node, 2 + i, n, d)) for i, (n, d) in enumerate([("offset", 0), ("dim1", 0), ("dim2", 1)])]
     copy_into(writer, out, writer.value(node.args[0]))
-    copy_into(writer, _diagonal(out, *parts), writer.value(node.args[1]))
+    copy_into(writer, _diagonal(out, *arguments), writer.value(node.args[1]))
     return out
 
 
 def _diagonal_embedding(writer: Writer, node: fx.Node) -> Value:
     out = writer.like(node)
-    parts = [int(argument(node, 1 + i, n, d)) for i, (n, d) in enumerate([("offset", 0), ("dim1", -2), ("dim2", -1)])]
+    arguments = [
+        int(argument(node, 1 + i, n, d)) for i, (n, d) in enumerate([("offset", 0), ("dim1", -2), ("dim2", -1)])
+    ]
     fill(writer, out)
-    copy_into(writer, _diagonal(out, *parts), writer.value(node.args[0]))
+    copy_into(writer, _diagonal(out, *arguments), writer.value(node.args[0]))
     return out
 
 

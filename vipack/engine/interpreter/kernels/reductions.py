@@ -45,13 +45,13 @@ def _reduce(
             strides = [strides[d] for d in rest]
         out_rest, out_dims = strides, [0] * len(dims)
 
-    def part(which: Sequence[int], own: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+    def loop_over(which: Sequence[int], own: Sequence[int]) -> tuple[list[int], list[list[int]]]:
         inputs = [[v.stride[d] for d in which] for v in (value, *others)]
         size, steps = loop([value.size[d] for d in which], [*inputs, own], most=2)
         return [1] * (2 - len(size)) + size, [[0] * (2 - len(s)) + s for s in steps]
 
-    kept_size, kept_steps = part(rest, out_rest)
-    sizes, steps = part(dims, out_dims)
+    kept_size, kept_steps = loop_over(rest, out_rest)
+    sizes, steps = loop_over(dims, out_dims)
     joined = [[*k, *r] for k, r in zip(kept_steps, steps, strict=True)]
     writer.add(kernel, out, [value, *others], [*kept_size, *sizes], [joined[-1], *joined[:-1]], scalars)
 
@@ -98,13 +98,13 @@ def _reduction(kernel: str, *, dims: bool = True) -> Rule:
 
 def _max_along(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
     examples, value = node.meta["val"], writer.value(node.args[0])
-    most, places = (writer.new(e.shape, e.dtype, e.stride()) for e in examples)
+    most, indices = (writer.new(e.shape, e.dtype, e.stride()) for e in examples)
     if value.dtype not in _COUNTABLE:
         raise NotUnderstood("max")
     dims = _dims(value, node.args[1])
     _reduce(writer, f"amax_{tag(value.dtype)}", most, value, dims)
-    _reduce(writer, f"argmax_{tag(value.dtype)}", places, value, dims)
-    return most, places
+    _reduce(writer, f"argmax_{tag(value.dtype)}", indices, value, dims)
+    return most, indices
 
 
 def _truth(kernel: str, *, dims: bool) -> Rule:

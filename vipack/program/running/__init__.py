@@ -1,0 +1,1 @@
+"""How programs run: their arguments, parameters, random state, loops, and what Pyro refuses."""

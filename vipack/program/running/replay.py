@@ -1,0 +1,57 @@
+"""Running a pure function of tensors once, and replaying its operations: what Python and Pyro take is paid a single time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from vipack.compat import pytree
+
+__all__ = ["Replay", "captured"]
+
+
+def captured(function: Callable[..., Any], *example: Tensor) -> fx.GraphModule:
+    """The operations of `function` at `example`, for tensors of its shapes; other tensors that it reads stay as they are."""
+    graph: fx.GraphModule = make_fx(function)(*example)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+class Replay:
+    """A function of one draw, run for many in chunks of `size`, which a graph of the first chunk's operations serves.
+
+    What the function reads must not change meanwhile.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], size: int) -> None:
+        self._function = function
+        self._size = size
+        self._graph: fx.GraphModule | None = None
+        self._spec: Any = None
+
+    def __call__(self, draws: Mapping[str, Tensor]) -> list[Any]:
+        """The results for named values ``(S, ...)``, of each chunk one, stacked as ``torch.vmap`` stacks them."""
+        count = len(next(iter(draws.values())))
+        results = []
+        for start in range(0, count, self._size):
+            values = [value[start : start + self._size] for value in draws.values()]
+            here = len(values[0])
+            if here < self._size:
+                values = [torch.cat([v, v[-1:].expand(self._size - here, *v.shape[1:])]) for v in values]
+            if self._graph is None:
+                self._graph = captured(self._flat(tuple(draws)), *values)
+            results.append(pytree.tree_unflatten([output[:here] for output in self._graph(*values)], self._spec))
+        return results
+
+    def _flat(self, names: tuple[str, ...]) -> Callable[..., list[Tensor]]:
+        def run(*values: Tensor) -> list[Tensor]:
+            result = torch.vmap(self._function, randomness="different")(dict(zip(names, values, strict=True)))
+            outputs, self._spec = pytree.tree_flatten(result)
+            return outputs
+
+        return run
