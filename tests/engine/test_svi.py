@@ -493,3 +493,19 @@ def test_the_first_trace_of_a_guide_holds_nothing_that_anybody_reads():
     kept = guide.locs.mean.detach()
     assert have_other_holders(parameters, [guide])[0]
     assert kept is not None
+
+
+@pytest.mark.parametrize("inverse_first", [False, True])
+def test_transforms_that_know_their_inverse_are_looked_into_once(inverse_first):
+    def model(y):
+        transform = dist.transforms.ExpTransform()
+        inverse = transform.inv  # each knows the other one from now on
+        base, pair = (dist.LogNormal, [inverse, transform]) if inverse_first else (dist.Normal, [transform, inverse])
+        mean = pyro.sample("mean", dist.TransformedDistribution(base(0.0, 1.0), pair))
+        pyro.sample("y", dist.Normal(mean, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+    guide = AutoNormal(model)
+    svi = vi.SVI(model, guide, adam(), Trace_ELBO(), engine="traced")
+    for _ in range(20):
+        svi.step(Y)
+    assert svi.engine.tier == "traced", svi.engine.reason

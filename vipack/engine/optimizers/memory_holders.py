@@ -43,14 +43,16 @@ def in_one_stretch(first: Tensor, second: Tensor) -> bool:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Those among some values, and in the distributions and transforms among them."""
-    for value in values:
+    """Those among some values, and in the distributions and transforms among them, each of which is looked into once."""
+    seen: set[int] = set()  # a transform and its inverse know each other
+    open_values = list(values)
+    while open_values:
+        value = open_values.pop()
         if isinstance(value, Tensor):
             yield value
-        elif isinstance(value, Distribution | Transform):
-            yield from _tensors(vars(value).values())
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+        elif isinstance(value, Distribution | Transform | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            open_values += value if isinstance(value, list | tuple) else vars(value).values()
 
 
 def _storage(tensor: Tensor) -> int:
