@@ -139,12 +139,16 @@ def test_the_model_evaluated_in_every_way_is_the_same(name):
             torch.testing.assert_close(other_values[site], value, rtol=1e-4, atol=1e-5)
 
 
+@functools.cache
+def reference_weights(name):
+    return fit(name).posterior.draws(250, seed=1).log_weights
+
+
 @pytest.mark.parametrize("way", ["vmap", "plate", "loop"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_guide_drawn_in_every_way_has_the_same_distribution(name, way):
     """Log weights have one distribution, however they are drawn; each way in its own random numbers."""
-    posterior = fit(name).posterior
-    reference = posterior.draws(250, seed=1).log_weights
+    posterior, reference = fit(name).posterior, reference_weights(name)
     posterior.vectorizer.allowed, posterior.vectorizer.chosen = (way, "loop") if way != "loop" else (way,), {}
     own = posterior.draws(250, seed=2).log_weights
     assert stats.ks_2samp(own, reference).pvalue > 1e-4

@@ -45,11 +45,9 @@ def guide(x):
     pyro.sample("z", dist.Normal(loc, scale))
 
 
-def fitted(engine, optim=None, **options):
+def fitted(engine, **options):
     loss = Trace_ELBO(num_particles=16, vectorize_particles=True)
-    return vi.fit(
-        model, guide, data=X, loss=loss, steps=STEPS, seed=3, engine=engine, optim=optim, progress=False, **options
-    )
+    return vi.fit(model, guide, data=X, loss=loss, steps=STEPS, seed=3, engine=engine, progress=False, **options)
 
 
 def steps_of(kind, num_steps=12, **options):
@@ -100,7 +98,7 @@ def test_all_are_there():
 @pytest.mark.parametrize("name", USED)
 def test_a_fit_ends_with_the_same_answer(name, eager, take_away):
     take_away(name)
-    fit = fitted("traced", optim=None)
+    fit = fitted("traced")
     assert_exact(fit)
     if name not in OTHER_DRAWS:
         np.testing.assert_allclose(fit.losses, eager[0].losses, rtol=1e-4)

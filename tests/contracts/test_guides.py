@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -31,11 +32,11 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
-def fitted(name, steps, program=model, data=Y, **options):
+def fitted(name, steps, program=model, data=Y, engine="eager", **options):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # AutoIAFNormal's about its own default
-        return vi.fit(program, GUIDES[name](program), data=data, steps=steps, engine="eager", **options)
+        return vi.fit(program, GUIDES[name](program), data=data, steps=steps, engine=engine, **options)
 
 
 @pytest.mark.parametrize("name", [name for name in GUIDES if name not in POINTS])
@@ -65,6 +66,16 @@ def test_gradient_reaches_every_parameter(name):
     still = [key for key, value in before.params.items() if torch.equal(value, after.params[key])]
     # Pyro keeps a second reference to one of the flow's own parameters, which nothing reads.
     assert [key for key in still if not key.endswith("_prototype_tensor")] == []
+
+
+@pytest.mark.parametrize("engine", ["interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
+@every
+def test_faster_tiers_take_its_steps(name, engine):
+    faster, eager = fitted(name, 12, engine=engine), fitted(name, 12)
+    assert faster.engine.tier == engine, faster.engine.reason
+    np.testing.assert_allclose(faster.losses, eager.losses, rtol=1e-9)
+    for key, value in eager.params.items():
+        torch.testing.assert_close(faster.params[key], value, rtol=1e-7, atol=1e-9)
 
 
 @every

@@ -4,6 +4,7 @@ import math
 import warnings
 from functools import partial
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -80,23 +81,37 @@ def test_loss_lies_between_minus_the_elbo_and_minus_the_evidence(name):
     assert -LOG_EVIDENCE.item() - 4 * se < found < -elbo(guide.loc, guide.get_posterior().stddev).item() + 4 * se
 
 
-@pytest.mark.parametrize("name", [*ELBOS, *TIGHTER, *OTHERS])
-def test_every_objective_trains_through_fit(name):
-    make = {**ELBOS, **TIGHTER, **OTHERS}[name]
+def batched(x, y):
+    beta = pyro.sample("beta", pyro.distributions.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        mean = (x * beta).sum(-1)
+        pyro.sample("y", pyro.distributions.Normal(mean, torch.ones((), dtype=x.dtype)), obs=y)
+
+
+def trained(name, steps=30, **options):
     guide = AutoNormal if "antithetic" not in name else AutoDiagonalNormal
-
-    def batched(x, y):
-        beta = pyro.sample("beta", pyro.distributions.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
-        with pyro.plate("data", len(x)):
-            mean = (x * beta).sum(-1)
-            pyro.sample("y", pyro.distributions.Normal(mean, torch.ones((), dtype=x.dtype)), obs=y)
-
+    loss, optim = {**ELBOS, **TIGHTER, **OTHERS}[name](), pyro.optim.Adam({"lr": 0.05})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fit = vi.fit(batched, guide, data=(X, Y), loss=make(), steps=30, optim=pyro.optim.Adam({"lr": 0.05}))
+        return vi.fit(batched, guide, data=(X, Y), loss=loss, steps=steps, optim=optim, **options)
+
+
+@pytest.mark.parametrize("name", [*ELBOS, *TIGHTER, *OTHERS])
+def test_every_objective_trains_through_fit(name):
+    fit = trained(name)
     assert fit.losses.shape == (30,)
-    start = vi.fit(batched, guide, data=(X, Y), steps=0)
+    start = vi.fit(batched, AutoNormal, data=(X, Y), steps=0)
     assert fit.elbo(200).value > start.elbo(200).value
+
+
+@pytest.mark.parametrize("engine", ["interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [*ELBOS, *TIGHTER])
+def test_faster_tiers_take_the_steps_of_every_objective(name, engine):
+    faster, eager = (trained(name, 12, engine=tier, dtype=torch.float64) for tier in (engine, "eager"))
+    assert faster.engine.tier == engine, faster.engine.reason
+    np.testing.assert_allclose(faster.losses, eager.losses, rtol=1e-9)
+    for key, value in eager.params.items():
+        torch.testing.assert_close(faster.params[key], value, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["StickingTheLanding", "ImportanceWeighted"])

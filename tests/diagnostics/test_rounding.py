@@ -208,12 +208,11 @@ def dates(x):
 RIGHT = {"constants": (constants, X), "single outcomes": (single_outcome, X), "dates": (dates, X)}
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
-@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
+@pytest.mark.parametrize(("guide", "dtype"), [(AutoNormal, torch.float32), (AutoMultivariateNormal, torch.float64)])
 @pytest.mark.parametrize("name", RIGHT)
 def test_constants_do_not_make_a_right_fit_wrong(name, guide, dtype):
     program, data = RIGHT[name]
-    found = vi.fit(program, guide, data=data.to(dtype), steps=1_500, engine="traced").diagnose()
+    found = vi.fit(program, guide, data=data.to(dtype), steps=1_500, engine="interpreted").diagnose(2_000)
     assert found.verdict is Verdict.TRUST, str(found)
     names = {"constants": {"mu", "never[0]"}, "single outcomes": {"mu"}, "dates": {"mu", "date"}}[name]
     assert set(found.drift.draws.names) <= names
@@ -222,8 +221,8 @@ def test_constants_do_not_make_a_right_fit_wrong(name, guide, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
 def test_a_correlation_matrix_is_judged_by_what_varies_in_it(dtype):
-    fit = vi.fit(correlated, AutoMultivariateNormal, data=TABLE.to(dtype), steps=1_500, engine="traced")
-    found = fit.diagnose()
+    fit = vi.fit(correlated, AutoMultivariateNormal, data=TABLE.to(dtype), steps=1_500, engine="interpreted")
+    found = fit.diagnose(2_000)
     assert found.verdict is not Verdict.DISTRUST, str(found)
     below = [f"factor[{i}, {j}]" for i in range(3) for j in range(i + 1) if (i, j) != (0, 0)]
     beside = [f"correlation[{i}, {j}]" for i in range(3) for j in range(3) if i != j]
@@ -251,7 +250,7 @@ def masked_guide(x):
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
 def test_observed_values_between_unobserved_ones_are_constant(dtype):
     """Where the mask observes x, its site is the datum, and the latent that stands by is one the model says nothing of."""
-    found = vi.fit(masked, masked_guide, data=X.to(dtype), steps=1_500, engine="traced").diagnose()
+    found = vi.fit(masked, masked_guide, data=X.to(dtype), steps=1_500, engine="interpreted").diagnose(2_000)
     assert found.verdict is Verdict.TRUST, str(found)
     hidden = [i for i in range(len(X)) if not MASK[i]]
     expected = {"mu", *(f"x[{i}]" for i in hidden), *(f"x_unobserved[{i}]" for i in hidden)}

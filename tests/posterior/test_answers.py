@@ -281,7 +281,7 @@ def trained():
     return vi.fit(model, guide, data=OBSERVED, steps=3, seed=0, engine="eager", progress=False)
 
 
-@pytest.mark.parametrize("engine", ["eager", "traced", "compiled"])
+@pytest.mark.parametrize("engine", ["eager", "traced", "interpreted"])
 def test_a_fit_that_goes_on_is_not_judged_any_more(engine):
     def line(x):
         loc = pyro.sample("loc", dist.Normal(0.0, 5.0))

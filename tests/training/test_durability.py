@@ -49,15 +49,16 @@ def load_again(path, name, **others):
     return vi.load(path, recipe["model"], data=data, **others)
 
 
-def test_thirty_kills_leave_no_trace(tmp_path):
-    command = [sys.executable, "-m", "tests.training.killed", str(tmp_path), "30", "0"]
+@pytest.mark.parametrize("kills", [12, pytest.param(30, marks=pytest.mark.slow)])
+def test_kills_leave_no_trace(tmp_path, kills):
+    command = [sys.executable, "-m", "tests.training.killed", str(tmp_path), str(kills), "0"]
     # With one thread: OpenMP's others do not outlive a fork, and a worker that waits for them never starts.
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1_200, check=False, env=one_thread)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["kills"] == 30
-    assert len(set(found["steps_at_death"])) > 15  # they fell all over the run
+    assert found["kills"] == kills
+    assert len(set(found["steps_at_death"])) > kills // 2  # they fell all over the run
     assert found["temporaries_left_by_kills"] > 0  # some of them in the middle of a write
     assert found["unreadable"] == 0
     assert found["stale"] == 0
