@@ -208,7 +208,11 @@ def dates(x):
 RIGHT = {"constants": (constants, X), "single outcomes": (single_outcome, X), "dates": (dates, X)}
 
 
-@pytest.mark.parametrize(("guide", "dtype"), [(AutoNormal, torch.float32), (AutoMultivariateNormal, torch.float64)])
+@pytest.mark.parametrize(
+    ("guide", "dtype"),
+    [(AutoNormal, torch.float32), (AutoMultivariateNormal, torch.float64)],
+    ids=["AutoNormal", "AutoMultivariateNormal"],
+)
 @pytest.mark.parametrize("name", RIGHT)
 def test_constants_do_not_make_a_right_fit_wrong(name, guide, dtype):
     program, data = RIGHT[name]

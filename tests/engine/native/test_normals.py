@@ -22,8 +22,8 @@ extern "C" void {name}({ctype}* data, const int64_t* sizes, int64_t count) {{
   for (int64_t i = 0; i < count; ++i) normals(data, sizes[i], source), data += sizes[i];
 }}
 """
-# Few and many, with and without a rest, over several times the 624 words that a state holds.
-SIZES = [1, 3, 2, 15, 1, 16, 7, 17, 33, 40, 5, 100, 1, 256, 300, 9, 1_000, 2, 31]
+# None, few and many, with and without a rest, over several times the 624 words that a state holds.
+SIZES = [1, 0, 3, 2, 15, 1, 16, 7, 17, 33, 40, 5, 100, 1, 256, 300, 9, 1_000, 2, 31]
 
 
 @pytest.fixture(scope="module")

@@ -192,6 +192,7 @@ void put(const double* drawn, T* data, int64_t size) {
 // What torch.empty(size).normal_() gives, from the same generator.
 template <typename T, typename Source>
 void normals(T* data, int64_t size, Source& source) {
+  if (size == 0) return;  // the number that waits in the generator stays there
   if (size < 16) {
     double drawn[15];
     few<15>(drawn, source, static_cast<int>(size));
