@@ -26,7 +26,7 @@ __all__ = ["CapturedGraphs"]
 _LOOK_SHARE = 0.5  # of an eager step's time, that looking at the variables that a program reads may take
 _CAPTURES = 4  # after which a program that is changed from outside again and again runs as it is
 _REGROUPINGS = 16  # likewise for a program whose optimizer is changed
-_OPTIONS_HELD = 3  # such changes after which the optimizer takes its own steps, on gradients of the graph
+_CONSTANT_OPTIONS = 3  # such changes after which the optimizer takes its own steps, on gradients of the graph
 
 
 class CapturedGraphs:
@@ -175,7 +175,7 @@ class CapturedGraphs:
             shape.unbind()  # to be bound to the new memory when its turn comes
         self.safe.forget()
         met = [shape.updated for shape in others if self._has_met(shape)]
-        outside = self._live and self._regroupings_left <= _REGROUPINGS - _OPTIONS_HELD
+        outside = self._live and self._regroupings_left <= _REGROUPINGS - _CONSTANT_OPTIONS
         self.memory = Memory(parameters, self._optimizer, [updated, *met], outside=outside)
         return self.memory
 

@@ -252,13 +252,13 @@ class Promotion:
         self, take: Callable[[Batches, int], np.ndarray], again: Batches, number: int, saved: Snapshot
     ) -> float:
         """What so many steps take at least, in a few trials that are taken back."""
-        found = []
+        timings = []
         for _ in range(1 if self.seconds > _SLOW_SECONDS else _TIMINGS):
             started = time.perf_counter()
             take(again, number)
-            found.append(time.perf_counter() - started)
+            timings.append(time.perf_counter() - started)
             self._memory.restore(saved)
-        return min(found)
+        return min(timings)
 
     def _refuse(self, tier: str, reason: str) -> None:
         self.refused.add(tier)
