@@ -12,10 +12,10 @@ demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
 
 test: $(VENV)/.ready-test $(VENV)/.ready-arviz1
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.ready-test
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -122,7 +122,7 @@ def check_interruption(interruption, path):
         assert torch.equal(fit.params[name], value), name
 
 
-@settings(max_examples=20, **QUIET)
+@settings(max_examples=12, **QUIET)
 @given(interruption=interruptions())
 def test_a_run_in_pieces_is_the_run(tmp_path_factory, interruption):
     check_interruption(interruption, tmp_path_factory.getbasetemp() / "pieces")
