@@ -284,7 +284,10 @@ def a_class_attribute():
 
 @change
 def a_class_attribute_that_an_instance_overrides():
-    config = Config()
+    class Own:  # which no other change is made to
+        width = 2.0
+
+    config = Own()
     return lambda: config.width, _set(config, "width", 5.0)
 
 
