@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -90,7 +91,32 @@ def one_that_stays(kind):
     return make
 
 
+def written_to(make, write, value):
+    """A handler over a tensor or array that is written to between steps."""
+
+    def maker():
+        held = value()
+
+        def around(i):
+            if i in (6, 9):
+                write(held)
+            return make(held)
+
+        return around
+
+    return maker
+
+
 FOLLOWED = {
+    "condition on a tensor that is written to": written_to(
+        lambda c: poutine.condition(data={"c": c}), lambda c: c.add_(0.2), lambda: torch.tensor(0.3)
+    ),
+    "mask that is written to": written_to(
+        lambda m: poutine.mask(mask=m), lambda m: m.logical_not_(), lambda: torch.tensor(True)
+    ),
+    "scale by an array that is written to": written_to(
+        lambda a: poutine.scale(scale=float(a[0])), lambda a: a.__setitem__(0, 2.0), lambda: np.ones(1)
+    ),
     "scale": lambda: lambda i: poutine.scale(scale=0.5),
     "scale that changes": lambda: lambda i: poutine.scale(scale=0.5 + (i > 5)),
     "scale by a tensor": scaled_by_a_tensor,
