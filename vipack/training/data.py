@@ -57,7 +57,7 @@ class Rows(ABC):
     def __init__(self, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
         self.device = device
-        self.fixed = {name: self._converted(value) for name, value in fixed.items()}
+        self.fixed = {name: self.converted(value) for name, value in fixed.items()}
         self.axes: dict[str | int, tuple[Axis, ...]] = {}
 
     @abstractmethod
@@ -93,19 +93,20 @@ class Rows(ABC):
             clash = sorted(set(structure) & set(self.fixed))
             if clash:
                 raise UsageError(f"argument {clash[0]!r} is in both data and fixed; give it once.")
-            kwargs = {str(name): self._converted(value) for name, value in structure.items()}
+            kwargs = {str(name): self.converted(value) for name, value in structure.items()}
             return Arguments((), {**kwargs, **self.fixed}, indices)
         values = structure if isinstance(structure, tuple | list) else (structure,)
-        return Arguments(tuple(self._converted(value) for value in values), self.fixed, indices)
+        return Arguments(tuple(self.converted(value) for value in values), self.fixed, indices)
 
-    def _converted(self, value: Any) -> Any:
+    def converted(self, value: Any) -> Any:
+        """An array as a tensor of the rows' type, on their device; other values as they are."""
         if isinstance(value, Tensor):
             dtype = self.dtype if value.is_floating_point() else value.dtype
             return value.to(device=self.device, dtype=dtype)
         if isinstance(value, np.ndarray):
-            return self._converted(tensor_of("fixed", value))
+            return self.converted(tensor_of("fixed", value))
         if scipy.sparse.issparse(value):
-            return self._converted(csr_tensor(value))
+            return self.converted(csr_tensor(value))
         return value
 
 
@@ -188,7 +189,7 @@ class ArrayRows(Rows):
     def _stored(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.layout != torch.strided:
             return canonical_csr(scipy_csr(value))
-        return value if scipy.sparse.issparse(value) else self._converted(value)
+        return value if scipy.sparse.issparse(value) else self.converted(value)
 
     def _check_rows(self) -> None:
         """With minibatches, every array must have the same number of rows."""
