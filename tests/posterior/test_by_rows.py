@@ -237,8 +237,26 @@ def test_guides_with_parameters_for_rows_answer_for_their_own_rows_alone():
     torch.testing.assert_close(fit.encode(num_draws=4_000).mean["z"], x / 2, atol=0.15, rtol=0)
     exact = dist.Normal(0.0, 2**0.5).log_prob(x)
     np.testing.assert_allclose(fit.log_evidence(2_000).rows, exact, atol=0.1)
-    with pytest.raises(GuideError, match="amortised"):
-        fit.log_evidence(data=torch.zeros(7))
+    for count in (7, 30):  # as many as the fit's, whose parameters would be taken for theirs
+        with pytest.raises(GuideError, match="amortised"):
+            fit.log_evidence(data=torch.zeros(count))
+
+
+def test_parameters_for_rows_are_seen_before_they_differ():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(5))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0))
+
+    fit = vi.fit(model, guide, data=torch.zeros(5), steps=0)
+    with pytest.raises(GuideError, match="each row of the fit's data"):
+        fit.elbo(data=torch.ones(5))
+    assert fit.encode().mean["z"].shape == (5,)
 
 
 def test_networks_are_in_evaluation_mode_and_stay_as_they_were(exact):

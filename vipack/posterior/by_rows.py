@@ -18,6 +18,7 @@ from vipack.errors import GuideError, UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior.posterior import Posterior
 from vipack.program import Arguments, Program
+from vipack.program.checks.amortised import check_amortised
 from vipack.progress import Progress
 from vipack.types import Estimate
 
@@ -141,15 +142,12 @@ def blocks(program: Program, observations: Observations, question: str) -> Itera
         GuideError: the guide cannot be called with some of the observations.
     """
     count = observations.num_rows
-    if observations.fitted and isinstance(program.guide, AutoGuide):  # with parameters for all of them at once
+    first = _first(program, observations, question)
+    if first is None:
         whole = Posterior(program, observations.full(), scaled=False)
         check_apart(whole, question)
         yield 0, count, whole
         return
-    with _amortised(question):
-        first = Posterior(program, observations.block(0, min(2, count)), scaled=False)
-        check_apart(first, question)
-        first.draws(1)
     size = max(1, min(_MOST_ROWS, _NUMBERS_AT_ONCE * min(2, count) // max(1, first.numbers)))
     for start in range(0, count, size):
         stop = min(start + size, count)
@@ -158,17 +156,42 @@ def blocks(program: Program, observations: Observations, question: str) -> Itera
         yield start, stop, posterior
 
 
+def _first(program: Program, observations: Observations, question: str) -> Posterior | None:
+    """The posterior of two observations; None where the guide has parameters for each of those that it was fitted to.
+
+    Raises:
+        UsageError, GuideError: as of :func:`blocks`.
+    """
+    if observations.fitted and isinstance(program.guide, AutoGuide):
+        return None
+    with _amortised(question, observations.fitted) as failed:
+        first = Posterior(program, observations.block(0, min(2, observations.num_rows)), scaled=False)
+        check_apart(first, question)
+        plate = first.evaluation.row_plate
+        if not observations.fitted and plate is not None:
+            every = torch.arange(min(_MOST_ROWS, observations.num_rows))
+            calls = (observations.rows(indices) for indices in (every, every.flip(0)))
+            one, two = (Arguments(call.args, call.kwargs) for call in calls)
+            check_amortised(program, one, two, plate, question)
+    return None if failed else first
+
+
 @contextlib.contextmanager
-def _amortised(question: str) -> Iterator[None]:
+def _amortised(question: str, fitted: bool = False) -> Iterator[list[bool]]:
     """
     Raises:
-        GuideError: guide and model cannot be run inside the block.
+        GuideError: guide and model cannot be run inside the block, on observations that it was not fitted to; for others the
+            list becomes true.
     """
+    failed: list[bool] = []
     try:
-        yield
+        yield failed
     except UsageError:
         raise
     except VipackError as error:
+        if fitted:
+            failed.append(True)
+            return
         raise GuideError(
             f"{question}: guide and model cannot be run on these observations ({error}); a guide with parameters for each "
             "row of the fit's data knows those rows alone: fit an amortised one, whose network reads the data."

@@ -23,6 +23,7 @@ from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.data import ArrayRows, Rows
 from vipack.training.fitted_guide import FittedGuide, name_of
+from vipack.training.history import history
 from vipack.training.ladder.stages import Stages
 from vipack.training.observations import ObservationAnswers
 from vipack.training.summary import summary_table
@@ -62,6 +63,18 @@ class Fit(ObservationAnswers):
     def losses(self) -> np.ndarray:
         """The loss of every step, ``(steps,)``: minus the ELBO estimate, in nats."""
         return np.asarray(self._trainer.state.losses, dtype=np.float64)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """How training went: step, epoch and loss (nats, the mean since the row before), in some 100 rows. With
+        ``validation=`` a row an evaluation, with seconds, and ``elbo`` and ``elbo_se`` of an observation held out (nats).
+        """
+        return history(self._trainer.state)
+
+    @property
+    def num_observations(self) -> int | None:
+        """The rows of the data that it was trained on, without those held out; None where the data have no rows."""
+        return self._trainer.rows.num_rows
 
     @property
     def steps(self) -> int:
@@ -343,6 +356,8 @@ class Fit(ObservationAnswers):
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:
             content["data"] = stored
+            validation_rows = self._trainer.plan.validation
+            content["validation_data"] = validation_rows.state() if isinstance(validation_rows, ArrayRows) else None
         write_file(path, content)
 
     @entry
