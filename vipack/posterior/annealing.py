@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from vipack.display import Readable
 from vipack.errors import UsageError
@@ -19,15 +18,13 @@ from vipack.importance import mean_and_se
 from vipack.posterior.by_rows import RowEvidence, blocks, evidence_of
 from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
+from vipack.posterior.row_densities import RowDensities
 from vipack.program import Program, seeded
-from vipack.program.densities.densities import compute, row_sums
-from vipack.program.densities.substitution import Given
 from vipack.program.running.replay import captured
-from vipack.program.running.runs import trace_model
 from vipack.progress import Progress
 from vipack.types import Estimate
 
-__all__ = ["Annealing", "Sandwich", "annealed_evidence", "sandwich"]
+__all__ = ["Annealing", "Sandwich", "annealed_evidence", "annealed_rows", "sandwich"]
 
 Array = npt.NDArray[np.float64]
 
@@ -110,6 +107,12 @@ def annealed_evidence(
     return RowEvidence(float(rows.sum()), se, rows, row_se, gains, ess, np.array([]), how.num_chains, annealed=True)
 
 
+def annealed_rows(posterior: Posterior, how: Annealing, *, seed: int) -> Array:
+    """log p(x) of each observation of `posterior` ``(N,)``, all at once; see :func:`annealed_evidence`."""
+    with seeded(seed):
+        return evidence_of(_Path(posterior, how).forward(posterior.guide_draws(how.num_chains, seed=seed)))[0]
+
+
 def sandwich(
     program: Program, simulated: list[tuple[Any, dict[str, Tensor]]], how: Annealing, *, seed: int, progress: Progress
 ) -> Sandwich:
@@ -141,24 +144,8 @@ class _Path:
     """Chains of the observations of one posterior, side by side."""
 
     def __init__(self, posterior: Posterior, how: Annealing) -> None:
-        self._posterior, self._how = posterior, how
-        evaluation = posterior.evaluation
-        plate = evaluation.row_plate
-        assert plate is not None
-        self._plate: str = plate
-        self._axes: dict[str, int] = {}
-        self._shapes: dict[str, torch.Size] = {}
-        for site in posterior.table.of_kind("latent"):
-            support = site.support
-            while isinstance(support, constraints.independent):
-                support = support.base_constraint
-            if support not in (constraints.real, constraints.real_vector):
-                raise UsageError(
-                    f"annealed importance sampling moves latents on all of R^d, and {site.name!r} is a {site.distribution}; use "
-                    "fit.log_evidence()."
-                )
-            self._axes[site.name] = site.dim_names.index(plate)
-            self._shapes[site.name] = torch.Size([*site.batch_shape, *site.event_shape])
+        self._densities_of, self._posterior, self._how = RowDensities(posterior), posterior, how
+        self._flat = self._densities_of.flat
         self._betas = torch.linspace(0.0, 1.0, how.num_temperatures + 1, dtype=torch.float64).tolist()
         self._steps: list[Tensor] | None = None
         self._graphs: dict[int, Callable[..., Any]] = {}
@@ -226,30 +213,6 @@ class _Path:
         )
         return kept, accepted.mean(0)
 
-    def _flat(self, latents: dict[str, Tensor]) -> Tensor:
-        """``(C, N, D)``, the latents of each observation side by side."""
-        rows = [value.movedim(1 + self._axes[name], 1).flatten(2) for name, value in latents.items()]
-        self._widths = {name: row.shape[-1] for name, row in zip(latents, rows, strict=True)}
-        return torch.cat(rows, -1).contiguous()
-
-    def _sites(self, z: Tensor) -> dict[str, Tensor]:
-        """Latents ``site -> site shape`` of one chain ``(N, D)``."""
-        sites = {}
-        for (name, width), values in zip(self._widths.items(), z.split(list(self._widths.values()), -1), strict=True):
-            shape, axis = self._shapes[name], self._axes[name]
-            moved = torch.Size([shape[axis], *shape[:axis], *shape[axis + 1 :]])
-            assert width == moved[1:].numel()
-            sites[name] = values.reshape(moved).movedim(0, axis)
-        return sites
-
-    def _log_q(self, z: Tensor) -> Tensor:
-        with Given(self._sites(z)):
-            trace = trace_model(self._posterior.program.guide, self._posterior.arguments)
-        return row_sums(compute(trace), self._plate)
-
-    def _log_p(self, z: Tensor) -> Tensor:
-        return row_sums(self._posterior.evaluation.model(self._sites(z)), self._plate)
-
     def _densities(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log q and log p(x, z) ``(C, N)`` in nats, and their slopes ``(C, N, D)``."""
         with self._posterior.running():
@@ -261,7 +224,7 @@ class _Path:
     def _captured(self, z: Tensor) -> Callable[..., Any]:
         def one(chain: Tensor) -> tuple[Tensor, ...]:
             results = []
-            for density in (self._log_q, self._log_p):
+            for density in (self._densities_of.log_q, self._densities_of.log_p):
                 slope, rows = torch.func.grad(lambda each, f=density: _with_rows(f(each)), has_aux=True)(chain)
                 results.append((rows, slope))
             (log_q, slopes_q), (log_p, slopes_p) = results

@@ -147,6 +147,20 @@ class ObservationAnswers:
             return sandwich(self._trainer.program, [pair], how, seed=seed, progress=bar)
 
     @entry
+    def posterior_of(
+        self, data: Any = None, *, fixed: Mapping[str, Any] | None = None, most: int | None = None
+    ) -> Posterior:
+        """The fitted guide on observations, for diagnostics of your own; ``poutine.scale`` is left out of their densities.
+
+        Args:
+            data, fixed: new observations, in the form of the fit's; its own by default.
+            most: of them, evenly spaced; all by default.
+        """
+        observations = self._observations("posterior_of", data, fixed)
+        count = observations.num_rows if most is None else min(positive("most", most), observations.num_rows)
+        return Posterior(self._trainer.program, observations.some(count), scaled=False)
+
+    @entry
     def encode(
         self,
         data: Any = None,
