@@ -71,7 +71,8 @@ def fit(
         fixed: keyword arguments that are never cut into batches.
         loss: a ``pyro.infer`` ELBO; ``Trace_ELBO()`` by default.
         optim: a ``pyro.optim`` optimizer, or what makes a ``torch.optim`` one from a list of parameters (or a pair of it
-            and its schedule, which moves on every step). Adam at 0.02 with a cosine decay by default.
+            and its schedule, which moves on every step). By default Adam at 0.02, and at 0.002 for the weights of networks,
+            both with a cosine decay.
         steps, epochs: how long to train; with neither, until the loss no longer falls by more than its noise.
         batch_size: rows a step, B of N; log p and log q of the batch plate are scaled by N/B.
         batch_plate: that plate's name, where it cannot be told from sizes.

@@ -24,6 +24,7 @@ from vipack.compat.param_store import add_to_store, stored
 from vipack.compat.pytorch import is_fake
 from vipack.errors import CheckpointError
 from vipack.program.running.module_parameters import LateLoans, all_modules, evaluation_mode, lent
+from vipack.program.running.networks import weights_of_networks
 
 __all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
@@ -40,6 +41,7 @@ class Parameters:
     Attributes:
         unconstrained: name -> tensor that requires grad and has no graph; the optimizer's variables.
         constraints: name -> the constraint that ``pyro.param`` declared.
+        programs: the model and the guide, where they are known.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
@@ -57,6 +59,7 @@ class Parameters:
         self._slots_outdated = False
         self._shared = False  # made by `of_store`
         self._waiting: dict[str, Tensor] = {}  # loaded values of parameters that the program has not declared yet
+        self.programs: tuple[Any, ...] = ()
 
     @classmethod
     def of_store(
@@ -214,6 +217,12 @@ class Parameters:
     def of_modules(self) -> list[nn.Parameter]:
         """The parameters that the program's modules hold themselves, be they of the fit or not."""
         return [parameter for module in self._modules for parameter in module.parameters()]
+
+    def of_networks(self) -> list[nn.Parameter]:
+        """The distinct unconstrained tensors that are weights of networks."""
+        self._find_slots()
+        names = weights_of_networks(self._slots, self._modules, self.programs)
+        return [self.unconstrained[name] for name in names]
 
     def tensors(self) -> list[nn.Parameter]:
         """The distinct unconstrained tensors (two names may share one) in order of first declaration."""
