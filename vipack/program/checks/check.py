@@ -29,7 +29,14 @@ from vipack.program.evaluation.evaluation import ModelDensity
 from vipack.program.program import Program
 from vipack.program.running.randomness import seeded
 from vipack.program.running.runs import Arguments, arguments_left_out, explained, named_arguments
-from vipack.program.sites.agreement import compare_plates, compare_shapes, compare_sites, compare_supports, support_name
+from vipack.program.sites.agreement import (
+    compare_plates,
+    compare_shapes,
+    compare_sites,
+    compare_supports,
+    rounded_draws,
+    support_name,
+)
 from vipack.program.sites.plates import PlateCall, own_batch_shapes, recorded_plates
 from vipack.program.sites.sites import SiteTable, read_sites
 
@@ -129,6 +136,7 @@ def check_program(
                 warnings += scaled_twice(program, model_trace, arguments)
                 warnings += _unregistered(program, model_trace, guide_trace)
                 warnings += _precision(program, model_trace)
+                warnings += rounded_draws(model_trace, guide_trace)
     except VipackError as error:
         errors.append(error)
     shapes = {name: tuple(value.shape) for name, value in program.parameters.unconstrained.items()}

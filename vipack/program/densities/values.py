@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vipack.compat.pytorch import validation_refused
+from vipack.compat.supports import support_of
 from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, SupportError, VipackError
 from vipack.program.densities.masking import counting, unmasked
 from vipack.program.running.runs import Arguments, explanation
@@ -88,7 +89,7 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
     for name, node in sample_nodes(model_trace).items():
         if not node["is_observed"] or site_is_factor(node):
             continue
-        support = getattr(node["fn"], "support", None)
+        support = support_of(node["fn"])
         value = node["value"]
         if support is None or is_deterministic(node) or _validation_refused(node["fn"]):
             continue

@@ -22,6 +22,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from vipack.compat.supports import support_of
 from vipack.errors import GuideError, ModelError, SignatureError, SiteError, VipackError
 from vipack.program.running.mismatches import collision, stands_twice, unlike_its_plate
 
@@ -236,7 +237,7 @@ class _TypicalValues(Messenger):  # type: ignore[misc]
     """Sets continuous latents to their prior median, as far as it can be had, or to the middle of their support."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        support = getattr(msg["fn"], "support", None)
+        support = support_of(msg["fn"])
         if msg["done"] or msg["is_observed"] or site_is_subsample(msg) or support is None or support.is_discrete:
             return
         with torch.no_grad():
