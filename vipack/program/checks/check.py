@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide.effect import AutoMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import constraints
@@ -112,7 +114,9 @@ def check_program(
             table = read_sites(
                 model_trace, guide_trace, None if plate is None or plate.name is None else (plate.name, plate.num_rows)
             )
-            errors += forgotten_obs(table, model_trace, arrays, arguments_left_out(program.model, arguments))
+            automatic = isinstance(program.guide, AutoGuide | AutoMessenger)
+            left_out = arguments_left_out(program.model, arguments)
+            errors += forgotten_obs(table, model_trace, arrays, left_out, automatic=automatic)
             errors += compare_sites(table, program.guide, guide_trace, enumerates=enumerates)
             errors += compare_shapes(table, model_trace, guide_trace)
             errors += compare_plates(table, program.batch_plate, guide_trace)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vipack.compat.supports import support_of
 from vipack.errors import GuideError, ModelError, SignatureError, SiteError, VipackError
-from vipack.program.running.mismatches import collision, stands_twice, unlike_its_plate
+from vipack.program.running.mismatches import RowCounts, collision, stands_twice, unlike_its_plate
 
 __all__ = [
     "Arguments",
@@ -141,7 +141,7 @@ def explanation(what: str, error: Exception, arguments: Arguments, where: str) -
         cure = (
             "A tensor that the program holds itself stays where it is: pass it in data or fixed, which the fit moves."
         )
-    return _recognised(what, error) or ModelError(
+    return _recognised(what, error, arguments) or ModelError(
         f"the {what} raised {type(error).__name__} {where}{_source(error)}: {_message(error)}; it was called with "
         f"{arguments}. {cure}"
     )
@@ -154,7 +154,7 @@ def mixes_types(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_MIXED.search(str(error)))
 
 
-def _recognised(what: str, error: Exception) -> VipackError | None:
+def _recognised(what: str, error: Exception, arguments: Arguments) -> VipackError | None:
     """A better account of those errors of Pyro's that have one usual cause."""
     text = _message(error)
     what = what.partition(",")[0]
@@ -179,7 +179,8 @@ def _recognised(what: str, error: Exception) -> VipackError | None:
         )
     if match := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
         plate, site, *numbers = match.groups()
-        return unlike_its_plate(what, error, plate, site, *map(int, numbers))
+        rows = RowCounts(arguments.lengths, arguments.indices is not None)
+        return unlike_its_plate(what, error, rows, plate, site, *map(int, numbers))
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -241,7 +242,7 @@ def expanded_as(inside: Tensor, value: Tensor) -> Tensor:
 
 def support_name(support: Any) -> str:
     """A constraint's name as Pyro writes it."""
-    return repr(support).removesuffix("()")
+    return re.sub(r"tensor\(\[.*?\]+(, dtype=[\w.]+)?\)", "tensor(...)", repr(support), flags=re.S).removesuffix("()")
 
 
 def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackError]:
