@@ -29,6 +29,7 @@ from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer
 from vipack.training.validation import EarlyStopping, split_off
+from vipack.training.worsening import warn_if_worse
 from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
@@ -115,15 +116,17 @@ def fit(
         return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
-    for warning in prepared.check.warnings:
-        warn(warning)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     num_steps = _num_steps(steps, epochs, per_epoch)
+    for warning in prepared.check.warnings:
+        warn(warning)
     plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
     if restarts > 1:
-        return Fit(train_restarts(problem, prepared, guide, plan, optim, restarts))
-    trainer = Trainer(prepared, plan, optim)
-    trainer.train(again=file is not None and _take_up(trainer, file))
+        trainer = train_restarts(problem, prepared, guide, plan, optim, restarts)
+    else:
+        trainer = Trainer(prepared, plan, optim)
+        trainer.train(again=file is not None and _take_up(trainer, file))
+    warn_if_worse(trainer)
     return Fit(trainer)
 
 
