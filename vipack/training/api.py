@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from vipack.engine.steps.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
-from vipack.program import Check
+from vipack.program import Check, left_in_evaluation_mode
 from vipack.progress import progress_of
 from vipack.training.arrays import named_arrays
 from vipack.training.callbacks import Callback, callbacks_of
@@ -118,7 +118,8 @@ def fit(
     prepared.check.raise_if_bad()
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     num_steps = _num_steps(steps, epochs, per_epoch)
-    for warning in prepared.check.warnings:
+    modes = left_in_evaluation_mode(prepared.program.parameters) if num_steps != 0 else ()
+    for warning in (*prepared.check.warnings, *modes):
         warn(warning)
     plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
     if restarts > 1:

@@ -47,6 +47,7 @@ _LIBRARIES = (
 _MIXED = re.compile(
     r"dtype|scalar type|\b(Float|float)\b.*\b(Double|double)\b|\b(Double|double)\b.*\b(Float|float)\b", re.S
 )
+_INTEGERS = re.compile(r"\b(Byte|Char|Short|Int|Long|Bool|unsigned char|signed char|short int|long int|int|bool)\b")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ def explanation(what: str, error: Exception, arguments: Arguments, where: str) -
             "Tensors that the program holds itself are of another floating-point type than the data: convert them, or pass "
             "dtype= as they have it."
         )
+    if numbers := _whole_numbers(error, arguments):
+        cure = (
+            f"Whole numbers of the data ({numbers}) reach a layer that takes floats: convert them, before the fit or in the "
+            "program, as in x.float() / 255 for pixels."
+        )
     if "on the same device" in str(error):
         cure = (
             "A tensor that the program holds itself stays where it is: pass it in data or fixed, which the fit moves."
@@ -145,6 +151,15 @@ def explanation(what: str, error: Exception, arguments: Arguments, where: str) -
         f"the {what} raised {type(error).__name__} {where}{_source(error)}: {_message(error)}; it was called with "
         f"{arguments}. {cure}"
     )
+
+
+def _whole_numbers(error: Exception, arguments: Arguments) -> str:
+    """Types of the data's whole numbers, where torch refused to compute with such; empty otherwise."""
+    if not isinstance(error, RuntimeError) or not _INTEGERS.search(str(error)):
+        return ""
+    values = (value for value in (*arguments.args, *arguments.kwargs.values()) if isinstance(value, Tensor))
+    types = (value.dtype for value in values if not value.is_floating_point() and not value.is_complex())
+    return ", ".join(dict.fromkeys(map(str, types)))
 
 
 def mixes_types(error: BaseException) -> bool:
