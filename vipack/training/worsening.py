@@ -88,15 +88,15 @@ def warn_if_worse(trainer: Trainer) -> None:
     """
     if trainer.stopped.reason in (StopReason.DIVERGED, StopReason.INTERRUPTED) or _has_schedule(trainer.loss):
         return
-    found = worsening(trainer.state.losses)
-    if found is None:
+    rising = worsening(trainer.state.losses)
+    if rising is None:
         return
-    first, last = found.steps
+    first, last = rising.steps
     warn(
         DivergenceWarning(
-            f"the run ended worse than it was: the mean loss of its last {found.num_last} steps is "
-            f"{found.best + found.rise:.6g} nats, that of steps {first} to {last} was {found.best:.6g} (their noise is "
-            f"{found.noise:.2g}). Lower the learning rate, let it fall, or take fewer steps and more particles. Where the loss itself "
+            f"the run ended worse than it was: the mean loss of its last {rising.num_last} steps is "
+            f"{rising.best + rising.rise:.6g} nats, that of steps {first} to {last} was {rising.best:.6g} (their noise is "
+            f"{rising.noise:.2g}). Lower the learning rate, let it fall, or take fewer steps and more particles. Where the loss itself "
             "changes along the run, as with a weight of the KL that a callback raises, a rise is no fault: compare "
             "fit.elbo() instead."
         )

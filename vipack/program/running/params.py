@@ -26,6 +26,7 @@ from vipack.compat.pytorch import is_fake
 from vipack.errors import CheckpointError
 from vipack.program.running.module_parameters import LateLoans, all_modules, evaluation_mode, lent
 from vipack.program.running.networks import weights_of_networks
+from vipack.program.running.saved_values import like_own
 
 __all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
@@ -258,10 +259,10 @@ class Parameters:
                         f"parameter {name!r} is not in the saved state, which has {sorted(saved)}; "
                         "the file belongs to another model or guide."
                     )
-                value.copy_(_same_shape(name, saved.pop(name), value))
+                value.copy_(like_own(name, saved.pop(name), value))
             for name, buffer in self._buffers.items():
                 if name in state["buffers"]:
-                    buffer.copy_(_same_shape(f"buffer {name}", state["buffers"][name], buffer))
+                    buffer.copy_(like_own(f"buffer {name}", state["buffers"][name], buffer))
         self._waiting = saved
 
     def write_back(self) -> None:
@@ -304,7 +305,7 @@ class Parameters:
             self._slots_outdated = True
         if name in self._waiting:
             with torch.no_grad():
-                own.copy_(_same_shape(name, self._waiting.pop(name), own))
+                own.copy_(like_own(name, self._waiting.pop(name), own))
         self.unconstrained[name] = own
         self.constraints[name] = constraint
         return own
@@ -394,12 +395,3 @@ def _constrain(value: Tensor, constraint: constraints.Constraint) -> Tensor:
     constrained: Tensor = transform_to(constraint)(value)
     constrained.unconstrained = weakref.ref(value)  # type: ignore[attr-defined]
     return constrained
-
-
-def _same_shape(name: str, saved: Tensor, own: Tensor) -> Tensor:
-    if saved.shape != own.shape:
-        raise CheckpointError(
-            f"parameter {name!r}: saved shape {tuple(saved.shape)}, the program's is {tuple(own.shape)}; "
-            "the file belongs to another model, guide or data set."
-        )
-    return saved.to(own)
