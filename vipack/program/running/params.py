@@ -235,8 +235,7 @@ class Parameters:
     def of_networks(self) -> list[nn.Parameter]:
         """The distinct unconstrained tensors that are weights of networks."""
         self._find_slots()
-        names = weights_of_networks(self._slots, self._modules, self.programs)
-        return [self.unconstrained[name] for name in names]
+        return [self.unconstrained[n] for n in weights_of_networks(self._slots, self._modules, self.programs)]
 
     def tensors(self) -> list[nn.Parameter]:
         """The distinct unconstrained tensors (two names may share one) in order of first declaration."""
