@@ -52,7 +52,7 @@ OF_TORCH = sorted(
     for name, kind in vars(torch.optim).items()
     if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
 )
-TIERS = ("eager", "traced", "interpreted")
+TIERS = ("eager", pytest.param("traced", marks=pytest.mark.slow), "interpreted")  # fits are traced with each
 
 
 def options_of(name):
