@@ -155,6 +155,13 @@ def test_a_job_that_fails_ends_the_process(begin):
     assert child_process._WAITING == []
 
 
+def test_a_process_that_has_a_gpu_gives_it_back(begin):
+    process, _ = begin(WELL + "import torch; torch.cuda.is_initialized = lambda: True")
+    assert process.poll(wait=True) == 0
+    assert child_process._WAITING == []
+    assert process._process.returncode == 0
+
+
 @pytest.fixture
 def _well_at_once(monkeypatch):
     """Processes that answer at once."""

@@ -163,7 +163,7 @@ def _plain(value: Any) -> Any:
 
 
 def serve(jobs: int, answers: int, seconds: float) -> int:
-    """Build jobs until one fails, or none has come for so long; what the process ends with.
+    """Build jobs until one fails or takes a GPU, or none has come for so long; what the process ends with.
 
     Args:
         jobs: a pipe, to which the folder of each is written whole.
@@ -176,7 +176,7 @@ def serve(jobs: int, answers: int, seconds: float) -> int:
         os.chdir(folder)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(folder, "inductor")
         code = main([folder])
-        if code:
+        if code or torch.cuda.is_initialized():  # whose context would keep memory of the GPU
             return code
         os.chdir(os.sep)
         os.write(answers, b".")
