@@ -118,7 +118,7 @@ def test_several_starts_with_an_optimizer_of_the_users_keep_the_best_finite_stat
     assert all(bool(draws.isfinite().all()) for draws in fit.sample(10).values())
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("model", [cliff, steep], ids=lambda model: model.__name__)
 def test_other_optimizers_end_and_go_on_as_in_the_eager_tier(model, name, engine):
