@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import vipack as vi
@@ -97,17 +98,25 @@ class Noisy(torch.nn.Module):
             pyro.sample("x", dist.Normal(rate * self.net(x), 1.0).to_event(1), obs=x)
 
 
-def stepped(make, **options):
+def clamping(x):
+    """A Gamma is drawn inside of the graph, and clamped there."""
+    pyro.sample("rate", dist.Gamma(pyro.param("shape", torch.tensor(3.0), constraint=constraints.positive), 1.0))
+
+
+def stepped(make, guide, **options):
     pyro.clear_param_store()
     pyro.set_rng_seed(1)
     model = Noisy()
-    svi = make(model, AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), **options)
+    svi = make(model, guide or AutoNormal(model), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), **options)
     losses = [svi.step(X) for _ in range(12)]
     return losses, model.net[1].running_var.clone(), svi
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
-def test_such_a_program_takes_pyros_steps_and_is_traced_once(engine, monkeypatch, folder):
+@pytest.mark.parametrize(
+    ("guide", "engine"),
+    [(clamping, "traced"), (clamping, "interpreted"), (None, "traced"), (None, "interpreted"), (None, "compiled")],
+)
+def test_such_a_program_takes_pyros_steps_and_is_traced_once(guide, engine, monkeypatch, folder):
     sizes, original = [], training_step._traced
 
     def traced(function, examples):
@@ -116,8 +125,8 @@ def test_such_a_program_takes_pyros_steps_and_is_traced_once(engine, monkeypatch
         return module
 
     monkeypatch.setattr(training_step, "_traced", traced)
-    expected, variance, _ = stepped(SVI)
-    losses, found, svi = stepped(vi.SVI, engine=engine)
+    expected, variance, _ = stepped(SVI, guide)
+    losses, found, svi = stepped(vi.SVI, guide, engine=engine)
     assert losses == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(found, variance)
     assert svi.engine.tier == engine

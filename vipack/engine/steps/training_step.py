@@ -203,22 +203,24 @@ def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.Grap
 
 def _is_pure(module: fx.GraphModule) -> bool:
     """Let nothing in a graph be written in place, if that takes no more than another operator."""
-    position = {node: i for i, node in enumerate(module.graph.nodes)}
+    position, all_pure = {node: i for i, node in enumerate(module.graph.nodes)}, True
     for node in module.graph.nodes:
         if not isinstance(node.target, OpOverload) or not schema_of(node.target).is_mutable:
             continue
         pure, same = _without_writing(node.target), _same_memory(node.args[0])
-        owned = same[0].op == "call_function" and not _may_alias(same[0].target)
+        made = same[0].op == "call_function" and not _may_alias(same[0].target)
+        owned = made or "draw" in same[0].meta  # which is made for this step
         before = {user for each in same for user in each.users if position[user] < position[node]}
         if pure is None or not owned or any(_may_alias(user.target) for user in before.difference(same)):
-            return False
+            all_pure = False
+            continue
         for each in same:
             for user in [user for user in each.users if position[user] > position[node]]:
                 user.replace_input_with(each, node)
         if pure is aten.bernoulli.p and len(node.args) == 1:  # of which one half is no default
             node.kwargs = {"p": 0.5} | node.kwargs
         node.target = pure
-    return True
+    return all_pure
 
 
 def _same_memory(node: fx.Node) -> list[fx.Node]:
