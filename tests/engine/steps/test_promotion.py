@@ -14,6 +14,7 @@ import vipack as vi
 from vipack.engine import svi as svi_module
 from vipack.engine import tiers
 from vipack.engine.compiled import compiler
+from vipack.engine.guards.python_state import PythonState
 from vipack.engine.steps.runner import GraphRunner
 
 Y = torch.linspace(-1, 1, 20)
@@ -75,3 +76,24 @@ def test_a_compiled_step_that_is_refused_leaves_a_run_in_the_interpreter(monkeyp
         svi.step(Y)
     assert svi.engine.tier == "interpreted"
     assert "interpreted: the compiled step is not the graph's" in svi.engine.reason
+
+
+@pytest.mark.parametrize("slow", [1, 1_000])
+def test_one_slow_look_at_variables_does_not_keep_a_run_from_its_graph(monkeypatch, slow):
+    """As where another process takes the core meanwhile."""
+    outdated, looks = PythonState.outdated, []
+
+    def delayed(self):
+        looks.append(self)
+        if len(looks) <= slow:
+            time.sleep(0.02)
+        return outdated(self)
+
+    monkeypatch.setattr(PythonState, "outdated", delayed)
+    for module in (tiers, svi_module):
+        monkeypatch.setattr(module, "TRACE_STEPS", 5)
+    pyro.clear_param_store()
+    svi = vi.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), engine="auto")
+    for _ in range(12):
+        svi.step(Y)
+    assert (svi.engine.tier == "eager") == (slow > 1), svi.engine
