@@ -72,6 +72,7 @@ class TieredEngine:
         self._begin = "eager"
         self._eager_seconds = 0.0  # that an eager step takes at least
         self._eager_in_a_row = 0
+        self._looked_at = self._effort.steps  # how many steps Pyro had taken at the last look at a shape
         self._recording = False
         self.report = EngineReport("eager", steps={}) if single is None else single.report
         self._graphs = CapturedGraphs(program, loss, optimizer, self._eager, self.report, live=self._live)
@@ -136,7 +137,8 @@ class TieredEngine:
 
     def _shape(self, size: Hashable, batches: Batches) -> Shape:
         """What is known of batches of one size, and of the branch that the program takes on the next one."""
-        shape = self._shapes.of(size)
+        before, self._looked_at = self._looked_at, self._effort.steps
+        shape = self._shapes.of(size, self._looked_at - before)
         if self._shapes.crowded:
             self.report.reason = (
                 "eager: batches of more shapes than get a graph, or with as many numbers as arguments; those that come often have "
