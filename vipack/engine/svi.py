@@ -24,10 +24,10 @@ from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surroundings
 from vipack.engine.optimizers.fit_optimizer import PyroOptimizer
 from vipack.engine.shared_parameters import SharedParameters
-from vipack.engine.steps.contracts import NonFiniteStep, Tier
+from vipack.engine.steps.contracts import NonFiniteStep, SingleSteps, Tier
 from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
-from vipack.engine.tiers import TRACE_STEPS, SingleSteps, TieredEngine
+from vipack.engine.tiers import TRACE_STEPS, TieredEngine
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.lock import one_at_a_time

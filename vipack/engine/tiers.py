@@ -6,8 +6,7 @@ import contextlib
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,44 +16,29 @@ from vipack.engine.capture.capture import tensors_of
 from vipack.engine.capture.outlook import Effort
 from vipack.engine.eager import EagerStep
 from vipack.engine.graphs import CapturedGraphs
-from vipack.engine.guards.execution import Execution, recorded
+from vipack.engine.guards.execution import recorded
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
-from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
+from vipack.engine.pace import Pace
+from vipack.engine.steps.contracts import Batches, NonFiniteStep, SingleSteps, Tier
 from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.steps.shapes import Shape
 from vipack.errors import NonFiniteError
-from vipack.program import Arguments, Program, TorchState
+from vipack.program import Program, TorchState
 from vipack.types import EngineReport
 
-__all__ = ["TRACE_STEPS", "SingleSteps", "TieredEngine"]
+__all__ = ["TRACE_STEPS", "TieredEngine"]
 
 TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and saves about two thirds of each
 _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
-_CROWDED = 16  # steps in a row that no graph took, where batches are of too many shapes
-_TIMED = 32  # steps of a program that branches, by which they are compared with Pyro's own
-
-
-@dataclass(frozen=True)
-class SingleSteps:
-    """What an engine is told whose steps are single calls, each of which may come with other tensors.
-
-    Nobody may then go back to an earlier call, and a loss that is not finite is no error.
-
-    Attributes:
-        eager: takes one step as Pyro does.
-        execution: of a step of the program, where one was recorded.
-        effort: the time that eager steps have cost, and captures in vain.
-        report: of an earlier engine of the same run, to go on with.
-    """
-
-    eager: Callable[[Arguments], float]
-    execution: Execution | None
-    effort: Effort
-    report: EngineReport
+_EAGER_IN_A_ROW = (
+    16  # steps, after which the next ones are Pyro's too where batches are of too many shapes, or graphs slow
+)
+_SLOW = 2  # comparisons in a row, after which a program that branches is Pyro's for good
+_PYRO_IS_FASTER = "eager: Pyro's own steps took less time than the graph's; they are compared again from time to time"
 
 
 class TieredEngine:
@@ -81,12 +65,14 @@ class TieredEngine:
         self._tier = tier
         self._live = single is not None
         self._eager = EagerStep(program, loss, optimizer) if single is None else single.eager
-        self._times: dict[Hashable, tuple[int, float]] = {}  # how many steps of a program that branches took how long
+        self._paces: dict[Hashable, Pace] = {}
+        self._at_rest = False  # the last step was Pyro's, since graphs are slower
         self._steps = 0
         self._next_check = 1_000
         self._begin = "eager"
         self._eager_seconds = 0.0  # that an eager step takes at least
         self._eager_in_a_row = 0
+        self._looked_at = self._effort.steps  # how many steps Pyro had taken at the last look at a shape
         self._recording = False
         self.report = EngineReport("eager", steps={}) if single is None else single.report
         self._graphs = CapturedGraphs(program, loss, optimizer, self._eager, self.report, live=self._live)
@@ -138,7 +124,7 @@ class TieredEngine:
 
     def rests(self) -> bool:
         """Whether steps are Pyro's for now: there is no graph and nothing to be tried, or other shapes come all the time."""
-        if self._tier == "auto" and self._shapes.crowded and self._eager_in_a_row >= _CROWDED:
+        if self._tier == "auto" and (self._shapes.crowded or self._at_rest) and self._eager_in_a_row >= _EAGER_IN_A_ROW:
             return True
         tried = (shape.graph is None and (shape.done or not self._effort.affords()) for shape in self._shapes)
         return self._tier == "auto" and all(tried)
@@ -151,7 +137,8 @@ class TieredEngine:
 
     def _shape(self, size: Hashable, batches: Batches) -> Shape:
         """What is known of batches of one size, and of the branch that the program takes on the next one."""
-        shape = self._shapes.of(size)
+        before, self._looked_at = self._looked_at, self._effort.steps
+        shape = self._shapes.of(size, self._looked_at - before)
         if self._shapes.crowded:
             self.report.reason = (
                 "eager: batches of more shapes than get a graph, or with as many numbers as arguments; those that come often have "
@@ -202,12 +189,15 @@ class TieredEngine:
         shape = self._shapes.get(key)
         if shape is None or shape.promotion is None:
             return False
-        return shape.promotion.seconds < _FAST_SECONDS or "compiled" in shape.promotion.refused
+        pace = self._paces.get(key)
+        judged = self._tier != "auto" or pace is None or pace.judged
+        return shape.promotion.seconds < _FAST_SECONDS or (judged and "compiled" in shape.promotion.refused)
 
     # --- steps
 
     def _take(self, size: Hashable, shape: Shape, batches: Batches, number: int) -> list[float]:
         """Up to `number` steps on batches of one shape, in the best tier there is."""
+        self._at_rest = False
         if shape.runner is None or not shape.runner.valid:
             return self._eager_steps(batches, 1)
         assert self._graphs.memory is not None
@@ -215,7 +205,7 @@ class TieredEngine:
         if not alone:
             self._safe.keep(self._graphs.memory, batches)
         if alone or shape.unsteady:
-            return self._timed(size, shape, batches) if shape.may_branch else self._take_one(size, shape, batches)
+            return (self._faster if self._tier == "auto" else self._take_one)(size, shape, batches)
         try:
             losses = self._graph_steps(shape, shape.runner, batches, number)
         except Exception as error:  # an operator refused its input: eager says which site gave it
@@ -227,18 +217,27 @@ class TieredEngine:
             return losses
         return self._recover(batches, losses[:-1])
 
-    def _timed(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
-        """As :meth:`_take_one`; Pyro's own steps come next where these, with the graphs tried in vain, take longer."""
-        started = time.perf_counter()
-        losses = self._take_one(size, shape, batches)
-        number, seconds = self._times.get(size, (0, 0.0))
-        number, seconds = number + 1, seconds + time.perf_counter() - started
-        self._times[size] = (number, seconds) if number < _TIMED else (0, 0.0)
-        if self._tier == "auto" and number == _TIMED and seconds > number * self._effort.per_step > 0:
+    def _faster(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
+        """One step by a graph, or Pyro's own while these take less time."""
+        assert shape.runner is not None
+        pace = self._paces[size] = self._paces.get(size) or Pace(self._effort)
+        self._at_rest, started = pace.rests(shape.runner.native_tier), time.perf_counter()
+        if self._at_rest:
+            losses = self._eager_steps(batches, 1)
+            pace.count_pyros(time.perf_counter() - started)
+        else:
+            losses = self._take_one(size, shape, batches)
+            pace.count(time.perf_counter() - started)
+        native = shape.promotion is not None and "interpreted" in shape.promotion.refused
+        if shape.may_branch and native and pace.slow >= _SLOW:
             self._shapes.give_up(size)
             self.report.reason = (
                 "eager: the program takes other branches so often that its graphs took longer than Pyro's steps"
             )
+        elif self._at_rest:
+            self.report.reason = self.report.reason or _PYRO_IS_FASTER
+        elif self.report.reason == _PYRO_IS_FASTER:
+            self.report.reason = ""
         return losses
 
     def _take_one(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:

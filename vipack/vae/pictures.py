@@ -135,9 +135,9 @@ def latent_map(encoding: Encoding | Any, labels: Any = None, ax: Axes | None = N
 
 def traverse(
     fit: Fit, start: Any, dimensions: Sequence[int] | None = None, ax: Axes | None = None, *, shape: Sequence[int] | None = None,
-    reach: float = 3.0, steps: int = 9, site: str | None = None, data: Mapping[str, Any] | None = None,
+    extent: float = 3.0, steps: int = 9, site: str | None = None, data: Mapping[str, Any] | None = None,
 ) -> Axes:  # fmt: skip
-    """What the model expects as one latent dimension after another goes from ``-reach`` to ``reach``, the others as they start.
+    """What the model expects as one latent dimension after another goes from ``-extent`` to ``extent``, the others as they start.
 
     Args:
         start: the latent to start from, ``(D,)``, such as ``fit.encode(x).mean["z"][0]``.
@@ -152,13 +152,13 @@ def traverse(
     if dimensions is None:
         spread = next(iter(fit.encode().mean.values())).flatten(1).std(0)
         dimensions = spread.argsort(descending=True)[:8].tolist()
-    places = torch.linspace(-reach, reach, steps).to(point)
+    points = torch.linspace(-extent, extent, steps).to(point)
     rows = point.repeat(len(dimensions) * steps, 1)
     for row, dimension in enumerate(dimensions):
-        rows[row * steps : (row + 1) * steps, dimension] = places
+        rows[row * steps : (row + 1) * steps, dimension] = points
     expected = fit.decode(rows, data=data)
     name = _site(expected, site)
-    title = f"dimensions {listed(map(str, dimensions))}, from {-reach:g} to {reach:g}"
+    title = f"dimensions {listed(map(str, dimensions))}, from {-extent:g} to {extent:g}"
     return sheet(expected[name], ax, columns=steps, shape=shape, title=title)
 
 

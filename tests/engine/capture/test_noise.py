@@ -126,3 +126,23 @@ def test_putting_a_step_together_draws_nothing_though_a_tracer_may_run_operators
     expected = losses()
     monkeypatch.setattr(training_step, "make_fx", drawing)
     assert losses() == expected
+
+
+def dropping(y):
+    """Masks of dropout, of numbers and of what is computed from them."""
+    weight = pyro.param("weight", torch.ones(4))
+    first = torch.nn.functional.dropout(weight, 0.5)
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    second = torch.nn.functional.dropout(torch.tanh(weight), 0.3)
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(a * first + second, 1.0), obs=y)
+
+
+def dropping_guide(y):
+    pyro.sample("a", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0))
+
+
+def test_masks_of_dropout_are_lifted():
+    lifted, _ = lifted_and_whole(dropping, dropping_guide)
+    assert lifted.random_inside == ()
+    assert [(draw.shape, draw.standard_normal) for draw in lifted.draws] == [((), True), ((4,), False), ((4,), False)]

@@ -190,7 +190,7 @@ class Cell:
         self.number = number
 
 
-@pytest.mark.parametrize("number", [3, 8_000])
+@pytest.mark.parametrize("number", [3, 19_000])
 def test_a_program_whose_variables_take_longer_to_compare_than_a_step_stays_with_pyro(number):
     cells = [Cell(1.0) for _ in range(number)]
     _, svi = run(vi.SVI, weighted(lambda _: cells[0].number), 20)
@@ -218,3 +218,16 @@ def test_batches_of_ever_other_shapes_are_left_to_pyro_between_looks():
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert steps["rest"] > 200
     assert svi.engine.tier != "eager"  # two rows have a graph
+
+
+def test_a_shape_that_stays_gets_a_graph_though_pyro_rests_between_looks():
+    """As where the weight of a warm-up has reached its end; one look in 64 steps stands for some of these."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    svi = vi.SVI(weighted(lambda _: 1.0), guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    for size in range(2, 160):
+        svi.step(torch.ones(size))
+    assert svi.engine.tier == "eager"
+    for _ in range(700):
+        svi.step(torch.ones(200))
+    assert svi.engine.tier != "eager"

@@ -13,6 +13,8 @@ from pyro.infer import Trace_ELBO
 import vipack as vi
 from vipack.engine import svi as svi_module
 from vipack.engine import tiers
+from vipack.engine.compiled import compiler
+from vipack.engine.guards.python_state import PythonState
 from vipack.engine.steps.runner import GraphRunner
 
 Y = torch.linspace(-1, 1, 20)
@@ -49,3 +51,49 @@ def test_one_slow_measurement_does_not_keep_a_run_from_the_interpreter(monkeypat
     for _ in range(12):
         svi.step(Y)
     assert svi.engine.tier == ("interpreted" if slow == 2 else "traced"), svi.engine
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_compiled_step_that_is_refused_leaves_a_run_in_the_interpreter(monkeypatch, tmp_path):
+    """What is compiled lies in the cache as soon as the interpreter runs, and gives other losses."""
+    native = GraphRunner.native_steps
+
+    def load(self, _):
+        self.native, self._tier = self._interpreted, "compiled"
+
+    def wrong(self, batches, number):
+        return native(self, batches, number) + (self.native_tier == "compiled")
+
+    monkeypatch.setattr(GraphRunner, "prepare", lambda self, _: tmp_path if self.native else None)
+    monkeypatch.setattr(GraphRunner, "load", load)
+    monkeypatch.setattr(GraphRunner, "native_steps", wrong)
+    monkeypatch.setattr(compiler, "forget", lambda _: None)
+    for module in (tiers, svi_module):
+        monkeypatch.setattr(module, "TRACE_STEPS", 5)
+    pyro.clear_param_store()
+    svi = vi.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), engine="auto")
+    for _ in range(12):
+        svi.step(Y)
+    assert svi.engine.tier == "interpreted"
+    assert "interpreted: the compiled step is not the graph's" in svi.engine.reason
+
+
+@pytest.mark.parametrize("slow", [1, 1_000])
+def test_one_slow_look_at_variables_does_not_keep_a_run_from_its_graph(monkeypatch, slow):
+    """As where another process takes the core meanwhile."""
+    outdated, looks = PythonState.outdated, []
+
+    def delayed(self):
+        looks.append(self)
+        if len(looks) <= slow:
+            time.sleep(0.02)
+        return outdated(self)
+
+    monkeypatch.setattr(PythonState, "outdated", delayed)
+    for module in (tiers, svi_module):
+        monkeypatch.setattr(module, "TRACE_STEPS", 5)
+    pyro.clear_param_store()
+    svi = vi.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), engine="auto")
+    for _ in range(12):
+        svi.step(Y)
+    assert (svi.engine.tier == "eager") == (slow > 1), svi.engine

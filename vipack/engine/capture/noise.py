@@ -1,6 +1,6 @@
 """Random draws in a captured graph, and which of them can be made before the step.
 
-A draw whose inputs are constants (a standard normal, the batch that a plate draws) is lifted out and becomes an input of
+A draw whose inputs are constants (a standard normal, the batch that a plate draws, a mask of dropout) is lifted out and becomes an input of
 the step. Lifted draws are made in the order in which the program makes them, by the same operations from the same
 generator, so every tier sees what ``pyro.infer.SVI`` would have seen. A draw whose distribution depends on parameters or
 data (a Gamma guide's) stays in the graph, and so does whatever comes after it, to keep the order.
@@ -24,6 +24,7 @@ from vipack.engine.graph.nodes import ancestors, first_call, is_random
 __all__ = ["Draw", "LiftedGraph", "copy_graph", "lift_draws"]
 
 aten = torch.ops.aten
+_UNFILLED = {aten.empty_like.default, aten.new_empty.default}
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def lift_draws(graph: Graph) -> LiftedGraph:
     """Take the draws that depend on nothing out of a captured graph."""
     module = _copied(graph.module)
     nodes = module.graph
+    _free_of_shapes(nodes)
     free: set[fx.Node] = set()  # depend on no input
     random: list[fx.Node] = []
     for node in nodes.nodes:
@@ -116,6 +118,15 @@ def lift_draws(graph: Graph) -> LiftedGraph:
     nodes.eliminate_dead_code()
     module.recompile()
     return LiftedGraph(module, tuple(draw for _, draw in draws), tuple(staying))
+
+
+def _free_of_shapes(nodes: fx.Graph) -> None:
+    """Let memory that is still to be filled, as for a mask of dropout, depend on no tensor of the same shape."""
+    for node in list(nodes.nodes):
+        value = node.meta.get("val")
+        if node.target in _UNFILLED and isinstance(value, Tensor) and value.is_contiguous():
+            node.target, node.args = aten.empty.memory_format, (list(value.shape),)
+            node.kwargs = {"dtype": value.dtype, "device": value.device}
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:

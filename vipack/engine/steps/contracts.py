@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.engine.capture.outlook import Effort
+from vipack.engine.guards.execution import Execution
 from vipack.engine.optimizers.parameter_groups import ParameterGroup
 from vipack.errors import NonFiniteError
 from vipack.program import Arguments
 from vipack.types import EngineReport
 
-__all__ = ["TIERS", "Batches", "Engine", "NonFiniteStep", "StepMemory", "Tier"]
+__all__ = ["TIERS", "Batches", "Engine", "NonFiniteStep", "SingleSteps", "StepMemory", "Tier"]
 
 Tier = Literal["auto", "eager", "traced", "interpreted", "compiled"]
 TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
@@ -39,6 +42,25 @@ class NonFiniteStep(Exception):
         """The same, where `losses` of steps before belong to the call as well."""
         kept = losses[: max(0, len(losses) - self.withdrawn)]
         return NonFiniteStep(kept + self.losses, self.cause, self.withdrawn - (len(losses) - len(kept)))
+
+
+@dataclass(frozen=True)
+class SingleSteps:
+    """What an engine is told whose steps are single calls, each of which may come with other tensors.
+
+    Nobody may then go back to an earlier call, and a loss that is not finite is no error.
+
+    Attributes:
+        eager: takes one step as Pyro does.
+        execution: of a step of the program, where one was recorded.
+        effort: the time that eager steps have cost, and captures in vain.
+        report: of an earlier engine of the same run, to go on with.
+    """
+
+    eager: Callable[[Arguments], float]
+    execution: Execution | None
+    effort: Effort
+    report: EngineReport
 
 
 class Engine(Protocol):

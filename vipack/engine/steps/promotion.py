@@ -17,7 +17,7 @@ from vipack.engine.interpreter.layout import NotUnderstood
 from vipack.engine.native.bridge import NativeError
 from vipack.engine.steps.contracts import Batches
 from vipack.engine.steps.parity import Trial, difference, perturb
-from vipack.engine.steps.runner import GraphRunner
+from vipack.engine.steps.runner import GraphRunner, NativeSteps
 from vipack.engine.steps.snapshots import Names, Snapshot
 from vipack.errors import EngineWarning, warn
 from vipack.types import EngineReport
@@ -126,7 +126,7 @@ class Promotion:
         if self._runner.device.type != "cpu":
             self.refused.add("interpreted")
             self._runner.replay()
-            if self._try_out("interpreted", again, None) and self._runner.note:
+            if self._try_out("interpreted", again, (None, "traced")) and self._runner.note:
                 self._report.reason = f"interpreted: {self._runner.note}"
             return
         folder = compiler.cached(compiler.interpreter())
@@ -150,7 +150,7 @@ class Promotion:
             self._runner.native = None
             self._refuse("interpreted", f"the interpreter cannot run it: {error}")
             return
-        self._try_out("interpreted", again, None)
+        self._try_out("interpreted", again, (None, "traced"))
 
     # --- the compiled loop
 
@@ -185,7 +185,7 @@ class Promotion:
 
     def _load(self, again: Batches, folder: Path) -> None:
         """Bind the compiled loop and hold its first steps to the graph's."""
-        runner, before = self._runner, self._runner.native
+        runner, before = self._runner, (self._runner.native, self._runner.native_tier)
         try:
             runner.load(folder)
         except NativeError as error:
@@ -201,8 +201,12 @@ class Promotion:
 
     # --- both
 
-    def _try_out(self, tier: str, again: Batches, before: object) -> bool:
-        """Take some steps by the graph and natively, go back to before, and keep what agrees and is faster."""
+    def _try_out(self, tier: str, again: Batches, before: tuple[NativeSteps, str]) -> bool:
+        """Take some steps by the graph and natively, go back to before, and keep what agrees and is faster.
+
+        Args:
+            before: the steps that the runner took, and their tier, to which it goes back otherwise.
+        """
         memory, runner = self._memory, self._runner
         saved = memory.snapshot()
         traced_seconds = native_seconds = 0.0
@@ -220,7 +224,7 @@ class Promotion:
                 native_seconds = time.perf_counter() - started
                 actual = Trial(saved, losses, memory.snapshot())
             except NativeError as error:
-                runner.native = None
+                runner.go_back(*before)
                 self._refuse(tier, f"the {tier} step raised {error}")
                 return False
             finally:
@@ -229,13 +233,13 @@ class Promotion:
                 if left_branch and number > 1:
                     break  # the first step was the graph's
                 self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, _LONGEST_PAUSE)
-                runner.native = None
+                runner.go_back(*before)
                 self.refused.discard(tier)
                 return False
             run = functools.partial(runner.expected, again, number)
             mismatch = measured_difference(memory, expected, actual, expected, run, traced_seconds)
             if mismatch:
-                runner.native = None
+                runner.go_back(*before)
                 self._refuse(tier, f"the {tier} step is not the graph's ({mismatch})")
                 return False
         if tier == "interpreted" and self._tier == "auto" and native_seconds > traced_seconds:
@@ -243,7 +247,7 @@ class Promotion:
             traced_seconds = self._least_seconds(runner.expected, again, numbers[-1], saved)
             native_seconds = self._least_seconds(runner.native_steps, again, numbers[-1], saved)
             if native_seconds > traced_seconds:
-                runner.native = None
+                runner.go_back(*before)
                 return False
         self.seconds = native_seconds / numbers[-1]
         return True

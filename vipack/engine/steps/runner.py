@@ -29,8 +29,9 @@ from vipack.engine.steps.contracts import Batches, StepMemory
 from vipack.engine.steps.training_step import assemble
 from vipack.program import Parameters
 
-__all__ = ["GraphRunner"]
+__all__ = ["GraphRunner", "NativeSteps"]
 
+NativeSteps = InterpretedStep | NativeStep | CalledStep | None
 _NOTHING: Any = None  # a stream of batches where none is asked
 _FED_AT_ONCE = 64_000_000  # bytes of inputs that change from step to step, laid out before a call of the loop
 
@@ -78,7 +79,7 @@ class GraphRunner:
         self.draws = lifted.draws
         self.random_inside = lifted.random_inside
         self.seconds = graph.seconds + time.perf_counter() - started
-        self.native: InterpretedStep | NativeStep | CalledStep | None = None
+        self.native: NativeSteps = None
         self._interpreted: InterpretedStep | None = None  # once it has been bound
         self._tier = ""  # of it
         self.note = ""
@@ -176,6 +177,14 @@ class GraphRunner:
             inputs = self._native_inputs()
             self._interpreted = InterpretedStep(program, kernels, compiler.bridge(), self._spec, inputs)
         self.native, self._tier = self._interpreted, "interpreted"
+
+    def go_back(self, native: NativeSteps, tier: str) -> None:
+        """Take the next steps as before another tier was tried.
+
+        Args:
+            native, tier: what :attr:`native` and :attr:`native_tier` were.
+        """
+        self.native, self._tier, self.note = native, tier, ""
 
     def replay(self) -> None:
         """What :meth:`interpret` is on a GPU: the graph's operations, recorded once and replayed."""

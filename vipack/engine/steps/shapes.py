@@ -13,6 +13,7 @@ __all__ = ["Shape", "Shapes"]
 
 _SHAPES = 8  # of batches that get a graph
 _OFTEN = 100  # a batch of one more shape has come, which then takes the place of one that has not for longest
+_STANDS_FOR = 16  # steps at most, that a batch which was looked at stands for: it may have come by chance
 _BRANCHES = 8  # that a program takes on batches of one shape, which get a graph each
 _LOOKS = (2, 8, 32, 128)
 _MISSES = 4  # before one more is captured
@@ -90,11 +91,15 @@ class Shapes:
         branches = self._branches.get(size)
         return branches[0] if branches else None
 
-    def of(self, size: Hashable) -> Shape:
-        """Likewise; one to be tried where there is none yet, and where there are too many, one that is not."""
+    def of(self, size: Hashable, steps: int = 1) -> Shape:
+        """Likewise; one to be tried where there is none yet, and where there are too many, one that is not.
+
+        Args:
+            steps: since the last look, for which this one stands.
+        """
         branches = self._branches.pop(size, None)
         if branches is None:
-            if len(self._branches) >= _SHAPES and not self._has_come_often(size):
+            if len(self._branches) >= _SHAPES and not self._has_come_often(size, steps):
                 self.crowded = True
                 return Shape(done=True)
             branches = [Shape()]
@@ -173,11 +178,11 @@ class Shapes:
         self._misses.clear()
         self._turns.clear()
 
-    def _has_come_often(self, size: Hashable) -> bool:
+    def _has_come_often(self, size: Hashable, steps: int) -> bool:
         """Whether a shape without a graph has come often; if so, one that has not come for longest makes room."""
         if len(self._seen) > _OFTEN:
             self._seen.clear()
-        self._seen[size] = self._seen.get(size, 0) + 1
+        self._seen[size] = self._seen.get(size, 0) + min(max(1, steps), _STANDS_FOR)
         if self._seen[size] < _OFTEN:
             return False
         del self._seen[size]

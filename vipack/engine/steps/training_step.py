@@ -202,34 +202,43 @@ def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.Grap
 
 
 def _is_pure(module: fx.GraphModule) -> bool:
-    """Let nothing in a graph be written in place, if that takes no more than another name of the operator."""
-    position = {node: i for i, node in enumerate(module.graph.nodes)}
+    """Let nothing in a graph be written in place, if that takes no more than another operator."""
+    position, all_pure = {node: i for i, node in enumerate(module.graph.nodes)}, True
     for node in module.graph.nodes:
         if not isinstance(node.target, OpOverload) or not schema_of(node.target).is_mutable:
             continue
-        written, pure = node.args[0], _without_writing(node.target)
-        owned = written.op == "call_function" and not _may_alias(written.target)
-        if pure is None or not owned or any(_may_alias(user.target) for user in written.users if user is not node):
-            return False
-        for user in [user for user in written.users if position[user] > position[node]]:
-            user.replace_input_with(written, node)
+        pure, same = _without_writing(node.target), _same_memory(node.args[0])
+        computed = same[0].op == "call_function" and not _may_alias(same[0].target)
+        owned = computed or "draw" in same[0].meta  # which is made for this step
+        before = {user for each in same for user in each.users if position[user] < position[node]}
+        if pure is None or not owned or any(_may_alias(user.target) for user in before.difference(same)):
+            all_pure = False
+            continue
+        for each in same:
+            for user in [user for user in each.users if position[user] > position[node]]:
+                user.replace_input_with(each, node)
+        if pure is aten.bernoulli.p and len(node.args) == 1:  # of which one half is no default
+            node.kwargs = {"p": 0.5} | node.kwargs
         node.target = pure
-    return True
+    return all_pure
+
+
+def _same_memory(node: fx.Node) -> list[fx.Node]:
+    """The nodes that are a tensor as another one, without its gradient, the one that makes it first."""
+    while node.target in _SAME:
+        node = node.args[0]  # type: ignore[assignment]
+    aliases = [node]
+    for each in aliases:
+        aliases += [user for user in each.users if user.target in _SAME]
+    return aliases
 
 
 def _without_writing(target: OpOverload) -> OpOverload | None:
+    if target in _FILLED_ANEW:
+        return _FILLED_ANEW[target]
     name = schema_of(target).name.split("::")[1]
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    same = getattr(packet, overload_of(target), None)
-    if same is not None or packet is None:
-        return same
-    # Dropout's bernoulli_.float writes what bernoulli.p gives: an overload of another name for the same arguments.
-    others = (getattr(packet, overload) for overload in packet.overloads())
-    return next((other for other in others if _arguments_of(other) == _arguments_of(target)), None)
-
-
-def _arguments_of(target: OpOverload) -> list[tuple[str, str]]:
-    return [(argument.name, str(argument.type)) for argument in schema_of(target).arguments]
+    return getattr(packet, overload_of(target), None)
 
 
 def _may_alias(target: Any) -> bool:
@@ -370,8 +379,10 @@ def _simplified(module: fx.GraphModule) -> fx.GraphModule:
     return graph_module({}, module.graph)
 
 
+_SAME = {aten.detach.default, aten.alias.default}
 # Nothing is written in place any more, and nothing is differentiated.
-_IDENTITIES = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+_IDENTITIES = {*_SAME, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+_FILLED_ANEW = {aten.bernoulli_.float: aten.bernoulli.p, aten.normal_.default: aten.normal_functional.default}
 
 
 def _written_back(module: fx.GraphModule, targets: range) -> fx.GraphModule:
