@@ -235,7 +235,7 @@ class ObservationAnswers:
             latents = {names[0]: latents}
         rows = self._trainer.rows
         values = {name: rows.converted(read_array(f"latents[{name!r}]", value)) for name, value in latents.items()}
-        count = len(next(iter(values.values()))) if values else 0
+        count = len(next(iter(values.values()))) if values else 1
         given, _ = self._given(data, count)
         with _shown(False) as bar:
             return decode(self.posterior, self._calls(given, count, seed), values, progress=bar)
