@@ -21,6 +21,7 @@ from vipack.program.sites.agreement import expanded_as, support_name
 from vipack.program.sites.sites import SiteTable, base_distribution, is_deterministic, sample_nodes
 
 __all__ = [
+    "EXPLAIN",
     "count_non_finite",
     "forgotten_obs",
     "nan_under_masks",
@@ -29,6 +30,11 @@ __all__ = [
     "same_values",
     "unvalidated",
 ]
+
+
+EXPLAIN = (
+    "explain"  # in a site's ``infer``: a function of observed values that says what is wrong with them, or nothing
+)
 
 
 @contextlib.contextmanager
@@ -97,6 +103,10 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
             inside = inside | ~counted
         if bool(inside.all()):
             continue
+        explain = node["infer"].get(EXPLAIN)
+        if explain is not None and (problem := explain(value)):
+            yield SupportError(f"site {name!r}: {problem}")
+            return
         if inside.dim() + support.event_dim == value.dim():
             value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
         outside = value[~expanded_as(inside, value)].flatten()[:3].tolist()
