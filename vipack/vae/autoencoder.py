@@ -1,0 +1,127 @@
+"""What builders of variational autoencoders share: data and conditions read, checked, and the decoder started at them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Self, final
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+from vipack.errors import UsageError
+from vipack.program.densities.values import EXPLAIN
+from vipack.vae.coders import Decoder, joined
+from vipack.vae.conditions import Condition
+from vipack.vae.likelihoods import Likelihood
+from vipack.vae.priors import Prior
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(nn.Module, ABC):
+    """A pair of a Pyro model and a guide with one plate, ``data``, and the observed site ``x``.
+
+    Attributes:
+        likelihood: p(x | z).
+        condition: what is given beside x, or None.
+        prior: of the topmost latents.
+        decoder: from the lowest latents to p(x | z).
+    """
+
+    likelihood: Likelihood
+    condition: Condition | None
+    prior: Prior
+    decoder: Decoder
+
+    @abstractmethod
+    def model(self, x: Tensor, y: Tensor | None = None) -> None:
+        """The Pyro model p(z) p(x | z) of data ``(N, *likelihood.shape)``.
+
+        Args:
+            y: the condition, labels ``(N,)`` or covariates ``(N, K)``.
+        """
+
+    @abstractmethod
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        """The Pyro guide q(z | x), with the arguments of `model`."""
+
+    @final
+    def initialize(self, x: Any, y: Any = None) -> Self:
+        """Check all of the data, and start the decoder at their mean and spread; gives the model itself.
+
+        Args:
+            x: ``(N, *likelihood.shape)``, the data to train on; a NumPy array will do.
+
+        Raises:
+            VipackError: the data cannot be used; see :meth:`check_data`.
+        """
+        x, y = _tensor(x), None if y is None else _tensor(y)
+        self.check_data(x, y)
+        with torch.no_grad():
+            x, condition = self.read(x, y)
+            parameters = self.likelihood.initialize(x)
+            if self.decoder.head is not None:
+                self.decoder.bias.copy_(parameters)
+            self._initialize(joined(self.likelihood.features(x), condition))
+        return self
+
+    @final
+    def check_data(self, x: Tensor, y: Tensor | None = None) -> None:
+        """
+        Raises:
+            ShapeError: `x` or `y` is of another shape.
+            SupportError: a value of `x` is not one that the likelihood can give.
+            DataError: `y` is missing, or a label is out of range.
+        """
+        self.likelihood.check(x)
+        self.read(x, y)
+
+    @final
+    def read(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The data as floating-point numbers, and the condition ``(N, K)``.
+
+        Raises:
+            VipackError: as for :meth:`check_data`, though the values of `x` are not looked at.
+        """
+        self.likelihood.check_shape(x)
+        if not x.is_floating_point():
+            x = x.to(next(self.decoder.parameters()).dtype)
+        if self.condition is None:
+            if y is not None:
+                raise UsageError(
+                    "y: this VAE has no condition; build it with condition=Labels(...) or Covariates(...)."
+                )
+            return x, None
+        return x, self.condition.encode(y, x)
+
+    @final
+    def observe(self, inputs: Tensor, x: Tensor) -> None:
+        """The observed site, given the decoder's inputs ``(..., N, D)``."""
+        infer = {EXPLAIN: self.likelihood.problem}
+        pyro.sample("x", self.decoder(inputs, x), obs=x, infer=infer)
+
+    @abstractmethod
+    def _initialize(self, inputs: Tensor) -> None:
+        """Start what else depends on the data, given the encoder's inputs."""
+
+    @property
+    @final
+    def input_shape(self) -> tuple[int, ...]:
+        """Of what the encoder reads of one observation."""
+        width = 0 if self.condition is None else self.condition.num_features
+        first, *others = self.likelihood.feature_shape
+        if width and len(others) not in (0, 2):
+            raise UsageError(
+                f"condition: can stand beside observations (D,) or (C, H, W), found {self.likelihood.feature_shape}."
+            )
+        return (first + width, *others)
+
+
+def _tensor(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.get_default_dtype())
+    return value
