@@ -127,7 +127,7 @@ def test_the_model_evaluated_in_every_way_is_the_same(name):
     found = {}
     for way in ("vmap", "plate", "loop"):
         posterior.vectorizer.allowed, posterior.vectorizer.chosen = (way,) if way == "loop" else (way, "loop"), {}
-        with posterior._running(posterior.arguments):
+        with posterior.running():
             values, log_joint, rows = posterior._evaluate(draws.latents, 9)
         found[posterior.vectorizer.chosen["model"]] = values, log_joint, rows
     assert len(found) >= 2  # one of the fast ways works for each of these programs

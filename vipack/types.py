@@ -59,6 +59,7 @@ class StopReason(enum.Enum):
     CONVERGED = "converged"
     TIME = "time used up"
     CALLBACK = "stopped by a callback"
+    EARLY = "stopped early"
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
 

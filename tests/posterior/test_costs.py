@@ -46,8 +46,8 @@ def test_samples_run_no_model_that_has_nothing_to_compute(fit, monkeypatch):
 def test_deterministic_sites_are_computed_without_densities(monkeypatch):
     fit = vi.fit(with_ratio, AutoNormal, data=(X, Y), steps=5, progress=False)
     evaluated = []
-    evaluate = fit.posterior._evaluation.evaluate
-    monkeypatch.setattr(fit.posterior._evaluation, "evaluate", lambda draw: evaluated.append(1) or evaluate(draw))
+    evaluate = fit.posterior.evaluation.evaluate
+    monkeypatch.setattr(fit.posterior.evaluation, "evaluate", lambda draw: evaluated.append(1) or evaluate(draw))
     draws = fit.sample(50)
     torch.testing.assert_close(draws["ratio"], ROWS / draws["scale"])
     assert evaluated == []

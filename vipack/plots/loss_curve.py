@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from vipack.diagnostics.rounding import COMPUTED, same
 from vipack.errors import UsageError
 from vipack.hints import checked
-from vipack.plots.canvas import BLUE, LABEL, PALE, QUIET, axis_for, note_beside, number, tidy
+from vipack.plots.canvas import BLUE, LABEL, ORANGE, PALE, QUIET, axis_for, note_beside, number, tidy
 from vipack.plots.inputs import ArrayLike, Trained, array_of
 
 __all__ = ["losses"]
@@ -26,6 +26,8 @@ _LEGIBLE = 20.0  # a loss that starts this many times above where it settles nee
 @checked
 def losses(source: Trained | ArrayLike, ax: Axes | None = None, *, window: int | None = None) -> Axes:
     """The loss of every step (light) and its running mean (dark), in nats, titled with why training stopped.
+
+    With ``fit(..., validation=...)`` dots show minus the held-out ELBO, for as many observations as were trained on.
 
     The scale shows where the loss settles: steps far above it at the start run out at the top; where even the rest of
     the run spans orders of magnitude, the scale is linear up to twice the settled loss and logarithmic beyond.
@@ -50,13 +52,14 @@ def losses(source: Trained | ArrayLike, ax: Axes | None = None, *, window: int |
     if window > 1:
         ax.plot(steps, values, color=PALE, alpha=0.55, linewidth=0.7, label="each step", rasterized=len(values) > 5_000)
     ax.plot(steps, smooth, color=BLUE, linewidth=1.8, marker=single, label=label)
+    _validation_curve(ax, source)
     _scale(ax, values, smooth)
     _mark_end(ax, smooth)
     ax.set_xlabel("step")
     ax.set_ylabel("loss = −ELBO (nats)")
     if reason:
         ax.set_title(textwrap.fill(reason, 84), loc="left", fontsize=LABEL, color=QUIET)
-    if window > 1:
+    if len(ax.lines) > 1:
         ax.legend(frameon=False, fontsize=LABEL, loc="upper right")
     ax.margins(x=0.01)
     tidy(ax, grid="y")
@@ -72,6 +75,14 @@ def _read(source: Trained | ArrayLike) -> tuple[Array, str]:
             f"{' without one' if values.ndim == 1 else ''}; pass a fit that has trained, or fit.losses."
         )
     return np.where(np.isfinite(values), values, np.nan), str(getattr(source, "stopped", ""))
+
+
+def _validation_curve(ax: Axes, source: Any) -> None:
+    history, count = getattr(source, "history", None), getattr(source, "num_observations", None)
+    if history is not None and "elbo" in history and count:
+        ax.plot(
+            history["step"], -count * history["elbo"], "o-", color=ORANGE, markersize=3, linewidth=0.8, label="held out"
+        )
 
 
 def _running_mean(values: Array, window: int) -> Array:

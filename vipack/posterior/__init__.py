@@ -1,6 +1,8 @@
-"""Draws from a fitted guide with log p(x, z) and log q(z), and predictive draws from the model."""
+"""Draws from a fitted guide with log p(x, z) and log q(z), predictive draws from the model, and answers row by row."""
 
+from vipack.posterior.by_rows import RowBounds, RowEvidence
 from vipack.posterior.draws import Draws
+from vipack.posterior.encoding import Encoding
 from vipack.posterior.posterior import Posterior
 
-__all__ = ["Draws", "Posterior"]
+__all__ = ["Draws", "Encoding", "Posterior", "RowBounds", "RowEvidence"]

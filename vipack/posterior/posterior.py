@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,8 @@ from vipack.errors import ProgramWarning, warn
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws
 from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
-from vipack.program import Arguments, Parameters, Program, SiteTable, seeded
+from vipack.program import Arguments, Program, SiteTable, seeded
+from vipack.program.densities.scaling import Unscaled
 from vipack.program.densities.substitution import Given
 from vipack.program.densities.vmappable import vmappable_densities
 from vipack.program.evaluation.evaluation import Evaluation
@@ -41,35 +41,40 @@ Latents = dict[str, Tensor]  # site -> (S, *site shape)
 class Posterior:
     """A fitted guide for one data set. It reads the parameters as they stand and never changes them.
 
+    Args:
+        scaled: False leaves out what ``poutine.scale`` and minibatches do to densities.
+
     Attributes:
         table: the model's sites.
+        evaluation: the program, called with its arguments; to be asked inside :meth:`running`.
         vectorizer: runs the program for many draws; ``vectorizer.chosen`` says how (graph, vmap, plate or loop).
     """
 
-    def __init__(self, program: Program, arguments: Arguments) -> None:
+    def __init__(self, program: Program, arguments: Arguments, *, scaled: bool = True) -> None:
         self.program = program
+        self._scaled = scaled
         self.arguments = arguments
         self.vectorizer = Vectorizer()
-        with seeded(0), self._running(arguments):
-            self._evaluation = Evaluation(program, arguments)
-        self.table: SiteTable = self._evaluation.table
-        self._broadcast = Broadcast(self._evaluation)
-        self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self._evaluation.numbers))
+        with seeded(0), self.running(arguments):
+            self.evaluation = Evaluation(program, arguments)
+        self.table: SiteTable = self.evaluation.table
+        self._broadcast = Broadcast(self.evaluation)
+        self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
         self._judged: tuple[Verdict, str] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.program, self.arguments, self._judged)
+        return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
 
     @property
     def verdict(self) -> Verdict | None:
         """What the last diagnosis said of the guide as it stands; None without one, or if its parameters moved since."""
-        if self._judged is None or self._judged[1] != _fingerprint(self.program.parameters):
+        if self._judged is None or self._judged[1] != self.program.parameters.digest():
             return None
         return self._judged[0]
 
     def judge(self, verdict: Verdict) -> None:
         """Let answers follow `verdict`, which is of the guide as it stands."""
-        self._judged = verdict, _fingerprint(self.program.parameters)
+        self._judged = verdict, self.program.parameters.digest()
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -78,17 +83,17 @@ class Posterior:
     @property
     def numbers(self) -> int:
         """Roughly how many numbers one draw's run holds: what a draw costs grows with them."""
-        return self._evaluation.numbers
+        return self.evaluation.numbers
 
     @property
     def rows_apart(self) -> bool:
         """Whether every latent and likelihood term belongs to a row of one plate, in model and guide."""
-        return self._evaluation.row_plate is not None
+        return self.evaluation.row_plate is not None
 
     @property
     def observed(self) -> dict[str, Tensor]:
         """The observed sites' values, by name."""
-        return dict(self._evaluation.observed)
+        return dict(self.evaluation.observed)
 
     @property
     def observed_masks(self) -> dict[str, Tensor]:
@@ -96,7 +101,7 @@ class Posterior:
 
         Each mask broadcasts to the site's batch shape; sites without one are not listed.
         """
-        return dict(self._evaluation.masks)
+        return dict(self.evaluation.masks)
 
     def draws(
         self,
@@ -125,7 +130,7 @@ class Posterior:
         computed = densities if computed is None else computed
         discrete = enumerated and computed and keep and self._few_labels(num_draws)
         replay = self._replay(num_draws)
-        with seeded(seed), self._running(self.arguments):
+        with seeded(seed), self.running(self.arguments):
             for size in self._chunks(num_draws):
                 latents, log_q, row_log_q = self._draw_guide(size)
                 lows.append({name: value.amin(0) for name, value in latents.items()})
@@ -136,33 +141,33 @@ class Posterior:
                 if densities:
                     deterministic, log_joint, row_log_joint = self._evaluate(latents, size, replay)
                 elif computed and self.table.of_kind("deterministic"):
-                    deterministic = self._run("sites", self._evaluation.sites, latents, size)
+                    deterministic = self._run("sites", self.evaluation.sites, latents, size)
                 if discrete:
                     labels = self._draw_enumerated(latents, size)
-                    if self._evaluation.varying:
+                    if self.evaluation.varying:
                         deterministic = self._deterministic({**latents, **labels}, size)
                 kept = (latents, deterministic, labels) if keep else ({}, {}, {})
                 chunks.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
                 each(size)
         latents, deterministic, labels, log_joint, log_q, rows = joined(chunks)
         points = self._points(lows, highs) if num_draws > 1 else ()
-        rows = rows if self._evaluation.row_plate else None
-        return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self._evaluation.counted))
+        rows = rows if self.evaluation.row_plate else None
+        return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self.evaluation.counted))
 
     def deterministic(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's deterministic sites at given latents ``site -> (S, *shape)``.
 
         Those that depend on enumerated latents are left out, unless `latents` has draws of these too.
         """
-        if all(name in latents for name in self._evaluation.enumerated):
-            with seeded(0), self._running(self.arguments):
+        if all(name in latents for name in self.evaluation.enumerated):
+            with seeded(0), self.running(self.arguments):
                 chunks = [self._deterministic(chunk, size) for chunk, size in self._split(latents)]
             return joined(chunks)  # type: ignore[no-any-return]
         return self.at(latents)[0]
 
     def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The deterministic sites, and log p(x, z) ``(S,)`` in nats, at given latents ``site -> (S, *shape)``."""
-        with seeded(0), self._running(self.arguments):
+        with seeded(0), self.running(self.arguments):
             replay = self._replay(len(next(iter(latents.values()))) if latents else 0)
             deterministic, log_joint, _ = joined(
                 [self._evaluate(chunk, size, replay) for chunk, size in self._split(latents)]
@@ -177,7 +182,7 @@ class Posterior:
         rows = torch.arange(chosen.shape[1], device=chosen.device)
         mixed = {}
         for name, value in latents.items():
-            axis = 1 + self.table[name].dim_names.index(self._evaluation.row_plate)
+            axis = 1 + self.table[name].dim_names.index(self.evaluation.row_plate)
             mixed[name] = value.movedim(axis, 1)[chosen, rows].movedim(1, axis)
         return mixed
 
@@ -209,11 +214,11 @@ class Posterior:
             ShapeError: a latent has one value for each row of the fit's data, and the new data have other rows.
         """
         chosen = self._checked(arguments)
-        with self._running(self.arguments), explained("model", self.arguments):
-            prediction = Prediction(self._evaluation, chosen)
+        with self.running(self.arguments), explained("model", self.arguments):
+            prediction = Prediction(self.evaluation, chosen)
         with seeded(seed):
             values = self._starts(num_draws, prediction, chosen, latents)
-            with self._running(chosen):
+            with self.running(chosen):
                 prediction.check_shapes(values)
                 chunks = [
                     self.vectorizer.run("predictive", vmap_or_loop(prediction.predict, chunk, size), chosen)
@@ -233,11 +238,11 @@ class Posterior:
 
         Never scaled. Empty where discrete latents are summed out, since an observation then has no density given z.
         """
-        if self._evaluation.enumerated or not latents:
+        if self.evaluation.enumerated or not latents:
             return {}
-        with seeded(0), self._running(self.arguments):
+        with seeded(0), self.running(self.arguments):
             chunks = [
-                self._run("log_likelihood", self._evaluation.log_likelihood, chunk, size)
+                self._run("log_likelihood", self.evaluation.log_likelihood, chunk, size)
                 for chunk, size in self._split(latents)
             ]
         return joined(chunks)  # type: ignore[no-any-return]
@@ -260,10 +265,16 @@ class Posterior:
         return str(getattr(guide, "__name__", type(guide).__name__))
 
     @contextlib.contextmanager
-    def _running(self, arguments: Arguments) -> Iterator[None]:
+    def running(self, arguments: Arguments | None = None) -> Iterator[None]:
+        """What the program runs in, called with `arguments`, by default the posterior's: evaluated, and without gradients."""
         values = self.program.parameters.detached()
-        bound = self.program.bound(arguments, values=values, training=False)
-        with on_its_own(), bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad():
+        bound = self.program.bound(arguments or self.arguments, values=values, training=False)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(on_its_own())
+            if not self._scaled:
+                stack.enter_context(Unscaled())
+            for context in (bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad()):
+                stack.enter_context(context)
             yield
 
     def _chunks(self, num_draws: int) -> list[int]:
@@ -280,7 +291,7 @@ class Posterior:
 
     def _draw_guide(self, num_draws: int, arguments: Arguments | None = None) -> tuple[Latents, Tensor, Tensor]:
         """Latents, log q and its rows; of the guide called with `arguments`, by default those of the fit."""
-        evaluation = self._evaluation
+        evaluation = self.evaluation
         methods: dict[str, Callable[[], Any]] = {
             "vmap": lambda: vmapped(lambda _: evaluation.draw(arguments), torch.arange(num_draws)),
             "plate": lambda: self._broadcast.guide(num_draws, arguments),
@@ -303,24 +314,24 @@ class Posterior:
         """What evaluates the model at so many draws by a graph; None where they are too few to pay for it."""
         pieces = max(1, math.ceil(self._at_once * self.numbers / _REPLAYED_AT_ONCE))
         size = math.ceil(self._at_once / pieces)  # so that a chunk is cut evenly
-        return Replay(self._evaluation.evaluate, size) if num_draws >= _LEAST_REPLAYS * size else None
+        return Replay(self.evaluation.evaluate, size) if num_draws >= _LEAST_REPLAYS * size else None
 
     def _evaluate(
         self, latents: Latents, num_draws: int, replay: Replay | None = None
     ) -> tuple[Latents, Tensor, Tensor]:
         """Deterministic sites, log p(x, z) and its rows."""
-        methods = vmap_or_loop(self._evaluation.evaluate, latents, num_draws)
+        methods = vmap_or_loop(self.evaluation.evaluate, latents, num_draws)
         if replay is not None and latents:
             methods["graph"] = lambda: joined(replay(latents))
-        if not self._evaluation.enumerated and latents:
+        if not self.evaluation.enumerated and latents:
             methods["plate"] = lambda: self._broadcast.model(latents)
         return self.vectorizer.run("model", methods, self.arguments)  # type: ignore[no-any-return]
 
     def _draw_enumerated(self, latents: Latents, num_draws: int) -> Latents:
-        return self._run("enumerated", self._evaluation.draw_enumerated, latents, num_draws)  # type: ignore[no-any-return]
+        return self._run("enumerated", self.evaluation.draw_enumerated, latents, num_draws)  # type: ignore[no-any-return]
 
     def _deterministic(self, values: Latents, num_draws: int) -> Latents:
-        return self._run("deterministic", self._evaluation.deterministic, values, num_draws)  # type: ignore[no-any-return]
+        return self._run("deterministic", self.evaluation.deterministic, values, num_draws)  # type: ignore[no-any-return]
 
     def _few_labels(self, num_draws: int) -> bool:
         """Whether the model has enumerated latents, and so many draws of them can be kept."""
@@ -348,7 +359,7 @@ class Posterior:
         latents = self._draw_latents(num_draws, self.arguments) if given is None else dict(given)
         labels: Latents = {}
         if prediction.drawn:
-            with self._running(self.arguments):
+            with self.running(self.arguments):
                 chunks = [self._draw_enumerated(chunk, size) for chunk, size in self._split(latents, num_draws)]
             drawn = joined(chunks)
             labels = {name: drawn[name] for name in prediction.drawn}
@@ -359,7 +370,7 @@ class Posterior:
 
     def _draw_latents(self, num_draws: int, arguments: Arguments) -> Latents:
         own = None if arguments is self.arguments else arguments
-        with self._running(arguments):
+        with self.running(arguments):
             return joined([self._draw_guide(size, own)[0] for size in self._chunks(num_draws)])  # type: ignore[no-any-return]
 
     def _draw_local(
@@ -370,10 +381,10 @@ class Posterior:
 
         def one(values: Mapping[str, Tensor]) -> Latents:
             with Given(values):
-                drawn = self._evaluation.draw(arguments)[0]
+                drawn = self.evaluation.draw(arguments)[0]
             return {name: drawn[name] for name in prediction.local}
 
-        with self._running(arguments):
+        with self.running(arguments):
             chunks = [self._run("local", one, chunk, size) for chunk, size in self._split(shared, num_draws)]
         return joined(chunks)  # type: ignore[no-any-return]
 
@@ -382,16 +393,7 @@ class Posterior:
 
 
 @entry
-def _rebuilt(program: Program, arguments: Arguments, judged: tuple[Verdict, str] | None) -> Posterior:
-    posterior = Posterior(program, arguments)
+def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: tuple[Verdict, str] | None) -> Posterior:
+    posterior = Posterior(program, arguments, scaled=scaled)
     posterior._judged = judged
     return posterior
-
-
-def _fingerprint(parameters: Parameters) -> str:
-    """Equal as long as no parameter or buffer has moved. Compiled steps move them without torch's taking note."""
-    digest = hashlib.blake2b()
-    for name, value in sorted({**parameters.unconstrained, **parameters.buffers()}.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -7,10 +7,12 @@ from vipack.training.fitted_guide import FittedGuide
 from vipack.training.result import Fit
 from vipack.training.simulation_based_calibration import vsbc
 from vipack.training.stopping import Converged, TimeLimit
+from vipack.training.validation import EarlyStopping
 
 __all__ = [
     "Checkpoint",
     "Converged",
+    "EarlyStopping",
     "Every",
     "Fit",
     "FittedGuide",

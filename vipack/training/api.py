@@ -28,6 +28,7 @@ from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer
+from vipack.training.validation import EarlyStopping, split_off
 from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
@@ -46,6 +47,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int | None = None,
     batch_plate: str | None = None,
+    validation: Any = None,
     seed: int = 0,
     engine: Tier = "auto",
     device: str | torch.device | None = None,
@@ -75,13 +77,16 @@ def fit(
         steps, epochs: how long to train; with neither, until the loss no longer falls by more than its noise.
         batch_size: rows a step, B of N; log p and log q of the batch plate are scaled by N/B.
         batch_plate: that plate's name, where it cannot be told from sizes.
+        validation: observations held out, in the form of `data`, or the share of `data` to hold out, such as 0.1. Their ELBO
+            is evaluated along the run, and stands in the bar, in ``fit.history`` and in ``plots.losses``.
         seed: decides everything random.
         engine: "eager" is ``pyro.infer.SVI`` itself, "traced" replays the captured step, "compiled" runs it in a C++ loop;
             "auto" moves up as far as the run's length pays. All see the same random numbers.
         dtype: floating-point type of parameters and data; that of the tensors in `data` by default (NumPy arrays are
             converted). The ladder takes float64 by default, or float32 where the model holds float32 tensors that
             cannot be computed with in float64, and says so in ``fit.stages``.
-        stop: rules that may end the run earlier, such as ``Converged()`` or ``TimeLimit(60)``.
+        stop: rules that may end the run earlier, such as ``Converged()``, ``TimeLimit(60)`` or, with `validation`,
+            ``EarlyStopping()``.
         callbacks: functions of a ``Progress``, called a few times a second, or wrapped in ``Every(n, f)``.
         progress: True or False; a bar in a terminal or a notebook by default.
         checkpoint: save the run here as it goes, and go on from there if the file exists.
@@ -100,9 +105,11 @@ def fit(
         raise UsageError(
             f"average=True: not with restarts={restarts}, whose starts share one run; leave one of them out."
         )
-    options = (loss, optim, steps, epochs, checkpoint, None if restarts == 1 else restarts)
+    _check_validation(validation, rules, restarts)
+    options = (loss, optim, steps, epochs, checkpoint, validation, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
+    problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
     if climbs:
         return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
     prepared = prepare(problem, guide, seed=seed, loss=loss)
@@ -110,7 +117,8 @@ def fit(
     for warning in prepared.check.warnings:
         warn(warning)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
-    plan = Plan(_num_steps(steps, epochs, per_epoch), seed, rules, calls, progress, file, engine, average=average)
+    num_steps = _num_steps(steps, epochs, per_epoch)
+    plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
     if restarts > 1:
         return Fit(train_restarts(problem, prepared, guide, plan, optim, restarts))
     trainer = Trainer(prepared, plan, optim)
@@ -149,6 +157,7 @@ def load(
     *,
     data: Any = None,
     fixed: Mapping[str, Any] | None = None,
+    validation: Any = None,
     loss: Any = None,
     optim: Any = None,
     device: str | torch.device | None = None,
@@ -158,6 +167,7 @@ def load(
     Args:
         model, guide: those it was fitted with; code is never stored. A fit without a guide is loaded without one.
         data, fixed: needed where the file was saved without data; else those in the file.
+        validation: the observations held out, or their share of `data`, likewise.
         loss, optim: needed to resume where they were not the defaults.
 
     Raises:
@@ -171,6 +181,8 @@ def load(
         with unharmed(path):
             data, stored = ArrayRows.structure(content["data"])
             axes = ArrayRows.axes_of(content["data"])
+            if validation is None and content.get("validation_data") is not None:
+                validation = ArrayRows.structure(content["validation_data"])[0]
         fixed = stored if fixed is None else fixed
     with unharmed(path):
         saved = content["fingerprint"]
@@ -182,11 +194,18 @@ def load(
             guide, loss = guide_of(family), loss_of_family(family, saved["loss"]) if loss is None else loss
     _check_rows(path, data, batch_size)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
+    problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
     if axes is not None:
         prepared.rows.axes = axes
-    trainer = Trainer(prepared, Plan(num_steps, seed, (), (), None, None), optim)
+    with unharmed(path):
+        rules = (
+            tuple(EarlyStopping(*rule) for rule in content.get("early_stopping", ()))
+            if validation_rows is not None
+            else ()
+        )
+    trainer = Trainer(prepared, Plan(num_steps, seed, rules, (), None, None, validation=validation_rows), optim)
     with unharmed(path):
         own = trainer.fingerprint()
         compare_fingerprints(saved, own, path, ("sites", "parameters"), data_differ=saved["data"] != own["data"])
@@ -244,6 +263,17 @@ def _num_steps(steps: object, epochs: object, per_epoch: int) -> int | None:
     if isinstance(epochs, int):
         return epochs * per_epoch
     return steps if isinstance(steps, int) else None
+
+
+def _check_validation(validation: object, rules: tuple[StopRule, ...], restarts: int) -> None:
+    if validation is None and any(isinstance(rule, EarlyStopping) for rule in rules):
+        raise UsageError(
+            "stop: EarlyStopping looks at observations held out; pass validation=0.1, or the data held out, too."
+        )
+    if validation is not None and restarts > 1:
+        raise UsageError(
+            f"validation: not with restarts={restarts}, whose starts are compared by their ELBO; leave one out."
+        )
 
 
 def _check_engine(engine: object) -> None:

@@ -11,6 +11,7 @@ from vipack.display import Readable
 from vipack.errors import UsageError
 from vipack.hints import checked_class
 from vipack.program import Parameters
+from vipack.types import Estimate
 
 __all__ = ["Callback", "Every", "Progress", "callbacks_of"]
 
@@ -25,6 +26,7 @@ class Progress(Readable):
         loss: mean loss of the last 100 steps, nats.
         losses: of every step so far, nats; do not change it.
         seconds: trained so far.
+        validation: the last ELBO of an observation held out, in nats, with ``fit(..., validation=...)``.
     """
 
     step: int
@@ -33,6 +35,7 @@ class Progress(Readable):
     losses: Sequence[float]
     seconds: float
     _fit_parameters: Parameters
+    validation: Estimate | None = None
 
     def __str__(self) -> str:
         return f"step {self.step}, epoch {self.epoch}, loss {self.loss:,.2f}, {self.seconds:.1f} s"

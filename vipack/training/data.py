@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from vipack.errors import DataError, UsageError
 from vipack.export.labels import Axis, axes_of
@@ -57,7 +57,7 @@ class Rows(ABC):
     def __init__(self, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
         self.device = device
-        self.fixed = {name: self._converted(value) for name, value in fixed.items()}
+        self.fixed = {name: self.converted(value) for name, value in fixed.items()}
         self.axes: dict[str | int, tuple[Axis, ...]] = {}
 
     @abstractmethod
@@ -67,6 +67,16 @@ class Rows(ABC):
     @abstractmethod
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
+
+    def subset(self, indices: Tensor) -> Rows:
+        """The rows `indices` alone, as data of their own.
+
+        Raises:
+            UsageError: the data come in an order of their own.
+        """
+        raise UsageError(
+            "validation: a share of a DataLoader's rows cannot be held out; pass data held out, or its Dataset."
+        )
 
     def extremes(self, batch: Arguments) -> Arguments:
         """A call like `batch` that tells more of what is wrong with the data, if there is one."""
@@ -93,19 +103,20 @@ class Rows(ABC):
             clash = sorted(set(structure) & set(self.fixed))
             if clash:
                 raise UsageError(f"argument {clash[0]!r} is in both data and fixed; give it once.")
-            kwargs = {str(name): self._converted(value) for name, value in structure.items()}
+            kwargs = {str(name): self.converted(value) for name, value in structure.items()}
             return Arguments((), {**kwargs, **self.fixed}, indices)
         values = structure if isinstance(structure, tuple | list) else (structure,)
-        return Arguments(tuple(self._converted(value) for value in values), self.fixed, indices)
+        return Arguments(tuple(self.converted(value) for value in values), self.fixed, indices)
 
-    def _converted(self, value: Any) -> Any:
+    def converted(self, value: Any) -> Any:
+        """An array as a tensor of the rows' type, on their device; other values as they are."""
         if isinstance(value, Tensor):
             dtype = self.dtype if value.is_floating_point() else value.dtype
             return value.to(device=self.device, dtype=dtype)
         if isinstance(value, np.ndarray):
-            return self._converted(tensor_of("fixed", value))
+            return self.converted(tensor_of("fixed", value))
         if scipy.sparse.issparse(value):
-            return self._converted(csr_tensor(value))
+            return self.converted(csr_tensor(value))
         return value
 
 
@@ -139,10 +150,18 @@ class ArrayRows(Rows):
         """See :class:`Rows`."""
         if batch_size is None or (self.num_rows is not None and batch_size >= self.num_rows):
             return WholeStream(self.full, generator)
-        self._check_rows()
+        self._check_rows("batch_size")
         dense = not any(scipy.sparse.issparse(array) for array in self._arrays.values())
         whole = self.full if dense else None
         return ShuffledStream(self.rows, whole, _count(self.num_rows), batch_size, generator)
+
+    def subset(self, indices: Tensor) -> ArrayRows:
+        """See :class:`Rows`."""
+        self._check_rows("validation")
+        arrays = [take_rows(array, indices) for array in self._arrays.values()]
+        own = ArrayRows(self._rebuild(arrays), self.fixed, self.dtype, self.device)
+        own.axes = {name: axes if name in self.fixed else _labelled(axes, indices) for name, axes in self.axes.items()}
+        return own
 
     def extremes(self, batch: Arguments) -> Arguments:
         """`batch` with those rows that have the smallest, the largest or a non-finite value of some array of the data.
@@ -188,10 +207,10 @@ class ArrayRows(Rows):
     def _stored(self, value: Any) -> Any:
         if isinstance(value, Tensor) and value.layout != torch.strided:
             return canonical_csr(scipy_csr(value))
-        return value if scipy.sparse.issparse(value) else self._converted(value)
+        return value if scipy.sparse.issparse(value) else self.converted(value)
 
-    def _check_rows(self) -> None:
-        """With minibatches, every array must have the same number of rows."""
+    def _check_rows(self, option: str) -> None:
+        """With minibatches or validation, every array must have the same number of rows."""
         for name, size in self._sizes.items():
             if size is None:
                 raise DataError(
@@ -201,7 +220,7 @@ class ArrayRows(Rows):
         if self.num_rows is None:
             listed = ", ".join(f"{name}: {size}" for name, size in self._sizes.items()) or "no arrays"
             raise DataError(
-                f"batch_size needs every array in data to have the same number of rows, found {listed}; "
+                f"{option} needs every array in data to have the same number of rows, found {listed}; "
                 "put what belongs to no single observation into fixed={...}."
             )
 
@@ -242,6 +261,11 @@ class StoredRows(Rows):
         """The call on the rows `indices` ``(B,)``."""
         args, kwargs = self._collate(indices.tolist())
         return Arguments(args, kwargs, indices.to(self.device))
+
+    def subset(self, indices: Tensor) -> StoredRows:
+        """See :class:`Rows`."""
+        chosen = Subset(self._dataset, indices.tolist())
+        return StoredRows(chosen, self.fixed, self.dtype, self.device, self._combine)
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
         """See :class:`Rows`."""
@@ -360,6 +384,13 @@ def _first_row(dataset: Any) -> dict[str, Any]:
         return {}
     with seeded(0):
         return dict(named_arrays(dataset[0]))  # type: ignore[index]
+
+
+def _labelled(axes: tuple[Axis, ...], indices: Tensor) -> tuple[Axis, ...]:
+    """The axes of some rows; what merely counted them has labels now."""
+    first, *others = axes
+    labels = indices.numpy() if first.labels is None else first.labels[indices.numpy()]
+    return Axis(first.name, labels), *others
 
 
 def _count(num_rows: int | None) -> int:

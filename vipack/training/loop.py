@@ -20,7 +20,8 @@ from vipack.training.callbacks import Callback, Every, Progress
 from vipack.training.checkpoint import Checkpoint, due
 from vipack.training.stopping import StopRule, TimeLimit, asked
 from vipack.training.streams import BatchStream
-from vipack.types import Stopped, StopReason
+from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
+from vipack.types import Estimate, Stopped, StopReason
 
 __all__ = ["Run", "RunState"]
 
@@ -36,6 +37,8 @@ class RunState:
         losses: of every step, nats.
         best: parameters at the lowest mean loss so far, to go back to after a divergence.
         stopped: why the last run ended; None while one is under way.
+        validation: the evaluations on observations held out.
+        best_valid: parameters and buffers at the best of them.
     """
 
     random: RandomState
@@ -46,6 +49,8 @@ class RunState:
     best_loss: float = math.inf
     best_step: int = 0
     stopped: Stopped | None = None
+    validation: list[ValidationPoint] = field(default_factory=list)
+    best_valid: dict[str, dict[str, Tensor]] | None = None
 
     @property
     def step(self) -> int:
@@ -55,7 +60,11 @@ class RunState:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of training; calling it trains until there is a reason to stop."""
+    """A run of training; calling it trains until there is a reason to stop.
+
+    Attributes:
+        validation: evaluates observations held out, and the steps between its evaluations.
+    """
 
     engine: Engine
     expected_steps: int
@@ -66,6 +75,7 @@ class Run:
     checkpoint: Checkpoint | None
     save: Callable[[], None]
     label: str = ""
+    validation: tuple[Validation, int] | None = None
 
     def __call__(self, state: RunState, last_step: int, *, look_first: bool = False) -> Stopped:
         """Train until `last_step` steps are done or a rule, a callback, Ctrl-C or a divergence ends it.
@@ -108,7 +118,8 @@ class Run:
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
                     mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
-                    bar.update(state.step, mean, progress_note())
+                    self._validate(state)
+                    bar.update(state.step, mean, _note(state))
                     state.stopped = self._look(state, mean, interrupted)
                     if state.stopped is None and state.step == last_step:
                         state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")
@@ -148,6 +159,8 @@ class Run:
         periods = [callback.num_steps for callback in self.callbacks if isinstance(callback, Every)]
         if self.checkpoint is not None and self.checkpoint.every_steps is not None:
             periods.append(self.checkpoint.every_steps)
+        if self.validation is not None:
+            periods.append(self.validation[1])
         return min([_next_look(step) - step, *(period - step % period for period in periods)])
 
     def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
@@ -159,13 +172,27 @@ class Run:
             return Stopped(StopReason.INTERRUPTED, f"Ctrl-C after {state.step} steps; the fit so far is kept")
         return self._ask_rules(state)
 
+    def _validate(self, state: RunState) -> None:
+        """Evaluate the observations held out, at the same steps whatever the machine's speed."""
+        if self.validation is None or state.step % self.validation[1]:
+            return
+        started = time.perf_counter()
+        with state.random.suspended():
+            estimate = self.validation[0]()
+        state.seconds += time.perf_counter() - started
+        if all(estimate.value > point.elbo for point in state.validation):
+            state.best_valid = self.parameters.state()
+        point = ValidationPoint(state.step, state.batches.epoch, state.seconds, estimate.value, estimate.se)
+        state.validation.append(point)
+
     def _call_back(self, state: RunState, mean: float) -> list[object]:
         answers = []
         for callback in self.callbacks:
             if isinstance(callback, Every) and state.step % callback.num_steps:
                 continue
+            latest = Estimate(*state.validation[-1][-2:]) if state.validation else None
             progress = Progress(
-                state.step, state.batches.epoch, mean, state.losses, state.seconds, _fit_parameters=self.parameters
+                state.step, state.batches.epoch, mean, state.losses, state.seconds, self.parameters, latest
             )
             # A callback's own draws must not shift the run's, nor those of a fit in another thread that it waits for.
             with state.random.suspended(), calling_out():
@@ -177,7 +204,11 @@ class Run:
     def _ask_rules(self, state: RunState) -> Stopped | None:
         """At the same steps whatever the machine's speed, but for the clock, which is looked at each time."""
         for rule in self.rules:
-            if isinstance(rule, TimeLimit) or _is_look(state.step):
+            if isinstance(rule, EarlyStopping):
+                early = rule.ask(state.validation)
+                if early is not None:
+                    return early
+            elif isinstance(rule, TimeLimit) or _is_look(state.step):
                 stopped = asked(rule, state.losses, state.seconds)
                 if stopped is not None:
                     return stopped
@@ -204,6 +235,12 @@ class Run:
     def _save(self, state: RunState) -> None:
         state.random.keep()
         self.save()
+
+
+def _note(state: RunState) -> str:
+    """What the bar says beside the loss."""
+    latest = f"held-out ELBO {state.validation[-1].elbo:,.2f} an observation" if state.validation else ""
+    return ", ".join(filter(None, [latest, progress_note()]))
 
 
 def _next_look(step: int) -> int:

@@ -27,7 +27,7 @@ from vipack.program.running.runs import check_signature, named_arguments, trace_
 from vipack.training.data import Rows, read_data
 from vipack.training.particle_checks import check_particles, scaled_weights
 
-__all__ = ["Prepared", "Problem", "loss_of", "no_guide", "prepare", "try_prepare"]
+__all__ = ["Prepared", "Problem", "device_of", "loss_of", "no_guide", "prepare", "try_prepare"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     model, data, batch_plate = problem.model, problem.data, problem.batch_plate
     _check_arguments(model, seed)
     loss = loss_of(loss)
-    rows = data if isinstance(data, Rows) else read_data(data, problem.fixed, problem.dtype, _device(problem.device))
+    rows = data if isinstance(data, Rows) else read_data(data, problem.fixed, problem.dtype, device_of(problem.device))
     batch_size = _batch_size(problem.batch_size, rows)
     program = Program(model, no_guide, dtype=rows.dtype, device=rows.device)
     batches = rows.stream(batch_size, torch.Generator().manual_seed(seed))
@@ -192,7 +192,11 @@ def _batch_size(batch_size: Any, rows: Rows) -> int | None:
     return batch_size
 
 
-def _device(device: Any) -> torch.device:
+def device_of(device: Any) -> torch.device:
+    """
+    Raises:
+        UsageError: no device of torch's that works here.
+    """
     if device is None:
         return torch.device("cpu")
     try:

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
-from vipack.diagnostics.rounding import COMPUTED, DRAWN, constant
 from vipack.diagnostics.sources import positive
-from vipack.display import element_name, grid
+from vipack.display import grid
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.export import NewData, to_arviz
@@ -23,16 +21,19 @@ from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer, predictions
 from vipack.program import Check
 from vipack.training.checkpoint import write_file
-from vipack.training.data import ArrayRows, Rows, read_data
+from vipack.training.data import ArrayRows, Rows
 from vipack.training.fitted_guide import FittedGuide, name_of
+from vipack.training.history import history
 from vipack.training.ladder.stages import Stages
+from vipack.training.observations import ObservationAnswers
+from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
 from vipack.types import EngineReport, Estimate, Stopped, Verdict
 
 __all__ = ["Fit"]
 
 
-class Fit:
+class Fit(ObservationAnswers):
     """A trained guide for one model and data set.
 
     Attributes:
@@ -62,6 +63,18 @@ class Fit:
     def losses(self) -> np.ndarray:
         """The loss of every step, ``(steps,)``: minus the ELBO estimate, in nats."""
         return np.asarray(self._trainer.state.losses, dtype=np.float64)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """How training went: step, epoch and loss (nats, the mean since the row before), in some 100 rows. With
+        ``validation=`` a row an evaluation, with seconds, and ``elbo`` and ``elbo_se`` of an observation held out (nats).
+        """
+        return history(self._trainer.state)
+
+    @property
+    def num_observations(self) -> int | None:
+        """The rows of the data that it was trained on, without those held out; None where the data have no rows."""
+        return self._trainer.rows.num_rows
 
     @property
     def steps(self) -> int:
@@ -180,14 +193,30 @@ class Fit:
         _tell(which, reason, resample)
         return sites
 
-    def _new_rows(self, data: Any, fixed: Mapping[str, Any] | None) -> Rows:
-        rows = self._trainer.rows
-        return read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
-
     @entry
-    def elbo(self, num_draws: int = 1_000, *, seed: int = 0) -> Estimate:
-        """The ELBO on all data with its standard error, in nats."""
+    def elbo(
+        self,
+        num_draws: int = 1_000,
+        *,
+        data: Any = None,
+        fixed: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Estimate:
+        """The ELBO on all data with its standard error, in nats.
+
+        Args:
+            data, fixed: new observations, in the form of the fit's, of which each has latents of its own, as in a VAE. The
+                answer, a :class:`vipack.posterior.RowBounds`, then has one value an observation too, in blocks that fit in
+                memory. ``poutine.scale`` is left out of their densities.
+
+        Raises:
+            UsageError: `data` are given, and a latent does not belong to an observation.
+            GuideError: the guide cannot be called with `data`.
+        """
         positive("num_draws", num_draws)
+        if data is not None:
+            return self._row_bounds(num_draws, data, fixed, seed, progress)
         return elbo(self.log_weights(num_draws, seed=seed))
 
     @entry
@@ -225,24 +254,9 @@ class Fit:
         The name of the columns says which draws these are, as in :meth:`sample`, and ``attrs["draws"]`` in a sentence.
         """
         positive("num_draws", num_draws)
-        rows: dict[str, list[float]] = {}
         computed = {site.name for site in self.posterior.table.of_kind("deterministic")}
         drawn, which = answer(self.posterior, num_draws, seed=seed, resample=resample, densities=False)
-        for name, draws in drawn.sites.items():
-            values = draws.double().reshape(len(draws), -1)
-            labels = [element_name(name, index) for index in np.ndindex(*draws.shape[1:])]
-            probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
-            # torch.quantile refuses more than 16 million numbers at once.
-            columns = values.split(max(1, 2**23 // len(values)), dim=1)
-            quantiles = torch.cat([block.quantile(probabilities, dim=0) for block in columns], dim=1)
-            ulps = COMPUTED if name in computed else DRAWN
-            mean, sd = _mean_and_sd(values, ulps * torch.finfo(draws.dtype).eps if draws.is_floating_point() else 0.0)
-            figures = torch.cat([mean[None], sd[None], quantiles]).T
-            rows.update(zip(labels, figures.tolist(), strict=True))
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "sd", "5%", "50%", "95%"])
-        table.columns.name = which.label
-        table.attrs["draws"] = str(which)
-        return table
+        return summary_table(drawn.sites, computed, which)
 
     @entry
     def to_arviz(
@@ -342,6 +356,8 @@ class Fit:
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:
             content["data"] = stored
+            validation_rows = self._trainer.plan.validation
+            content["validation_data"] = validation_rows.state() if isinstance(validation_rows, ArrayRows) else None
         write_file(path, content)
 
     @entry
@@ -375,13 +391,3 @@ def _tell(which: Used, reason: str, resample: bool | None) -> None:
         raise UsageError(f"resample=True: {reason}; pass resample=False, or the observed values too.")
     if reason:
         warn(TrustWarning(f"predictions are from {which}: {reason}."))
-
-
-def _mean_and_sd(values: Tensor, relative: float) -> tuple[Tensor, Tensor]:
-    """Of the columns of ``(S, P)``; what does not vary beyond rounding is what its first draw is."""
-    first = values[0]
-    still = torch.from_numpy(constant(values.cpu().numpy(), relative)).to(values.device)
-    reference = torch.where(first.isfinite(), first, 0.0)  # sums of large numbers would lose what is between them
-    x = values - reference
-    sd = torch.where(still, 0.0, x.std(0)) if len(values) > 1 else torch.full_like(first, torch.nan)
-    return torch.where(still, first, reference + x.mean(0)), sd

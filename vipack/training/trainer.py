@@ -23,11 +23,13 @@ from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
+from vipack.training.data import Rows
 from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
 from vipack.training.stopping import Converged, StopRule, TimeLimit
+from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
 from vipack.types import Stopped, StopReason
 
 __all__ = ["Plan", "Trainer"]
@@ -47,6 +49,7 @@ class Plan:
         label: of the progress bar.
         average: end with the mean of the later iterates.
         rate: the default optimizer's learning rate where it is not its own.
+        validation: observations held out, whose ELBO is evaluated along the run.
     """
 
     steps: int | None
@@ -59,6 +62,7 @@ class Plan:
     label: str = ""
     average: bool = False
     rate: float | None = None
+    validation: Rows | None = None
 
 
 class Trainer:
@@ -87,6 +91,10 @@ class Trainer:
         self._slowed = 0  # times that the learning rate was lowered after a divergence
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
+        self._validation: tuple[Validation, int] | None = None
+        if plan.validation is not None:
+            validation = Validation(self.program, plan.validation, plan.seed)
+            self._validation = validation, validation.period(self.state.batches.per_epoch, prepared.batch_size)
 
     @entry
     def __getstate__(self) -> dict[str, Any]:
@@ -108,7 +116,7 @@ class Trainer:
         return own
 
     def _pickled(self) -> dict[str, Any]:
-        rules = tuple(rule for rule in self.plan.rules if isinstance(rule, Converged | TimeLimit))
+        rules = tuple(rule for rule in self.plan.rules if isinstance(rule, Converged | EarlyStopping | TimeLimit))
         return {
             "prepared": self.prepared,
             "plan": replace(self.plan, rules=rules, callbacks=(), checkpoint=None),
@@ -133,7 +141,8 @@ class Trainer:
             NonFiniteError: the first step has no finite loss.
             GuideError: there is nothing to train.
         """
-        if again and self.stopped.reason is StopReason.CALLBACK:
+        if again and self.stopped.reason in (StopReason.CALLBACK, StopReason.EARLY):
+            self._restore_best()
             return
         look_first = again or self.stopped.reason is StopReason.INTERRUPTED
         if self.plan.steps is not None:
@@ -204,6 +213,7 @@ class Trainer:
             )
         elif self.stopped.reason is StopReason.STEPS and self._average is not None:
             self._average.install(self.program.parameters)
+        self._restore_best()
 
     def _run(self, last_step: int, rules: tuple[StopRule, ...], *, look_first: bool = False) -> None:
         callbacks = self.plan.callbacks
@@ -221,8 +231,18 @@ class Trainer:
             checkpoint=self.plan.checkpoint,
             save=self._save_checkpoint,
             label=self.plan.label,
+            validation=self._validation,
         )
         run(self.state, last_step, look_first=look_first)
+
+    def _restore_best(self) -> None:
+        """End with the best evaluation's state where a rule says so, unless the run is to go on."""
+        wanted = any(isinstance(rule, EarlyStopping) and rule.restore_best for rule in self.plan.rules)
+        best = self.state.best_valid
+        if not wanted or best is None or self._validation is None or self.stopped.reason is StopReason.INTERRUPTED:
+            return
+        if self._validation[0]().value < max(point.elbo for point in self.state.validation):
+            self.program.parameters.load_state(best)
 
     def _average_from(self, step: int) -> None:
         if self.plan.average and self._average is None:
@@ -268,6 +288,13 @@ class Trainer:
             "engine_steps": dict(self.engine.report.steps),
             "average": None if self._average is None else self._average.state(),
             "slowed": self._slowed,
+            "validation": [list(point) for point in self.state.validation],
+            "best_valid": self.state.best_valid,
+            "early_stopping": [
+                [rule.patience, rule.min_delta, rule.restore_best]
+                for rule in self.plan.rules
+                if isinstance(rule, EarlyStopping)
+            ],
             "family": self.family,
             "stages": self.stages.plain(),
         }
@@ -287,6 +314,8 @@ class Trainer:
         average = content.get("average")
         self._average = None if average is None else Average.from_state(average)
         self._slowed = content.get("slowed", 0)
+        self.state.validation = [ValidationPoint(*point) for point in content.get("validation", ())]
+        self.state.best_valid = content.get("best_valid")
         self.family, self.stages = content.get("family"), Stages.from_plain(content.get("stages", []))
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])

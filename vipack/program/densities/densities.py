@@ -95,9 +95,17 @@ def row_plate(table: SiteTable, guide_trace: Trace) -> str | None:
     return min(common, key=lambda name: -table.plates[name], default=None)
 
 
-def row_sums(trace: Trace, plate: str) -> Tensor:
-    """log density ``(N,)`` of each row of a trace of one draw, in its own type; the densities of its sites are computed already."""
-    return _add_up([_sum_to_rows(node["log_prob"], node, plate, keep=0, dtype=None) for node in _densities(trace)])
+def row_sums(trace: Trace, plate: str, *, within: bool = False) -> Tensor:
+    """log density ``(N,)`` of each row of a trace of one draw, in its own type; the densities of its sites are computed already.
+
+    Args:
+        within: leave out sites that do not stand in the plate; then zero if there are none.
+    """
+    nodes = _densities(trace)
+    if within:
+        nodes = [node for node in nodes if any(f.name == plate and f.vectorized for f in node["cond_indep_stack"])]
+    terms = [_sum_to_rows(node["log_prob"], node, plate, keep=0, dtype=None) for node in nodes]
+    return _add_up(terms) if terms else torch.zeros(())
 
 
 def plate_nesting(*traces: Trace) -> int:

@@ -1,0 +1,315 @@
+"""Observations that each have latents of their own, as in a VAE: bounds and evidence of each, in blocks that fit in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pyro.infer.autoguide import AutoGuide
+from torch import Tensor
+
+from vipack.display import listed
+from vipack.errors import GuideError, UsageError, VipackError
+from vipack.importance import KHAT_LIMIT, importance
+from vipack.posterior.posterior import Posterior
+from vipack.program import Arguments, Program
+from vipack.program.checks.amortised import check_amortised
+from vipack.progress import Progress
+from vipack.types import Estimate
+
+__all__ = ["Observations", "RowBounds", "RowEvidence", "blocks", "row_bounds", "row_evidence"]
+
+_NUMBERS_AT_ONCE = 2_000_000  # of one draw's run for a block of observations
+_MOST_ROWS = 500  # in a block: larger ones are no faster
+_JACKKNIFE = 20  # blocks of draws, for the bias
+_LOOKED_AT = 500  # observations whose k-hat is estimated
+_LEAST_DRAWS = 100  # for a k-hat
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """N observations to call a program with.
+
+    Attributes:
+        rows: the call on some of them, by their indices.
+        full: the call on all of them.
+        fitted: whether the guide was fitted to them, so that it may have parameters for each.
+    """
+
+    num_rows: int
+    rows: Callable[[Tensor], Arguments]
+    full: Callable[[], Arguments]
+    fitted: bool
+
+    def block(self, start: int, stop: int) -> Arguments:
+        """The call on the observations from `start` to `stop`."""
+        call = self.rows(torch.arange(start, min(stop, self.num_rows)))
+        return call if self.fitted else Arguments(call.args, call.kwargs)
+
+
+@dataclass(frozen=True, repr=False)
+class RowBounds(Estimate):
+    """The ELBO in nats of N observations: of all together, and of each.
+
+    Attributes:
+        rows: of each observation, ``(N,)``.
+        row_se: the standard error of each by the draws, ``(N,)``; NaN for a single draw.
+    """
+
+    rows: Array
+    row_se: Array
+
+    @classmethod
+    def of(cls, rows: Array, row_se: Array) -> RowBounds:
+        """The sum of `rows`, and its standard error by the draws."""
+        return cls(float(rows.sum()), float(np.sqrt((row_se**2).sum())), rows, row_se)
+
+    @property
+    def per_row(self) -> Estimate:
+        """The mean of an observation. Its standard error is that of the mean over all observations that there might be."""
+        count = len(self.rows)
+        spread = float(self.rows.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+        return Estimate(float(self.rows.mean()), spread)
+
+    def __str__(self) -> str:
+        return f"{self.per_row} nats an observation ({len(self.rows):,} observations)"
+
+
+@dataclass(frozen=True, repr=False)
+class RowEvidence(Estimate):
+    """log p(x) in nats of N observations by importance sampling with K particles each: of all together, and of each.
+
+    It is a lower bound in expectation. What it lacks falls with K, and does not average out over observations.
+
+    Attributes:
+        rows: of each observation, ``(N,)``.
+        row_se: the standard error of each by its particles, ``(N,)``.
+        row_bias: what each is estimated to lie below log p(x), as a negative number, ``(N,)``, by a jackknife over blocks
+            of particles. Where a few particles bear the weight it is itself too small.
+        ess_share: effective sample size of each, as a share of K, ``(N,)``.
+        khats: k-hat of the weights of up to 500 observations, evenly spaced; empty for fewer than 100 particles.
+        num_particles: K.
+
+    Source: Burda, Grosse, Salakhutdinov (2016), arXiv:1509.00519, equation 8; for the jackknife Nowozin (2018), Debiasing
+    evidence approximations, ICLR.
+    """
+
+    rows: Array
+    row_se: Array
+    row_bias: Array
+    ess_share: Array
+    khats: Array
+    num_particles: int
+
+    @property
+    def bias(self) -> float:
+        """What the mean of an observation is estimated to lie below its log p(x), as a negative number, in nats."""
+        return float(self.row_bias.mean())
+
+    @property
+    def per_row(self) -> Estimate:
+        """The mean of an observation. Its standard error is that of the mean over all observations that there might be."""
+        return RowBounds(self.value, self.se, self.rows, self.row_se).per_row
+
+    @property
+    def heavy_share(self) -> float:
+        """The share of observations whose k-hat is above 0.7: their weights have too heavy a tail for K particles."""
+        return float((self.khats > KHAT_LIMIT).mean()) if len(self.khats) else math.nan
+
+    def __str__(self) -> str:
+        tails = f", k-hat above {KHAT_LIMIT} in {self.heavy_share:.0%}" if len(self.khats) else ""
+        return (
+            f"{self.per_row} nats an observation, a lower bound ({len(self.rows):,} observations, {self.num_particles:,} "
+            f"particles each; bias {self.bias:+.3f} by jackknife, ESS {self.ess_share.mean():.0%}{tails})"
+        )
+
+
+def blocks(program: Program, observations: Observations, question: str) -> Iterator[tuple[int, int, Posterior]]:
+    """The observations in blocks ``(start, stop, posterior)``, whose densities are as the program writes them, unscaled.
+
+    Args:
+        question: what is asked of them, for messages.
+
+    Raises:
+        UsageError: a latent does not belong to an observation.
+        GuideError: the guide cannot be called with some of the observations.
+    """
+    count = observations.num_rows
+    first = _first(program, observations, question)
+    if first is None:
+        whole = Posterior(program, observations.full(), scaled=False)
+        check_apart(whole, question)
+        yield 0, count, whole
+        return
+    size = max(1, min(_MOST_ROWS, _NUMBERS_AT_ONCE * min(2, count) // max(1, first.numbers)))
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        with _amortised(question):
+            posterior = Posterior(program, observations.block(start, stop), scaled=False)
+        yield start, stop, posterior
+
+
+def _first(program: Program, observations: Observations, question: str) -> Posterior | None:
+    """The posterior of two observations; None where the guide has parameters for each of those that it was fitted to.
+
+    Raises:
+        UsageError, GuideError: as of :func:`blocks`.
+    """
+    if observations.fitted and isinstance(program.guide, AutoGuide):
+        return None
+    with _amortised(question, observations.fitted) as failed:
+        first = Posterior(program, observations.block(0, min(2, observations.num_rows)), scaled=False)
+        check_apart(first, question)
+        plate = first.evaluation.row_plate
+        if not observations.fitted and plate is not None:
+            every = torch.arange(min(_MOST_ROWS, observations.num_rows))
+            calls = (observations.rows(indices) for indices in (every, every.flip(0)))
+            one, two = (Arguments(call.args, call.kwargs) for call in calls)
+            check_amortised(program, one, two, plate, question)
+    return None if failed else first
+
+
+@contextlib.contextmanager
+def _amortised(question: str, fitted: bool = False) -> Iterator[list[bool]]:
+    """
+    Raises:
+        GuideError: guide and model cannot be run inside the block, on observations that it was not fitted to; for others the
+            list becomes true.
+    """
+    failed: list[bool] = []
+    try:
+        yield failed
+    except UsageError:
+        raise
+    except VipackError as error:
+        if fitted:
+            failed.append(True)
+            return
+        raise GuideError(
+            f"{question}: guide and model cannot be run on these observations ({error}); a guide with parameters for each "
+            "row of the fit's data knows those rows alone: fit an amortised one, whose network reads the data."
+        ) from error
+
+
+def check_apart(posterior: Posterior, question: str) -> None:
+    """
+    Raises:
+        UsageError: a latent does not belong to an observation, so that there is nothing to say of one.
+    """
+    if posterior.rows_apart:
+        return
+    table = posterior.table
+    summed = [site.name for site in table.of_kind("enumerated")]
+    if summed:
+        raise UsageError(
+            f"{question}: discrete latent {summed[0]!r} is summed out, which is not done observation by observation; "
+            "fit.log_weights() has the weights of all data together."
+        )
+    observed = table.of_kind("observed", "factor")
+    latents = table.of_kind("latent")
+    if not latents or not observed:
+        raise UsageError(f"{question}: the model has no {'latent' if not latents else 'observed site'}.")
+    plates = set.intersection(*(set(site.plates) for site in observed))
+    shared = [site.name for site in latents if not plates & set(site.plates)]
+    reason = (
+        f"latent {listed(map(repr, shared))} is shared by all observations"
+        if shared
+        else "the guide draws the latents of all observations together"
+    )
+    raise UsageError(
+        f"{question}: every latent must belong to an observation, in model and guide, as in a VAE, and {reason}; "
+        "fit.log_weights() has the weights of all data together, fit.predict(data=...) predicts new rows."
+    )
+
+
+def row_bounds(
+    program: Program,
+    observations: Observations,
+    num_draws: int,
+    *,
+    seed: int,
+    progress: Progress,
+    question: str = "elbo",
+) -> RowBounds:
+    """The ELBO of each observation from `num_draws` draws of its own.
+
+    Raises:
+        UsageError, GuideError: as of :func:`blocks`.
+    """
+    means, errors = [], []
+    for weights in _log_weights(program, observations, num_draws, seed, progress, question):
+        means.append(weights.mean(0))
+        se = weights.std(0, ddof=1) / math.sqrt(num_draws) if num_draws > 1 else np.full(weights.shape[1], np.nan)
+        errors.append(se)
+    return RowBounds.of(np.concatenate(means), np.concatenate(errors))
+
+
+def row_evidence(
+    program: Program, observations: Observations, num_particles: int, *, seed: int, progress: Progress
+) -> RowEvidence:
+    """log p(x) of each observation from exactly `num_particles` draws of its own.
+
+    Raises:
+        UsageError, GuideError: as of :func:`blocks`.
+    """
+    stride = max(1, observations.num_rows // _LOOKED_AT)
+    figures: list[tuple[Array, ...]] = []
+    khats: list[float] = []
+    done = 0
+    for weights in _log_weights(program, observations, num_particles, seed, progress, "log_evidence"):
+        figures.append(_evidence(weights))
+        if num_particles >= _LEAST_DRAWS:
+            looked_at = range(-done % stride, weights.shape[1], stride)
+            khats += [importance(weights[:, column]).khat for column in looked_at]
+        done += weights.shape[1]
+    rows, row_se, bias, ess = (np.concatenate(column) for column in zip(*figures, strict=True))
+    se = float(np.sqrt((row_se**2).sum()))
+    return RowEvidence(float(rows.sum()), se, rows, row_se, bias, ess, np.array(khats), num_particles)
+
+
+def _log_weights(
+    program: Program, observations: Observations, num_draws: int, seed: int, progress: Progress, question: str
+) -> Iterator[Array]:
+    """log p(x, z) - log q(z) ``(S, B)`` of each block of observations."""
+    progress.begin(question, observations.num_rows)
+    seeds = np.random.SeedSequence(seed)
+    for start, stop, posterior in blocks(program, observations, question):
+        (own,) = seeds.spawn(1) if start else (None,)
+        number = seed if own is None else int(own.generate_state(1)[0])
+        draws = posterior.draws(num_draws, seed=number, keep=False, enumerated=False)
+        assert draws.row_log_weights is not None
+        yield draws.row_log_weights.cpu().numpy()
+        progress(stop - start)
+    progress.close()
+
+
+def _evidence(weights: Array) -> tuple[Array, Array, Array, Array]:
+    """log mean exp of columns ``(S, B)``, its standard error, its bias, and the effective share of the weights."""
+    count = len(weights)
+    top = weights.max(0)
+    relative = np.exp(weights - np.where(np.isfinite(top), top, 0.0))
+    total = relative.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = top + np.log(total / count)
+        ess = total**2 / (relative**2).sum(0)
+        se = relative.std(0, ddof=1) / (total / count) / math.sqrt(count) if count > 1 else np.full(len(top), np.nan)
+        return value, se, _bias(relative, total), ess / count
+
+
+def _bias(relative: Array, total: Array) -> Array:
+    """By a jackknife: what the logarithm of the mean of all draws lies below that of their expectation."""
+    pieces = min(_JACKKNIFE, len(relative))
+    if pieces < 2:
+        return np.full(len(total), np.nan)
+    cut = np.array_split(relative, pieces)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = [np.log((total - piece.sum(0)) / (len(relative) - len(piece))) for piece in cut]
+        bias: Array = (pieces - 1) * (np.mean(without, axis=0) - np.log(total / len(relative)))
+    return bias
