@@ -42,11 +42,9 @@ def main(num_steps: int = 3_000, seed: int = 0) -> vi.Fit:
     fit = vi.fit(vae.model, vae.guide, data=(pixels, labels), batch_size=128, steps=num_steps, seed=seed, optim=optim)
     print(f"ELBO per image: {fit.elbo(100).value / len(pixels):.1f} nats")
 
-    fit.to_pyro()  # a fit leaves the networks as they were; this copies the trained weights into them
-    with torch.no_grad():
-        for label in range(NUM_CLASSES):
-            print(f"\nnew images of a {label}:")
-            show(vae.decode(torch.randn(6, NUM_LATENTS), torch.full((6,), label)).mean)
+    for label in range(NUM_CLASSES):
+        print(f"\nnew images of a {label}:")
+        show(fit.generate(data={"y": torch.full((6,), label)})["x"])
     return fit
 
 

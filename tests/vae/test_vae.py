@@ -10,7 +10,7 @@ from torch import nn
 
 import vipack as vi
 from tests.vae.table import LIKELIHOODS, NUM_LATENTS, POSTERIORS, PRIORS, data_of, small_vae
-from vipack.errors import DataError, ShapeError, SupportError, UsageError
+from vipack.errors import DataError, ShapeError, SupportError, UsageError, VipackError
 from vipack.vae import VAE, Covariates, Labels
 from vipack.vae.likelihoods import Bernoulli, Gaussian
 from vipack.vae.networks import MLP, ConvDecoder, ConvEncoder
@@ -40,6 +40,8 @@ def test_every_likelihood_trains_in_minibatches(name):
     assert fit.engine.tier == "traced", fit.engine.reason
     assert np.isfinite(fit.losses).all()
     assert np.isfinite(fit.elbo(20).value)
+    assert fit.generate(3)["x"].shape == (3, *vae.likelihood.shape)
+    assert fit.encode(data_of(name, 5, seed=1)).mean["z"].shape == (5, NUM_LATENTS)
     assert fit.posterior.rows_apart  # every observation is judged by weights of its own
     assert set(fit.posterior.vectorizer.chosen.values()) <= {"vmap", "plate", "graph"}
 
@@ -144,8 +146,13 @@ def test_a_later_batch_with_a_label_out_of_range_is_refused():
     y = LABELS.clone()
     y[7] = 3
     vae = VAE(likelihood=Bernoulli(64), num_latents=2, condition=Labels(3))
-    with pytest.raises(DataError, match=r"^y: expected labels from 0 to 2, found \[3\].$"):
-        vi.fit(vae.model, vae.guide, data=(IMAGES.reshape(12, 64), y), batch_size=1, steps=40, engine="traced")
+    x = IMAGES.reshape(12, 64)
+    with pytest.raises(SupportError, match=r"site 'x': its condition y: expected labels from 0 to 2, found \[3\]"):
+        vi.check(vae.model, vae.guide, data=(x, y), batch_size=2).raise_if_bad()
+    rows = torch.utils.data.TensorDataset(x, y)  # of which nobody knows the extremes
+    for engine in ("eager", "traced"):
+        with pytest.raises(VipackError, match=r"y: expected labels from 0 to 2, found \[3\]; count classes from 0.$"):
+            vi.fit(vae.model, vae.guide, data=rows, batch_size=1, steps=40, engine=engine)
 
 
 def test_data_that_cannot_be_used_are_refused_before_training():

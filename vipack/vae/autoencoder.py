@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Any, Self, final
 
 import numpy as np
 import pyro
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +54,7 @@ class Autoencoder(nn.Module, ABC):
         """Check all of the data, and start the decoder at their mean and spread; gives the model itself.
 
         Args:
-            x: ``(N, *likelihood.shape)``, the data to train on; a NumPy array will do.
+            x: ``(N, *likelihood.shape)``, the data to train on; NumPy arrays and sparse matrices will do.
 
         Raises:
             VipackError: the data cannot be used; see :meth:`check_data`.
@@ -75,8 +77,10 @@ class Autoencoder(nn.Module, ABC):
             SupportError: a value of `x` is not one that the likelihood can give.
             DataError: `y` is missing, or a label is out of range.
         """
+        x, _ = self.read(x, y)
         self.likelihood.check(x)
-        self.read(x, y)
+        if self.condition is not None and y is not None:
+            self.condition.check(y)
 
     @final
     def read(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -86,6 +90,8 @@ class Autoencoder(nn.Module, ABC):
             VipackError: as for :meth:`check_data`, though the values of `x` are not looked at.
         """
         self.likelihood.check_shape(x)
+        if x.layout != torch.strided:  # counts may come as a sparse matrix, of which a batch is small
+            x = x.to_dense()
         if not x.is_floating_point():
             x = x.to(next(self.decoder.parameters()).dtype)
         if self.condition is None:
@@ -97,10 +103,19 @@ class Autoencoder(nn.Module, ABC):
         return x, self.condition.encode(y, x)
 
     @final
-    def observe(self, inputs: Tensor, x: Tensor) -> None:
+    def observe(self, inputs: Tensor, x: Tensor, y: Tensor | None) -> None:
         """The observed site, given the decoder's inputs ``(..., N, D)``."""
-        infer = {EXPLAIN: self.likelihood.problem}
+        infer = {EXPLAIN: functools.partial(self._explain, y=y)}
         pyro.sample("x", self.decoder(inputs, x), obs=x, infer=infer)
+
+    @final
+    def _explain(self, x: Tensor, y: Tensor | None) -> str:
+        """What is wrong with the data; empty where nothing is."""
+        problem = self.likelihood.problem(x)
+        if problem or y is None or self.condition is None:
+            return problem
+        problem = self.condition.problem(y)
+        return f"its condition y: {problem}" if problem else ""
 
     @abstractmethod
     def _initialize(self, inputs: Tensor) -> None:
@@ -120,6 +135,8 @@ class Autoencoder(nn.Module, ABC):
 
 
 def _tensor(value: Any) -> Any:
+    if scipy.sparse.issparse(value):
+        value = value.toarray()
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, Tensor) and value.is_floating_point():

@@ -17,7 +17,7 @@ from vipack.vae.posteriors import Posterior
 __all__ = ["Decoder", "Encoder", "joined", "output_shape"]
 
 _TRIED = 2  # observations of a trial run
-_HEAD_GAIN = 0.1  # a first decoder that hardly depends on z gives what `initialize` sets: the data's mean and spread
+_HEAD_GAIN = 0.5  # little enough that a first decoder gives about what `initialize` sets: the data's mean and spread
 
 
 class Encoder(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import final
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -26,7 +27,8 @@ class Condition(ABC):
             like: the data, ``(N, ...)``.
 
         Raises:
-            DataError: there is no `y`, or it has values that cannot be used.
+            DataError: there is no `y`, or, where Pyro validates distributions, it has values that cannot be used; elsewhere
+                these become NaN.
             ShapeError: `y` is not of N observations, or of another number of columns.
         """
         if not isinstance(y, Tensor):
@@ -39,7 +41,23 @@ class Condition(ABC):
                 f"y: expected {self} of shape {self._shape(len(like))}, one for each of the {len(like)} observations of x, found "
                 f"{tuple(y.shape)}."
             )
+        if pyro.settings.get("validate_distributions_pyro"):
+            self.check(y)
         return self._encode(y, like)
+
+    @final
+    def check(self, y: Tensor) -> None:
+        """
+        Raises:
+            DataError: a value cannot be used.
+        """
+        problem = self.problem(y)
+        if problem:
+            raise DataError(f"y: {problem}")
+
+    @abstractmethod
+    def problem(self, y: Tensor) -> str:
+        """What is wrong with the values of y; empty where nothing is."""
 
     @abstractmethod
     def _shapes(self, count: int) -> list[tuple[int, ...]]: ...
@@ -66,6 +84,17 @@ class Labels(Condition):
         self.num_classes = num_classes
         self.num_features = sum(num_classes)
 
+    def problem(self, y: Tensor) -> str:
+        """See :class:`Condition`."""
+        for column, count in zip(y.reshape(len(y), -1).unbind(-1), self.num_classes, strict=True):
+            wrong = column[~((column >= 0) & (column < count) & (column == column.round()))]
+            if len(wrong):
+                return f"expected {self}, found {wrong[:3].tolist()}; count classes from 0."
+        return ""
+
+    def __repr__(self) -> str:
+        return f"Labels({', '.join(map(str, self.num_classes))})"
+
     def __str__(self) -> str:
         ranges = ", ".join(f"0 to {count - 1}" for count in self.num_classes)
         return f"labels from {ranges}"
@@ -74,15 +103,12 @@ class Labels(Condition):
         return [(count,)] if len(self.num_classes) == 1 else [(count, len(self.num_classes))]
 
     def _encode(self, y: Tensor, like: Tensor) -> Tensor:
-        columns = y.reshape(len(like), -1).unbind(-1)
-        encoded = [
-            (column[:, None] == torch.arange(count, device=y.device))
-            for column, count in zip(columns, self.num_classes, strict=True)
-        ]
-        # Every label must be one of the classes; a graph checks this too, and gives a batch that is not so to Pyro's step.
-        if not bool(torch.stack([each.any(-1).all() for each in encoded]).all()):
-            raise DataError(f"y: expected {self}, found {_outside(columns, self.num_classes)}.")
-        return torch.cat(encoded, -1).to(like.dtype)
+        encoded = []
+        for column, count in zip(y.reshape(len(like), -1).unbind(-1), self.num_classes, strict=True):
+            indicators = (column[:, None] == torch.arange(count, device=y.device)).to(like.dtype)
+            # One that is no class becomes NaN, which no step takes; to look at the values would hold up every step.
+            encoded.append(indicators / indicators.sum(-1, keepdim=True))
+        return torch.cat(encoded, -1)
 
 
 @checked_class
@@ -99,6 +125,14 @@ class Covariates(Condition):
             raise UsageError(f"Covariates: num_columns must be at least 1, found {num_columns}.")
         self.num_features = num_columns
 
+    def problem(self, y: Tensor) -> str:
+        """See :class:`Condition`."""
+        count = int((~torch.isfinite(y)).sum())
+        return f"expected finite {self}, found {count} NaN or infinite value(s)." if count else ""
+
+    def __repr__(self) -> str:
+        return f"Covariates({self.num_features})"
+
     def __str__(self) -> str:
         return f"{self.num_features} column(s) of covariates"
 
@@ -107,11 +141,3 @@ class Covariates(Condition):
 
     def _encode(self, y: Tensor, like: Tensor) -> Tensor:
         return y.reshape(len(like), self.num_features).to(like.dtype)
-
-
-def _outside(columns: tuple[Tensor, ...], num_classes: tuple[int, ...]) -> list[float]:
-    for column, count in zip(columns, num_classes, strict=True):
-        wrong = column[(column < 0) | (column >= count) | (column != column.round())]
-        if len(wrong):
-            return wrong[:3].tolist()
-    return []

@@ -68,7 +68,7 @@ class _LayeredVAE(Autoencoder):
             z = pyro.sample(f"z{len(self.num_latents)}", self.prior())
             for layer in range(len(self.num_latents) - 1, 0, -1):
                 z = pyro.sample(f"z{layer}", _broadcast(self.between[layer - 1], z))
-            self.observe(joined(z, condition), x)
+            self.observe(joined(z, condition), x, y)
 
     @abstractmethod
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:

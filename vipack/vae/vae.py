@@ -85,7 +85,7 @@ class VAE(Autoencoder):
             pyro.module("encoder", self.encoder)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior(self.encoder))
-            self.observe(joined(z, condition), x)
+            self.observe(joined(z, condition), x, y)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         """See :class:`Autoencoder`."""

@@ -94,8 +94,12 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
     for name, node in sample_nodes(model_trace).items():
         if not node["is_observed"] or site_is_factor(node):
             continue
-        support = getattr(node["fn"], "support", None)
         value = node["value"]
+        explain = node["infer"].get(EXPLAIN)
+        if explain is not None and (problem := explain(value)):
+            yield SupportError(f"site {name!r}: {problem}")
+            return
+        support = getattr(node["fn"], "support", None)
         if support is None or is_deterministic(node) or _validation_refused(node["fn"]):
             continue
         inside, counted = support.check(value), counting(node)
@@ -103,10 +107,6 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
             inside = inside | ~counted
         if bool(inside.all()):
             continue
-        explain = node["infer"].get(EXPLAIN)
-        if explain is not None and (problem := explain(value)):
-            yield SupportError(f"site {name!r}: {problem}")
-            return
         if inside.dim() + support.event_dim == value.dim():
             value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
         outside = value[~expanded_as(inside, value)].flatten()[:3].tolist()
