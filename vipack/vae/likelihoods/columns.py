@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -13,7 +14,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vipack.errors import UsageError
+from vipack.errors import DataError, UsageError
 from vipack.hints import checked_class
 from vipack.vae.likelihoods.likelihood import Likelihood
 
@@ -21,12 +22,14 @@ __all__ = ["Binary", "Categories", "Column", "ColumnsDistribution", "Continuous"
 
 
 class Column(ABC):
-    """What a column of a table holds, and how it is modelled.
+    """What a column of a table holds, and how it is modelled. Columns that are equal are computed together.
+
+    Each has three numbers of its `own`: a center and a spread, which are the data's, and a raw scale or log concentration,
+    which is learned.
 
     Attributes:
-        num_parameters: numbers of the decoder's for it.
-        num_features: numbers of it that the encoder reads.
-        fitted: where the column's own three numbers start: a center, a scale and a log concentration, as far as it has them.
+        num_parameters: numbers of the decoder's for it, P.
+        num_features: numbers of it that the encoder reads, F.
     """
 
     num_parameters: int = 1
@@ -34,11 +37,11 @@ class Column(ABC):
 
     @abstractmethod
     def distribution(self, parameters: Tensor, own: Tensor) -> Any:
-        """Of one value ``(...)``, from `parameters` ``(..., num_parameters)`` and the column's `own` three numbers."""
+        """Of values ``(..., k)`` of k columns, from `parameters` ``(..., k, P)`` and their `own` numbers ``(k, 3)``."""
 
     @abstractmethod
     def features(self, x: Tensor, own: Tensor) -> Tensor:
-        """``(N,)`` without missing values as ``(N, num_features)``."""
+        """Values ``(..., k)``, none missing, as ``(..., k, F)``."""
 
     @abstractmethod
     def inside(self, x: Tensor) -> Tensor:
@@ -46,7 +49,7 @@ class Column(ABC):
 
     @abstractmethod
     def initialize(self, x: Tensor, own: Tensor) -> Tensor:
-        """Set its `own` three numbers by the values x that are not missing, and give `parameters` that fit them."""
+        """Set one column's `own` numbers ``(3,)`` by its values that are not missing, and give `parameters` ``(P,)``."""
 
 
 @checked_class
@@ -65,7 +68,7 @@ class Continuous(Column):
 
     def features(self, x: Tensor, own: Tensor) -> Tensor:
         """See :class:`Column`."""
-        return ((x - own[0]) / own[1])[:, None]
+        return ((x - own[:, 0]) / own[:, 1])[..., None]
 
     def inside(self, x: Tensor) -> Tensor:
         """See :class:`Column`."""
@@ -93,7 +96,7 @@ class Binary(Column):
 
     def features(self, x: Tensor, own: Tensor) -> Tensor:
         """See :class:`Column`."""
-        return (2 * x - 1)[:, None]
+        return (2 * x - 1)[..., None]
 
     def inside(self, x: Tensor) -> Tensor:
         """See :class:`Column`."""
@@ -127,7 +130,7 @@ class Categories(Column):
 
     def features(self, x: Tensor, own: Tensor) -> Tensor:
         """See :class:`Column`."""
-        return (x[:, None] == torch.arange(self.num_classes, device=x.device, dtype=x.dtype)).to(x.dtype)
+        return (x[..., None] == torch.arange(self.num_classes, device=x.device, dtype=x.dtype)).to(x.dtype)
 
     def inside(self, x: Tensor) -> Tensor:
         """See :class:`Column`."""
@@ -157,7 +160,7 @@ class Counts(Column):
 
     def features(self, x: Tensor, own: Tensor) -> Tensor:
         """See :class:`Column`."""
-        return x.clamp(min=0).log1p()[:, None]
+        return x.clamp(min=0).log1p()[..., None]
 
     def inside(self, x: Tensor) -> Tensor:
         """See :class:`Column`."""
@@ -197,27 +200,44 @@ class MixedColumns(Likelihood):
         super().__init__((size,), (sum(k.num_parameters for k in kinds),), (sum(k.num_features for k in kinds) + size,))
         self.names = tuple(columns)
         self.columns = kinds
+        self.groups = Counter(kinds)  # equal columns, and how many they are
+        groups = list(self.groups)
+        order = torch.tensor(sorted(range(size), key=lambda index: groups.index(kinds[index])))
+        self.register_buffer("order", order)
+        self.register_buffer("back", order.argsort())
         self.own = _ColumnNumbers(size)
 
+    order: Tensor
+    back: Tensor
+
     def forward(self, parameters: Tensor, x: Tensor | None = None) -> Any:
-        """See :class:`Likelihood`."""
-        numbers = parameters.split([column.num_parameters for column in self.columns], -1)
-        own = self.own().unbind()
+        """See :class:`Likelihood`; the parameters stand in the order of the groups."""
+        numbers = parameters.split([count * column.num_parameters for column, count in self.groups.items()], -1)
+        own = self.own().split(list(self.groups.values()))
         return ColumnsDistribution(
-            [column.distribution(*each) for column, *each in zip(self.columns, numbers, own, strict=True)], self
+            [
+                column.distribution(each.unflatten(-1, (count, column.num_parameters)), its_own)
+                for (column, count), each, its_own in zip(self.groups.items(), numbers, own, strict=True)
+            ],
+            self,
         )
 
     def features(self, x: Tensor) -> Tensor:
         """Numbers of about unit size, and an indicator for each entry that is there."""
-        there = ~x.isnan()
-        filled = x.nan_to_num(0.0)
+        there = (~x.isnan()).to(x.dtype)
+        own = self.own().detach().split(list(self.groups.values()))
         read = [
-            column.features(values, own) * known[:, None]
-            for column, values, own, known in zip(
-                self.columns, filled.unbind(-1), self.own().detach().unbind(), there.unbind(-1), strict=True
+            (column.features(values, its_own) * known[..., None]).flatten(1)
+            for column, values, known, its_own in zip(
+                self.groups, self.grouped(x.nan_to_num(0.0)), self.grouped(there), own, strict=True
             )
         ]
-        return torch.cat([*read, there.to(x.dtype)], -1)
+        return torch.cat([*read, there], -1)
+
+    def grouped(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Entries ``(..., D)`` as one tensor for each group of equal columns."""
+        groups: tuple[Tensor, ...] = x.index_select(-1, self.order).split(list(self.groups.values()), -1)
+        return groups
 
     def problem(self, x: Tensor) -> str:
         """See :class:`Likelihood`."""
@@ -226,8 +246,6 @@ class MixedColumns(Likelihood):
             wrong = ~(column.inside(values) | values.isnan())
             if bool(wrong.any()):
                 return f"column {name!r} (number {index}) takes {column} or NaN, found {values[wrong][:3].tolist()}."
-            if bool(values.isnan().all()):
-                return f"column {name!r} (number {index}) has no value that is not missing; leave it out."
         return ""
 
     def inside(self, x: Tensor) -> Tensor:
@@ -236,9 +254,13 @@ class MixedColumns(Likelihood):
 
     def initialize(self, x: Tensor) -> Tensor:
         """Each column's center, scale or concentration, and numbers that fit its mean."""
+        empty = [name for name, column in zip(self.names, x.unbind(-1), strict=True) if bool(column.isnan().all())]
+        if empty:
+            raise DataError(f"site 'x': column {empty[0]!r} has no value that is not missing; leave it out.")
         parameters = []
         own = self.own().detach().clone()
-        for column, values, numbers in zip(self.columns, x.unbind(-1), own, strict=True):
+        ordered = x.index_select(-1, self.order).unbind(-1)
+        for column, values, numbers in zip(self.groups.elements(), ordered, own, strict=True):
             parameters.append(column.initialize(values[~values.isnan()], numbers))
         with torch.no_grad():
             self.own.center_and_spread.copy_(own[:, :2])
@@ -247,7 +269,7 @@ class MixedColumns(Likelihood):
 
 
 class _ColumnNumbers(nn.Module):
-    """Each column's center and spread, which are the data's, and a raw scale or log concentration, which is learned."""
+    """Each column's own three numbers, in the order of the groups."""
 
     center_and_spread: Tensor
 
@@ -265,50 +287,55 @@ class ColumnsDistribution(TorchDistribution):  # type: ignore[misc]
     """Independent values of a row, each of a distribution of its own; those that are NaN have no density.
 
     Args:
-        columns: D distributions with one batch shape and no event.
-        kinds: says which values are possible.
+        groups: a distribution ``(..., k)`` without event for each group of k equal columns.
+        columns: says which columns are in a group, and which values they may have.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, columns: Sequence[Any], kinds: MixedColumns, validate_args: bool | None = None) -> None:
-        self.columns = list(columns)
-        self.kinds = kinds
-        super().__init__(columns[0].batch_shape, torch.Size([len(columns)]), validate_args=validate_args)
+    def __init__(self, groups: Sequence[Any], columns: MixedColumns, validate_args: bool | None = None) -> None:
+        self.groups = list(groups)
+        self.columns = columns
+        super().__init__(groups[0].batch_shape[:-1], torch.Size(columns.shape), validate_args=validate_args)
 
     @property
     def support(self) -> Any:
         """What each column may hold, or NaN."""
-        return _Entries(self.kinds)
+        return _Entries(self.columns)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ColumnsDistribution:
         """See ``torch.distributions.Distribution``."""
-        expanded = [column.expand(torch.Size(batch_shape)) for column in self.columns]
-        return ColumnsDistribution(expanded, self.kinds, validate_args=self._validate_args)
+        expanded = [group.expand(torch.Size([*batch_shape, group.batch_shape[-1]])) for group in self.groups]
+        return ColumnsDistribution(expanded, self.columns, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of the entries that are there ``(...)``, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        missing = value.isnan()
         # Every column can be zero, and a density of NaN would have a gradient of NaN even where it does not count.
-        filled = torch.where(missing, 0.0, value)
-        terms = [column.log_prob(values) for column, values in zip(self.columns, filled.unbind(-1), strict=True)]
-        return torch.where(missing, 0.0, torch.stack(torch.broadcast_tensors(*terms), -1)).sum(-1)
+        filled = self.columns.grouped(value.nan_to_num(0.0))
+        there = self.columns.grouped(~value.isnan())
+        terms = [
+            torch.where(known, group.log_prob(values), 0.0).sum(-1)
+            for group, values, known in zip(self.groups, filled, there, strict=True)
+        ]
+        return torch.stack(terms).sum(0)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """``(*sample_shape, ..., D)``, nothing missing."""
         with torch.no_grad():
-            draws = [column.sample(torch.Size(sample_shape)) for column in self.columns]
-            return _stacked(draws)
+            return self._in_order([group.sample(torch.Size(sample_shape)) for group in self.groups])
 
     @property
     def mean(self) -> Tensor:
         """Of each column ``(..., D)``; of categories, the most probable one."""
-        means = [
-            column.probs.argmax(-1) if isinstance(column, dist.Categorical) else column.mean for column in self.columns
-        ]
-        return _stacked(means)
+        return self._in_order(
+            [group.probs.argmax(-1) if isinstance(group, dist.Categorical) else group.mean for group in self.groups]
+        )
+
+    def _in_order(self, groups: Sequence[Tensor]) -> Tensor:
+        dtype = next((group.dtype for group in groups if group.is_floating_point()), torch.get_default_dtype())
+        return torch.cat([group.to(dtype) for group in groups], -1).index_select(-1, self.columns.back)
 
 
 class _Entries(constraints.Constraint):  # type: ignore[misc]
@@ -323,9 +350,3 @@ class _Entries(constraints.Constraint):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return "values of their columns, or NaN"
-
-
-def _stacked(columns: Sequence[Tensor]) -> Tensor:
-    """``(..., D)``, of the type of those columns that are of floating-point numbers."""
-    dtype = next((column.dtype for column in columns if column.is_floating_point()), torch.get_default_dtype())
-    return torch.stack([column.to(dtype) for column in columns], -1)
