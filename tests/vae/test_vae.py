@@ -204,8 +204,14 @@ def test_networks_that_do_not_fit_are_refused_when_built():
         VAE(decoder=nn.Linear(2, 60), likelihood=likelihood, num_latents=2, head=False)
     with pytest.raises(UsageError, match=r"encoder: expected a torch.nn.Module"):
         VAE(MLP, likelihood=likelihood, num_latents=2)
-    with pytest.raises(UsageError, match="likelihood must be one of"):
+    with pytest.raises(
+        UsageError, match=r"likelihood must be .* likelihood=Bernoulli\(784\); found the class Bernoulli"
+    ):
         VAE(likelihood=torch.distributions.Bernoulli, num_latents=2)
+    with pytest.raises(UsageError, match=r"prior must be .* prior=MixturePrior\(20\); found the class MixturePrior"):
+        VAE(likelihood=likelihood, num_latents=2, prior=MixturePrior)
+    with pytest.raises(UsageError, match=r"condition must be .* condition=Labels\(10\); found int"):
+        VAE(likelihood=likelihood, num_latents=2, condition=10)
     with pytest.raises(UsageError, match="num_latents must be a positive integer"):
         VAE(likelihood=likelihood, num_latents=0)
 

@@ -19,7 +19,7 @@ from vipack.vae.conditions import Condition
 from vipack.vae.likelihoods import Likelihood
 from vipack.vae.priors import Prior
 
-__all__ = ["Autoencoder"]
+__all__ = ["Autoencoder", "expect"]
 
 
 class Autoencoder(nn.Module, ABC):
@@ -132,6 +132,19 @@ class Autoencoder(nn.Module, ABC):
                 f"condition: can stand beside observations (D,) or (C, H, W), found {self.likelihood.feature_shape}."
             )
         return (first + width, *others)
+
+
+def expect(builder: str, option: str, value: object, kind: Any, example: str) -> None:
+    """
+    Raises:
+        UsageError: the `option` of a builder is no instance of `kind`.
+    """
+    if not isinstance(value, kind):
+        given = value.__name__ if isinstance(value, type) else type(value).__name__
+        what = f"the class {given}" if isinstance(value, type) else given
+        raise UsageError(
+            f"{builder}: {option} must be an instance of those in vi.vae, as {option}={example}; found {what}."
+        )
 
 
 def _tensor(value: Any) -> Any:

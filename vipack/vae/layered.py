@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vipack.errors import UsageError
 from vipack.hints import checked_class
-from vipack.vae.autoencoder import Autoencoder
+from vipack.vae.autoencoder import Autoencoder, expect
 from vipack.vae.coders import Decoder, Encoder, joined, output_shape
 from vipack.vae.conditions import Condition
 from vipack.vae.likelihoods import Likelihood
@@ -39,6 +39,9 @@ class _LayeredVAE(Autoencoder):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        expect(name, "likelihood", likelihood, Likelihood, "Bernoulli(784)")
+        expect(name, "prior", prior, Prior | None, "MixturePrior(20)")
+        expect(name, "condition", condition, Condition | None, "Labels(10)")
         sizes = tuple(num_latents)
         if len({len(sizes), len(encoders), len(decoders)}) > 1 or not sizes or min(sizes) < 1:
             raise UsageError(

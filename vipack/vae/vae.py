@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vipack.errors import UsageError
 from vipack.hints import checked_class
-from vipack.vae.autoencoder import Autoencoder
+from vipack.vae.autoencoder import Autoencoder, expect
 from vipack.vae.coders import Decoder, Encoder, joined
 from vipack.vae.conditions import Condition
 from vipack.vae.likelihoods import Likelihood
@@ -55,10 +55,10 @@ class VAE(Autoencoder):
         head: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(likelihood, Likelihood):
-            raise UsageError(
-                f"VAE: likelihood must be one of vi.vae.likelihoods, as Bernoulli(784), found {type(likelihood).__name__}."
-            )
+        expect("VAE", "likelihood", likelihood, Likelihood, "Bernoulli(784)")
+        expect("VAE", "prior", prior, Prior | None, "MixturePrior(20)")
+        expect("VAE", "posterior", posterior, Posterior | None, "FullNormal()")
+        expect("VAE", "condition", condition, Condition | None, "Labels(10)")
         if isinstance(num_latents, bool) or not isinstance(num_latents, int) or num_latents < 1:
             raise UsageError(f"VAE: num_latents must be a positive integer, found {num_latents!r}.")
         self.likelihood, self.condition, self.num_latents = likelihood, condition, num_latents

@@ -28,7 +28,7 @@ def test_gaussian_density_is_the_formula_in_the_units_of_the_data(scale):
     x = 40 + torch.tensor([1.0, 5.0, 0.1]) * torch.randn(500, 3)
     likelihood.initialize(x)
     parameters = torch.randn(500, *likelihood.parameter_shape)
-    spread = x.std() if scale == "shared" else x.std(0)
+    spread = x.std(correction=0) if scale == "shared" else x.std(0, correction=0)
     raw = parameters[:, 1] if scale == "entry" else torch.tensor(0.5413)
     loc, sd = x.mean(0) + spread * parameters[:, 0], spread * (softplus(raw) + 1e-3)
     expected = (-0.5 * ((x - loc) / sd) ** 2 - (sd * math.sqrt(2 * math.pi)).log()).expand(500, 3).sum(-1)
@@ -36,11 +36,22 @@ def test_gaussian_density_is_the_formula_in_the_units_of_the_data(scale):
     assert float(likelihood.features(x).std()) == pytest.approx(1, abs=0.05)
 
 
-def test_gaussian_takes_an_element_that_never_changes():
-    x = torch.cat([torch.zeros(50, 1), torch.randn(50, 1)], -1)
+def test_gaussian_takes_elements_of_any_size_and_such_that_never_change():
+    x = torch.cat([torch.full((50, 1), 0.1), torch.randn(50, 3) * torch.tensor([1e-4, 1.0, 1e6])], -1)
+    likelihood = Gaussian(4)
+    likelihood.initialize(x)
+    features = likelihood.features(x)
+    assert features[:, 0].abs().max() < 0.01
+    torch.testing.assert_close(features[:, 1:].std(0, correction=0), torch.ones(3))
+
+
+def test_an_element_that_is_hardly_ever_on_does_not_drown_the_others():
+    x = torch.rand(5_000, 2)
+    x[:, 1] = 0
+    x[7, 1] = 1.0
     likelihood = Gaussian(2)
     likelihood.initialize(x)
-    assert torch.isfinite(likelihood.features(x)).all()
+    assert float(likelihood.features(x).max()) <= 10
 
 
 @pytest.mark.parametrize("likelihood", [Bernoulli(3), ContinuousBernoulli(3)], ids=lambda each: type(each).__name__)

@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked_class
 from vipack.vae.likelihoods.likelihood import Likelihood
+from vipack.vae.likelihoods.pixels import deviations
 
 __all__ = ["Binary", "Categories", "Column", "ColumnsDistribution", "Continuous", "Counts", "MixedColumns"]
 
@@ -68,7 +69,7 @@ class Continuous(Column):
 
     def features(self, x: Tensor, own: Tensor) -> Tensor:
         """See :class:`Column`."""
-        return ((x - own[:, 0]) / own[:, 1])[..., None]
+        return ((x - own[:, 0]) / own[:, 1]).clamp(-10, 10)[..., None]
 
     def inside(self, x: Tensor) -> Tensor:
         """See :class:`Column`."""
@@ -76,8 +77,7 @@ class Continuous(Column):
 
     def initialize(self, x: Tensor, own: Tensor) -> Tensor:
         """See :class:`Column`."""
-        spread = x.std(correction=0)
-        own[0], own[1] = x.mean(), torch.where(spread > 0, spread, torch.ones_like(spread))
+        own[0], own[1] = x.mean(), deviations(x)
         return x.new_zeros(1)
 
 

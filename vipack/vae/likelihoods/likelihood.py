@@ -86,6 +86,11 @@ class Likelihood(nn.Module, ABC):
             )
 
     @final
+    def extra_repr(self) -> str:
+        """The shape of an observation."""
+        return ", ".join(map(str, self.shape)) if len(self.shape) == 1 else str(self.shape)
+
+    @final
     def split(self, parameters: Tensor) -> tuple[Tensor, ...]:
         """The P tensors ``(..., *shape)`` of ``(..., P, *shape)``."""
         return parameters.unbind(-1 - len(self.shape))

@@ -144,18 +144,17 @@ class Gaussian(Likelihood):
 
     def initialize(self, x: Tensor) -> Tensor:
         """Standardise by the data; the scale starts at their standard deviation."""
-        whole = x.std()
-        spread = x.std(0) if self.standardize.spread.dim() else whole
-        whole = torch.where(whole > 0, whole, torch.ones_like(whole))
+        spread = deviations(x) if self.standardize.spread.dim() else deviations(x.reshape(-1, 1))[0]
         with torch.no_grad():
             self.standardize.center.copy_(x.mean(0))
-            self.standardize.spread.copy_(torch.where(spread > 1e-3 * whole, spread, whole))
+            self.standardize.spread.copy_(spread)
         parameters = x.new_zeros(self.parameter_shape)
         parameters[1:] = _ONE
         return parameters
 
 
 _ONE = 0.5413  # softplus of it is 1
+_FAR = 10.0  # standard deviations: a pixel that is hardly ever on would drown all others
 
 
 class Standardize(nn.Module):
@@ -170,8 +169,18 @@ class Standardize(nn.Module):
         self.register_buffer("spread", torch.ones(spread_shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, *shape)``."""
-        return (x - self.center) / self.spread
+        """``(N, *shape)``, values that lie far out cut off."""
+        return ((x - self.center) / self.spread).clamp(-_FAR, _FAR)
+
+
+def deviations(x: Tensor) -> Tensor:
+    """The standard deviation of each element of x ``(N, ...)``; that of all for an element that is always the same.
+
+    Each is judged by itself, since columns may be of any size.
+    """
+    spread, all_of_them = x.std(0, correction=0), x.std(correction=0)
+    constant = spread <= 1e-6 * x.abs().amax(0)
+    return torch.where(constant, torch.where(all_of_them > 0, all_of_them, torch.ones_like(all_of_them)), spread)
 
 
 def _logits(x: Tensor) -> Tensor:
