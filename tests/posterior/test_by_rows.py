@@ -280,3 +280,29 @@ def test_evidence_of_shared_latents_is_that_of_all_data_together():
     x = torch.linspace(-1, 2, 10)
     exact = dist.MultivariateNormal(torch.zeros(10), torch.eye(10) + 1.0).log_prob(x)
     assert vi.fit(model, guide, data=x, steps=0).log_evidence(50).value == pytest.approx(float(exact), abs=1e-4)
+
+
+def test_many_rows_are_judged_by_some_of_them():
+    vae, other = LinearVAE(error=0.1, spread=1.2), LinearVAE(error=0.3, spread=1.2)
+    many = rows(6_000, seed=10)
+    seen = []
+
+    def counted(x):
+        seen.append(len(x))
+        return vae.model(x)
+
+    fit = vi.fit(counted, vae.guide, data=many, batch_size=100, steps=0)
+    _ = fit.posterior
+    seen.clear()
+    diagnosis = fit.diagnose(500)
+    assert max(seen) == 200
+    assert "200 of 6,000 rows" in str(diagnosis)
+    exact = float(vae.log_evidence(many).sum())
+    assert abs(diagnosis.evidence.value - exact) < 4 * diagnosis.evidence.se
+    whole = fit.elbo(50, data=many)
+    assert abs(diagnosis.elbo.value - whole.value) < 4 * diagnosis.elbo.se
+    assert diagnosis.elbo.se > 5 * whole.se  # which rows they are is most of the error
+    table = vi.compare({"one": fit, "two": vi.fit(other.model, other.guide, data=many, steps=0)}, num_draws=500)
+    gap = whole.value - vi.fit(other.model, other.guide, data=many, steps=0).elbo(50, data=many).value
+    assert abs(table.loc["two", "elbo_diff"] - gap) < 4 * table.loc["two", "diff_se"]
+    assert table.loc["two", "diff_se"] < table.loc["two", "elbo_se"] / 3  # the same rows and random numbers

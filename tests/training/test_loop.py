@@ -42,7 +42,7 @@ def test_no_steps_leave_the_guide_as_it_starts():
 
 
 def test_epochs_are_counted_in_batches():
-    assert fit(epochs=3, batch_size=8).steps == 3 * math.ceil(len(X) / 8)
+    assert fit(epochs=3, batch_size=8).steps == math.ceil(3 * len(X) / 8)
     assert fit(epochs=3).steps == 3
     assert vi.fit(**RECIPES["DataLoader"], epochs=2).steps == 2 * 4
     epochs = []

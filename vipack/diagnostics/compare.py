@@ -12,6 +12,7 @@ import torch
 
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
+from vipack.diagnostics.rows import Weights, row_sampling_se
 from vipack.diagnostics.verdict import ENDED, DiagnosisOptions, diagnose_and_weigh
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
@@ -84,7 +85,7 @@ def compare(
     check_fits(fits)
     show, options = progress_of(progress), DiagnosisOptions(num_draws, seed, repeats, chains, modes)
     diagnoses: dict[str, Diagnosis] = {}
-    weights: dict[str, np.ndarray] = {}
+    weights: dict[str, Weights] = {}
     with interrupts() as interrupted:
         for name, fit in fits.items():
             bar = Progress(show, interrupted, f"{name} ({len(diagnoses) + 1} of {len(fits)}): ")
@@ -106,7 +107,14 @@ def compare(
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
     rows = [
-        _row(rank, diagnoses[name], _below(best, weights[name], eps), fits[name]) for rank, name in enumerate(order)
+        _row(
+            rank,
+            diagnoses[name],
+            _below(best.totals, weights[name].totals, eps),
+            _by_rows(best, weights[name]),
+            fits[name],
+        )
+        for rank, name in enumerate(order)
     ]
     return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
 
@@ -160,7 +168,14 @@ def _below(best: np.ndarray, other: np.ndarray, eps: float) -> np.ndarray:
     return below
 
 
-def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, fit: Fitted) -> dict[str, object]:
+def _by_rows(best: Weights, other: Weights) -> float:
+    """What the standard error of a difference owes to the rows that were looked at, where these are not all."""
+    if best.row_means is None or other.row_means is None or len(best.row_means) != len(other.row_means):
+        return 0.0
+    return row_sampling_se(best.row_means - other.row_means, best.num_rows)
+
+
+def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, rows_se: float, fit: Fitted) -> dict[str, object]:
     # The draws of two guides share their random numbers one by one, which the standard error of the mean of the
     # differences accounts for, whether or not it makes them agree.
     difference = mean_and_se(below)
@@ -169,7 +184,7 @@ def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, fit: Fitted) -> dic
         "elbo": diagnosis.elbo.value,
         "elbo_se": diagnosis.elbo.se,
         "elbo_diff": difference.value,
-        "diff_se": difference.se if rank else 0.0,
+        "diff_se": math.hypot(difference.se, rows_se) if rank else 0.0,
         "diff_khat": khat_of_mean(below),
         "evidence": diagnosis.evidence.value,
         "evidence_se": diagnosis.evidence.se,

@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 
+from vipack.diagnostics.collapse import LatentActivity
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.posterior import Draws
 from vipack.types import Stopped, StopReason
 
-__all__ = ["finished"]
+__all__ = ["finished", "lowered_by_collapse"]
 
 
 def finished(diagnosis: Diagnosis, sets: list[Draws], stopped: Stopped | None) -> Diagnosis:
@@ -28,6 +29,22 @@ def finished(diagnosis: Diagnosis, sets: list[Draws], stopped: Stopped | None) -
         diagnosis, np.concatenate([np.asarray(draws.log_weights.cpu()) for draws in sets])
     )
     return _lowered_by_an_early_end(diagnosis, stopped)
+
+
+def lowered_by_collapse(diagnosis: Diagnosis, activity: LatentActivity | None) -> Diagnosis:
+    """A posterior that is the prior for every observation is drawn from rightly, and says nothing of any of them."""
+    if activity is None or not activity.collapsed:
+        return diagnosis
+    why = (
+        f"the latents have collapsed: none of their {activity.num_dimensions} dimensions depends on the data, "
+        "so that draws of the posterior say nothing of an observation"
+    )
+    advice = (
+        "BetaELBO(free_bits=0.1) or a weight on the divergence that rises from 0, a lower learning rate, or a weaker decoder",
+    )
+    return dataclasses.replace(
+        diagnosis, verdict=Verdict.DISTRUST, reasons=(why, *diagnosis.reasons), advice=(*advice, *diagnosis.advice)
+    )
 
 
 def _lowered_by_odd_draws(diagnosis: Diagnosis, log_weights: np.ndarray) -> Diagnosis:

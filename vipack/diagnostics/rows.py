@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,32 @@ from vipack.importance import KHAT_LIMIT, importance, mean_and_se
 from vipack.posterior import Draws
 from vipack.types import Estimate
 
-__all__ = ["RowFigures", "judge_rows", "row_figures"]
+__all__ = ["JUDGED", "RowFigures", "Weights", "judge_rows", "row_figures", "row_sampling_se"]
 
-_JUDGED = 200  # rows, which give the share of bad ones to within 3%
+JUDGED = 200  # rows, which give the share of bad ones to within 3%
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Log weights in nats of the draws behind a verdict.
+
+    Attributes:
+        totals: of all data, draw by draw, set after set.
+        row_means: the mean of each row that was looked at, where these are some of `num_rows`.
+    """
+
+    totals: Array
+    row_means: Array | None = None
+    num_rows: int = 0
+
+    @classmethod
+    def of_rows(cls, draws: Draws, num_rows: int | None) -> Weights:
+        """Those of draws of some rows, which stand for `num_rows` of them; None: they are all there are."""
+        totals = draws.log_weights.cpu().numpy()
+        if num_rows is None:
+            return cls(totals)
+        rows = np.asarray(draws.row_log_weights)
+        return cls(totals * num_rows / rows.shape[1], rows.mean(0), num_rows)
 
 
 @dataclass(frozen=True)
@@ -35,23 +59,31 @@ class RowFigures:
     ess_shares: Array
 
 
-def row_figures(rows: Array) -> RowFigures:
-    """Of log weights ``(S, N)``; the joint weights of N rows would all fall on one draw, whatever the guide."""
-    step = max(1, rows.shape[1] // _JUDGED)
+def row_figures(rows: Array, num_rows: int | None = None) -> RowFigures:
+    """Of log weights ``(S, N)``; the joint weights of N rows would all fall on one draw, whatever the guide.
+
+    Args:
+        num_rows: how many rows those at hand stand for; as many as they are by default.
+    """
+    step = max(1, rows.shape[1] // JUDGED)
     each = [importance(rows[:, i]) for i in range(0, rows.shape[1], step)]
     khats = np.array([weights.khat for weights in each])
     shares = np.array([weights.ess_share for weights in each])
     # An infinite k-hat cannot be interpolated, so the quantile is one of the rows' own values.
     khat, share = float(np.quantile(khats, 0.95, method="higher")), float(np.quantile(shares, 0.05, method="lower"))
-    return RowFigures(*_estimates(rows), khat, share, khats, shares)
+    return RowFigures(*_estimates(rows, num_rows or rows.shape[1]), khat, share, khats, shares)
 
 
-def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
-    """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing."""
-    figures = row_figures(np.asarray(draws.row_log_weights))
+def judge_rows(draws: Draws, richer: tuple[str, ...], num_rows: int | None = None) -> Diagnosis:
+    """Every latent belongs to a row, as in a VAE: judge each row's own weights, since their product says nothing.
+
+    Args:
+        num_rows: how many rows those of the draws stand for.
+    """
+    figures = row_figures(np.asarray(draws.row_log_weights), num_rows)
     bad = float(np.mean((figures.khats >= KHAT_LIMIT) & (figures.ess_shares <= ESS_FLAT)))
     khat, share = figures.khat, figures.ess_share
-    detail = f"judged row by row ({len(figures.khats)} rows; 95% are at least as good as the k-hat and ESS given)"
+    detail = f"judged row by row ({len(figures.khats)}{_of(num_rows)} rows; 95% are at least as good as the k-hat and ESS given)"
     advice: list[str] = []
     if share > ESS_FLAT or (khat < KHAT_LIMIT and share > ESS_ALONE):
         verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
@@ -78,10 +110,31 @@ def judge_rows(draws: Draws, richer: tuple[str, ...]) -> Diagnosis:
     )
 
 
-def _estimates(rows: Array) -> tuple[Estimate, Estimate]:
+def row_sampling_se(means: Array, num_rows: int) -> float:
+    """The standard error of a total over `num_rows` rows from the values ``(n,)`` of some, by which ones they are."""
+    count = len(means)
+    if count >= num_rows or count < 2:
+        return 0.0
+    return float(num_rows * means.std(ddof=1) * math.sqrt((1 - count / num_rows) / count))
+
+
+def _of(num_rows: int | None) -> str:
+    return "" if num_rows is None else f" of {num_rows:,}"
+
+
+def _estimates(rows: Array, num_rows: int) -> tuple[Estimate, Estimate]:
     """ELBO and log evidence of the product, in nats."""
+    factor = num_rows / rows.shape[1]
     top = rows.max(0)
     weights = np.exp(rows - top)
     mean = weights.mean(0)
     se = weights.std(0, ddof=1) / mean / len(rows) ** 0.5
-    return mean_and_se(rows.sum(1)), Estimate(float((top + np.log(mean)).sum()), float(np.sqrt((se**2).sum())))
+    evidence = top + np.log(mean)
+    elbo = mean_and_se(rows.sum(1))
+    return (
+        Estimate(factor * elbo.value, math.hypot(factor * elbo.se, row_sampling_se(rows.mean(0), num_rows))),
+        Estimate(
+            factor * float(evidence.sum()),
+            math.hypot(factor * float(np.sqrt((se**2).sum())), row_sampling_se(evidence, num_rows)),
+        ),
+    )

@@ -29,12 +29,12 @@ from vipack.diagnostics.bounds import (
     SHIFT_SD_LIMIT,
 )
 from vipack.diagnostics.chains import whitening
+from vipack.diagnostics.collapse import latent_activity
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift
 from vipack.diagnostics.evidence import elbo
 from vipack.diagnostics.modes import ModeSearch, search_modes
 from vipack.diagnostics.moments import (
-    Array,
     Columns,
     Shift,
     columns_of_sets,
@@ -43,8 +43,8 @@ from vipack.diagnostics.moments import (
     shift_by_weights,
 )
 from vipack.diagnostics.report import Diagnosis, Verdict
-from vipack.diagnostics.reservations import finished
-from vipack.diagnostics.rows import judge_rows
+from vipack.diagnostics.reservations import finished, lowered_by_collapse
+from vipack.diagnostics.rows import JUDGED, Weights, judge_rows
 from vipack.diagnostics.sources import positive
 from vipack.entry import entry
 from vipack.errors import VipackError
@@ -136,16 +136,21 @@ def diagnose_and_weigh(
     stopped: Stopped | None,
     several_starts: bool,
     progress: Progress | None = None,
-) -> tuple[Diagnosis, Array]:
-    """The verdict, and the log weights (nats) of the draws that it stands on, set after set; see :func:`diagnose`."""
+) -> tuple[Diagnosis, Weights]:
+    """The verdict, and the log weights of the draws that it stands on; see :func:`diagnose`."""
     num_draws, seed, repeats = options.num_draws, options.seed, options.repeats
+    some = posterior.of_some_rows(JUDGED)
+    posterior, num_rows = (posterior, None) if some is None else some
     keep = few_enough(posterior.table, num_draws * repeats)
     progress = Progress() if progress is None else progress
     progress.begin("importance weights", num_draws * repeats)
     first = posterior.draws(num_draws, seed=seed, keep=keep, enumerated=False, each=progress)
     advice = richer(posterior)
     if _by_rows(first):
-        return finished(judge_rows(first, advice), [first], stopped), first.log_weights.cpu().numpy()
+        judged = finished(judge_rows(first, advice, num_rows), [first], stopped)
+        if posterior.program.parameters.has_networks():
+            judged = lowered_by_collapse(judged, latent_activity(posterior, seed=seed))
+        return judged, Weights.of_rows(first, num_rows)
     sets, ended = [first], ""
     try:
         for r in range(1, repeats):
@@ -158,7 +163,7 @@ def diagnose_and_weigh(
     case = _Case(
         posterior, sets, stopped, seed, alone=options.modes and not several_starts, advice=advice, progress=progress
     )
-    return case.judge(options.chains, options.modes, ended), weights
+    return case.judge(options.chains, options.modes, ended), Weights(weights)
 
 
 def _clear(log_weights: Tensor) -> bool:

@@ -7,17 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from vipack.compat.autoguides import traces_of
 from vipack.errors import GuideError, UsageError
 from vipack.hints import checked_class
+from vipack.program.densities.divergences import elementwise_divergence
 from vipack.program.sites.sites import sample_nodes
 
 __all__ = ["BetaELBO"]
@@ -129,7 +128,7 @@ class BetaELBO(ELBO):  # type: ignore[misc]
 
     def _divergence(self, name: str, model_site: Any, guide_site: Any) -> Tensor:
         masked = guide_site["mask"] is not None or model_site["mask"] is not None
-        elements = None if masked else _elements(guide_site["fn"], model_site["fn"])
+        elements = None if masked else elementwise_divergence(guide_site["fn"], model_site["fn"])
         if self.free_bits:
             if elements is None:
                 raise _no_elements(name)
@@ -141,24 +140,6 @@ class BetaELBO(ELBO):  # type: ignore[misc]
             return torch.as_tensor(guide_site["scale"]) * elements.sum()
         estimate: Tensor = guide_site["log_prob_sum"] - model_site["log_prob_sum"]
         return estimate
-
-
-def _elements(q: Any, p: Any) -> Tensor | None:
-    """The divergence of each element of batch and event, where torch knows it."""
-    shape = q.batch_shape + q.event_shape
-    q, p = _plain(q), _plain(p)
-    try:
-        divergence: Tensor = kl_divergence(q, p)
-    except NotImplementedError:
-        return None
-    return None if q.event_shape else divergence.expand(shape)
-
-
-def _plain(distribution: Any) -> Any:
-    """Without what declares batch or event dimensions."""
-    while isinstance(distribution, Independent | ExpandedDistribution):
-        distribution = distribution.base_dist
-    return distribution
 
 
 def _no_elements(name: str) -> GuideError:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pyro.infer.autoguide import AutoGuide
-from torch import Tensor
 
 from vipack.display import listed
 from vipack.errors import GuideError, UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, importance
+from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
 from vipack.program import Arguments, Program
 from vipack.program.checks.amortised import check_amortised
 from vipack.progress import Progress
 from vipack.types import Estimate
 
-__all__ = ["Observations", "RowBounds", "RowEvidence", "blocks", "row_bounds", "row_evidence"]
+__all__ = ["RowBounds", "RowEvidence", "blocks", "row_bounds", "row_evidence"]
 
 _NUMBERS_AT_ONCE = 2_000_000  # of one draw's run for a block of observations
 _MOST_ROWS = 500  # in a block: larger ones are no faster
@@ -31,27 +31,6 @@ _LOOKED_AT = 500  # observations whose k-hat is estimated
 _LEAST_DRAWS = 100  # for a k-hat
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Observations:
-    """N observations to call a program with.
-
-    Attributes:
-        rows: the call on some of them, by their indices.
-        full: the call on all of them.
-        fitted: whether the guide was fitted to them, so that it may have parameters for each.
-    """
-
-    num_rows: int
-    rows: Callable[[Tensor], Arguments]
-    full: Callable[[], Arguments]
-    fitted: bool
-
-    def block(self, start: int, stop: int) -> Arguments:
-        """The call on the observations from `start` to `stop`."""
-        call = self.rows(torch.arange(start, min(stop, self.num_rows)))
-        return call if self.fitted else Arguments(call.args, call.kwargs)
 
 
 @dataclass(frozen=True, repr=False)

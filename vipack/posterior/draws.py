@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from vipack.display import Readable, listed
+from vipack.errors import ProgramWarning, warn
+from vipack.program import SiteTable
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "few_labels", "points_of"]
+
+_MOST_LABELS = 250_000_000  # of enumerated latents in all draws together, 2 GB
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,3 +57,35 @@ class Draws(Readable):
     def sites(self) -> dict[str, Tensor]:
         """Latents, enumerated latents and deterministic sites, by name."""
         return {**self.latents, **self.enumerated, **self.deterministic}
+
+
+def points_of(
+    table: SiteTable, lows: Sequence[Mapping[str, Tensor]], highs: Sequence[Mapping[str, Tensor]]
+) -> tuple[str, ...]:
+    """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
+    low, high = dict(lows[0]), dict(highs[0])
+    for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
+        low = {name: torch.minimum(value, other_low[name]) for name, value in low.items()}
+        high = {name: torch.maximum(value, other_high[name]) for name, value in high.items()}
+    free = [site.name for site in table.of_kind("latent") if site.is_free]
+    return tuple(name for name in free if torch.equal(low[name], high[name]))
+
+
+def few_labels(table: SiteTable, num_draws: int) -> bool:
+    """Whether the model has enumerated latents, and so many draws of them can be kept.
+
+    Warns:
+        ProgramWarning: they cannot, and are left out.
+    """
+    sites = table.of_kind("enumerated")
+    count = sum(math.prod(site.batch_shape + site.event_shape) for site in sites)
+    if num_draws * count > _MOST_LABELS:
+        warn(
+            ProgramWarning(
+                f"num_draws={num_draws}: draws of the enumerated latent(s) {', '.join(repr(s.name) for s in sites)} would "
+                f"hold {num_draws * count:,} numbers, so they are left out, with the deterministic sites that depend on "
+                f"them; ask for at most {_MOST_LABELS // count:,} draws to have them."
+            )
+        )
+        return False
+    return bool(sites)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vipack.display import Readable
 from vipack.errors import UsageError
-from vipack.posterior.by_rows import Observations, blocks
+from vipack.posterior.by_rows import blocks
+from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
 from vipack.posterior.vectorize import vmap_or_loop
 from vipack.program import Arguments, Program, seeded

@@ -10,13 +10,15 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from vipack.display import listed
 from vipack.entry import entry, on_its_own
-from vipack.errors import ProgramWarning, warn
+from vipack.errors import VipackError
 from vipack.posterior.broadcast import Broadcast
-from vipack.posterior.draws import Draws
+from vipack.posterior.draws import Draws, few_labels, points_of
+from vipack.posterior.observations import Observations
 from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Program, SiteTable, seeded
 from vipack.program.densities.scaling import Unscaled
@@ -33,7 +35,6 @@ __all__ = ["Posterior"]
 _ELEMENTS_AT_ONCE = 20_000_000  # numbers held by one vectorized pass, about 80 MB in float32
 _REPLAYED_AT_ONCE = 6_000_000  # numbers of one replay, which stay in a processor's cache
 _LEAST_REPLAYS = 8  # that pay for the capture
-_MOST_LABELS = 250_000_000  # of enumerated latents in all draws together, 2 GB
 
 Latents = dict[str, Tensor]  # site -> (S, *site shape)
 
@@ -43,6 +44,7 @@ class Posterior:
 
     Args:
         scaled: False leaves out what ``poutine.scale`` and minibatches do to densities.
+        observations: the data's rows, so that :meth:`of_some_rows` can look at a few of them.
 
     Attributes:
         table: the model's sites.
@@ -50,9 +52,17 @@ class Posterior:
         vectorizer: runs the program for many draws; ``vectorizer.chosen`` says how (graph, vmap, plate or loop).
     """
 
-    def __init__(self, program: Program, arguments: Arguments, *, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        program: Program,
+        arguments: Arguments,
+        *,
+        scaled: bool = True,
+        observations: Observations | None = None,
+    ) -> None:
         self.program = program
         self._scaled = scaled
+        self._observations = observations
         self.arguments = arguments
         self.vectorizer = Vectorizer()
         with seeded(0), self.running(arguments):
@@ -89,6 +99,19 @@ class Posterior:
     def rows_apart(self) -> bool:
         """Whether every latent and likelihood term belongs to a row of one plate, in model and guide."""
         return self.evaluation.row_plate is not None
+
+    def of_some_rows(self, count: int) -> tuple[Posterior, int] | None:
+        """The posterior of `count` rows, evenly spaced, and of how many they are; None where there are not twice as many.
+
+        None, too, where latents are shared, or the guide has parameters for each row.
+        """
+        rows, plate = self._observations, self.evaluation.row_plate
+        if rows is None or plate is None or rows.num_rows < 2 * count or isinstance(self.program.guide, AutoGuide):
+            return None
+        try:
+            return Posterior(self.program, rows.some(count), scaled=self._scaled), rows.num_rows
+        except VipackError:
+            return None
 
     @property
     def observed(self) -> dict[str, Tensor]:
@@ -128,7 +151,7 @@ class Posterior:
         """
         chunks, lows, highs = [], [], []
         computed = densities if computed is None else computed
-        discrete = enumerated and computed and keep and self._few_labels(num_draws)
+        discrete = enumerated and computed and keep and few_labels(self.table, num_draws)
         replay = self._replay(num_draws)
         with seeded(seed), self.running(self.arguments):
             for size in self._chunks(num_draws):
@@ -150,7 +173,7 @@ class Posterior:
                 chunks.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
                 each(size)
         latents, deterministic, labels, log_joint, log_q, rows = joined(chunks)
-        points = self._points(lows, highs) if num_draws > 1 else ()
+        points = points_of(self.table, lows, highs) if num_draws > 1 else ()
         rows = rows if self.evaluation.row_plate else None
         return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self.evaluation.counted))
 
@@ -299,15 +322,6 @@ class Posterior:
         }
         return self.vectorizer.run("guide", methods, arguments or self.arguments)  # type: ignore[no-any-return]
 
-    def _points(self, lows: list[Latents], highs: list[Latents]) -> tuple[str, ...]:
-        """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
-        low, high = lows[0], highs[0]
-        for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
-            low = {name: torch.minimum(value, other_low[name]) for name, value in low.items()}
-            high = {name: torch.maximum(value, other_high[name]) for name, value in high.items()}
-        free = [site.name for site in self.table.of_kind("latent") if site.is_free]
-        return tuple(name for name in free if torch.equal(low[name], high[name]))
-
     # --- the model
 
     def _replay(self, num_draws: int) -> Replay | None:
@@ -332,21 +346,6 @@ class Posterior:
 
     def _deterministic(self, values: Latents, num_draws: int) -> Latents:
         return self._run("deterministic", self.evaluation.deterministic, values, num_draws)  # type: ignore[no-any-return]
-
-    def _few_labels(self, num_draws: int) -> bool:
-        """Whether the model has enumerated latents, and so many draws of them can be kept."""
-        sites = self.table.of_kind("enumerated")
-        count = sum(math.prod(site.batch_shape + site.event_shape) for site in sites)
-        if num_draws * count > _MOST_LABELS:
-            warn(
-                ProgramWarning(
-                    f"num_draws={num_draws}: draws of the enumerated latent(s) {', '.join(repr(s.name) for s in sites)} would "
-                    f"hold {num_draws * count:,} numbers, so they are left out, with the deterministic sites that depend on "
-                    f"them; ask for at most {_MOST_LABELS // count:,} draws to have them."
-                )
-            )
-            return False
-        return bool(sites)
 
     # --- predictions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
@@ -254,14 +255,14 @@ def _take_up(trainer: Trainer, file: Checkpoint) -> bool:
     return True
 
 
-def _num_steps(steps: object, epochs: object, per_epoch: int) -> int | None:
+def _num_steps(steps: object, epochs: object, per_epoch: float) -> int | None:
     for name, value in (("steps", steps), ("epochs", epochs)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise UsageError(f"{name}: expected an integer of at least 0 or None, found {value!r}.")
     if steps is not None and epochs is not None:
         raise UsageError(f"steps={steps} and epochs={epochs} were both given; pass one of them.")
     if isinstance(epochs, int):
-        return epochs * per_epoch
+        return math.ceil(epochs * per_epoch)
     return steps if isinstance(steps, int) else None
 
 

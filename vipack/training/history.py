@@ -25,8 +25,7 @@ def history(state: RunState) -> pd.DataFrame:
         [(total[end] - total[start]) / (end - start) for start, end in zip(before, steps, strict=True)] if steps else []
     )
     table = pd.DataFrame({"step": np.asarray(steps, dtype=np.int64), "loss": np.asarray(loss, dtype=np.float64)})
-    per_epoch = getattr(state.batches, "per_epoch", 1)
-    table.insert(1, "epoch", table["step"] / per_epoch)
+    table.insert(1, "epoch", table["step"] / state.batches.per_epoch)
     if points:
         table["seconds"] = [point.seconds for point in points]
         table["elbo"] = [point.elbo for point in points]

@@ -14,8 +14,9 @@ from vipack.diagnostics.sources import positive
 from vipack.entry import entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
-from vipack.posterior.by_rows import Observations, RowBounds, row_bounds, row_evidence
+from vipack.posterior.by_rows import RowBounds, row_bounds, row_evidence
 from vipack.posterior.encoding import Encoding, encode, generate, reconstruct
+from vipack.posterior.observations import Observations
 from vipack.program import Arguments
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.training.arrays import num_rows_of, read_array

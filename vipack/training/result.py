@@ -19,6 +19,7 @@ from vipack.export import NewData, to_arviz
 from vipack.export.labels import Axis
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer, predictions
+from vipack.posterior.observations import Observations
 from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.data import ArrayRows, Rows
@@ -126,7 +127,9 @@ class Fit(ObservationAnswers):
     def posterior(self) -> Posterior:
         """The fitted guide on all of the fit's data."""
         if self._posterior is None:
-            self._posterior = Posterior(self._trainer.program, self._trainer.rows.full())
+            rows = self._trainer.rows
+            observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
+            self._posterior = Posterior(self._trainer.program, rows.full(), observations=observations)
             if self._loaded is not None:
                 self._posterior.judge(self._loaded)
         return self._posterior

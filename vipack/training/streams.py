@@ -22,11 +22,11 @@ class BatchStream(ABC):
 
     Attributes:
         epoch: epochs completed.
-        per_epoch: batches in one epoch.
+        per_epoch: batches in one epoch, which need not be a whole number.
     """
 
     epoch: int
-    per_epoch: int
+    per_epoch: float
 
     def __iter__(self) -> BatchStream:
         return self
@@ -66,7 +66,7 @@ class BatchStream(ABC):
 class WholeStream(BatchStream):
     """Every row at every step."""
 
-    per_epoch = 1
+    per_epoch = 1.0
 
     def __init__(self, whole: Callable[[], Arguments], generator: torch.Generator) -> None:
         self._whole = whole
@@ -110,7 +110,11 @@ class WholeStream(BatchStream):
 
 
 class ShuffledStream(BatchStream):
-    """Rows in a new random order each epoch, cut into batches; the last one may be smaller."""
+    """Every row once an epoch in a new random order, cut into batches of equal size.
+
+    Where the size does not divide the number of rows, a batch takes the last rows of one epoch and the first of the next,
+    none of them twice: a smaller batch would need a graph of its own, and normalisation over a batch fails on a single row.
+    """
 
     def __init__(
         self,
@@ -125,40 +129,31 @@ class ShuffledStream(BatchStream):
         self._num_rows = num_rows
         self._batch_size = batch_size
         self._generator = generator
-        self.per_epoch = -(-num_rows // batch_size)
+        self.per_epoch = num_rows / batch_size
         self.epoch = 0
-        self._batches_done = 0
-        self._before = generator.get_state()
-        self._order: Tensor | None = None
+        self._orders: list[tuple[Tensor, Tensor | None, Tensor]] = []  # generator's state and tail before, and order
+        self._done = 0  # rows of the first of them
 
     def __next__(self) -> Arguments:
         batch = self.peek()
-        self._batches_done += 1
+        self._done += self._batch_size
         return batch
 
     def peek(self) -> Arguments:
         """See :class:`BatchStream`."""
-        order, start = self._position()
-        return self._rows_of(order[start : start + self._batch_size])
+        return self._rows_of(self._next(self._batch_size))
 
     def upcoming(self) -> tuple[int | None, int]:
         """See :class:`BatchStream`."""
-        _, start = self._position()
-        left = self._num_rows - start
-        if self._num_rows % self._batch_size == 0:
-            return self._batch_size, _MANY  # one epoch after the other
-        return (self._batch_size, left // self._batch_size) if left >= self._batch_size else (left, 1)
+        return self._batch_size, _MANY
 
     def indices(self, number: int) -> Tensor | None:
         """See :class:`BatchStream`."""
-        size, _ = self.upcoming()
-        assert size is not None
         blocks = []
         while number:
-            order, start = self._position()
-            here = min(number, (self._num_rows - start) // size)
-            blocks.append(order[start : start + here * size].view(here, size))
-            self._batches_done += here
+            here = min(number, max(1, (self._num_rows - self._done) // self._batch_size))
+            blocks.append(self._next(here * self._batch_size).view(here, self._batch_size))
+            self._done += here * self._batch_size
             number -= here
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
@@ -168,27 +163,48 @@ class ShuffledStream(BatchStream):
 
     def state(self) -> dict[str, Any]:
         """See :class:`BatchStream`."""
-        start = self._generator.get_state() if self._order is None else self._before
-        return {"epoch": self.epoch, "taken": self._batches_done, "generator": start.clone()}
+        before, tail = self._orders[0][:2] if self._orders else (self._generator.get_state(), None)
+        return {"epoch": self.epoch, "rows": self._done, "generator": before.clone(), "tail": tail}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`BatchStream`."""
         self._generator.set_state(state["generator"])
-        self.epoch, self._batches_done, self._order = int(state["epoch"]), int(state["taken"]), None
+        self._orders.clear()
+        self.epoch = int(state["epoch"])
+        self._done = int(state["rows"]) if "rows" in state else int(state["taken"]) * self._batch_size
+        if self._done or state.get("tail") is not None:
+            self._shuffle(state.get("tail"))
+        if self._done > self._num_rows:
+            self._shuffle(self._orders[0][2][self._done - self._batch_size :])
 
-    def _position(self) -> tuple[Tensor, int]:
-        """This epoch's order of rows, and where its next batch starts."""
-        order = self._shuffle() if self._order is None else self._order
-        if self._batches_done == self.per_epoch:
+    def _next(self, count: int) -> Tensor:
+        """The rows to come, of at most two epochs."""
+        if self._orders and self._done >= self._num_rows:
+            self._done -= self._num_rows
             self.epoch += 1
-            self._batches_done = 0
-            order = self._shuffle()
-        return order, self._batches_done * self._batch_size
+            if len(self._orders) == 1:
+                self._shuffle(None)
+            del self._orders[0]
+        if not self._orders:
+            self._shuffle(None)
+        rows = self._orders[0][2][self._done : self._done + count]
+        if len(rows) == count:
+            return rows
+        if len(self._orders) == 1:
+            self._shuffle(rows)
+        return torch.cat([rows, self._orders[1][2][: count - len(rows)]])
 
-    def _shuffle(self) -> Tensor:
-        self._before = self._generator.get_state()
-        self._order = torch.randperm(self._num_rows, generator=self._generator)
-        return self._order
+    def _shuffle(self, tail: Tensor | None) -> None:
+        """A new epoch, whose first rows complete the batch that `tail`, the last rows of the epoch before, begins."""
+        before = self._generator.get_state()
+        order = torch.randperm(self._num_rows, generator=self._generator)
+        if tail is not None:
+            head = self._batch_size - len(tail)
+            twice = torch.isin(order, tail)
+            again = twice[:head].nonzero()[:, 0]
+            others = (~twice[head:]).nonzero()[: len(again), 0] + head
+            order[again], order[others] = order[others], order[again]
+        self._orders.append((before, tail, order))
 
 
 class LoaderStream(BatchStream):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from vipack.compat.autoguides import with_nesting_guessed_by
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
 from vipack.engine.steps.contracts import Engine, Tier
 from vipack.engine.tiers import TieredEngine
@@ -23,9 +21,11 @@ from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
+from vipack.training.collapse import collapse_check
 from vipack.training.data import Rows
 from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
+from vipack.training.losses import own_loss
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
 from vipack.training.stopping import Converged, StopRule, TimeLimit
@@ -73,7 +73,7 @@ class Trainer:
         self.plan = plan
         self.program = prepared.program
         self.rows = prepared.rows
-        self.loss = _own_loss(prepared.loss, plan.seed)
+        self.loss = own_loss(prepared.loss, plan.seed)
         self._optim, self._optim_name = optim, describe_optimizer(optim)
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
         self._tier = _settled_tier(plan)
@@ -91,6 +91,7 @@ class Trainer:
         self._slowed = 0  # times that the learning rate was lowered after a divergence
         self._settled: Stopped | None = None  # why the learning rate began to fall, and
         self._cooling_end: int | None = None  # at which step it will have fallen
+        self._collapse = collapse_check(prepared, plan.steps or _LIKELY_STEPS)
         self._validation: tuple[Validation, int] | None = None
         if plan.validation is not None:
             validation = Validation(self.program, plan.validation, plan.seed)
@@ -219,6 +220,8 @@ class Trainer:
         callbacks = self.plan.callbacks
         if self._average is not None:
             callbacks = (*callbacks, Every(self._average.period, self._average))
+        if self._collapse is not None:
+            callbacks = (*callbacks, self._collapse)
         if self._optim_name == "default":
             rules = (*rules, Exploding())
         run = Run(
@@ -343,31 +346,6 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         assert self.plan.checkpoint is not None
         write_file(self.plan.checkpoint.path, self.content())
-
-
-def _own_loss(loss: Any, seed: int) -> Any:
-    """A copy for one fit, since a loss may cache what it learns of a model.
-
-    Some losses run the program in their first step to count its plates. What that draws must not shift the run's stream,
-    since a run that is resumed has a first step of its own.
-    """
-    own = copy.deepcopy(loss)
-
-    def undisturbing(guess: Callable[..., None]) -> Callable[..., None]:
-        def run(*args: Any) -> None:
-            logger = logging.getLogger("pyro.infer.elbo")
-            level = logger.level
-            logger.setLevel(logging.WARNING)  # it logs its guess as information, which Pyro prints
-            try:
-                with seeded(seed):
-                    guess(*args)
-            finally:
-                logger.setLevel(level)
-
-        return run
-
-    with_nesting_guessed_by(own, undisturbing)
-    return own
 
 
 def _cut_off(step: int) -> Stopped:

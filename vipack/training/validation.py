@@ -110,14 +110,14 @@ class Validation:
         self._plate = ""
         self._read()
 
-    def period(self, per_epoch: int, batch_size: int | None) -> int:
+    def period(self, per_epoch: float, batch_size: int | None) -> int:
         """Steps between evaluations, which cost less than a third of the steps between them."""
         if batch_size is None:
             return _LEAST_PERIOD
         least = max(_LEAST_PERIOD, math.ceil(2 * self._num_draws * (self._rows.num_rows or 1) / batch_size))
         if per_epoch > _MOST_PERIOD:
             return max(least, _MOST_PERIOD)
-        return per_epoch * math.ceil(least / per_epoch)
+        return math.ceil(per_epoch * math.ceil(least / per_epoch))
 
     def __call__(self) -> Estimate:
         """Mean over the observations others out, and its standard error by their number.

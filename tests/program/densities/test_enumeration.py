@@ -261,7 +261,7 @@ def test_deterministic_sites_that_do_not_depend_on_labels_are_kept_by_diagnostic
 
 
 def test_more_labels_than_memory_holds_are_left_out_and_it_is_said(fitted, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_LABELS", 100)
+    monkeypatch.setattr("vipack.posterior.draws._MOST_LABELS", 100)
     with pytest.warns(
         ProgramWarning, match=r"enumerated latent\(s\) 'k' would hold 200 numbers.*ask for at most 25 draws"
     ):

@@ -102,6 +102,10 @@ class Parameters:
             else:
                 self._buffers[key] = current
 
+    def has_networks(self) -> bool:
+        """Whether the program runs modules of torch's."""
+        return bool(self._modules)
+
     def digest(self) -> str:
         """Equal as long as no parameter or buffer has moved. Compiled steps move them without torch's taking note."""
         digest = hashlib.blake2b()

@@ -1,0 +1,39 @@
+"""Rows of data that a program can be called on, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vipack.program import Arguments
+
+__all__ = ["Observations"]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """N observations to call a program with.
+
+    Attributes:
+        rows: the call on some of them, by their indices.
+        full: the call on all of them.
+        fitted: whether the guide was fitted to them, so that it may have parameters for each.
+    """
+
+    num_rows: int
+    rows: Callable[[Tensor], Arguments]
+    full: Callable[[], Arguments]
+    fitted: bool
+
+    def block(self, start: int, stop: int) -> Arguments:
+        """The call on the observations from `start` to `stop`."""
+        call = self.rows(torch.arange(start, min(stop, self.num_rows)))
+        return call if self.fitted else Arguments(call.args, call.kwargs)
+
+    def some(self, count: int) -> Arguments:
+        """The call on `count` of them, evenly spaced, which count for themselves alone."""
+        call = self.rows(torch.linspace(0, self.num_rows - 1, count, dtype=torch.float64).round().long())
+        return Arguments(call.args, call.kwargs)
