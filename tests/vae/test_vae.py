@@ -269,3 +269,7 @@ def test_it_runs_in_double_precision():
     fit = vi.fit(vae.model, vae.guide, data=x, steps=2, engine="eager")
     assert {value.dtype for value in fit.params.values()} == {torch.float64}
     assert fit.sample(3)["z"].dtype == torch.float64
+    vae.double().initialize(x.numpy())
+    assert vae.encode(x).mean.dtype == torch.float64
+    with pytest.raises(RuntimeError, match="dtype"):  # torch's own: it is not the shape that is wrong
+        small_vae().encode(data_of("Bernoulli").double())

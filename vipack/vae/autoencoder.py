@@ -59,7 +59,8 @@ class Autoencoder(nn.Module, ABC):
         Raises:
             VipackError: the data cannot be used; see :meth:`check_data`.
         """
-        x, y = _tensor(x), None if y is None else _tensor(y)
+        dtype = next(self.decoder.parameters()).dtype
+        x, y = _tensor(x, dtype), None if y is None else _tensor(y, dtype)
         self.check_data(x, y)
         with torch.no_grad():
             x, condition = self.read(x, y)
@@ -147,11 +148,11 @@ def expect(builder: str, option: str, value: object, kind: Any, example: str) ->
         )
 
 
-def _tensor(value: Any) -> Any:
+def _tensor(value: Any, dtype: torch.dtype) -> Any:
     if scipy.sparse.issparse(value):
         value = value.toarray()
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, Tensor) and value.is_floating_point():
-        return value.to(torch.get_default_dtype())
+        return value.to(dtype)
     return value

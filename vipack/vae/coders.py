@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vipack.errors import ShapeError, UsageError
+from vipack.program.running.runs import mixes_types
 from vipack.vae.likelihoods import Likelihood
 from vipack.vae.posteriors import Posterior
 
@@ -147,7 +148,8 @@ def _run(name: str, network: nn.Module, inputs: Tensor) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, IndexError) as error:
-        if type(error) not in (RuntimeError, ValueError, IndexError):  # of the engine's, that asks why a run ended
+        # Those of other classes are the engine's, which asks why a run ended; types that differ are explained elsewhere.
+        if type(error) not in (RuntimeError, ValueError, IndexError) or mixes_types(error):
             raise
         site = "z" if name == "encoder" else "x"
         cure = "its first layer must take what it is given: for a conditional model that is the condition too"
