@@ -55,6 +55,10 @@ LIKELIHOODS = {
         lambda: DiscretizedLogisticMixture(D, components=3),
         lambda count: torch.randint(256, (count, D), dtype=torch.uint8),
     ),
+    "DiscretizedLogisticMixture linked": (
+        lambda: DiscretizedLogisticMixture((3, 2, 2), components=2, levels=8, linked=True),
+        lambda count: torch.randint(6, (count, 1, 2, 2)) + torch.randint(3, (count, 3, 2, 2)),
+    ),
     "Poisson": (lambda: Poisson(D), counts),
     "Poisson library": (lambda: Poisson(D, library=True), counts),
     "NegativeBinomial": (lambda: NegativeBinomial(D), counts),

@@ -69,3 +69,48 @@ def test_images_have_a_mixture_for_each_pixel():
     x = torch.randint(8, (5, 3, 4, 4)).float()
     p = likelihood(torch.randn(5, 6, 3, 4, 4))
     assert p.log_prob(x).shape == (5,)
+
+
+def linked(levels=5, components=2):
+    torch.manual_seed(0)
+    likelihood = DiscretizedLogisticMixture((3, 1, 1), components=components, levels=levels, linked=True).double()
+    parameters = torch.randn(4 * components, 3, 1, 1, **DOUBLE)
+    parameters[2 * components : 3 * components] -= 2  # narrow, so that a level tells of the next one
+    return likelihood, parameters
+
+
+def test_linked_channels_have_probabilities_that_sum_to_one():
+    likelihood, parameters = linked()
+    every = torch.cartesian_prod(*[torch.arange(5.0, **DOUBLE)] * 3).reshape(-1, 3, 1, 1)
+    mass = likelihood(parameters.expand(len(every), *parameters.shape)).log_prob(every).exp()
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-9)
+
+
+def test_the_mean_of_a_channel_depends_on_those_before_it():
+    likelihood, parameters = linked(levels=11, components=1)
+    parameters = torch.tensor([0.0, 0.0, -3.0, 0.0], **DOUBLE)[:, None, None, None].expand(4, 3, 1, 1).clone()
+    link_1, link_2, link_3 = 0.8, 0.3, -0.5
+    parameters[3, :, 0, 0] = torch.atanh(torch.tensor([link_1, link_2, link_3], **DOUBLE))
+    x = torch.tensor([8.0, 2.0, 6.0], **DOUBLE)
+    u = x / 5 - 1
+    means = torch.stack([0 * u[0], link_1 * u[0], link_2 * u[0] + link_3 * u[1]])[:, None]
+    scale = torch.nn.functional.softplus(torch.tensor(-3.0, **DOUBLE)) + 0.025
+    apart = DiscretizedLogistic(torch.zeros(3, 1, **DOUBLE), means, scale.expand(3, 1), 11)
+    found = likelihood(parameters).log_prob(x[:, None, None])
+    torch.testing.assert_close(found, apart.log_prob(x).sum())
+
+
+def test_draws_of_linked_channels_have_the_probabilities_of_the_density():
+    likelihood, parameters = linked(levels=3)
+    every = torch.cartesian_prod(*[torch.arange(3.0, **DOUBLE)] * 3).reshape(-1, 3, 1, 1)
+    mass = likelihood(parameters.expand(len(every), *parameters.shape)).log_prob(every).exp()
+    draws = likelihood(parameters).sample((20_000,)).reshape(-1, 3)
+    code = (draws * torch.tensor([9.0, 3.0, 1.0])).sum(-1).long()
+    share = torch.bincount(code, minlength=27) / 20_000
+    se = (mass * (1 - mass) / 20_000).sqrt()
+    assert ((share - mass).abs() < 4.5 * se + 1e-4).all()
+
+
+def test_linked_channels_are_three():
+    with pytest.raises(UsageError, match=r"linked=True is for shape \(3, H, W\), found \(1, 4, 4\)"):
+        DiscretizedLogisticMixture((1, 4, 4), linked=True)
