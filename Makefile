@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 # One thread a worker: two busy pools on two cores slow each other down several times over.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Tests start many processes, each of which would compile vipack's modules anew where the environment forbids to keep them.
+TESTING := $(ONE_THREAD) PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test test-slow lint format bench docs clean
 
@@ -12,10 +14,10 @@ demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
 
 test: $(VENV)/.ready-test $(VENV)/.ready-arviz1
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.ready-test
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
+	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
@@ -53,7 +55,7 @@ $(VENV)/.ready-arviz1: tests/export/arviz1_environment.sh | $(VENV)/bin/python
 # The pictures anew, and every block of code on every page.
 docs: $(VENV)/.ready-test
 	$(BIN)/python docs/images/make.py
-	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_docs.py
+	$(TESTING) $(BIN)/python -m pytest tests/test_docs.py
 
 clean:
 	rm -rf $(VENV) .venv-arviz1 demo-output build dist .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -134,15 +134,11 @@ def test_single_steps_are_pyros(name, eager, take_away):
 class _Ended:
     """A process that has ended."""
 
-    pid = 0
+    def __init__(self, code):
+        self.code = code
 
-    def __init__(self, returncode):
-        self.returncode = returncode
-
-    def wait(self):
-        return self.returncode
-
-    poll = wait
+    def poll(self, *, wait):
+        return self.code
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What every guide must do, Pyro's own and ours: one test for all, one line of a table for each."""
 
+import functools
 import math
 import warnings
 
@@ -32,6 +33,7 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
+@functools.cache
 def fitted(name, steps, program=model, data=Y, engine="eager", **options):
     torch.manual_seed(0)
     with warnings.catch_warnings():
@@ -80,14 +82,14 @@ def test_faster_tiers_take_its_steps(name, engine):
 
 @every
 def test_draws_and_parameters_are_in_double_precision(name):
-    fit = fitted(name, 1)
+    fit = fitted(name, 3)
     assert {value.dtype for value in fit.params.values()} == {torch.float64}
     assert {value.dtype for value in fit.sample(3).values()} == {torch.float64}
 
 
 @every
 def test_a_file_brings_it_back(name, tmp_path):
-    fit = fitted(name, 2)
+    fit = fitted(name, 3)
     fit.save(tmp_path / "fit.pt")
     torch.manual_seed(0)
     with warnings.catch_warnings():

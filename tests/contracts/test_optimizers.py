@@ -52,7 +52,7 @@ OF_TORCH = sorted(
     for name, kind in vars(torch.optim).items()
     if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
 )
-TIERS = ("eager", "traced", "interpreted")
+TIERS = ("eager", pytest.param("traced", marks=pytest.mark.slow), "interpreted")  # fits are traced with each
 
 
 def options_of(name):
@@ -69,6 +69,12 @@ def losses_of(kind, optim, **options):
         if isinstance(optim, pyro.optim.PyroLRScheduler):
             optim.step(losses[-1]) if "Plateau" in str(optim.pt_scheduler_constructor) else optim.step()
     return losses, [pyro.param(name).detach().clone() for name in ("loc", "scale")], svi
+
+
+@functools.cache
+def pyros_steps(name):
+    """Losses and parameters of Pyro's own SVI."""
+    return losses_of(SVI, ALL[name]())[:2]
 
 
 def fit_of(optim, **options):
@@ -97,7 +103,7 @@ def test_nothing_that_pyro_exports_is_left_out():
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("name", ALL)
 def test_svi_takes_pyros_steps(name, tier):
-    expected, parameters, _ = losses_of(SVI, ALL[name]())
+    expected, parameters = pyros_steps(name)
     found, own, svi = losses_of(vi.SVI, ALL[name](), engine=tier)
     assert found == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(own, parameters, rtol=1e-3, atol=1e-4)

@@ -74,7 +74,7 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("name", KNOWN)
 def test_verdicts_on_known_guides(name, seed):
     guide, expected = KNOWN[name]

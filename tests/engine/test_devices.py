@@ -40,9 +40,9 @@ def made(pretend, tmp_path_factory):
 @pytest.mark.parametrize("tier", ["eager", "traced", "interpreted"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_device_gives_the_losses_of_the_host_in_every_tier(case, tier, made):
-    there, here = made[f"device {tier}"][case], made[f"host {tier}"][case]
+    there, here = made[f"device {tier}"][case], made["host eager"][case]
     assert np.allclose(there["losses"], here["losses"], rtol=1e-4)
-    assert here["tier"] == there["tier"] or case == "SVI", there["reason"]
+    assert there["tier"] == ("traced" if case == "restarts" and tier == "eager" else tier), there["reason"]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "SVI"])

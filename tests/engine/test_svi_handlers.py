@@ -158,7 +158,7 @@ def assert_alike(maker, engine):
     return svi
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_a_graph_holds_a_handler_around_the_step_as_part_of_the_program(name, engine):
     svi = assert_alike(FOLLOWED[name], engine)

@@ -52,7 +52,7 @@ def assert_alike(optim, acts, engine):
     return world
 
 
-@settings(max_examples=50, derandomize=True, **ONCE)
+@settings(max_examples=20, derandomize=True, **ONCE)
 @given(OPTIMIZERS, st.lists(CALLS, max_size=7))
 def test_sequences_of_acts_end_where_they_do_in_pyro(optim, acts):
     assert_alike(optim, acts, "traced")
@@ -72,7 +72,7 @@ def test_many_sequences_of_acts_end_where_they_do_in_pyro_natively(optim, acts):
     assert_alike(optim, acts, "interpreted")
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 @pytest.mark.parametrize("name", ACTS)
 def test_every_act_alone(name, engine):
     """Each after some steps by a graph, and before some more; what it is for must not be that nothing is captured."""

@@ -18,7 +18,7 @@ from vipack.engine import graphs
 from vipack.engine.capture.capture import tensors_of
 from vipack.program.sites.plates import subsampled
 
-STEPS = 60
+STEPS = 40
 
 
 @dataclass(frozen=True)

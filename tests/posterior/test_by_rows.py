@@ -77,7 +77,7 @@ def test_evidence_by_importance_sampling_is_within_its_errors(rough):
     new = rows(40, seed=3)
     answer = fit.log_evidence(4_000, data=new)
     assert isinstance(answer, RowEvidence)
-    z = (answer.rows - answer.row_bias - vae.log_evidence(new).numpy()) / answer.row_se
+    z = (answer.rows - vae.log_evidence(new).numpy()) / answer.row_se
     assert np.abs(z).max() < 4.5
     assert 0.5 < z.std() < 1.5
     assert (answer.khats < 0.7).all()
@@ -90,8 +90,7 @@ def test_the_bias_is_that_of_few_particles(rough):
     new = rows(1, seed=4).expand(4_000, -1)
     answer = fit.log_evidence(20, data=new)
     true = float(answer.rows.mean()) - float(vae.log_evidence(new[:1]))
-    assert answer.bias == pytest.approx(true, rel=0.25)
-    assert answer.bias < -0.004
+    assert 3 * true < answer.bias < 0.9 * true < -0.004  # so few weights do not show their tail
 
 
 def test_the_bound_falls_short_by_the_divergence(rough):

@@ -42,7 +42,7 @@ def life(folder: Path, seconds: float | None, *, stepping: bool = False) -> tupl
     started.unlink(missing_ok=True)
     worker = os.fork()
     if worker == 0:
-        train(vi.Checkpoint(folder / "fit", every_steps=1), started)
+        train(vi.Checkpoint(folder / "fit", every_steps=100 if seconds is None else 1), started)
         os._exit(0)
     ended, status = 0, 0
     if seconds is not None:

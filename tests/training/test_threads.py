@@ -71,7 +71,8 @@ WORK = {
     "plot": lambda bases, seed, folder: vi.plots.posterior(bases[seed % 2], num_draws=50, seed=seed)[0].get_xlabel(),
     "load": loaded,
 }
-TASKS = [(name, seed) for seed in range(SEEDS) for name in WORK]
+# Seeds beyond the second are of another engine, which fits alone have.
+TASKS = [(name, seed) for seed in range(SEEDS) for name in WORK if seed < 2 or name in ("fit", "resume")]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import vipack
 from vipack.cli.guide_names import LADDER, guide_named
 from vipack.cli.model_arguments import ModelArguments, read_arguments
 from vipack.cli.python_files import load_object
-from vipack.engine.optimizers.fit_optimizer import CosineRate
+from vipack.engine.optimizers.default_optimizer import CosineRate
 from vipack.errors import UsageError
 
 __all__ = ["NamedProgram", "output_folder", "read_guide", "read_program", "train"]

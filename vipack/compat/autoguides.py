@@ -11,7 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Normal
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoHierarchicalNormalMessenger, AutoNormal
+from pyro.infer.autoguide import AutoCallable, AutoDiagonalNormal, AutoHierarchicalNormalMessenger, AutoNormal
 from torch import Tensor
 
 from vipack.compat.messengers import without_handlers
@@ -27,6 +27,7 @@ __all__ = [
     "lacking_for_guides",
     "mask_of",
     "model_of",
+    "networks_given",
     "set_model",
     "set_up",
     "traces_of",
@@ -165,6 +166,13 @@ def set_model(guide: Any, model: Any) -> None:
 def can_copy_guides() -> bool:
     """Whether an automatic guide can be copied with its model, which its own copy leaves out."""
     return MODEL.there
+
+
+def networks_given(guide: Any) -> list[Any]:
+    """Child modules of an automatic guide that its user wrote: the network of an amortised one, and a guide in a list."""
+    given = [getattr(guide, "network", None) if getattr(guide, "amortized", False) else None]
+    given += [getattr(guide, "_guide", None) if isinstance(guide, AutoCallable) else None]
+    return [module for module in given if module is not None]
 
 
 def hierarchical_sites(guide: AutoHierarchicalNormalMessenger) -> Iterable[str] | None:

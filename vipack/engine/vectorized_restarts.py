@@ -17,8 +17,7 @@ from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer, Handle
-from vipack.engine.optimizers.parameter_groups import grouped, joined_coefficients, rules_of
-from vipack.engine.optimizers.rates import Rates
+from vipack.engine.optimizers.parameter_groups import distinct_rates, grouped, joined_coefficients, rules_of
 from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
 from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.repeated_batch import RepeatedBatch
@@ -204,8 +203,8 @@ class _StackedMemory:
         self._buffers = [buffer.expand(len(starts), *buffer.shape).clone() for buffer in buffers]
         self.order = tuple(range(len(layout.names)))
         self.active = (True,) * len(self.groups)
-        self._rates = [None if h is None else Rates(h.optimizer, h.group, h.scheduler) for h in self._members]
-        if any(rates is not None and rates.one_by_one for rates in self._rates):
+        self._rates = list(distinct_rates(self._handles, self._members).values())
+        if any(rates.one_by_one for rates in self._rates):
             raise CaptureError("a learning rate that goes by losses cannot serve several starts at once")
         self._done = 0
 
@@ -219,10 +218,13 @@ class _StackedMemory:
 
     def coefficients(self, num_steps: int) -> np.ndarray:
         """The update rules' coefficients for the next steps, the same for all starts."""
+        coming: dict[int, np.ndarray] = {}
+        for rates in self._rates:
+            coming |= rates.take(num_steps)
         of_groups = []
-        for group, rates in zip(self.groups, self._rates, strict=True):
-            if rates is not None and group.rule.num_coefficients:
-                of_groups.append(group.rule.coefficients(self._done, rates.take(num_steps)))
+        for group, handle in zip(self.groups, self._members, strict=True):
+            if handle is not None and group.rule.num_coefficients:
+                of_groups.append(group.rule.coefficients(self._done, coming[id(handle.group)]))
         self._done += num_steps
         return joined_coefficients(of_groups, num_steps)
 
@@ -241,7 +243,7 @@ class _StackedMemory:
         values, states, buffers = (
             tuple(value.clone() for value in vectors) for vectors in (self.values, self.states, self._buffers)
         )
-        rates = tuple(rates.state() for rates in self._rates if rates is not None)
+        rates = tuple(rates.state() for rates in self._rates)
         return Snapshot(values, states, buffers, (float(self._done),), rates, TorchState.current())
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -250,9 +252,8 @@ class _StackedMemory:
         for own, value in zip((*self.values, *self.states, *self._buffers), saved, strict=True):
             own.copy_(value)
         self._done = int(snapshot.counts[0])
-        rates = [rates for rates in self._rates if rates is not None]
-        for own_rates, state in zip(rates, snapshot.rates, strict=True):
-            own_rates.restore(state)
+        for rates, state in zip(self._rates, snapshot.rates, strict=True):
+            rates.restore(state)
         snapshot.generator.install()
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from vipack.compat.autoguides import ReadsModel, set_up
+from vipack.compat.supports import is_discrete, support_or_reals
 from vipack.errors import GuideError, ShapeError
 from vipack.hints import checked_class
 from vipack.program.running.flat import flat_priors_sampled
@@ -76,7 +77,7 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
                 raise GuideError(
                     f"guide Amortized: local={name!r} is no latent of the model; its latents are {', '.join(latents)}."
                 )
-            if latents[name]["fn"].support.is_discrete:
+            if is_discrete(latents[name]["fn"]):
                 raise GuideError(f"guide Amortized: local latent {name!r} is discrete; sum it out, or write a guide.")
         frames = {frame.name for name in self.local for frame in latents[name]["cond_indep_stack"]}
         for name, site in latents.items():
@@ -109,7 +110,7 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
                     rows = stack.enter_context(plates[frame.name])
                     if loc.shape[dim] != len(rows):  # a plate that takes some rows of all
                         loc, scale = loc.index_select(dim, rows), scale.index_select(dim, rows)
-                transform = biject_to(site["fn"].support)
+                transform = biject_to(support_or_reals(site["fn"]))
                 normal = dist.Normal(loc, scale).to_event(event_dim)
                 result[name] = pyro.sample(name, dist.TransformedDistribution(normal, [transform]))
             if result[name].shape[result[name].dim() - site["fn"].event_dim :] != site["fn"].event_shape:
@@ -121,7 +122,7 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
         """The median of each latent, where the guide of the globals knows its own."""
         result = dict(self.shared.median(*args, **kwargs)) if self._has_globals else {}
         for name, (loc, _) in self._numbers(self.network(*args, **kwargs)).items():
-            result[name] = biject_to(self.prototype_trace.nodes[name]["fn"].support)(loc)
+            result[name] = biject_to(support_or_reals(self.prototype_trace.nodes[name]["fn"]))(loc)
         return result
 
     def _numbers(self, outputs: Any) -> dict[str, tuple[Tensor, Tensor]]:
@@ -136,12 +137,12 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
 
     def _event_dim(self, name: str) -> int:
         site = self.prototype_trace.nodes[name]
-        unconstrained = biject_to(site["fn"].support).inv(site["value"])
+        unconstrained = biject_to(support_or_reals(site["fn"])).inv(site["value"])
         return int(site["fn"].event_dim + unconstrained.dim() - site["value"].dim())
 
     def _wrong_shape(self, name: str, loc: Tensor) -> ShapeError:
         site = self.prototype_trace.nodes[name]
-        expected = tuple(biject_to(site["fn"].support).inv(site["value"]).shape)
+        expected = tuple(biject_to(support_or_reals(site["fn"])).inv(site["value"]).shape)
         return ShapeError(
             f"guide Amortized: the network gave a location of shape {tuple(loc.shape)} for {name!r}; expected the shape of "
             f"its unconstrained value, such as {expected}."

@@ -22,6 +22,7 @@ from torch.distributions import Independent
 
 from vipack.compat.autoguides import inside_guide, unpacked
 from vipack.compat.pytorch import plain_normals
+from vipack.compat.supports import support_or_reals
 from vipack.errors import GuideError
 from vipack.objectives.antithetic import mirrored
 from vipack.program import Arguments
@@ -174,7 +175,9 @@ class _VectorParticles(Particles):
     def _transformed(self, u: Tensor) -> Transformed:
         supports = None
         if not getattr(self.guide, "follows_supports", False):
-            supports = {n: site["fn"].support for n, site in self.guide.prototype_trace.iter_stochastic_nodes()}
+            supports = {
+                n: support_or_reals(site["fn"]) for n, site in self.guide.prototype_trace.iter_stochastic_nodes()
+            }
         unconstrained = {site["name"]: piece for site, piece in unpacked(self.guide, u)}
         return Transformed(unconstrained, supports, [name for name, how in self._treated.items() if how != "kept"])
 

@@ -65,6 +65,7 @@ class Program:
         self.model = model
         self.guide = guide
         self.parameters = Parameters(dtype, device)
+        self.parameters.programs = (model, guide)
         self.batch_plate: BatchPlate | None = None
         self.plates: dict[str, PlateCall] = {}
         self.masked: dict[str, Treatment] = {}

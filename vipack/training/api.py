@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from vipack.engine.steps.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
-from vipack.program import Check
+from vipack.program import Check, left_in_evaluation_mode
 from vipack.progress import progress_of
 from vipack.training.arrays import named_arrays
 from vipack.training.callbacks import Callback, callbacks_of
@@ -30,6 +30,7 @@ from vipack.training.result import Fit
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer
 from vipack.training.validation import EarlyStopping, split_off
+from vipack.training.worsening import warn_if_worse
 from vipack.types import Verdict
 
 __all__ = ["check", "fit", "load"]
@@ -74,7 +75,8 @@ def fit(
         fixed: keyword arguments that are never cut into batches.
         loss: a ``pyro.infer`` ELBO; ``Trace_ELBO()`` by default.
         optim: a ``pyro.optim`` optimizer, or what makes a ``torch.optim`` one from a list of parameters (or a pair of it
-            and its schedule, which moves on every step). Adam at 0.02 with a cosine decay by default.
+            and its schedule, which moves on every step). By default Adam at 0.02, and at 0.002 for the weights of networks,
+            both with a cosine decay.
         steps, epochs: how long to train; with neither, until the loss no longer falls by more than its noise.
         batch_size: rows a step, B of N; log p and log q of the batch plate are scaled by N/B.
         batch_plate: that plate's name, where it cannot be told from sizes.
@@ -115,15 +117,18 @@ def fit(
         return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
-    for warning in prepared.check.warnings:
-        warn(warning)
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
     num_steps = _num_steps(steps, epochs, per_epoch)
+    modes = left_in_evaluation_mode(prepared.program.parameters) if num_steps != 0 else ()
+    for warning in (*prepared.check.warnings, *modes):
+        warn(warning)
     plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
     if restarts > 1:
-        return Fit(train_restarts(problem, prepared, guide, plan, optim, restarts))
-    trainer = Trainer(prepared, plan, optim)
-    trainer.train(again=file is not None and _take_up(trainer, file))
+        trainer = train_restarts(problem, prepared, guide, plan, optim, restarts)
+    else:
+        trainer = Trainer(prepared, plan, optim)
+        trainer.train(again=file is not None and _take_up(trainer, file))
+    warn_if_worse(trainer)
     return Fit(trainer)
 
 

@@ -14,7 +14,8 @@ from vipack.diagnostics.sources import positive
 from vipack.entry import entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
-from vipack.posterior.by_rows import RowBounds, row_bounds, row_evidence
+from vipack.posterior.annealing import Annealing, Sandwich, annealed_evidence, sandwich
+from vipack.posterior.by_rows import RowBounds, RowEvidence, row_bounds, row_evidence
 from vipack.posterior.encoding import Encoding, encode, generate, reconstruct
 from vipack.posterior.observations import Observations
 from vipack.program import Arguments
@@ -68,6 +69,96 @@ class ObservationAnswers:
         with _shown(progress) as bar:
             observations = self._observations("log_evidence", data, fixed)
             return row_evidence(self._trainer.program, observations, num_particles, seed=seed, progress=bar)
+
+    @entry
+    def annealed_evidence(
+        self,
+        *,
+        data: Any = None,
+        fixed: Mapping[str, Any] | None = None,
+        num_chains: int = 16,
+        num_temperatures: int = 100,
+        num_leapfrog: int = 3,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> RowEvidence:
+        """log p(x) in nats of observations that each have latents of their own, by annealed importance sampling from the guide.
+
+        For guides whose weights are too uneven for :meth:`log_evidence`: chains go from q(z | x) to the posterior by Hamiltonian
+        Monte Carlo. A lower bound in expectation; see :class:`vipack.posterior.RowEvidence`.
+
+        Args:
+            data, fixed: new observations, in the form of the fit's; its own by default.
+            num_chains: of each observation.
+            num_temperatures, num_leapfrog: transitions of a chain, and gradients in each.
+
+        Raises:
+            UsageError: a latent does not belong to an observation, or is not on all of R^d.
+            GuideError: the guide cannot be called with `data`.
+
+        Source: Neal (2001); Wu et al. (2017), arXiv:1611.04273.
+        """
+        how = Annealing(num_chains, num_temperatures, num_leapfrog)
+        with _shown(progress) as bar:
+            observations = self._observations("annealed_evidence", data, fixed)
+            return annealed_evidence(self._trainer.program, observations, how, seed=seed, progress=bar)
+
+    @entry
+    def simulated_evidence(
+        self,
+        num_rows: int = 100,
+        *,
+        num_chains: int = 16,
+        num_temperatures: int = 100,
+        num_leapfrog: int = 3,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Sandwich:
+        """Bounds from both sides of log p(x) of observations that the model simulates: how far :meth:`annealed_evidence` may be off.
+
+        Args:
+            num_rows: observations to simulate.
+            num_chains, num_temperatures, num_leapfrog: as of :meth:`annealed_evidence`.
+
+        Raises:
+            UsageError: as of :meth:`annealed_evidence`.
+
+        Source: Grosse, Ghahramani, Adams (2015), arXiv:1511.02543.
+        """
+        positive("num_rows", num_rows)
+        how = Annealing(num_chains, num_temperatures, num_leapfrog)
+        simulated = self.generate(num_rows, seed=seed, progress=False)
+        rows = self._trainer.rows
+        if rows.num_rows is None:
+            raise UsageError("simulated_evidence: the fit's data have no rows.")
+        call = self._drawn_rows(num_rows, seed)
+        names = list(self.posterior.named_arguments(call))
+        values = {name: simulated.get(name, value) for name, value in self.posterior.named_arguments(call).items()}
+        args = tuple(values.pop(name) for name, _ in zip(names, call.args, strict=False))
+        observed = [site.name for site in self.posterior.table.of_kind("observed")]
+        if not set(observed) <= set(names):
+            raise UsageError(
+                f"simulated_evidence: the observed sites {', '.join(map(repr, observed))} must have the names of the model's "
+                f"arguments ({', '.join(names)}), to be given what was simulated for them."
+            )
+        latents = {site.name: simulated[site.name] for site in self.posterior.table.of_kind("latent")}
+        with _shown(progress) as bar:
+            pair = Arguments(args, {**call.kwargs, **values}), latents
+            return sandwich(self._trainer.program, [pair], how, seed=seed, progress=bar)
+
+    @entry
+    def posterior_of(
+        self, data: Any = None, *, fixed: Mapping[str, Any] | None = None, most: int | None = None
+    ) -> Posterior:
+        """The fitted guide on observations, for diagnostics of your own; ``poutine.scale`` is left out of their densities.
+
+        Args:
+            data, fixed: new observations, in the form of the fit's; its own by default.
+            most: of them, evenly spaced; all by default.
+        """
+        observations = self._observations("posterior_of", data, fixed)
+        count = observations.num_rows if most is None else min(positive("most", most), observations.num_rows)
+        return Posterior(self._trainer.program, observations.some(count), scaled=False)
 
     @entry
     def encode(
@@ -149,10 +240,9 @@ class ObservationAnswers:
         rows = self._trainer.rows
         if rows.num_rows is None:
             raise UsageError("generate: the fit's data have no rows to draw anew; use fit.predict().")
-        indices = torch.randint(rows.num_rows, (count,), generator=torch.Generator().manual_seed(seed))
 
         def calls(start: int, stop: int) -> Arguments:
-            call = rows.rows(indices[start:stop])
+            call = self._drawn_rows(count, seed, start, stop)
             own = {name: value[start:stop] for name, value in given.items()}
             names = list(self.posterior.named_arguments(call))
             args = tuple(own.pop(name, value) for name, value in zip(names, call.args, strict=False))
@@ -160,6 +250,13 @@ class ObservationAnswers:
 
         with _shown(progress) as bar:
             return generate(self.posterior, calls, count, seed=seed, progress=bar)
+
+    def _drawn_rows(self, count: int, seed: int, start: int = 0, stop: int | None = None) -> Arguments:
+        """The call on `count` rows of the fit's data drawn by `seed`, or on those from `start` to `stop` of them."""
+        rows = self._trainer.rows
+        indices = torch.randint(rows.num_rows or 1, (count,), generator=torch.Generator().manual_seed(seed))
+        call = rows.rows(indices[start:stop])
+        return Arguments(call.args, call.kwargs)
 
     def _given(self, data: Mapping[str, Any] | None, num_rows: int | None) -> tuple[dict[str, Any], int]:
         if data is not None and not isinstance(data, Mapping):

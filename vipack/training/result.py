@@ -29,6 +29,7 @@ from vipack.training.ladder.stages import Stages
 from vipack.training.observations import ObservationAnswers
 from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
+from vipack.training.worsening import warn_if_worse
 from vipack.types import EngineReport, Estimate, Stopped, Verdict
 
 __all__ = ["Fit"]
@@ -340,6 +341,7 @@ class Fit(ObservationAnswers):
             self._trainer.train()
         else:
             self._trainer.train_further(steps)
+        warn_if_worse(self._trainer)
         return self
 
     @entry

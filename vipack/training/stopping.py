@@ -14,7 +14,7 @@ from vipack.hints import checked_class
 from vipack.importance import mean_and_se
 from vipack.types import Estimate, Stopped, StopReason
 
-__all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "rules_of"]
+__all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "batch_means", "rules_of", "without_spikes"]
 
 
 class StopRule(Protocol):
@@ -59,7 +59,7 @@ class Converged:
         if count < self.min_steps:
             return None
         third = count // 3
-        gain, noise = _gain(losses, third, _without_spikes)
+        gain, noise = _gain(losses, third, without_spikes)
         if gain > self.tolerance * noise:
             return None
         return Stopped(
@@ -148,17 +148,18 @@ def _gain(
 ) -> tuple[float, float]:
     """How much less the last `third` losses are than the third before, in the mean, and the standard error, nats."""
     recent = np.asarray(losses[-2 * third :], dtype=np.float64)
-    before, after = (_batch_means(cleaned(values)) for values in (recent[:third], recent[third:]))
+    before, after = (batch_means(cleaned(values)) for values in (recent[:third], recent[third:]))
     return before.value - after.value, math.hypot(before.se, after.se)
 
 
-def _without_spikes(values: np.ndarray) -> np.ndarray:
+def without_spikes(values: np.ndarray) -> np.ndarray:
+    """The values clipped to their central 95%."""
     low, high = np.quantile(values, [0.025, 0.975])
     clipped: np.ndarray = np.clip(values, low, high)
     return clipped
 
 
-def _batch_means(values: np.ndarray, num_batches: int = 10) -> Estimate:
+def batch_means(values: np.ndarray, num_batches: int = 10) -> Estimate:
     """Mean and its standard error from the means of consecutive batches."""
     size = len(values) // num_batches
     means = values[: size * num_batches].reshape(num_batches, size).mean(1)

@@ -160,8 +160,17 @@ def run(make, program, kind, **options):
     return [svi.step(X, beta, epoch=epoch) for beta, epoch in calls(program, kind)], svi
 
 
-@pytest.mark.parametrize("kind", [float, np.float64])
-@pytest.mark.parametrize("program", CAPTURED, ids=lambda program: program.__name__)
+BY_KIND = [weight_of_the_prior, thresholds, in_a_container]  # where a type of number may make a difference
+
+
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [
+        *((program, float) for program in CAPTURED),
+        *(pytest.param(p, np.float64, marks=[pytest.mark.slow] * (p not in BY_KIND)) for p in CAPTURED),
+    ],
+    ids=lambda value: value.__name__,
+)
 def test_one_graph_takes_all_values(program, kind):
     expected, _ = run(SVI, program, kind)
     found, svi = run(vi.SVI, program, kind, engine="traced")

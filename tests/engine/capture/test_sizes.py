@@ -161,7 +161,12 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+MORE_OF_A_KIND = ("GRU, sorted", "LSTM, both directions", "tanh")  # that others are of, too
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in MORE_OF_A_KIND else n for n in RECURRENT]
+)
 def test_packed_sequences_are_captured(name):
     found = run(vi.SVI, RECURRENT[name](), [(X,)] * 12, engine="traced")
     assert_same(found, run(SVI, RECURRENT[name](), [(X,)] * 12))

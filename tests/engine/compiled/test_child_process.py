@@ -1,9 +1,10 @@
-"""The process that compiles runs nothing that lies about in the user's folder, and finds what this process runs."""
+"""The process that compiles runs nothing that lies about in the user's folder, finds what this process runs, and stays for the next job."""
 
 import json
 import os
 import pickle
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import vipack as vi
 from vipack.engine.compiled import child_process
+from vipack.engine.compiled.build import serve
 from vipack.engine.compiled.child_process import start_compiling
 
 PLANTED = ("hashlib", "json", "site", "sitecustomize", "sympy", "torch", "vipack", "numpy", "pickle", "linecache")
@@ -23,20 +25,41 @@ with open("answers.json", "w") as file:
 """
 
 
-class Asking:
-    """In place of a job: what the process answers, once it has everything that a compilation begins with."""
+class Running:
+    """In place of a job: Python that the process runs, once it has everything that a compilation begins with."""
+
+    def __init__(self, program):
+        self.program = program
 
     def __reduce__(self):
-        return exec, (QUESTIONS,)
+        return exec, (self.program,)
+
+
+@pytest.fixture(autouse=True)
+def _none_waits(monkeypatch):
+    monkeypatch.setattr(child_process, "_WAITING", [])
+    yield
+    child_process._stop_waiting()
 
 
 @pytest.fixture
-def answers(tmp_path):
-    def ask():
-        work = tmp_path / "work"
+def begin(tmp_path):
+    """Begin a job in a folder of its own; the process and the folder."""
+
+    def begin(program, name="work"):
+        work = tmp_path / name
         work.mkdir()
-        (work / "job.pkl").write_bytes(pickle.dumps(Asking()))
-        assert start_compiling(work).wait(120) == 1  # for there is no job
+        (work / "job.pkl").write_bytes(pickle.dumps(Running(program)))
+        return start_compiling(work), work
+
+    return begin
+
+
+@pytest.fixture
+def answers(begin):
+    def ask():
+        process, work = begin(QUESTIONS)
+        assert process.poll(wait=True) == 1  # for there is no job
         assert (work / "answers.json").is_file(), (work / "traceback.txt").read_text()
         return json.loads((work / "answers.json").read_text())
 
@@ -55,7 +78,7 @@ def planted(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("python_path", [None, "", ":", ".", "below", ":below:.:"])
+@pytest.mark.parametrize("python_path", [None, "", ":below:.:"])
 def test_what_is_planted_in_the_users_folder_does_not_run(planted, answers, monkeypatch, python_path):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     if python_path is not None:
@@ -94,7 +117,92 @@ def test_a_compiler_named_from_the_users_folder_is_still_that_one(planted, monke
     monkeypatch.setenv("CXX", "tools/c++ --quick")
     monkeypatch.setenv("CC", "gcc")
     monkeypatch.setenv("PYTHONHOME", "relative")
-    environment = child_process._environment(planted)
+    environment = child_process._environment()
     assert environment["CXX"] == f"{planted}/tools/c++ --quick"
     assert environment["CC"] == "gcc"
     assert not {"PYTHONPATH", "PYTHONHOME"} & environment.keys()
+
+
+# --- the next job
+
+WELL = """
+import json, os
+import vipack.engine.compiled.build as module
+module.build = lambda job, folder: print("what a library prints", flush=True)  # for there is no job
+with open("answers.json", "w") as file:
+    json.dump([os.getpid(), os.getcwd(), os.environ["TORCHINDUCTOR_CACHE_DIR"]], file)
+"""
+
+
+def test_a_process_that_has_done_its_job_builds_the_next(begin, monkeypatch):
+    answers = []
+    for name in ("first", "second"):
+        process, work = begin(WELL, name)
+        assert process.poll(wait=True) == 0
+        number, current, cache = json.loads((work / "answers.json").read_text())
+        assert (current, cache) == (str(work), str(work / "inductor"))
+        answers.append(number)
+        monkeypatch.setenv("VIPACK_CACHE", "/elsewhere")  # where results are kept is this process's affair
+    assert answers == [process._process.pid] * 2
+    (waiting,) = child_process._WAITING
+    assert waiting is process
+
+
+def test_a_job_that_fails_ends_the_process(begin):
+    process, work = begin("raise OSError('no space left')")
+    assert process.poll(wait=True) == 1
+    assert (work / "error.txt").read_text() == "OSError: no space left"
+    assert child_process._WAITING == []
+
+
+def test_a_process_that_has_a_gpu_gives_it_back(begin):
+    process, _ = begin(WELL + "import torch; torch.cuda.is_initialized = lambda: True")
+    assert process.poll(wait=True) == 0
+    assert child_process._WAITING == []
+    assert process._process.returncode == 0
+
+
+@pytest.fixture
+def _well_at_once(monkeypatch):
+    """Processes that answer at once."""
+    monkeypatch.setattr(child_process, "_BEGIN", "import os\nwhile os.read(0, 1000): os.write(1, b'.')")
+
+
+@pytest.mark.parametrize("change", ["nothing", "environment", "library", "idle", "killed", "forked"])
+@pytest.mark.usefixtures("_well_at_once")
+def test_a_process_that_would_be_started_in_another_way_builds_nothing_more(change, begin, monkeypatch, tmp_path):
+    first, _ = begin(WELL, "first")
+    assert first.poll(wait=True) == 0
+    process = first._process
+    if change == "environment":
+        monkeypatch.setenv("CXX", "g++")
+    elif change == "library":
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    elif change == "idle":
+        first._idle_since = time.monotonic() - child_process._ASKED
+    elif change == "killed":
+        process.kill()
+        process.wait()
+    elif change == "forked":
+        first._started_as = (os.getppid(), *first._started_as[1:])
+    second, _ = begin(WELL, "second")
+    assert second.poll(wait=True) == 0
+    assert (second is first) == (change == "nothing")
+    assert (process.poll() is None) == (change in ("nothing", "forked"))  # only the process that it belongs to stops it
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.usefixtures("_well_at_once")
+def test_two_jobs_at_once_are_built_by_two_processes(begin):
+    (first, _), (second, _) = begin(WELL, "first"), begin(WELL, "second")
+    assert first is not second
+    assert (first.poll(wait=True), second.poll(wait=True)) == (0, 0)
+
+
+def test_a_process_leaves_when_nobody_asks_it():
+    reader, writer = os.pipe()
+    assert serve(reader, -1, seconds=0.01) == 0
+    os.close(writer)
+    assert serve(reader, -1, seconds=60.0) == 0
+    os.close(reader)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
-from vipack.engine.compiled import compiler
+from vipack.engine.compiled import child_process, compiler
+from vipack.engine.compiled.child_process import CompilingProcess
 from vipack.engine.compiled.compiler import Build, Request
 from vipack.engine.native import cache_entries
 from vipack.engine.native.bridge import Bridge, NativeError
@@ -157,29 +159,27 @@ def test_a_cache_that_cannot_be_made_is_replaced_by_a_temporary_folder(cache, mo
 
 
 class Finished:
-    """In place of ``subprocess.Popen``: a process that has written something and ended."""
+    """In place of ``start_compiling``: a process that has written something and ended."""
 
     def __init__(self, returncode=0, files=(("manifest.json", "{}"), ("step.so", "new"))):
         self.returncode = returncode
         self.files = files
 
-    def __call__(self, arguments, **options):
+    def __call__(self, work):
         for name, text in self.files:
-            (Path(arguments[-1]) / name).write_text(text)
+            (work / name).write_text(text)
         return self
 
-    def poll(self):
+    def poll(self, *, wait):
         return self.returncode
 
-    def wait(self):
-        return self.returncode
 
-    def kill(self):
-        pass
+def busy_for_a_minute():
+    return CompilingProcess([sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ))
 
 
 def ended(monkeypatch, process):
-    monkeypatch.setattr(subprocess, "Popen", process)
+    monkeypatch.setattr(compiler, "start_compiling", process)
     build = Build(Request(lambda: "a job", "key"))
     assert build.done(wait=True)
     return build
@@ -241,20 +241,21 @@ def test_a_process_that_does_not_start_is_a_reason(cache, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError("no more processes")
 
-    build = ended(monkeypatch, refuse)
+    monkeypatch.setattr(child_process, "_WAITING", [])
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    build = Build(Request(lambda: "a job", "key"))
+    assert build.done(wait=True)
     assert build.folder is None
     assert "no more processes" in build.reason
 
 
 def test_stopping_ends_the_process_and_leaves_nothing(cache, monkeypatch):
-    class Waiting(subprocess.Popen):
-        def __init__(self, arguments, **options):
-            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"])
-
-    monkeypatch.setattr(subprocess, "Popen", Waiting)
+    process = busy_for_a_minute()
+    monkeypatch.setattr(compiler, "start_compiling", lambda work: process)
     build = Build(Request(lambda: "a job", "key"))
     assert not build.done()
     build.stop()
+    assert process._process.returncode == -signal.SIGKILL
     assert list(cache.iterdir()) == []
 
 
@@ -333,8 +334,8 @@ def test_the_bar_and_the_log_say_that_something_is_compiled(cache, monkeypatch, 
         def close(self):
             pass
 
-    waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(compiler, "start_compiling", lambda work: subprocess.Popen(waiting, start_new_session=True))
+    process = busy_for_a_minute()
+    monkeypatch.setattr(compiler, "start_compiling", lambda work: process)
     monkeypatch.setattr("vipack.progress.tqdm", Bar)
     wanted = Request(lambda: compiler.InterpreterJob(cache), "interpreter-of-this-test")
     with caplog.at_level("INFO", logger="vipack.engine.compiled.compiler"):

@@ -7,7 +7,6 @@ DEVICE is "cuda", or the compiled pretend device; a PART is "journey", "ladder" 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import sys
 import traceback
@@ -191,9 +190,9 @@ def refused(device):
     return ""
 
 
-def every_tier(places, tiers, wanted):
+def every_tier(place, tiers, wanted):
     made = {}
-    for place, tier in itertools.product(places, tiers):
+    for tier in tiers:
         runs = {name: functools.partial(fit, *case[:3], tier, place, **case[3]) for name, case in cases().items()}
         runs["SVI"] = functools.partial(svi, tier, place)
         runs["failing factor"] = functools.partial(diverged, tier, place)
@@ -222,7 +221,9 @@ def main(device, out, *parts):
     for part in parts:
         if part.startswith("tiers"):
             wanted = part.partition("=")[2].split(";") if "=" in part else []
-            made |= every_tier(*(((device,), tiers) if device == "cuda" else (("cpu", device), tiers[:3])), wanted)
+            made |= every_tier(device, tiers if device == "cuda" else tiers[:3], wanted)
+            if device != "cuda":
+                made |= every_tier("cpu", ("eager",), wanted)
             made["refused"] = refused(device)
     if "journey" in parts:
         made["journey"] = attempt(functools.partial(journey, device, Path(out).parent))

@@ -9,6 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.engine.inductor import lowering
+from vipack.engine.inductor.plan import read_plan
 
 
 def lowered(function, *examples):
@@ -50,3 +51,15 @@ def test_what_is_small_is_kept_for_many_rows(monkeypatch):
 def test_many_numbers_are_turned_round_by_the_library(size, apart):
     code = lowered(lambda x: x.flip(1) * x.exp(), torch.randn(3, size))
     assert ("aten.flip" in code) is apart
+
+
+def test_a_graph_is_lowered_alike_whatever_was_lowered_before():
+    """One process compiles one step after another."""
+    examples = torch.randn(500), torch.randn(2)
+
+    def plan():
+        return read_plan(lowered(weighed, *examples), [("float32", (500,), (1,)), ("float32", (2,), (1,))])
+
+    first = plan()
+    lowered(responsibilities, torch.randn(400), torch.randn(3), torch.rand(3))
+    assert plan() == first

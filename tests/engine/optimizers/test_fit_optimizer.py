@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, ReduceLROnPlateau
 
 import vipack as vi
 from tests.contracts.line import X, Y, guide, model
-from vipack.engine.optimizers.fit_optimizer import FINAL_RATE, LEARNING_RATE, CosineRate, default_optimizer
+from vipack.engine.optimizers.default_optimizer import FINAL_RATE, LEARNING_RATE, CosineRate, DefaultOptimizer
 
 STEPS = 6
 
@@ -211,7 +211,7 @@ def test_a_parameter_that_a_step_does_not_use_stays_and_keeps_its_moments(optim)
 
 def test_the_default_rate_falls_along_a_half_cosine():
     parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer, schedule = default_optimizer(100)([parameter])
+    optimizer, schedule = DefaultOptimizer(100)([parameter])
     rates = []
     for _ in range(101):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -232,3 +232,20 @@ def test_a_rate_without_an_end_stays_until_it_is_cooled():
     assert rate(125) == pytest.approx((1 + FINAL_RATE) / 2)
     assert rate(150) == rate(1_000) == pytest.approx(FINAL_RATE)
     assert math.isclose(rate(99), 1.0)
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "a function of the step"])
+def test_groups_with_a_schedule_run_in_the_traced_tier(schedule):
+    schedules = {
+        "exponential": partial(ExponentialLR, gamma=0.9),
+        "a function of the step": partial(LambdaLR, lr_lambda=[lambda step: 1 / (1 + step), lambda step: 0.9**step]),
+    }
+
+    def make(params):
+        first, *others = params
+        optimizer = torch.optim.Adam([{"params": others}, {"params": [first], "lr": 0.01}], lr=0.1)
+        return optimizer, schedules[schedule](optimizer)
+
+    eager, traced = fitted(make, steps=20, engine="eager"), fitted(make, steps=20, engine="traced")
+    assert traced.engine.tier == "traced", traced.engine
+    torch.testing.assert_close(traced.params, eager.params)

@@ -63,7 +63,7 @@ def test_a_rule_takes_its_optimizers_steps(name):
     parameter = start()
     optimizer = OPTIMIZERS[name]([parameter])
     rule = rule_of(optimizer, optimizer.param_groups[0])
-    rates = Rates(optimizer, optimizer.param_groups[0], None).take(STEPS)
+    rates = Rates(optimizer, None).take(STEPS)[id(optimizer.param_groups[0])]
     rows = torch.from_numpy(np.concatenate([rule.coefficients(0, rates[:5]), rule.coefficients(5, rates[5:])]))
     assert rows.shape == (STEPS, rule.num_coefficients)
     value = parameter.detach().clone()

@@ -95,7 +95,7 @@ def at_one_dimension(x, y):
 SHAPES = [
     (no_event, ShapeError, ("'y'", "(20, 3)", "plate 'data' has 20", ".to_event(1)")),
     (no_events, ShapeError, ("'y'", "(20, 3, 2)", ".to_event(2)")),
-    (no_event_of_a_latent, ShapeError, ("'z'", "(3,)", ".to_event(1)", "len(x)")),
+    (no_event_of_a_latent, ShapeError, ("'z'", "(3,)", "; declare the 3 with .to_event(1)")),
     (no_event_of_the_value, ShapeError, ("'y'", "(20, 3)", ".to_event(1)")),
     (plates_in_another_order, ShapeError, ("'y'", "(20, 3)", "plate 'column' dim=-1", "dim=-2")),
     (at_another_dimension, SiteError, ("plate 'data'", "size 20 at dim=-1", "size 20 at dim=-2", "one dimension")),
@@ -260,3 +260,21 @@ def test_loo_tells_of_factors():
     with pytest.warns(TrustWarning, match="pyro.factor 'likelihood' has no observations.*obs=") as caught:
         vi.diagnostics.loo(fit, num_draws=100)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_guide_without_to_event_on_all_rows_is_not_told_of_minibatches():
+    def guide(x, y):
+        pyro.sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(3)), 1.0))
+
+    def model(x, y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("y", dist.Normal(z + w, 1.0).to_event(1), obs=y)
+
+    error = vi.check(model, guide, data=(X, Y)).errors[0]
+    assert isinstance(error, ShapeError)
+    assert "; declare the 3 with .to_event(1)" in str(error)
+    assert "minibatch" not in str(error)

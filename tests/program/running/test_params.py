@@ -168,6 +168,10 @@ def by_name(value):
     return value if isinstance(value, str) else ""
 
 
+# A module in evaluation mode is trained in it, with a warning; see tests/program/checks/test_modes.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.*are in evaluation mode:vipack.errors.ProgramWarning")
+
+
 @pytest.mark.parametrize("name", GUIDES)
 def test_the_users_module_is_left_as_it_was(name):
     network, guide = GUIDES[name]()

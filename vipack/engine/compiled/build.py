@@ -1,4 +1,4 @@
-"""Compile a step in a process of its own, which compiling.py starts.
+"""Compile steps in a process of its own, which child_process.py starts.
 
 The process that trains goes on meanwhile; it never imports Inductor, and nothing that goes wrong here can harm it. The
 job's folder holds ``job.pkl``; the result is ``step.so`` and ``manifest.json`` in the same folder, or ``error.txt``, and
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pickle
+import select
 import threading
 import traceback
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from vipack.engine.interpreter.source import source as interpreter_source
 from vipack.engine.native.cpp_source import read_source
 from vipack.engine.native.operations import LibraryCall, LoopSpec
 
-__all__ = ["LIBRARY", "InterpreterJob", "Job", "build", "library_name"]
+__all__ = ["LIBRARY", "InterpreterJob", "Job", "build", "library_name", "main", "serve"]
 
 LIBRARY = "library.so"  # the bridge, in its entry
 _BRIDGE = "vipack/engine/native/bridge.cpp"
@@ -159,6 +160,27 @@ def _plain(value: Any) -> Any:
     if isinstance(value, View):
         return {"view": dataclasses.asdict(value)}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def serve(jobs: int, answers: int, seconds: float) -> int:
+    """Build jobs until one fails or takes a GPU, or none has come for so long; what the process ends with.
+
+    Args:
+        jobs: a pipe, to which the folder of each is written whole.
+        answers: a pipe, to which a byte is written for each that is done.
+    """
+    while select.select([jobs], [], [], seconds)[0]:
+        folder = os.fsdecode(os.read(jobs, select.PIPE_BUF))
+        if not folder:  # nobody is left to ask
+            return 0
+        os.chdir(folder)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(folder, "inductor")
+        code = main([folder])
+        if code or torch.cuda.is_initialized():  # whose context would keep memory of the GPU
+            return code
+        os.chdir(os.sep)
+        os.write(answers, b".")
+    return 0
 
 
 def main(arguments: Sequence[str]) -> int:

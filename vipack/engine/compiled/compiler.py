@@ -6,12 +6,9 @@ import atexit
 import contextlib
 import hashlib
 import logging
-import os
 import pickle
 import platform
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +19,7 @@ from pathlib import Path
 import torch
 
 from vipack.engine.compiled.build import LIBRARY, InterpreterJob, Job, library_name
-from vipack.engine.compiled.child_process import start_compiling
+from vipack.engine.compiled.child_process import CompilingProcess, start_compiling
 from vipack.engine.graph.graph_text import GraphText
 from vipack.engine.graph.step_graph import StepGraph
 from vipack.engine.interpreter.layout import contiguous
@@ -131,7 +128,7 @@ class Build:
         self.seconds = 0.0
         self.folder: Path | None = None
         self.reason = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: CompilingProcess | None = None
         try:
             job = wanted.make_job()
             # In the folder of the entries, so that the result is put in place in one move.
@@ -149,13 +146,11 @@ class Build:
         """Whether it has ended, well or not."""
         if self._process is None:
             return True
-        if wait:
-            self._process.wait()
-        if self._process.poll() is None:
-            self.seconds = time.perf_counter() - self._started
-            return False
+        code = self._process.poll(wait=wait)
         self.seconds = time.perf_counter() - self._started
-        self._collect(self._process.returncode)
+        if code is None:
+            return False
+        self._collect(code)
         self._process = None
         _RUNNING.discard(self)
         return True
@@ -164,10 +159,7 @@ class Build:
         """End it, and leave nothing behind."""
         _RUNNING.discard(self)
         if self._process is not None:
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # with the compilers that it started
-            self._process.kill()
-            self._process.wait()
+            self._process.stop()
             self._process = None
             self.reason = "the compilation was stopped"
             shutil.rmtree(self._work, ignore_errors=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyro
 import torch
 from pyro.optim import PyroLRScheduler, PyroOptim
@@ -27,15 +26,13 @@ from vipack.compat.optimizer_state import (
     set_waiting,
     waiting,
 )
+from vipack.engine.optimizers.default_optimizer import LEARNING_RATE, CosineRate, DefaultOptimizer
 from vipack.errors import OptimizerError
 from vipack.program import Parameters
 
-__all__ = ["CosineRate", "FitOptimizer", "Handle", "default_optimizer", "make_optimizer", "unused"]
+__all__ = ["FitOptimizer", "Handle", "make_optimizer", "unused"]
 
 Factory = Callable[[Iterable[Tensor]], Any]
-
-LEARNING_RATE = 0.02  # see docs/fitting.md for how it was chosen
-FINAL_RATE = 0.01  # of the learning rate, at the last step
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,10 +277,16 @@ class TorchOptimizer(FitOptimizer):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`FitOptimizer`."""
         optimizer = self._ready()
-        optimizer.load_state_dict(_plain(state["state"]))  # a copy, or steps would change what was saved
+        coming, schedule = (
+            _plain(state["state"]),
+            _plain(state["scheduler"]),
+        )  # copies: steps must not change what was saved
+        if isinstance(self._factory, DefaultOptimizer):
+            self._factory.at_one_rate(optimizer, self._parameters.tensors(), coming, schedule)
+        optimizer.load_state_dict(coming)
         self._stepped = state.get("stepped", False)
         if self._scheduler is not None:
-            self._scheduler.load_state_dict(dict(state["scheduler"]))
+            self._scheduler.load_state_dict(schedule)
 
     def _ready(self) -> Optimizer:
         new = [p for p in self._parameters.tensors() if p not in self._known]
@@ -296,6 +299,8 @@ class TorchOptimizer(FitOptimizer):
                     "torch.optim.Optimizer or a pair (optimizer, schedule); pass for example pyro.optim.Adam({'lr': 0.01}) "
                     "or functools.partial(torch.optim.Adam, lr=0.01)."
                 )
+        elif new and isinstance(self._factory, DefaultOptimizer):
+            self._factory.extend(self._optimizer, new)
         elif new and len(self._optimizer.param_groups) == 1:  # a schedule knows the groups that it began with
             self._optimizer.param_groups[0]["params"].extend(new)
         elif new:
@@ -313,13 +318,13 @@ def make_optimizer(
         optim: None for the default, a ``pyro.optim`` optimizer or schedule, a ``torch.optim`` class, or a callable that
             makes a ``torch.optim`` optimizer (or a pair of one and its schedule) from a list of parameters.
         num_steps: how long the run will be, for the default's schedule; None if not known.
-        rate: the default's learning rate where it is not to be 0.02.
+        rate: the default's learning rate where it is not to be 0.02; the weights of networks keep a tenth of it.
 
     Raises:
         OptimizerError: anything else.
     """
     if optim is None:
-        return TorchOptimizer(default_optimizer(num_steps, rate or LEARNING_RATE), parameters)
+        return TorchOptimizer(DefaultOptimizer(num_steps, rate or LEARNING_RATE, parameters.of_networks), parameters)
     if isinstance(optim, PyroOptim):
         return PyroOptimizer(optim, parameters)
     if isinstance(optim, Optimizer):
@@ -338,41 +343,6 @@ def make_optimizer(
 def unused(optim: Any) -> Any:
     """`optim` as it was before it met a parameter."""
     return fresh(optim) if isinstance(optim, PyroOptim) else optim
-
-
-class CosineRate:
-    """A learning-rate factor: 1 until `start`, then down a half cosine to 0.01 over `length` steps.
-
-    An object rather than a function, so that LambdaLR saves it with its state.
-    """
-
-    def __init__(self, start: int, length: int | None) -> None:
-        self.start = start
-        self.length = length
-
-    def __call__(self, step: int) -> float:
-        """The factor at `step`."""
-        return float(self.factors(np.asarray([step]))[0])
-
-    def factors(self, steps: np.ndarray) -> np.ndarray:
-        """The factor at each of `steps`."""
-        if self.length is None:
-            return np.ones(len(steps))
-        done = np.clip((steps - self.start) / max(1, self.length), 0.0, 1.0)
-        return np.asarray(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
-
-
-def default_optimizer(num_steps: int | None, rate: float = LEARNING_RATE) -> Factory:
-    """Adam at rate 0.02, or another, decaying along a half cosine to a hundredth of it at the last of `num_steps`.
-
-    With no known end the rate stays constant until :meth:`FitOptimizer.cool` is called.
-    """
-
-    def make(params: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler]:
-        optimizer = torch.optim.Adam(params, lr=rate, betas=(0.9, 0.99))
-        return optimizer, LambdaLR(optimizer, CosineRate(0, num_steps))
-
-    return make
 
 
 def _has_state(optimizer: Optimizer, parameter: Tensor) -> bool:

@@ -23,7 +23,6 @@ __all__ = [
     "distinct_rates",
     "grouped",
     "joined_coefficients",
-    "rate_key",
     "rules_of",
 ]
 
@@ -154,18 +153,13 @@ FROZEN = Rule(("frozen",), (), (), 0, _no_coefficients, lambda p, g, state, _: (
 GRADIENT = Rule(("gradient",), ("gradient",), (0.0,), 0, _no_coefficients, lambda p, g, state, _: (p, [g]))
 
 
-def rate_key(handle: Handle) -> tuple[int, int]:
-    """Equal for parameters that have one learning rate, in one group of one optimizer."""
-    return id(handle.optimizer), id(handle.group)
-
-
-def distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle | None]) -> dict[tuple[int, int], Rates]:
-    """The rates that are asked for, one a group, and those of schedules, which must move on with every step."""
-    by_group: dict[tuple[int, int], Rates] = {}
+def distinct_rates(handles: Sequence[Handle | None], members: Sequence[Handle | None]) -> dict[int, Rates]:
+    """The rates that are asked for, by the ``id`` of their optimizer, and those of schedules, which must move on with every step."""
+    by_optimizer: dict[int, Rates] = {}
     for handle in [*members, *handles]:
         if handle is None:
             continue
-        rates = Rates(handle.optimizer, handle.group, handle.scheduler)
+        rates = by_optimizer.get(id(handle.optimizer)) or Rates(handle.optimizer, handle.scheduler)
         if handle in members or rates.moving:
-            by_group.setdefault(rate_key(handle), rates).handles.append(handle)
-    return by_group
+            by_optimizer.setdefault(id(handle.optimizer), rates).handles.append(handle)
+    return by_optimizer

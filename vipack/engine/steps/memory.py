@@ -24,7 +24,6 @@ from vipack.engine.optimizers.parameter_groups import (
     distinct_rates,
     grouped,
     joined_coefficients,
-    rate_key,
     rules_of,
 )
 from vipack.engine.steps.snapshots import Names, Snapshot
@@ -277,7 +276,10 @@ class GraphMemory:
         stepped = [float(id(handle) in stepping) for handle in memory._counted]
         self._counted = None if every else torch.tensor(stepped, device=memory._counts.device)
         self._coming: list[Tensor] = []  # coefficients of steps, those of the next one last
-        self._coming_from: tuple[list[float], int] = [], -1  # rates and version of the counts that they were made for
+        self._coming_from: tuple[list[tuple[float, ...]], int] = (
+            [],
+            -1,
+        )  # rates and version of the counts that they were made for
 
     @property
     def one_by_one(self) -> bool:
@@ -299,7 +301,7 @@ class GraphMemory:
         if self._plain_counts or any(rates.moving for rates in self._rates.values()):
             return torch.from_numpy(self.coefficients(1)).to(dtype)
         counts = self._memory._counts
-        stand = [rates.rate for rates in self._rates.values()], version_of(counts)
+        stand = [rates.rates for rates in self._rates.values()], version_of(counts)
         if not self._coming or stand != self._coming_from:
             self._coming = list(torch.from_numpy(self._compute(_AHEAD)).to(dtype).split(1))[::-1]
         self._count_on(1)
@@ -331,13 +333,15 @@ class GraphMemory:
                 tensor.grad = torch.zeros_like(piece)
 
     def _compute(self, num_steps: int) -> np.ndarray:
-        coming = {key: rates.take(num_steps) for key, rates in self._rates.items()}
+        coming: dict[int, np.ndarray] = {}
+        for rates in self._rates.values():
+            coming |= rates.take(num_steps)
         of_groups = []
         for group, handle, updates in zip(self.groups, self._memory._members, self.active, strict=True):
             if not group.rule.num_coefficients:
                 continue
             if handle is not None and updates:
-                of_groups.append(group.rule.coefficients(_count(handle), coming[rate_key(handle)]))
+                of_groups.append(group.rule.coefficients(_count(handle), coming[id(handle.group)]))
             else:
                 of_groups.append(np.zeros((num_steps, group.rule.num_coefficients)))
         return joined_coefficients(of_groups, num_steps)

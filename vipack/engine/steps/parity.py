@@ -156,10 +156,12 @@ def _moves(trial: Pair) -> list[Tensor]:
     ]
 
 
-def _same_rates(one: Sequence[tuple[float, object]], other: Sequence[tuple[float, object]]) -> bool:
+def _same_rates(
+    one: Sequence[tuple[tuple[float, ...], object]], other: Sequence[tuple[tuple[float, ...], object]]
+) -> bool:
     return all(
-        np.isclose(rate, other_rate, rtol=1e-6, atol=0.0) and _epoch(schedule) == _epoch(other_schedule)
-        for (rate, schedule), (other_rate, other_schedule) in zip(one, other, strict=True)
+        np.allclose(rates, other_rates, rtol=1e-6, atol=0.0) and _epoch(schedule) == _epoch(other_schedule)
+        for (rates, schedule), (other_rates, other_schedule) in zip(one, other, strict=True)
     )
 
 

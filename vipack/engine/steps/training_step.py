@@ -220,7 +220,16 @@ def _is_pure(module: fx.GraphModule) -> bool:
 def _without_writing(target: OpOverload) -> OpOverload | None:
     name = schema_of(target).name.split("::")[1]
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, overload_of(target), None)
+    same = getattr(packet, overload_of(target), None)
+    if same is not None or packet is None:
+        return same
+    # Dropout's bernoulli_.float writes what bernoulli.p gives: an overload of another name for the same arguments.
+    others = (getattr(packet, overload) for overload in packet.overloads())
+    return next((other for other in others if _arguments_of(other) == _arguments_of(target)), None)
+
+
+def _arguments_of(target: OpOverload) -> list[tuple[str, str]]:
+    return [(argument.name, str(argument.type)) for argument in schema_of(target).arguments]
 
 
 def _may_alias(target: Any) -> bool:

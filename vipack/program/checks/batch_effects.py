@@ -19,7 +19,7 @@ from vipack.program.program import Program
 from vipack.program.running.randomness import seeded
 from vipack.program.running.runs import Arguments, explained, trace_model
 from vipack.program.sites.plates import BatchPlate, is_scaled, rows_within
-from vipack.program.sites.sites import has_density, is_latent, sample_nodes
+from vipack.program.sites.sites import has_density, is_latent, rounds_draws, sample_nodes
 
 __all__ = ["batch_effects", "scaled_twice"]
 
@@ -100,7 +100,7 @@ def _rows_of_the_batch(
     kept = {name: rows_within(value, one[name], plate, 0, size, events=True) for name, value in latents.items()}
     two = _nodes(program, program.model, fewer, kept, seed)
     for name, node in one.items():
-        inside = _frame(node, plate) is not None and name not in plate.factors
+        inside = _frame(node, plate) is not None and name not in plate.factors and not rounds_draws(node["fn"])
         if not inside or name not in two or not _same(node, again[name]):
             continue
         if not _close(rows_within(density(node), node, plate, 0, size, events=False), density(two[name])):

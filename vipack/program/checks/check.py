@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide.effect import AutoMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import constraints
@@ -29,7 +31,14 @@ from vipack.program.evaluation.evaluation import ModelDensity
 from vipack.program.program import Program
 from vipack.program.running.randomness import seeded
 from vipack.program.running.runs import Arguments, arguments_left_out, explained, named_arguments
-from vipack.program.sites.agreement import compare_plates, compare_shapes, compare_sites, compare_supports, support_name
+from vipack.program.sites.agreement import (
+    compare_plates,
+    compare_shapes,
+    compare_sites,
+    compare_supports,
+    rounded_draws,
+    support_name,
+)
 from vipack.program.sites.plates import PlateCall, own_batch_shapes, recorded_plates
 from vipack.program.sites.sites import SiteTable, read_sites
 
@@ -105,7 +114,9 @@ def check_program(
             table = read_sites(
                 model_trace, guide_trace, None if plate is None or plate.name is None else (plate.name, plate.num_rows)
             )
-            errors += forgotten_obs(table, model_trace, arrays, arguments_left_out(program.model, arguments))
+            automatic = isinstance(program.guide, AutoGuide | AutoMessenger)
+            left_out = arguments_left_out(program.model, arguments)
+            errors += forgotten_obs(table, model_trace, arrays, left_out, automatic=automatic)
             errors += compare_sites(table, program.guide, guide_trace, enumerates=enumerates)
             errors += compare_shapes(table, model_trace, guide_trace)
             errors += compare_plates(table, program.batch_plate, guide_trace)
@@ -129,6 +140,7 @@ def check_program(
                 warnings += scaled_twice(program, model_trace, arguments)
                 warnings += _unregistered(program, model_trace, guide_trace)
                 warnings += _precision(program, model_trace)
+                warnings += rounded_draws(model_trace, guide_trace)
     except VipackError as error:
         errors.append(error)
     shapes = {name: tuple(value.shape) for name, value in program.parameters.unconstrained.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -95,13 +95,14 @@ def row_plate(table: SiteTable, guide_trace: Trace) -> str | None:
     return min(common, key=lambda name: -table.plates[name], default=None)
 
 
-def row_sums(trace: Trace, plate: str, *, within: bool = False) -> Tensor:
+def row_sums(trace: Trace, plate: str, *, within: bool = False, names: Collection[str] | None = None) -> Tensor:
     """log density ``(N,)`` of each row of a trace of one draw, in its own type; the densities of its sites are computed already.
 
     Args:
         within: leave out sites that do not stand in the plate; then zero if there are none.
+        names: of the sites that count; all by default.
     """
-    nodes = _densities(trace)
+    nodes = [node for node in _densities(trace) if names is None or node["name"] in names]
     if within:
         nodes = [node for node in nodes if any(f.name == plate and f.vectorized for f in node["cond_indep_stack"])]
     terms = [_sum_to_rows(node["log_prob"], node, plate, keep=0, dtype=None) for node in nodes]

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import constraints, transform_to
 
 from vipack.compat.autoguides import mask_of
+from vipack.compat.supports import support_of
 from vipack.program.densities.masking import counting, over_events, unmasked
 from vipack.program.sites.sites import is_deterministic
 
@@ -71,7 +72,7 @@ class MaskedData(Messenger):  # type: ignore[misc]
         if counted is None or not isinstance(value, Tensor) or value.layout != torch.strided:
             return
         fn = unmasked(msg["fn"])
-        filler = _inside(getattr(fn, "support", None), value)
+        filler = _inside(support_of(fn), value)
         if filler is not None:
             msg["fn"] = _under_masks(msg["fn"], FilledData(fn, counted, filler))
 

@@ -25,6 +25,7 @@ from torch.distributions import biject_to
 
 from vipack.compat.autoguides import mask_of
 from vipack.compat.messengers import handlers
+from vipack.compat.supports import is_discrete, support_or_reals
 from vipack.errors import VipackError
 from vipack.program.densities.densities import counted_densities, same_densities
 from vipack.program.running.flat import flat_priors_sampled
@@ -150,10 +151,10 @@ def leave_out(guide_trace: Trace, masks: Mapping[str, Tensor]) -> None:
 def standard_density(fn: Any, value: Tensor) -> Tensor:
     """log density, over the batch shape, of a value that is standard normal on R^D; of a discrete one its own."""
     fn = unmasked(fn)
-    if fn.support.is_discrete:
+    if is_discrete(fn):
         density: Tensor = fn.log_prob(value)
         return density
-    transform = biject_to(fn.support)
+    transform = biject_to(support_or_reals(fn))
     u = transform.inv(value)
     batch = value.dim() - fn.event_dim
     log_det = transform.log_abs_det_jacobian(u, value)

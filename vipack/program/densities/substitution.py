@@ -13,6 +13,7 @@ from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from vipack.compat.enumerated import ENUMERATION_KEYS, enumerated_dim
+from vipack.compat.supports import support_or_reals
 from vipack.program.densities.masking import counting, to_batch
 
 __all__ = ["Given", "Transformed", "Widened"]
@@ -96,7 +97,7 @@ class Transformed(Messenger):  # type: ignore[misc]
         if name not in self._unconstrained:
             return
         u = self._unconstrained[name]
-        support = msg["fn"].support if self._supports is None else self._supports[name]
+        support = support_or_reals(msg["fn"]) if self._supports is None else self._supports[name]
         transform = biject_to(support)
         value = transform(u)
         batch = value.dim() - msg["fn"].event_dim

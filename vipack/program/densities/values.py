@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vipack.compat.pytorch import validation_refused
+from vipack.compat.supports import support_of
 from vipack.errors import DataError, DtypeError, NonFiniteError, SiteError, SupportError, VipackError
 from vipack.program.densities.masking import counting, unmasked
+from vipack.program.densities.observed_cures import cure_of, elementwise
 from vipack.program.running.runs import Arguments, explanation
 from vipack.program.sites.agreement import expanded_as, support_name
 from vipack.program.sites.sites import SiteTable, base_distribution, is_deterministic, sample_nodes
@@ -47,18 +49,27 @@ def unvalidated() -> Iterator[None]:
 
 
 def forgotten_obs(
-    table: SiteTable, model_trace: Trace, arrays: Mapping[str, Any], left_out: set[str]
+    table: SiteTable, model_trace: Trace, arrays: Mapping[str, Any], left_out: set[str], *, automatic: bool
 ) -> Iterator[VipackError]:
     """A forgotten ``obs=``: nothing observed at all, or a latent that bears an argument's name.
+
+    A guide that its user wrote says by a statement that a site is a latent, as of labels that only some batches have.
 
     Args:
         arrays: the arrays of the data by the model's names for them.
         left_out: the model's arguments that were not passed.
+        automatic: whether the guide has whatever latents the model has.
     """
     latent = {site.name: site for site in table.of_kind("latent", "enumerated")}
     used = [model_trace.nodes[site.name]["value"] for site in table.of_kind("observed")]
+    meant = set() if automatic else {site.name for site in latent.values() if site.in_guide}
     for name, array in arrays.items():
-        if name in latent and isinstance(array, Tensor) and not any(_is_or_equals(array, value) for value in used):
+        if (
+            name in latent
+            and name not in meant
+            and isinstance(array, Tensor)
+            and not any(_is_or_equals(array, value) for value in used)
+        ):
             yield SiteError(
                 f"site {name!r} is a latent, though data has an argument of that name; "
                 f"did you forget obs={name} in pyro.sample({name!r}, ...)?"
@@ -99,7 +110,7 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
         if explain is not None and (problem := explain(value)):
             yield SupportError(f"site {name!r}: {problem}")
             return
-        support = getattr(node["fn"], "support", None)
+        support = support_of(node["fn"])
         if support is None or is_deterministic(node) or _validation_refused(node["fn"]):
             continue
         inside, counted = support.check(value), counting(node)
@@ -109,18 +120,30 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
             continue
         if inside.dim() + support.event_dim == value.dim():
             value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
-        outside = value[~expanded_as(inside, value)].flatten()[:3].tolist()
-        if not all(torch.isfinite(torch.as_tensor(outside))):
-            what = f"observed site {name!r}"
+        outside = ~expanded_as(inside, value)
+        each = elementwise(support)
+        if each.event_dim == 0:  # of a row that is outside, the elements that are
+            outside = outside & ~each.check(value)
+        all_counted = value if counted is None else value[expanded_as(counted.expand(inside.shape), value)]
+        what = f"observed site {name!r}"
+        if not bool(torch.isfinite(value[outside]).all()):
             if counted is not None:
                 what += f" ({int((~inside).sum())} of its {inside.numel()} element(s) under no mask)"
             yield _non_finite_data(arrays, what, _MASK)
             return
         yield SupportError(
-            f"site {name!r}: observed value(s) {outside} are outside the support {support_name(support)} of "
-            f"{type(base_distribution(node['fn'])).__name__}; mend the data or choose a distribution that allows them."
+            f"site {name!r}: {_which(value, outside)} outside the support {support_name(each)} of "
+            f"{type(base_distribution(node['fn'])).__name__}; {cure_of(each, all_counted)}."
         )
         return
+
+
+def _which(value: Tensor, outside: Tensor) -> str:
+    """The first few elements that are outside, how many there are, and where the first one stands."""
+    values = value[outside]
+    shown = ", ".join(f"{number:g}" for number in list(dict.fromkeys(values[:1_000].tolist()))[:3])
+    where = f", the first at index {outside.nonzero()[0].tolist()}" if value.dim() else ""
+    return f"observed value(s) [{shown}] ({len(values)} of {value.numel()}{where}) are"
 
 
 def nan_under_masks(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[VipackError]:

@@ -14,6 +14,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import biject_to
 
+from vipack.compat.supports import is_discrete, support_or_reals
 from vipack.errors import GuideError, SupportError
 from vipack.program.densities.densities import count_numbers, plate_nesting
 from vipack.program.densities.enumeration import depends_on_enumeration
@@ -142,7 +143,7 @@ class LogJoint:
         for name, site in nodes.items():
             if not is_latent(site):
                 continue
-            if site["fn"].support.is_discrete:
+            if is_discrete(site["fn"]):
                 if site["infer"].get("enumerate") != "parallel":
                     raise GuideError(
                         f"site {name!r} is a discrete latent ({type(site['fn']).__name__}): log p(x, z) on R^D needs it "
@@ -151,7 +152,7 @@ class LogJoint:
                 enumerates = True
                 continue
             try:
-                self.shapes[name] = biject_to(site["fn"].support).inv(site["value"]).shape
+                self.shapes[name] = biject_to(support_or_reals(site["fn"])).inv(site["value"]).shape
             except NotImplementedError as error:
                 raise GuideError(
                     f"site {name!r}: no bijection from R^D to the support {site['fn'].support} is known; register one with "
@@ -213,7 +214,7 @@ class _Read(Messenger):  # type: ignore[misc]
         if name not in self._shapes:
             return
         value = self._latents[name].reshape(self._shapes[name])
-        support = msg["fn"].support
+        support = support_or_reals(msg["fn"])
         if self._strict and not support.check(value).all():
             raise SupportError(
                 f"site {name!r}: value {value} is outside its support {support}; give a value inside it."

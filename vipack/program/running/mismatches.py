@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -10,11 +11,19 @@ from torch import Tensor
 from vipack.compat.messengers import is_subsample
 from vipack.errors import PlateError, ShapeError, SiteError, VipackError
 
-__all__ = ["collision", "stands_twice", "unlike_its_plate"]
+__all__ = ["RowCounts", "collision", "stands_twice", "unlike_its_plate"]
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """The leading sizes of the arguments of a call, and whether they are some of the rows only."""
+
+    lengths: frozenset[int]
+    are_a_batch: bool
 
 
 def unlike_its_plate(
-    what: str, error: Exception, plate: str, site: str, dim: int, size: int, site_size: int
+    what: str, error: Exception, rows: RowCounts, plate: str, site: str, dim: int, size: int, site_size: int
 ) -> ShapeError:
     """A site whose batch shape has `site_size` at the dimension of a plate of `size`.
 
@@ -23,14 +32,21 @@ def unlike_its_plate(
     """
     msg = _local(error, "msg") or {}
     shape = tuple(getattr(msg.get("fn"), "batch_shape", ()))
-    cure = _cure(what, msg, shape, plate, dim, size, site_size)
+    cure = _cure(what, msg, shape, plate, dim, size, site_size, rows)
     return ShapeError(
         f"{what} site {site!r}: its batch shape {shape} has {site_size} at dimension {dim}, where plate {plate!r} has {size}; {cure}."
     )
 
 
 def _cure(
-    what: str, msg: dict[str, Any], shape: tuple[int, ...], plate: str, dim: int, size: int, site_size: int
+    what: str,
+    msg: dict[str, Any],
+    shape: tuple[int, ...],
+    plate: str,
+    dim: int,
+    size: int,
+    site_size: int,
+    rows: RowCounts,
 ) -> str:
     right = next((d for d in range(dim + 1, 0) if shape[d] == size), None)
     if right is not None:
@@ -51,6 +67,9 @@ def _cure(
     by_data = (
         f"size the plate by the data, as in pyro.plate({plate!r}, len(x)), and the distribution's parameters alike"
     )
+    sized_by_data = size in rows.lengths and site_size not in rows.lengths
+    if not observed and len(shape) == -dim and sized_by_data and (what == "model" or not rows.are_a_batch):
+        return to_event
     if what == "guide":
         return (
             f"in a minibatch take the rows that the plate holds, as in `with pyro.plate({plate!r}, ...) as rows:` and "

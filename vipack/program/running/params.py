@@ -25,6 +25,8 @@ from vipack.compat.param_store import add_to_store, stored
 from vipack.compat.pytorch import is_fake
 from vipack.errors import CheckpointError
 from vipack.program.running.module_parameters import LateLoans, all_modules, evaluation_mode, lent
+from vipack.program.running.networks import weights_of_networks
+from vipack.program.running.saved_values import like_own
 
 __all__ = ["BASELINE", "Parameters", "UnmetParameterError"]
 
@@ -41,6 +43,7 @@ class Parameters:
     Attributes:
         unconstrained: name -> tensor that requires grad and has no graph; the optimizer's variables.
         constraints: name -> the constraint that ``pyro.param`` declared.
+        programs: the model and the guide, where they are known.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
@@ -58,6 +61,7 @@ class Parameters:
         self._slots_outdated = False
         self._shared = False  # made by `of_store`
         self._waiting: dict[str, Tensor] = {}  # loaded values of parameters that the program has not declared yet
+        self.programs: tuple[Any, ...] = ()
 
     @classmethod
     def of_store(
@@ -228,6 +232,11 @@ class Parameters:
         """The parameters that the program's modules hold themselves, be they of the fit or not."""
         return [parameter for module in self._modules for parameter in module.parameters()]
 
+    def of_networks(self) -> list[nn.Parameter]:
+        """The distinct unconstrained tensors that are weights of networks."""
+        self._find_slots()
+        return [self.unconstrained[n] for n in weights_of_networks(self._slots, self._modules, self.programs)]
+
     def tensors(self) -> list[nn.Parameter]:
         """The distinct unconstrained tensors (two names may share one) in order of first declaration."""
         return list({id(value): value for value in self.unconstrained.values()}.values())
@@ -253,10 +262,10 @@ class Parameters:
                         f"parameter {name!r} is not in the saved state, which has {sorted(saved)}; "
                         "the file belongs to another model or guide."
                     )
-                value.copy_(_same_shape(name, saved.pop(name), value))
+                value.copy_(like_own(name, saved.pop(name), value))
             for name, buffer in self._buffers.items():
                 if name in state["buffers"]:
-                    buffer.copy_(_same_shape(f"buffer {name}", state["buffers"][name], buffer))
+                    buffer.copy_(like_own(f"buffer {name}", state["buffers"][name], buffer))
         self._waiting = saved
 
     def write_back(self) -> None:
@@ -299,7 +308,7 @@ class Parameters:
             self._slots_outdated = True
         if name in self._waiting:
             with torch.no_grad():
-                own.copy_(_same_shape(name, self._waiting.pop(name), own))
+                own.copy_(like_own(name, self._waiting.pop(name), own))
         self.unconstrained[name] = own
         self.constraints[name] = constraint
         return own
@@ -389,12 +398,3 @@ def _constrain(value: Tensor, constraint: constraints.Constraint) -> Tensor:
     constrained: Tensor = transform_to(constraint)(value)
     constrained.unconstrained = weakref.ref(value)  # type: ignore[attr-defined]
     return constrained
-
-
-def _same_shape(name: str, saved: Tensor, own: Tensor) -> Tensor:
-    if saved.shape != own.shape:
-        raise CheckpointError(
-            f"parameter {name!r}: saved shape {tuple(saved.shape)}, the program's is {tuple(own.shape)}; "
-            "the file belongs to another model, guide or data set."
-        )
-    return saved.to(own)

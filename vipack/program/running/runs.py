@@ -22,8 +22,9 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from vipack.compat.supports import support_of
 from vipack.errors import GuideError, ModelError, SignatureError, SiteError, VipackError
-from vipack.program.running.mismatches import collision, stands_twice, unlike_its_plate
+from vipack.program.running.mismatches import RowCounts, collision, stands_twice, unlike_its_plate
 
 __all__ = [
     "Arguments",
@@ -47,6 +48,7 @@ _LIBRARIES = (
 _MIXED = re.compile(
     r"dtype|scalar type|\b(Float|float)\b.*\b(Double|double)\b|\b(Double|double)\b.*\b(Float|float)\b", re.S
 )
+_INTEGERS = re.compile(r"\b(Byte|Char|Short|Int|Long|Bool|unsigned char|signed char|short int|long int|int|bool)\b")
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,28 @@ def explanation(what: str, error: Exception, arguments: Arguments, where: str) -
             "Tensors that the program holds itself are of another floating-point type than the data: convert them, or pass "
             "dtype= as they have it."
         )
+    if numbers := _whole_numbers(error, arguments):
+        cure = (
+            f"Whole numbers of the data ({numbers}) reach a layer that takes floats: convert them, before the fit or in the "
+            "program, as in x.float() / 255 for pixels."
+        )
     if "on the same device" in str(error):
         cure = (
             "A tensor that the program holds itself stays where it is: pass it in data or fixed, which the fit moves."
         )
-    return _recognised(what, error) or ModelError(
+    return _recognised(what, error, arguments) or ModelError(
         f"the {what} raised {type(error).__name__} {where}{_source(error)}: {_message(error)}; it was called with "
         f"{arguments}. {cure}"
     )
+
+
+def _whole_numbers(error: Exception, arguments: Arguments) -> str:
+    """Types of the data's whole numbers, where torch refused to compute with such; empty otherwise."""
+    if not isinstance(error, RuntimeError) or not _INTEGERS.search(str(error)):
+        return ""
+    values = (value for value in (*arguments.args, *arguments.kwargs.values()) if isinstance(value, Tensor))
+    types = (value.dtype for value in values if not value.is_floating_point() and not value.is_complex())
+    return ", ".join(dict.fromkeys(map(str, types)))
 
 
 def mixes_types(error: BaseException) -> bool:
@@ -160,7 +176,7 @@ def mixes_types(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_MIXED.search(str(error)))
 
 
-def _recognised(what: str, error: Exception) -> VipackError | None:
+def _recognised(what: str, error: Exception, arguments: Arguments) -> VipackError | None:
     """A better account of those errors of Pyro's that have one usual cause."""
     text = _message(error)
     what = what.partition(",")[0]
@@ -185,7 +201,8 @@ def _recognised(what: str, error: Exception) -> VipackError | None:
         )
     if match := re.match(r"Shape mismatch inside plate\('(.+?)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)", text):
         plate, site, *numbers = match.groups()
-        return unlike_its_plate(what, error, plate, site, *map(int, numbers))
+        rows = RowCounts(arguments.lengths, arguments.indices is not None)
+        return unlike_its_plate(what, error, rows, plate, site, *map(int, numbers))
     return None
 
 
@@ -243,7 +260,7 @@ class _TypicalValues(Messenger):  # type: ignore[misc]
     """Sets continuous latents to their prior median, as far as it can be had, or to the middle of their support."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        support = getattr(msg["fn"], "support", None)
+        support = support_of(msg["fn"])
         if msg["done"] or msg["is_observed"] or site_is_subsample(msg) or support is None or support.is_discrete:
             return
         with torch.no_grad():

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pyro.distributions import ImproperUniform
+from pyro.distributions import ImproperUniform, RelaxedBernoulli, RelaxedOneHotCategorical
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.autoguide.effect import AutoHierarchicalNormalMessenger, AutoRegressiveMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor
 from pyro.util import check_site_shape
 from torch import Tensor
-from torch.distributions import TransformedDistribution, transform_to
+from torch.distributions import TransformedDistribution, constraints, transform_to
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from vipack.compat.autoguides import hierarchical_sites, is_marked_deterministic
-from vipack.errors import GuideError, PlateError, ShapeError, SiteError, SupportError, VipackError
+from vipack.compat.supports import is_discrete, support_of
+from vipack.errors import GuideError, PlateError, ProgramWarning, ShapeError, SiteError, SupportError, VipackError
 from vipack.program.sites.plates import BatchPlate
-from vipack.program.sites.sites import SiteTable, base_distribution, is_latent, sample_nodes
+from vipack.program.sites.sites import SiteTable, base_distribution, is_latent, rounds_draws, sample_nodes
 
 __all__ = [
     "check_discreteness",
@@ -27,6 +30,7 @@ __all__ = [
     "compare_shapes",
     "compare_sites",
     "compare_supports",
+    "rounded_draws",
 ]
 
 
@@ -40,13 +44,13 @@ def check_discreteness(prior: Trace, guide_trace: Trace) -> None:
         other = prior.nodes.get(name)
         if node["type"] != "sample" or other is None or other["type"] != "sample" or other["is_observed"]:
             continue
-        discrete = [getattr(getattr(n["fn"], "support", None), "is_discrete", None) for n in (other, node)]
-        if None in discrete or discrete[0] == discrete[1]:
+        discrete = [is_discrete(n["fn"]) for n in (other, node)]
+        if None in discrete or discrete[0] == discrete[1] or rounds_draws(node["fn"]):
             continue
         kinds = ["discrete" if is_discrete else "continuous" for is_discrete in discrete]
         raise SupportError(
             f"site {name!r}: the model's {_kind_of(other)} has a {kinds[0]} support, the guide's {_kind_of(node)} a "
-            f"{kinds[1]} one; use a distribution on the model's support, or sum a discrete site out with "
+            f"{kinds[1]} one; {_cure_of_kinds(node)}use a distribution on the model's support, or sum a discrete site out with "
             "pyro.infer.config_enumerate and loss=TraceEnum_ELBO()."
         )
 
@@ -196,7 +200,7 @@ def compare_supports(table: SiteTable, model_trace: Trace, guide_trace: Trace) -
         if not site.in_guide or site.support is None:
             continue
         fn = guide_trace.nodes[site.name]["fn"]
-        support = model_trace.nodes[site.name]["fn"].support
+        support = site.support
         points = [guide_trace.nodes[site.name]["value"], *_points_of(fn, model_trace.nodes[site.name]["value"])]
         for point in points:
             inside = support.check(point)
@@ -210,6 +214,27 @@ def compare_supports(table: SiteTable, model_trace: Trace, guide_trace: Trace) -
                 break
 
 
+def rounded_draws(model_trace: Trace, guide_trace: Trace) -> Iterator[ProgramWarning]:
+    """Sites whose draws the guide rounds, and scores by what they were before."""
+    for name, node in sample_nodes(guide_trace).items():
+        other = model_trace.nodes.get(name)
+        if other is None or not rounds_draws(node["fn"]):
+            continue
+        kind, soft = _kind_of(node), _kind_of(node).removesuffix("StraightThrough")
+        if is_discrete(other["fn"]):
+            yield ProgramWarning(
+                f"site {name!r}: the guide's {kind} scores a draw by the density of its relaxed value, the model's "
+                f"{_kind_of(other)} by a probability, so the loss is no bound on the evidence; give the site {kind} in the "
+                "model too, or use OneHotCategoricalStraightThrough in the guide."
+            )
+        else:
+            yield ProgramWarning(
+                f"site {name!r}: {kind} rounds its draws and scores them by what they were before. It trains as in Pyro, but "
+                "fit.elbo, diagnose and weighted draws keep the rounded draw alone, so their figures are of no use; judge the "
+                f"trained networks with {soft} in the model and the guide."
+            )
+
+
 def expanded_as(inside: Tensor, value: Tensor) -> Tensor:
     """`inside`, which lacks the event dimensions of `value`, in the shape of `value`."""
     return inside.reshape(inside.shape + (1,) * (value.dim() - inside.dim())).expand(value.shape)
@@ -217,7 +242,7 @@ def expanded_as(inside: Tensor, value: Tensor) -> Tensor:
 
 def support_name(support: Any) -> str:
     """A constraint's name as Pyro writes it."""
-    return repr(support).removesuffix("()")
+    return re.sub(r"tensor\(\[.*?\]+(, dtype=[\w.]+)?\)", "tensor(...)", repr(support), flags=re.S).removesuffix("()")
 
 
 def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackError]:
@@ -261,24 +286,44 @@ def _declared(where: str, name: str, node: dict[str, Any]) -> Iterator[VipackErr
         )
 
 
+def _cure_of_kinds(node: dict[str, Any]) -> str:
+    """What to do first where the guide relaxes a discrete site, whose mass and the relaxed density make no bound."""
+    base = base_distribution(node["fn"])
+    if not isinstance(base, RelaxedOneHotCategorical | RelaxedBernoulli):
+        return ""
+    cure = f"give the site {type(base).__name__} as its prior in the model too, "
+    if isinstance(base, RelaxedOneHotCategorical):
+        cure += "or draw one-hot values by OneHotCategoricalStraightThrough in the guide, "
+    return f"{cure}or "
+
+
 def _points_of(fn: Any, value: Tensor) -> Iterator[Tensor]:
     """Points all over the support of a guide's distribution."""
     base = base_distribution(fn)
     # The support that a TransformedDistribution states may be too wide: torch takes an affine map's range to be R.
     transforms = base.transforms if isinstance(base, TransformedDistribution) else []
     start = base.base_dist if transforms else fn
-    if getattr(start, "support", None) is None or type(base).__name__ == "Delta" or start.support.is_discrete:
+    support = support_of(start)
+    if support is None or type(base).__name__ == "Delta" or support.is_discrete or rounds_draws(fn):
         return
+    # So may that of a relaxed categorical on the log scale, which is not all of R^K.
+    on_log_scale = isinstance(base_distribution(start), ExpRelaxedCategorical)
     try:
-        transform = transform_to(start.support)
+        transform = transform_to(constraints.simplex if on_log_scale else _of_components(support))
         shape = transform.inverse_shape(_shape(start) if transforms else value.shape)
     except NotImplementedError:
         return
     for size in (-3.0, 3.0):
         point = transform(torch.full(shape, size, dtype=value.dtype, device=value.device))
+        point = point.log() if on_log_scale else point
         for step in transforms:
             point = step(point)
         yield point
+
+
+def _of_components(support: Any) -> Any:
+    """The support of a mixture's components, which no transform is known for otherwise."""
+    return support.base_constraint if isinstance(support, constraints.MixtureSameFamilyConstraint) else support
 
 
 def _shape(fn: Any) -> tuple[int, ...]:

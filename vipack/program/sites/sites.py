@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pyro.distributions import Delta
+from pyro.distributions import Delta, RelaxedBernoulliStraightThrough, RelaxedOneHotCategoricalStraightThrough
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from vipack.compat.autoguides import is_marked_deterministic, mask_of
+from vipack.compat.supports import support_of
 from vipack.display import Readable, block, grid
 from vipack.errors import SiteError
 
@@ -28,6 +29,7 @@ __all__ = [
     "is_deterministic",
     "is_latent",
     "read_sites",
+    "rounds_draws",
     "sample_nodes",
 ]
 
@@ -207,7 +209,7 @@ def _site(name: str, node: dict[str, Any], in_guide: bool, unknown: bool) -> Sit
         plate_dims=tuple(frame.dim for frame in frames),
         batch_shape=shape[:split],
         event_shape=shape[split:],
-        support=getattr(fn, "support", None) if not site_is_factor(node) else None,
+        support=support_of(fn) if not site_is_factor(node) else None,
         in_guide=in_guide,
     )
 
@@ -233,6 +235,11 @@ def base_distribution(fn: Any) -> Any:
     while type(fn).__name__ in _WRAPPERS:
         fn = fn.base_dist
     return fn
+
+
+def rounds_draws(fn: Any) -> bool:
+    """Whether a distribution rounds its draws and scores them by what they were before, which their numbers do not say."""
+    return isinstance(base_distribution(fn), RelaxedOneHotCategoricalStraightThrough | RelaxedBernoulliStraightThrough)
 
 
 def sample_nodes(trace: Trace) -> dict[str, dict[str, Any]]:

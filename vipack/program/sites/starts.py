@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from vipack.compat.messengers import starting_with
+from vipack.compat.supports import is_discrete, support_of
 from vipack.errors import GuideError, NonFiniteError, ShapeError, SupportError, VipackError
 from vipack.program.sites.agreement import support_name
 
@@ -29,7 +30,7 @@ def checked_starts() -> Iterator[None]:
     def start(original: Callable[..., None], handler: Any, msg: dict[str, Any]) -> None:
         if msg["value"] is not None or site_is_subsample(msg):
             return
-        if getattr(getattr(msg["fn"], "support", None), "is_discrete", False):  # no guide of these draws it
+        if is_discrete(msg["fn"]):  # no guide of these draws it
             original(handler, msg)
             return
         try:
@@ -66,7 +67,7 @@ def _look(name: str, fn: Any, value: Any) -> None:
             f"{start} is {_shown(value[~torch.isfinite(value)])} at {int((~torch.isfinite(value)).sum())} of {value.numel()} "
             "element(s); give it finite values, as init_to_median does where a prior has no mean."
         )
-    support = getattr(fn, "support", None)
+    support = support_of(fn)
     if support is not None and not bool(support.check(value).all()) and not _can_be_reached(support, value):
         raise SupportError(
             f"{start} is {_shown(value)}, outside its support {support_name(support)}; give a value inside it."
