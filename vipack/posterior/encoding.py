@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vipack.display import Readable
+from vipack.display import Readable, listed
 from vipack.errors import UsageError
 from vipack.posterior.by_rows import blocks
 from vipack.posterior.observations import Observations
@@ -22,7 +22,7 @@ from vipack.program.evaluation.simulation import Simulation
 from vipack.program.running.runs import trace_model
 from vipack.progress import Progress
 
-__all__ = ["Encoding", "encode", "generate", "reconstruct"]
+__all__ = ["Encoding", "decode", "encode", "generate", "reconstruct"]
 
 _MOMENT_DRAWS = 200  # for means and sds that are not known
 _MOST_ROWS = 1_000  # of new observations at a time
@@ -99,6 +99,61 @@ def reconstruct(
         progress(stop - start)
     progress.close()
     return {name: torch.cat([result[name] for result in results]) for name in results[0]}
+
+
+def decode(
+    posterior: Posterior, calls: Callable[[int, int], Arguments], latents: Mapping[str, Tensor], *, progress: Progress
+) -> dict[str, Tensor]:
+    """The mean of p(x | z) at given latents ``site -> (n, *event shape)``: observed site -> ``(n, *event shape)``.
+
+    Args:
+        posterior, calls: as of :func:`generate`.
+
+    Raises:
+        UsageError: a latent is not given, is unknown, or has another shape.
+    """
+    plate = _plate_of_rows(posterior)
+    count = _checked(posterior, latents, plate)
+    chunks: list[dict[str, Tensor]] = []
+    progress.begin("decode", count)
+    for start in range(0, count, _MOST_ROWS):
+        stop = min(start + _MOST_ROWS, count)
+        arguments = calls(start, stop)
+        values = {name: _in_plate(posterior, name, value[start:stop], plate) for name, value in latents.items()}
+        with seeded(0), posterior.running(arguments):
+            expected = _expected(Evaluation(posterior.program, arguments))(values)
+        chunks.append({name: _rows_first(posterior, name, value, 0, plate) for name, value in expected.items()})
+        progress(stop - start)
+    progress.close()
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _checked(posterior: Posterior, latents: Mapping[str, Tensor], plate: str) -> int:
+    sites = {site.name: site for site in posterior.table.of_kind("latent")}
+    if set(latents) != set(sites):
+        raise UsageError(
+            f"decode: expected values of {listed(map(repr, sites))}, found {listed(map(repr, latents)) or 'none'}."
+        )
+    counts = set()
+    for name, value in latents.items():
+        site = sites[name]
+        shape = [*site.batch_shape, *site.event_shape]
+        if plate in site.dim_names:
+            del shape[site.dim_names.index(plate)]
+        if tuple(value.shape[1:]) != tuple(shape):
+            raise UsageError(
+                f"decode: latent {name!r} has shape {tuple(shape)} for each observation, found {tuple(value.shape)}; give "
+                f"(n, {', '.join(map(str, shape))})."
+            )
+        counts.add(len(value))
+    if len(counts) != 1:
+        raise UsageError(f"decode: the latents are of {sorted(counts)} observations; give as many of each.")
+    return counts.pop()
+
+
+def _in_plate(posterior: Posterior, name: str, value: Tensor, plate: str) -> Tensor:
+    names = posterior.table[name].dim_names
+    return value.movedim(0, names.index(plate)) if plate in names else value
 
 
 def generate(

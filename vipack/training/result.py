@@ -26,7 +26,7 @@ from vipack.training.data import ArrayRows, Rows
 from vipack.training.fitted_guide import FittedGuide, name_of
 from vipack.training.history import history
 from vipack.training.ladder.stages import Stages
-from vipack.training.observations import ObservationAnswers
+from vipack.training.observation_answers import ObservationAnswers
 from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
 from vipack.training.worsening import warn_if_worse

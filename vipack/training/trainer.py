@@ -21,11 +21,11 @@ from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
-from vipack.training.collapse import collapse_check
+from vipack.training.collapse_check import collapse_check
 from vipack.training.data import Rows
 from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
-from vipack.training.losses import own_loss
+from vipack.training.own_loss import own_loss
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
 from vipack.training.stopping import Converged, StopRule, TimeLimit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from vipack.diagnostics.evidence import log_evidence
 from vipack.diagnostics.sources import positive
+from vipack.display import listed
 from vipack.entry import entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
 from vipack.posterior.annealing import Annealing, Sandwich, annealed_evidence, sandwich
 from vipack.posterior.by_rows import RowBounds, RowEvidence, row_bounds, row_evidence
-from vipack.posterior.encoding import Encoding, encode, generate, reconstruct
+from vipack.posterior.encoding import Encoding, decode, encode, generate, reconstruct
 from vipack.posterior.observations import Observations
 from vipack.program import Arguments
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
@@ -212,6 +213,34 @@ class ObservationAnswers:
             return reconstruct(self._trainer.program, observations, num_draws, seed=seed, progress=bar)
 
     @entry
+    def decode(
+        self, latents: Tensor | Mapping[str, Any], *, data: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> dict[str, Tensor]:
+        """The mean of p(x | z) at latents of your own, such as points between two encodings.
+
+        Args:
+            latents: latent -> ``(n, *event shape)``; a tensor where there is one latent alone.
+            data: as of :meth:`generate`, what the model reads beside observing it; that of rows of the fit's by default.
+
+        Returns:
+            observed site -> ``(n, *event shape)``.
+
+        Raises:
+            UsageError: a latent is missing, unknown, or of another shape.
+        """
+        names = [site.name for site in self.posterior.table.of_kind("latent")]
+        if not isinstance(latents, Mapping):
+            if len(names) != 1:
+                raise UsageError(f"decode: the model has the latents {listed(names)}; give a dict of them.")
+            latents = {names[0]: latents}
+        rows = self._trainer.rows
+        values = {name: rows.converted(read_array(f"latents[{name!r}]", value)) for name, value in latents.items()}
+        count = len(next(iter(values.values()))) if values else 0
+        given, _ = self._given(data, count)
+        with _shown(False) as bar:
+            return decode(self.posterior, self._calls(given, count, seed), values, progress=bar)
+
+    @entry
     def generate(
         self,
         num_rows: int | None = None,
@@ -240,6 +269,11 @@ class ObservationAnswers:
         rows = self._trainer.rows
         if rows.num_rows is None:
             raise UsageError("generate: the fit's data have no rows to draw anew; use fit.predict().")
+        with _shown(progress) as bar:
+            return generate(self.posterior, self._calls(given, count, seed), count, seed=seed, progress=bar)
+
+    def _calls(self, given: Mapping[str, Any], count: int, seed: int) -> Callable[[int, int], Arguments]:
+        """Calls on drawn rows from one to another, with what is given in their place."""
 
         def calls(start: int, stop: int) -> Arguments:
             call = self._drawn_rows(count, seed, start, stop)
@@ -248,8 +282,7 @@ class ObservationAnswers:
             args = tuple(own.pop(name, value) for name, value in zip(names, call.args, strict=False))
             return Arguments(args, {**call.kwargs, **own})
 
-        with _shown(progress) as bar:
-            return generate(self.posterior, calls, count, seed=seed, progress=bar)
+        return calls
 
     def _drawn_rows(self, count: int, seed: int, start: int = 0, stop: int | None = None) -> Arguments:
         """The call on `count` rows of the fit's data drawn by `seed`, or on those from `start` to `stop` of them."""

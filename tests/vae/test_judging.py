@@ -7,7 +7,7 @@ import torch
 
 import vipack as vi
 from tests.posterior.linear_vae import NOISE, NUM_LATENTS
-from vipack.vae.evaluation import evaluate
+from vipack.vae.judging import evaluate
 
 WEIGHT = 0.2 * torch.randn(20, NUM_LATENTS, generator=torch.Generator().manual_seed(3))
 PRECISION = torch.eye(NUM_LATENTS) + WEIGHT.T @ WEIGHT / NOISE**2
