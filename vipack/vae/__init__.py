@@ -3,7 +3,7 @@
 from vipack.vae import likelihoods, networks, posteriors, priors
 from vipack.vae.autoencoder import Autoencoder
 from vipack.vae.conditions import Condition, Covariates, Labels
-from vipack.vae.evaluation import Evaluation, evaluate
+from vipack.vae.judging import Evaluation, evaluate
 from vipack.vae.layered import HierarchicalVAE, LadderVAE
 from vipack.vae.vae import VAE
 

@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from vipack.compat.pytorch import validate_sample, validation_refused
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked_class
 from vipack.vae.likelihoods.likelihood import Likelihood
@@ -306,12 +307,11 @@ class ColumnsDistribution(TorchDistribution):  # type: ignore[misc]
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ColumnsDistribution:
         """See ``torch.distributions.Distribution``."""
         expanded = [group.expand(torch.Size([*batch_shape, group.batch_shape[-1]])) for group in self.groups]
-        return ColumnsDistribution(expanded, self.columns, validate_args=self._validate_args)
+        return ColumnsDistribution(expanded, self.columns, validate_args=False if validation_refused(self) else None)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of the entries that are there ``(...)``, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        validate_sample(self, value)
         # Every column can be zero, and a density of NaN would have a gradient of NaN even where it does not count.
         filled = self.columns.grouped(value.nan_to_num(0.0))
         there = self.columns.grouped(~value.isnan())

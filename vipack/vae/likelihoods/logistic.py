@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from vipack.compat.pytorch import validate_sample, validation_refused
 from vipack.errors import UsageError
 from vipack.hints import checked_class
 from vipack.vae.likelihoods.likelihood import Likelihood, shape_of
@@ -123,12 +124,11 @@ class DiscretizedLogistic(TorchDistribution):  # type: ignore[misc]
         """See ``torch.distributions.Distribution``."""
         shape = (*batch_shape, self.logits.shape[-1])
         numbers = (self.logits.expand(shape), self.loc.expand(shape), self.scale.expand(shape))
-        return DiscretizedLogistic(*numbers, self.levels, validate_args=self._validate_args)
+        return DiscretizedLogistic(*numbers, self.levels, validate_args=False if validation_refused(self) else None)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of levels ``(...)``, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        validate_sample(self, value)
         log_p = _log_levels(value[..., None], self.loc, self.scale, self.levels)
         return (self.logits.log_softmax(-1) + log_p).logsumexp(-1)
 
@@ -180,12 +180,13 @@ class LinkedLogistic(TorchDistribution):  # type: ignore[misc]
         """See ``torch.distributions.Distribution``."""
         logits = self.logits.expand(*batch_shape, *self.logits.shape[-3:])
         loc, scale, link = (each.expand(*batch_shape, *each.shape[-4:]) for each in (self.loc, self.scale, self.link))
-        return LinkedLogistic(logits, loc, scale, link, self.levels, validate_args=self._validate_args)
+        return LinkedLogistic(
+            logits, loc, scale, link, self.levels, validate_args=False if validation_refused(self) else None
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of images ``(..., 3, H, W)``, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        validate_sample(self, value)
         value = value[..., None]
         first, second, _ = (value * (2 / (self.levels - 1)) - 1).unbind(-4)
         log_p = _log_levels(value, torch.stack(self._means(first, second), -4), self.scale, self.levels).sum(-4)
