@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+from torch.distributions import constraints
 from torch.distributions.constraints import Constraint, independent, real
 
 __all__ = ["is_discrete", "support_of", "support_or_reals"]
+
+
+_MIXED: Any = getattr(constraints, "MixtureSameFamilyConstraint", ())
 
 
 def support_of(fn: Any) -> Constraint | None:
@@ -16,6 +21,13 @@ def support_of(fn: Any) -> Constraint | None:
     except NotImplementedError:
         inner = getattr(fn, "base_dist", None) or getattr(fn, "dist", None)
         return None if inner is None else support_of(inner)
+    if isinstance(support, _MIXED):
+        base: Constraint = support.base_constraint
+        inner = base
+        while isinstance(inner, independent):
+            inner = inner.base_constraint
+        # Where components share one support, that of their mixture is it, and can be moved on as theirs can.
+        return support if any(isinstance(value, Tensor) for value in vars(inner).values()) else base
     return support
 
 

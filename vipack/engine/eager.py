@@ -14,7 +14,7 @@ from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.errors import NonFiniteError, VipackError
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.densities.values import count_non_finite, non_finite_densities, outside_support, unvalidated
-from vipack.program.running.runs import explanation, named_arguments
+from vipack.program.running.runs import explanation, named_arguments, without_trace_shapes
 
 __all__ = ["EagerStep", "explain_missing"]
 
@@ -56,8 +56,8 @@ class EagerStep:
         with self._program.bound(arguments):
             try:
                 loss = self._svi.step(*arguments.args, **arguments.kwargs)
-            except VipackError:
-                raise
+            except VipackError as error:
+                raise without_trace_shapes(error) from error.__cause__
             except Exception as error:
                 raise self._explained(error, arguments) from error
         return float(sum(loss)) if isinstance(loss, tuple) else float(loss)

@@ -138,6 +138,17 @@ def test_data_that_reach_no_site_are_pointed_out():
     assert [type(w) for w in vi.check(forgetful, AutoNormal, data=data, batch_size=4).warnings] == [DataWarning]
 
 
+def test_one_row_with_a_missing_entry_is_not_pointed_out():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            there = ~x.isnan()
+            filled = torch.where(there, x, 0.0)
+            pyro.factor("x", (there * dist.Normal(z[:, None], 1.0).log_prob(filled)).sum(-1))
+
+    assert vi.check(model, AutoNormal, data=torch.tensor([[1.0, torch.nan]])).warnings == ()
+
+
 def test_data_for_the_guide_alone_are_not_pointed_out():
     def encoder(x, hint):
         pyro.sample("w", dist.Normal(hint.mean() * hint[0], pyro.param("scale", torch.tensor(1.0))))

@@ -23,6 +23,7 @@ from vipack.program.sites.agreement import expanded_as, support_name
 from vipack.program.sites.sites import SiteTable, base_distribution, is_deterministic, sample_nodes
 
 __all__ = [
+    "EXPLAIN",
     "count_non_finite",
     "forgotten_obs",
     "nan_under_masks",
@@ -31,6 +32,11 @@ __all__ = [
     "same_values",
     "unvalidated",
 ]
+
+
+EXPLAIN = (
+    "explain"  # in a site's ``infer``: a function of observed values that says what is wrong with them, or nothing
+)
 
 
 @contextlib.contextmanager
@@ -99,8 +105,12 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
     for name, node in sample_nodes(model_trace).items():
         if not node["is_observed"] or site_is_factor(node):
             continue
-        support = support_of(node["fn"])
         value = node["value"]
+        explain = node["infer"].get(EXPLAIN)
+        if explain is not None and (problem := explain(value)):
+            yield SupportError(f"site {name!r}: {problem}")
+            return
+        support = support_of(node["fn"])
         if support is None or is_deterministic(node) or _validation_refused(node["fn"]):
             continue
         inside, counted = support.check(value), counting(node)

@@ -36,6 +36,7 @@ __all__ = [
     "named_arguments",
     "trace_model",
     "trace_pair",
+    "without_trace_shapes",
 ]
 
 _LIBRARIES = (
@@ -121,13 +122,19 @@ def explained(what: str, arguments: Arguments) -> Iterator[None]:
         with watcher:
             yield
     except VipackError as error:
-        text, added, _ = str(error).partition("\nTrace Shapes:")  # a handler's error ends in Pyro's table of all sites
-        if not added:
+        plain = without_trace_shapes(error)
+        if plain is error:
             raise
-        raise type(error)(text) from error.__cause__
+        raise plain from error.__cause__
     except Exception as error:
         where = f"after site {watcher.name!r}" if watcher.name else "before its first site"
         raise explanation(what, error, arguments, where) from error
+
+
+def without_trace_shapes(error: VipackError) -> VipackError:
+    """`error`, raised inside a program, without the table of all sites that Pyro adds to it."""
+    text, added, _ = str(error).partition("Trace Shapes:")
+    return type(error)(text.rstrip()) if added else error
 
 
 def explanation(what: str, error: Exception, arguments: Arguments, where: str) -> VipackError:
