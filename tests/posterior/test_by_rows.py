@@ -305,3 +305,17 @@ def test_many_rows_are_judged_by_some_of_them():
     gap = whole.value - vi.fit(other.model, other.guide, data=many, steps=0).elbo(50, data=many).value
     assert abs(table.loc["two", "elbo_diff"] - gap) < 4 * table.loc["two", "diff_se"]
     assert table.loc["two", "diff_se"] < table.loc["two", "elbo_se"] / 3  # the same rows and random numbers
+
+
+def test_labels_are_reconstructed_as_the_likeliest_one():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Categorical(logits=torch.stack([z, -z, 3 * z], -1)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(2.0 * (x > 1) - 1.0, 0.01))
+
+    fit = vi.fit(model, guide, data=torch.tensor([0, 2, 1]), steps=0)
+    assert fit.reconstruct()["x"].tolist() == [1.0, 2.0, 1.0]

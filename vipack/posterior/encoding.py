@@ -234,7 +234,7 @@ def _known_moments(posterior: Posterior, seed: int) -> dict[str, tuple[Tensor, T
 
 
 def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """The mean of each observed site at one draw of the latents, or a draw where the mean is not known."""
+    """The mean of each observed site at one draw of the latents, the mode of labels, or a draw where the mean is not known."""
 
     def one(latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with Given(latents):
@@ -243,7 +243,8 @@ def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[s
         for name, value in evaluation.observed.items():
             fn: Any = trace.nodes[name]["fn"]
             try:
-                result[name] = fn.mean.expand(value.shape)
+                mean = fn.mean.expand(value.shape)
+                result[name] = torch.where(mean.isnan(), fn.mode, mean) if fn.support.is_discrete else mean
             except (NotImplementedError, AttributeError):
                 result[name] = fn.sample().to(value.dtype)
         return result

@@ -1,5 +1,10 @@
 """Variational autoencoders: small builders of a plain Pyro model and guide, and the evidence to judge any such pair by."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from vipack.vae import likelihoods, networks, posteriors, priors
 from vipack.vae.autoencoder import Autoencoder
 from vipack.vae.conditions import Condition, Covariates, Labels
@@ -7,18 +12,42 @@ from vipack.vae.judging import Evaluation, evaluate
 from vipack.vae.layered import HierarchicalVAE, LadderVAE
 from vipack.vae.vae import VAE
 
+if TYPE_CHECKING:
+    from vipack.vae.generated import GeneratedReport, judge_generated
+    from vipack.vae.pictures import latent_map, report, sheet, traverse
+
 __all__ = [
     "VAE",
     "Autoencoder",
     "Condition",
     "Covariates",
     "Evaluation",
+    "GeneratedReport",
     "HierarchicalVAE",
     "Labels",
     "LadderVAE",
     "evaluate",
+    "judge_generated",
+    "latent_map",
     "likelihoods",
     "networks",
     "posteriors",
     "priors",
+    "report",
+    "sheet",
+    "traverse",
 ]
+
+# Pictures need matplotlib, which takes a while to import.
+_HOMES = {
+    **dict.fromkeys(["latent_map", "report", "sheet", "traverse"], "vipack.vae.pictures"),
+    **dict.fromkeys(["GeneratedReport", "judge_generated"], "vipack.vae.generated"),
+}
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'vipack.vae' has no attribute {name!r}; it has {', '.join(__all__)}", name=name)

@@ -103,7 +103,8 @@ def evaluate(
         data, fixed: observations held out, in the form of the fit's; its own data by default, on which figures are too good.
         num_particles: K for log p(x) of each observation.
         gaps: whether to refine a Gaussian for each of up to 100 observations, which tells the family's gap from amortisation's.
-        generated: observations to generate and compare with training data, `data` as the yardstick; 0 for none.
+        generated: observations to generate and compare with training data, `data` as the yardstick; 0 for none. Fewer than 50,
+            and data with missing values, are not compared.
         train: training observations ``(n, *event shape)`` to compare with, those of the fit by default.
         labels: of the training observations, to count the classes of generated ones.
         site: the observed site to compare; the only one by default.
@@ -200,7 +201,7 @@ def _judged(
         raise UsageError(f"evaluate: site: expected one of the observed sites {listed(observed)}, found {name!r}.")
     own = fit.posterior.observed[name] if train is None else torch.as_tensor(train)
     held_out = some.observed[name]
-    if min(len(held_out), len(own), count) < LEAST:
+    if min(len(held_out), len(own), count) < LEAST or not bool(own.isfinite().all() & held_out.isfinite().all()):
         return None
     new = fit.generate(count, seed=seed, progress=False)[name]
     return judge_generated(new, own, held_out, None if labels is None else torch.as_tensor(labels), seed=seed)

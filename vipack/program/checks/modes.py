@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from vipack.errors import ProgramWarning
 from vipack.program.running.params import Parameters
 
 __all__ = ["left_in_evaluation_mode"]
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # lazy ones become these
 
 
 def left_in_evaluation_mode(parameters: Parameters) -> Iterator[ProgramWarning]:
@@ -32,9 +33,9 @@ def left_in_evaluation_mode(parameters: Parameters) -> Iterator[ProgramWarning]:
 
 
 def _acts_in_training(layer: nn.Module) -> bool:
-    if isinstance(layer, _DropoutNd):
+    if isinstance(layer, _DROPOUT):
         return layer.p > 0
-    return isinstance(layer, _BatchNorm) and layer.track_running_stats
+    return isinstance(layer, _BATCH_NORM) and layer.track_running_stats
 
 
 def _is_trained(layer: nn.Module, containers: Sequence[nn.Module]) -> bool:
