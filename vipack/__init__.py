@@ -10,7 +10,7 @@ from vipack.hints import name_hint
 from vipack.version import __version__
 
 if TYPE_CHECKING:
-    from vipack import datasets, diagnostics, errors, guides, objectives, plots
+    from vipack import datasets, diagnostics, errors, guides, objectives, plots, schedules
     from vipack.diagnostics import compare
     from vipack.engine.captured_elbo import CapturedELBO
     from vipack.engine.svi import SVI
@@ -38,6 +38,7 @@ __all__ = [
     "objectives",
     "plots",
     "scan",
+    "schedules",
     "vsbc",
 ]
 
@@ -52,7 +53,7 @@ _HOMES = {
     "SVI": "vipack.engine.svi",
     "scan": "vipack.program",
 }
-_ROOMS = ("datasets", "diagnostics", "errors", "guides", "objectives", "plots")
+_ROOMS = ("datasets", "diagnostics", "errors", "guides", "objectives", "plots", "schedules")
 
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and is to find the others wrong
