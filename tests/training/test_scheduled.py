@@ -173,3 +173,14 @@ def test_observations_held_out_see_the_number_of_the_step():
         return 2.0 if step == 99 else 1.0
 
     assert of(Function(late)) == pytest.approx(of(2.0), rel=1e-4)
+
+
+def test_a_fit_without_a_guide_takes_none():
+    with pytest.raises(UsageError, match=r"fixed\['temperature'\].*pass a guide"):
+        vi.fit(Encoder().model, data=X, fixed={"temperature": COOLING})
+
+
+def test_calibration_takes_none():
+    pair = Encoder()
+    with pytest.raises(UsageError, match=r"calibration takes no schedule"):
+        vi.vsbc(pair.model, pair.guide, data=X, fixed={"temperature": COOLING})

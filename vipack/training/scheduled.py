@@ -15,12 +15,24 @@ from vipack.program import Arguments
 from vipack.schedules import Schedule
 from vipack.training.streams import BatchStream
 
-__all__ = ["ScheduledStream", "first_values", "schedules_in"]
+__all__ = ["ScheduledStream", "first_values", "refuse_schedules", "schedules_in"]
 
 
 def schedules_in(fixed: Mapping[str, Any]) -> dict[str, Schedule]:
     """Those of the fixed arguments that are schedules."""
     return {name: value for name, value in fixed.items() if isinstance(value, Schedule)}
+
+
+def refuse_schedules(fixed: object, where: str, cure: str = "") -> None:
+    """
+    Args:
+        cure: what else may be done.
+
+    Raises:
+        UsageError: one of the fixed arguments is a schedule.
+    """
+    for name in schedules_in(fixed) if isinstance(fixed, Mapping) else ():
+        raise UsageError(f"fixed[{name!r}]: {where} takes no schedule; {cure}give a number.")
 
 
 def first_values(fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
