@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vipack.errors import UsageError
 from vipack.export.variables import SAMPLE_DIMS, Variable
 
-__all__ = ["Axis", "Groups", "Labels", "agreed", "axes_of", "label", "rename"]
+__all__ = ["Axis", "Groups", "Labels", "agreed", "axes_of", "label", "labelled", "rename"]
 
 Groups = dict[str, dict[str, Variable]]
 
@@ -44,6 +44,13 @@ class Axis:
 
 
 Labels = Mapping[str, npt.NDArray[Any]]  # dimension -> labels
+
+
+def labelled(axes: tuple[Axis, ...], indices: Any) -> tuple[Axis, ...]:
+    """The axes of the rows `indices`, a tensor; what merely counted them has labels now."""
+    first, *others = axes
+    labels = indices.numpy() if first.labels is None else first.labels[indices.numpy()]
+    return Axis(first.name, labels), *others
 
 
 def axes_of(value: Any) -> tuple[Axis, ...]:

@@ -17,6 +17,7 @@ from vipack.compat.autoguides import traces_of
 from vipack.errors import GuideError, UsageError
 from vipack.hints import checked_class
 from vipack.program.densities.divergences import elementwise_divergence
+from vipack.program.running.step_numbers import step_numbers
 from vipack.program.sites.sites import sample_nodes
 
 __all__ = ["BetaELBO"]
@@ -35,8 +36,8 @@ class BetaELBO(ELBO):  # type: ignore[misc]
 
     Args:
         beta: the weight, or a function from the number of the gradient step (from 0) to it, such as
-            ``lambda step: min(1.0, step / 1_000)``. A function is asked again at every step, which keeps a fit in the
-            eager engine; it starts anew in a fit that was loaded from a file.
+            ``vipack.schedules.Linear(0.0, 1.0, 1_000)``. ``vipack.fit`` gives its numbers to the captured and the compiled
+            step, and a fit that is resumed or loaded goes on with them. With ``vipack.SVI`` it keeps steps in the eager engine.
         free_bits: nats for each element of a latent's event, as a mean over the rows of its plates.
         num_particles: draws for each gradient.
         vectorize_particles: evaluate them in one pass of a model and guide that are written for batches.
@@ -93,9 +94,16 @@ class BetaELBO(ELBO):  # type: ignore[misc]
         loss: Tensor = torch.stack(terms).sum() / self.num_particles
         return loss
 
-    def _weight(self) -> float:
+    @property
+    def schedules(self) -> dict[str, Callable[[int], float]]:
+        """What follows the number of the step, by name; a fit gives the numbers in this order."""
+        return {"beta": self.beta} if callable(self.beta) else {}
+
+    def _weight(self) -> float | Tensor:
         if not callable(self.beta):
             return self.beta
+        if numbers := step_numbers():
+            return numbers[0]
         if get_proxy_mode() is not None:
             raise RuntimeError("beta follows a schedule, which changes from step to step outside the graph")
         beta = self.beta(self._step)
@@ -106,7 +114,7 @@ class BetaELBO(ELBO):  # type: ignore[misc]
         traces: tuple[Trace, Trace] = get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
         return traces
 
-    def _term(self, model_trace: Trace, guide_trace: Trace, beta: float) -> Tensor:
+    def _term(self, model_trace: Trace, guide_trace: Trace, beta: float | Tensor) -> Tensor:
         likelihood: Tensor = torch.zeros(())
         divergence: Tensor = torch.zeros(())
         for name, site in sample_nodes(model_trace).items():

@@ -29,6 +29,7 @@ from vipack.program.running.flat import flat_priors_sampled
 from vipack.program.running.params import Parameters
 from vipack.program.running.randomness import seeded
 from vipack.program.running.runs import Arguments, check_signature, explained, trace_model, trace_pair, trace_prior
+from vipack.program.running.step_numbers import numbers_of_step
 from vipack.program.sites.agreement import check_discreteness, check_prototype
 from vipack.program.sites.plates import BatchPlate, PlateCall, evaluated_plates, recorded_plates, subsampled
 from vipack.program.sites.starts import checked_starts
@@ -113,6 +114,8 @@ class Program:
                 stack.enter_context(MaskedLatents(self.masked))
             if self.fills:
                 stack.enter_context(MaskedData())
+            if arguments.numbers:
+                stack.enter_context(numbers_of_step(arguments.numbers))
             if arguments.indices is not None and self.batch_plate is not None:
                 stack.enter_context(subsampled(self.batch_plate, arguments.indices))
             elif not training:

@@ -27,6 +27,7 @@ from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
 from vipack.training.prepare import Problem, prepare, try_prepare
 from vipack.training.restarts import check_restarts, train_restarts
 from vipack.training.result import Fit
+from vipack.training.scheduled import refuse_schedules
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer
 from vipack.training.validation import EarlyStopping, split_off
@@ -114,6 +115,9 @@ def fit(
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
     if climbs:
+        refuse_schedules(
+            fixed, "a fit without a guide, whose stages each have steps of their own,", "pass a guide, or "
+        )
         return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()

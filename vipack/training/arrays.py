@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import warnings
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vipack.errors import DataError, DtypeError
+from vipack.schedules import KINDS
 
 __all__ = [
     "UNKNOWN",
@@ -169,11 +171,15 @@ def plain_array(array: Any) -> Any:
         kept = array.detach().cpu()
         # A file would hold the whole array that a view is cut from.
         return kept.clone() if kept.untyped_storage().nbytes() > kept.nbytes else kept
+    if type(array) in KINDS.values():
+        return {"schedule": type(array).__name__, "options": dataclasses.asdict(array)}
     return array if array is None or isinstance(array, bool | int | float | str) else UNKNOWN
 
 
 def unplain_array(plain: Any) -> Any:
     """The inverse of :func:`plain_array`."""
+    if isinstance(plain, Mapping) and "schedule" in plain:
+        return KINDS[plain["schedule"]](**plain["options"])
     if isinstance(plain, Mapping):
         csr = {k: v.numpy() for k, v in plain["csr"].items()}
         return scipy.sparse.csr_array((csr["data"], csr["indices"], csr["indptr"]), shape=tuple(plain["shape"]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from vipack.errors import DataError, UsageError
-from vipack.export.labels import Axis, axes_of
+from vipack.export.labels import Axis, axes_of, labelled
 from vipack.program import Arguments, seeded
 from vipack.training.arrays import (
     UNKNOWN,
@@ -36,6 +36,7 @@ from vipack.training.arrays import (
     whole,
 )
 from vipack.training.loaders import loader_batches
+from vipack.training.scheduled import first_values, schedules_in
 from vipack.training.streams import BatchStream, LoaderStream, ShuffledStream, WholeStream
 
 __all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "read_data"]
@@ -46,7 +47,7 @@ class Rows(ABC):
 
     Attributes:
         num_rows: N, or None for data that have no rows, such as ``data=()``.
-        fixed: keyword arguments that are the same in every batch.
+        fixed: keyword arguments that are the same in every batch; a tensor ``()`` for each of ``schedules``.
         axes: of the arguments that came from pandas, by name or position.
         indexed: whether a batch knows which rows it holds; a user's DataLoader does not tell.
     """
@@ -57,7 +58,8 @@ class Rows(ABC):
     def __init__(self, fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
         self.device = device
-        self.fixed = {name: self.converted(value) for name, value in fixed.items()}
+        self.schedules = schedules_in(fixed)
+        self.fixed = {name: self.converted(value) for name, value in first_values(fixed, dtype, device).items()}
         self.axes: dict[str | int, tuple[Axis, ...]] = {}
 
     @abstractmethod
@@ -160,7 +162,8 @@ class ArrayRows(Rows):
         self._check_rows("validation")
         arrays = [take_rows(array, indices) for array in self._arrays.values()]
         own = ArrayRows(self._rebuild(arrays), self.fixed, self.dtype, self.device)
-        own.axes = {name: axes if name in self.fixed else _labelled(axes, indices) for name, axes in self.axes.items()}
+        own.schedules = self.schedules
+        own.axes = {name: axes if name in self.fixed else labelled(axes, indices) for name, axes in self.axes.items()}
         return own
 
     def extremes(self, batch: Arguments) -> Arguments:
@@ -180,13 +183,13 @@ class ArrayRows(Rows):
 
     @cached_property
     def _fingerprint(self) -> str:
-        return fingerprint_of([*self._arrays.items(), *self.fixed.items()])
+        return fingerprint_of([*self._arrays.items(), *(self.fixed | self.schedules).items()])
 
     def state(self) -> dict[str, Any] | None:
         """Plain tensors and values for a file, or None where some of the data are of another kind."""
         kind = "dict" if isinstance(self._rebuild([*self._arrays.values()]), dict) else "tuple"
         data = {name: plain_array(array) for name, array in self._arrays.items()}
-        fixed = {name: plain_array(array) for name, array in self.fixed.items()}
+        fixed = {name: plain_array(array) for name, array in (self.fixed | self.schedules).items()}
         if any(value is UNKNOWN for value in [*data.values(), *fixed.values()]):
             return None
         axes = [[key, [axis.plain() for axis in own]] for key, own in self.axes.items()]
@@ -265,7 +268,9 @@ class StoredRows(Rows):
     def subset(self, indices: Tensor) -> StoredRows:
         """See :class:`Rows`."""
         chosen = Subset(self._dataset, indices.tolist())
-        return StoredRows(chosen, self.fixed, self.dtype, self.device, self._combine)
+        own = StoredRows(chosen, self.fixed, self.dtype, self.device, self._combine)
+        own.schedules = self.schedules
+        return own
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
         """See :class:`Rows`."""
@@ -278,7 +283,7 @@ class StoredRows(Rows):
         """See :class:`Rows`; of a Dataset only the length and its first and last rows are read."""
         with seeded(0):  # a data set may draw random numbers, as for augmentation
             ends = [*named_arrays(self._dataset[0]), *named_arrays(self._dataset[_count(self.num_rows) - 1])]
-        return fingerprint_of([("length", torch.tensor(self.num_rows)), *ends, *self.fixed.items()])
+        return fingerprint_of([("length", torch.tensor(self.num_rows)), *ends, *(self.fixed | self.schedules).items()])
 
     def _collate(self, indices: Sequence[int] | range) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         arguments = self.call(self._combine([self._dataset[i] for i in indices]))
@@ -300,7 +305,7 @@ class LoadedRows(Rows):
                 "data: this DataLoader has batch_size=None, so the number of its rows is not known; give it a batch_size, "
                 "or pass its Dataset with batch_size= to the fit."
             )
-        self._stored = StoredRows(loader.dataset, fixed, dtype, device, loader.collate_fn)
+        self._stored = StoredRows(loader.dataset, self.fixed, dtype, device, loader.collate_fn)
         self.num_rows = self._stored.num_rows
         sampled = len(loader.sampler) if isinstance(loader.sampler, Sized) else self.num_rows
         if sampled != self.num_rows:
@@ -384,13 +389,6 @@ def _first_row(dataset: Any) -> dict[str, Any]:
         return {}
     with seeded(0):
         return dict(named_arrays(dataset[0]))  # type: ignore[index]
-
-
-def _labelled(axes: tuple[Axis, ...], indices: Tensor) -> tuple[Axis, ...]:
-    """The axes of some rows; what merely counted them has labels now."""
-    first, *others = axes
-    labels = indices.numpy() if first.labels is None else first.labels[indices.numpy()]
-    return Axis(first.name, labels), *others
 
 
 def _count(num_rows: int | None) -> int:

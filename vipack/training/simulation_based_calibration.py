@@ -27,6 +27,7 @@ from vipack.program import Arguments, Program, seeded
 from vipack.program.evaluation.simulation import simulate
 from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.restarts import start_of
+from vipack.training.scheduled import refuse_schedules
 from vipack.training.trainer import Plan, Trainer
 
 __all__ = ["vsbc"]
@@ -72,6 +73,7 @@ def vsbc(
     positive("num_simulations", num_simulations, 20)
     positive("num_draws", num_draws, 50)
     positive("steps", steps, 0)
+    refuse_schedules(fixed, "simulation-based calibration")
     problem = Problem(model, data, fixed, dtype=dtype)
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()

@@ -23,10 +23,12 @@ class BatchStream(ABC):
     Attributes:
         epoch: epochs completed.
         per_epoch: batches in one epoch, which need not be a whole number.
+        cells: tensors ``()`` in :meth:`whole` that stand for numbers of the step, which :meth:`scheduled` gives.
     """
 
     epoch: int
     per_epoch: float
+    cells: tuple[Tensor, ...] = ()
 
     def __iter__(self) -> BatchStream:
         return self
@@ -53,6 +55,10 @@ class BatchStream(ABC):
     @abstractmethod
     def whole(self) -> Arguments | None:
         """The call on all the rows that :meth:`indices` counts; None where they are not tensors in memory."""
+
+    def scheduled(self, number: int) -> list[Tensor] | None:
+        """The numbers of the next steps, ``(number,)`` for each of ``cells``; they are not passed by."""
+        return []
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

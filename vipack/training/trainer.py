@@ -29,6 +29,7 @@ from vipack.training.own_loss import own_loss
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
 from vipack.training.stopping import Converged, StopRule, TimeLimit
+from vipack.training.training_batches import training_batches
 from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
 from vipack.types import Stopped, StopReason
 
@@ -80,7 +81,7 @@ class Trainer:
         self.engine: Engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
         self.state = RunState(
             RandomState.from_seed(plan.seed),
-            self.rows.stream(prepared.batch_size, torch.Generator().manual_seed(plan.seed)),
+            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several

@@ -110,13 +110,16 @@ class Graph:
 def tensors_of(arguments: Arguments) -> tuple[list[Tensor], Callable[[list[Tensor]], Arguments]]:
     """The tensors in a call, and a function that gives the call with others instead."""
     call = tuple(arguments.args), dict(arguments.kwargs)
-    tensors = tensors_in(call)
+    tensors = [*tensors_in(call), *arguments.numbers]
+    first_number = len(tensors) - len(arguments.numbers)
+    after_numbers = len(tensors)
     if arguments.indices is not None:
         tensors.append(arguments.indices)
 
     def rebuild(values: list[Tensor]) -> Arguments:
-        args, kwargs = replaced(call, values)
-        return Arguments(args, kwargs, values[-1] if arguments.indices is not None else None)
+        args, kwargs = replaced(call, values[:first_number])
+        indices = values[-1] if arguments.indices is not None else None
+        return Arguments(args, kwargs, indices, tuple(values[first_number:after_numbers]))
 
     return tensors, rebuild
 

@@ -93,7 +93,13 @@ class Engine(Protocol):
 
 
 class Batches(Protocol):
-    """A stream of batches, as far as an engine needs to know."""
+    """A stream of batches, as far as an engine needs to know.
+
+    Attributes:
+        cells: tensors ``()`` in :meth:`whole` that stand for numbers of the step, which :meth:`scheduled` gives.
+    """
+
+    cells: tuple[Tensor, ...]
 
     def __next__(self) -> Arguments:
         """The next batch."""
@@ -113,6 +119,10 @@ class Batches(Protocol):
 
     def whole(self) -> Arguments | None:
         """The call on all rows; None where they are not tensors in memory."""
+        ...
+
+    def scheduled(self, number: int) -> list[Tensor] | None:
+        """The numbers of the next steps, ``(number,)`` for each of ``cells``; None where a batch alone is known."""
         ...
 
     def state(self) -> dict[str, object]:

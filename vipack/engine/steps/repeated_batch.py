@@ -18,6 +18,8 @@ class RepeatedBatch:
         key: of its shape, as :meth:`Batches.upcoming` gives it.
     """
 
+    cells: tuple[Tensor, ...] = ()
+
     def __init__(self, batch: Arguments, key: Hashable = None) -> None:
         self._batch = batch
         self.key = key
@@ -39,6 +41,10 @@ class RepeatedBatch:
 
     def whole(self) -> Arguments | None:
         """No call on more rows is known."""
+        return None
+
+    def scheduled(self, number: int) -> list[Tensor] | None:
+        """The numbers of its step are those of its arguments."""
         return None
 
     def state(self) -> dict[str, object]:

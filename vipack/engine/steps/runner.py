@@ -63,7 +63,7 @@ class GraphRunner:
         self._memory, self._copies, self._live = memory, memory.copies, live
         self._dtype, self.device = parameters.dtype, parameters.device
         lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
-        self._feed, self._fed = _feed_of(batches, own or {})
+        self._feed, self._fed, self._numbers = _feed_of(batches, own or {})
         self._one = np.empty(1)
         self._buffers = memory.buffers()
         self.step: StepGraph = assemble(lifted, memory, self._feed, parameters, keeping=live or keeping)
@@ -282,12 +282,13 @@ class GraphRunner:
         if not self._spec.normals and self.draws:
             drawn = [[self._drawn(draw) for draw in self.draws] for _ in range(number)]
             feeds += [_stacked([one[i] for one in drawn]) for i in range(len(self.draws))]
-        if self._fed:
+        if self._fed and not self._numbers:
             several = [self._batch(batches) for _ in range(number)]
             feeds += [_stacked([arrays[i] for arrays, _ in several]) for i in self._fed]
             if self._feed.indices is not None:
                 feeds.append(_stacked([indices for _, indices in several if indices is not None]))
         else:
+            feeds += self._scheduled(batches, number)
             indices = None if batches is _NOTHING else batches.indices(number)
             if indices is not None:
                 feeds.append(indices.contiguous())
@@ -342,11 +343,23 @@ class GraphRunner:
 
     def _batch(self, batches: Batches) -> tuple[list[Tensor], Tensor | None]:
         """The data's tensors as the step wants them, and the rows of the next batch."""
-        if self._fed:
+        if self._fed and not self._numbers:
             arrays, _ = tensors_of(next(batches))
             return arrays[:-1], arrays[-1]
+        given = {i: v[0] for i, v in zip(self._fed, self._scheduled(batches, 1), strict=True)}
         indices = batches.indices(1)
-        return self._arrays, None if indices is None else indices[0].to(self.device)
+        arrays = [given.get(i, array) for i, array in enumerate(self._arrays)] if given else self._arrays
+        return arrays, None if indices is None else indices[0].to(self.device)
+
+    def _scheduled(self, batches: Batches, number: int) -> list[Tensor]:
+        """The fed arrays that are numbers of the next steps, ``(number,)`` each."""
+        if not self._numbers:
+            return []
+        columns = batches.scheduled(number)
+        if columns is None:
+            arrays, _ = tensors_of(batches.peek())
+            return [arrays[i].expand(number).contiguous() for i in self._fed]
+        return [columns[k] for k in self._numbers]
 
     def _inputs(
         self, draws: Sequence[Tensor], coefficients: Tensor, arrays: Sequence[Tensor], indices: Tensor | None
@@ -358,19 +371,27 @@ class GraphRunner:
         return inputs if indices is None else [*inputs, indices]
 
 
-def _feed_of(batches: Batches, own: Mapping[int, Tensor]) -> tuple[Feed, tuple[int, ...]]:
-    """How steps get their batches, and the indices of arrays that are others in every batch."""
+def _feed_of(batches: Batches, own: Mapping[int, Tensor]) -> tuple[Feed, tuple[int, ...], tuple[int, ...]]:
+    """How steps get their batches, the indices of arrays that are others in every batch, and which of the stream's numbers these are.
+
+    Of a stream whose batches are not rows of arrays in memory, all arrays are fed, and none is known as a number.
+    """
     batch, whole = batches.peek(), batches.whole()
     arrays, _ = tensors_of(batch)
     data = arrays if batch.indices is None else arrays[:-1]
-    full = None if whole is None or batch.indices is None else tensors_of(whole)[0]
-    gathered = tuple(full is not None and f is not b for f, b in zip(full or data, data, strict=True))
-    fed = () if full is not None or batch.indices is None else tuple(range(len(data)))
+    full = None if whole is None else tensors_of(whole)[0]
+    cells = {id(cell): k for k, cell in enumerate(batches.cells)}
+    numbers = {i: cells[id(array)] for i, array in enumerate(full or ()) if id(array) in cells}
+    gathered = tuple(
+        full is not None and f is not b and i not in numbers
+        for i, (f, b) in enumerate(zip(full or data, data, strict=True))
+    )
+    fed = tuple(numbers) if full is not None or batch.indices is None else tuple(range(len(data)))
     read = tuple(own.get(i, array) for i, array in enumerate(data if full is None else full))
     separate = tuple(i in own for i in range(len(read)))
     changing = {i for i, is_gathered in enumerate(gathered) if is_gathered} | set(fed) | set(own)
     steady = tuple(i not in changing for i in range(len(read)))
-    return Feed(read, gathered, batch.indices, separate, steady), fed
+    return Feed(read, gathered, batch.indices, separate, steady), fed, tuple(numbers.values())
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:

@@ -53,11 +53,16 @@ _INTEGERS = re.compile(r"\b(Byte|Char|Short|Int|Long|Bool|unsigned char|signed c
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the model and the guide are called with; `indices` are the data's rows ``(B,)`` in it, None for all."""
+    """What the model and the guide are called with; `indices` are the data's rows ``(B,)`` in it, None for all.
+
+    Attributes:
+        numbers: what the objective reads beside, tensors ``()``.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     indices: Tensor | None = None
+    numbers: tuple[Tensor, ...] = ()
 
     @property
     def lengths(self) -> frozenset[int]:
