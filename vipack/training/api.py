@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vipack.engine.steps.contracts import TIERS, Tier
 from vipack.entry import entry, training_entry
-from vipack.errors import CheckpointError, CheckpointWarning, UsageError, warn
+from vipack.errors import CheckpointError, CheckpointWarning, UsageError, VipackError, warn
 from vipack.program import Check, left_in_evaluation_mode
 from vipack.progress import progress_of
 from vipack.training.arrays import named_arrays
@@ -30,6 +30,7 @@ from vipack.training.result import Fit
 from vipack.training.scheduled import refuse_schedules
 from vipack.training.stopping import StopRule, rules_of
 from vipack.training.trainer import Plan, Trainer
+from vipack.training.transformed import Transforms, read_transforms, transforms_of, with_transforms
 from vipack.training.validation import EarlyStopping, split_off
 from vipack.training.worsening import warn_if_worse
 from vipack.types import Verdict
@@ -51,6 +52,7 @@ def fit(
     batch_size: int | None = None,
     batch_plate: str | None = None,
     validation: Any = None,
+    transform: Any = None,
     seed: int = 0,
     engine: Tier = "auto",
     device: str | torch.device | None = None,
@@ -83,6 +85,9 @@ def fit(
         batch_plate: that plate's name, where it cannot be told from sizes.
         validation: observations held out, in the form of `data`, or the share of `data` to hold out, such as 0.1. Their ELBO
             is evaluated along the run, and stands in the bar, in ``fit.history`` and in ``plots.losses``.
+        transform: argument of the model -> what is done to its batch anew at every step, before guide and model see it: a
+            function of a tensor, or several in a tuple, such as ``{"x": vipack.transforms.Binarize()}``. Whatever looks at the data
+            otherwise (the check, `validation`, answers, also for new data) has them transformed by one draw of `seed`.
         seed: decides everything random.
         engine: "eager" is ``pyro.infer.SVI`` itself, "traced" replays the captured step, "compiled" runs it in a C++ loop;
             "auto" moves up as far as the run's length pays. All see the same random numbers.
@@ -110,10 +115,12 @@ def fit(
             f"average=True: not with restarts={restarts}, whose starts share one run; leave one of them out."
         )
     _check_validation(validation, rules, restarts)
-    options = (loss, optim, steps, epochs, checkpoint, validation, None if restarts == 1 else restarts)
+    options = (loss, optim, steps, epochs, checkpoint, validation, transform, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
+    if transform is not None:
+        problem, validation_rows = with_transforms(problem, validation_rows, transforms_of(transform), seed)
     if climbs:
         refuse_schedules(
             fixed, "a fit without a guide, whose stages each have steps of their own,", "pass a guide, or "
@@ -146,6 +153,7 @@ def check(
     loss: Any = None,
     batch_size: int | None = None,
     batch_plate: str | None = None,
+    transform: Any = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -156,6 +164,11 @@ def check(
     ``check.raise_if_bad()``.
     """
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
+    if transform is not None:
+        try:
+            problem, _ = with_transforms(problem, None, transforms_of(transform), seed)
+        except VipackError as error:
+            return Check(None, {}, (error,), ())
     return try_prepare(problem, guide, seed=seed, loss=loss)
 
 
@@ -168,6 +181,7 @@ def load(
     data: Any = None,
     fixed: Mapping[str, Any] | None = None,
     validation: Any = None,
+    transform: Any = None,
     loss: Any = None,
     optim: Any = None,
     device: str | torch.device | None = None,
@@ -178,6 +192,7 @@ def load(
         model, guide: those it was fitted with; code is never stored. A fit without a guide is loaded without one.
         data, fixed: needed where the file was saved without data; else those in the file.
         validation: the observations held out, or their share of `data`, likewise.
+        transform: that of the fit, where it had a function that is not one of vipack's.
         loss, optim: needed to resume where they were not the defaults.
 
     Raises:
@@ -205,6 +220,10 @@ def load(
     _check_rows(path, data, batch_size)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
+    with unharmed(path):
+        chosen = _transforms(path, content.get("transforms", {}), transform)
+    if chosen:
+        problem, validation_rows = with_transforms(problem, validation_rows, chosen, seed)
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
     if axes is not None:
@@ -223,6 +242,20 @@ def load(
         judged = content.get("verdict") if saved["data"] == own["data"] else None
         verdict = None if judged is None else Verdict(judged)
     return Fit(trainer, verdict)
+
+
+def _transforms(path: object, stored: Any, transform: Any) -> Transforms:
+    """
+    Raises:
+        CheckpointError: the fit had a function of the user's, and none is given.
+    """
+    if transform is not None:
+        return transforms_of(transform)
+    if stored is None:
+        raise CheckpointError(
+            f"{path}: was fitted with a transform of your own, and functions are not stored; pass transform=."
+        )
+    return read_transforms(stored)
 
 
 def _check_rows(path: object, data: Any, batch_size: int | None) -> None:

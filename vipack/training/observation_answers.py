@@ -24,6 +24,7 @@ from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.training.arrays import num_rows_of, read_array
 from vipack.training.data import Rows, read_data
 from vipack.training.trainer import Trainer
+from vipack.training.transformed import TransformedRows
 from vipack.types import Estimate
 
 __all__ = ["ObservationAnswers"]
@@ -334,7 +335,8 @@ class ObservationAnswers:
 
     def _new_rows(self, data: Any, fixed: Mapping[str, Any] | None) -> Rows:
         rows = self._trainer.rows
-        return read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
+        new = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
+        return rows.of(new) if isinstance(rows, TransformedRows) else new
 
 
 @contextlib.contextmanager

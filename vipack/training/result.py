@@ -29,6 +29,7 @@ from vipack.training.ladder.stages import Stages
 from vipack.training.observation_answers import ObservationAnswers
 from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
+from vipack.training.transformed import raw_rows
 from vipack.training.worsening import warn_if_worse
 from vipack.types import EngineReport, Estimate, Stopped, Verdict
 
@@ -357,11 +358,11 @@ class Fit(ObservationAnswers):
         content = self._trainer.content()
         verdict = self.verdict
         content["verdict"] = None if verdict is None else verdict.value
-        rows = self._trainer.rows
+        rows = raw_rows(self._trainer.rows)
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:
             content["data"] = stored
-            validation_rows = self._trainer.plan.validation
+            validation_rows = raw_rows(self._trainer.plan.validation)
             content["validation_data"] = validation_rows.state() if isinstance(validation_rows, ArrayRows) else None
         write_file(path, content)
 

@@ -30,6 +30,7 @@ from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
 from vipack.training.stopping import Converged, StopRule, TimeLimit
 from vipack.training.training_batches import training_batches
+from vipack.training.transformed import TransformedRows, plain_transforms, transformed_loss
 from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
 from vipack.types import Stopped, StopReason
 
@@ -74,7 +75,7 @@ class Trainer:
         self.plan = plan
         self.program = prepared.program
         self.rows = prepared.rows
-        self.loss = own_loss(prepared.loss, plan.seed)
+        self.loss = transformed_loss(own_loss(prepared.loss, plan.seed), self.rows)
         self._optim, self._optim_name = optim, describe_optimizer(optim)
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
         self._tier = _settled_tier(plan)
@@ -294,6 +295,7 @@ class Trainer:
             "slowed": self._slowed,
             "validation": [list(point) for point in self.state.validation],
             "best_valid": self.state.best_valid,
+            "transforms": plain_transforms(self.rows.transforms) if isinstance(self.rows, TransformedRows) else {},
             "early_stopping": [
                 [rule.patience, rule.min_delta, rule.restore_best]
                 for rule in self.plan.rules
@@ -337,7 +339,7 @@ class Trainer:
             "sites": sites,
             "parameters": {n: list(v.shape) for n, v in sorted(self.program.parameters.unconstrained.items())},
             "dtype": str(self.rows.dtype),
-            "loss": type(self.loss).__name__,
+            "loss": type(self.prepared.loss).__name__,
             "optimizer": self._optim_name,
             "seed": self.plan.seed,
             "batch_size": self.prepared.batch_size,

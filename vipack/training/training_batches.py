@@ -9,6 +9,7 @@ import torch
 from vipack.training.data import Rows
 from vipack.training.scheduled import ScheduledStream
 from vipack.training.streams import BatchStream
+from vipack.training.transformed import TransformedRows
 
 __all__ = ["training_batches"]
 
@@ -19,7 +20,8 @@ def training_batches(rows: Rows, batch_size: int | None, loss: Any, seed: int) -
     Args:
         loss: whose ``schedules``, if it has any, are functions of the step by name.
     """
-    stream = rows.stream(batch_size, torch.Generator().manual_seed(seed))
+    raw = rows.raw if isinstance(rows, TransformedRows) else rows  # which the loss transforms, anew at every step
+    stream = raw.stream(batch_size, torch.Generator().manual_seed(seed))
     own = getattr(loss, "schedules", {})
     if not own and not rows.schedules:
         return stream

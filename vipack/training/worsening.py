@@ -86,7 +86,7 @@ def warn_if_worse(trainer: Trainer) -> None:
     Warns:
         DivergenceWarning: it has.
     """
-    if trainer.stopped.reason in (StopReason.DIVERGED, StopReason.INTERRUPTED) or _has_schedule(trainer.loss):
+    if trainer.stopped.reason in (StopReason.DIVERGED, StopReason.INTERRUPTED) or _has_schedule(trainer.prepared.loss):
         return
     rising = worsening(trainer.state.losses)
     if rising is None:
