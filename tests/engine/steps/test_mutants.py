@@ -137,7 +137,7 @@ class Trials:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", vi.errors.EngineWarning)
-                return promotion._try_out("interpreted", self.again, None), report.reason
+                return promotion._try_out("interpreted", self.again, (None, "traced")), report.reason
         finally:
             del self.runner.native_steps
             self.runner.native, self.runner.step = None, self.right
