@@ -22,10 +22,9 @@ class Schedule(ABC):
         """The number of the gradient step `step`."""
 
 
-@checked_class
 @dataclass(frozen=True)
-class Linear(Schedule):
-    """`start` for `delay` steps, then a straight line that is at `end` after `steps` more, and stays there."""
+class _Ramp(Schedule):
+    """From `start` to `end`: after `delay` steps, over `steps` more."""
 
     start: float
     end: float
@@ -34,6 +33,12 @@ class Linear(Schedule):
 
     def __post_init__(self) -> None:
         _check(self)
+
+
+@checked_class
+@dataclass(frozen=True)
+class Linear(_Ramp):
+    """`start` for `delay` steps, then a straight line that is at `end` after `steps` more, and stays there."""
 
     def __call__(self, step: int) -> float:
         """See :class:`Schedule`."""
@@ -42,16 +47,8 @@ class Linear(Schedule):
 
 @checked_class
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(_Ramp):
     """`start` for `delay` steps, then half a cosine that is at `end` after `steps` more, and stays there."""
-
-    start: float
-    end: float
-    steps: int
-    delay: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self)
 
     def __call__(self, step: int) -> float:
         """See :class:`Schedule`."""
@@ -61,16 +58,11 @@ class Cosine(Schedule):
 
 @checked_class
 @dataclass(frozen=True)
-class Exponential(Schedule):
+class Exponential(_Ramp):
     """`start` for `delay` steps, then a constant factor each step, until it is at `end` after `steps` more, and stays there.
 
     As for the temperature of a Gumbel-softmax; both ends are positive.
     """
-
-    start: float
-    end: float
-    steps: int
-    delay: int = 0
 
     def __post_init__(self) -> None:
         _check(self)
