@@ -15,7 +15,7 @@ from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
 from vipack.engine.steps.contracts import Engine, Tier
 from vipack.engine.tiers import TieredEngine
 from vipack.entry import entry
-from vipack.errors import DivergenceWarning, GuideError, warn
+from vipack.errors import DivergenceWarning, GuideError, OptimizerError, warn
 from vipack.pickling import check_picklable
 from vipack.program import RandomState, seeded
 from vipack.training.averaging import Average
@@ -77,6 +77,9 @@ class Trainer:
         self.rows = prepared.rows
         self.loss = transformed_loss(own_loss(prepared.loss, plan.seed), self.rows)
         self._optim, self._optim_name = optim, describe_optimizer(optim)
+        self._missing_optimizer: tuple[str, Any] | None = (
+            None  # that of a file, where another one is at hand: name and state
+        )
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
         self._tier = _settled_tier(plan)
         self.engine: Engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
@@ -197,6 +200,11 @@ class Trainer:
         Warns:
             DivergenceWarning: the run diverged for good.
         """
+        if last_step > self.state.step and self._missing_optimizer is not None:
+            raise OptimizerError(
+                f"the fit was trained with the optimizer {self._missing_optimizer[0]}, and {self._optim_name} is at hand: to train "
+                "further, pass the former as optim= to vipack.load."
+            )
         if last_step > self.state.step and not self.program.parameters.unconstrained:
             raise GuideError(
                 "the guide and the model have no parameters, so there is nothing to train; declare some with pyro.param, "
@@ -277,7 +285,7 @@ class Trainer:
             "fingerprint": self.fingerprint(),
             "tier": [self._tier, self.engine.report.tier],
             "state": self.program.parameters.state(),
-            "optimizer": self.optimizer.state(),
+            "optimizer": self.optimizer.state() if self._missing_optimizer is None else self._missing_optimizer[1],
             "random": self.state.random.state(),
             "batches": self.state.batches.state(),
             "losses": torch.tensor(self.state.losses, dtype=torch.float64),
@@ -308,7 +316,7 @@ class Trainer:
     def load_content(self, content: Mapping[str, Any]) -> None:
         """Take up the state of :meth:`content`."""
         self.program.parameters.load_state(content["state"])
-        self.optimizer.load_state(content["optimizer"])
+        self._load_optimizer(content)
         self.state.random = RandomState.from_state(content["random"])
         with seeded(0):  # the batches of the epoch so far are made again, by a data set that may draw random numbers
             self.state.batches.load_state(content["batches"])
@@ -331,6 +339,18 @@ class Trainer:
             self._tier = settled
             self.engine.go_on(settled, running)
 
+    def _load_optimizer(self, content: Mapping[str, Any]) -> None:
+        """The optimizer's state, or, where it is of another optimizer than this one, a note that it is missing."""
+        saved, kind = content["fingerprint"]["optimizer"], content["optimizer"]["kind"]
+        if kind == self.optimizer.state()["kind"] and (self._optim_name == saved or self._optim_name != "default"):
+            try:
+                self.optimizer.load_state(content["optimizer"])
+                return
+            except (KeyError, ValueError, TypeError, IndexError):
+                if self._optim_name == saved:
+                    raise
+        self._missing_optimizer = saved, content["optimizer"]
+
     def fingerprint(self) -> dict[str, Any]:
         """What a file must agree with to be this fit's: sites, parameters, and how it was trained."""
         table = self.prepared.check.table
@@ -340,7 +360,7 @@ class Trainer:
             "parameters": {n: list(v.shape) for n, v in sorted(self.program.parameters.unconstrained.items())},
             "dtype": str(self.rows.dtype),
             "loss": type(self.prepared.loss).__name__,
-            "optimizer": self._optim_name,
+            "optimizer": self._optim_name if self._missing_optimizer is None else self._missing_optimizer[0],
             "seed": self.plan.seed,
             "batch_size": self.prepared.batch_size,
             "data": self.rows.fingerprint(),
