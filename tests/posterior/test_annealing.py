@@ -101,3 +101,23 @@ def test_several_latents_and_plates_beside_the_rows():
     answer = vi.fit(model, guide, data=x, steps=0).annealed_evidence(num_temperatures=40)
     truth = dist.MultivariateNormal(torch.zeros(3), 2 * torch.eye(3) + 1.0).log_prob(x)
     assert answer.rows.mean() == pytest.approx(float(truth.mean()), abs=0.05)
+
+
+def test_latents_without_dimensions():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 3, 1.0))
+
+    x = torch.linspace(-2.0, 2.0, 30)
+    fit = vi.fit(model, guide, data=x, steps=0)
+    truth = dist.Normal(0.0, 2**0.5).log_prob(x)
+    assert fit.annealed_evidence(num_temperatures=40).rows.mean() == pytest.approx(float(truth.mean()), abs=0.05)
+    assert fit.simulated_evidence(20, num_temperatures=20).gap.value == pytest.approx(0.0, abs=0.2)
+    assert vi.vae.evaluate(fit, x, num_particles=50, progress=False).gaps.approximation.value == pytest.approx(
+        0.0, abs=0.03
+    )

@@ -1,5 +1,7 @@
 """Observations that each have latents of their own: what is said of each, held against a model whose evidence is known."""
 
+import functools
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -9,7 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 
 import vipack as vi
-from vipack.errors import GuideError, UsageError
+from vipack.errors import DataError, GuideError, SupportError, UsageError
 from vipack.posterior import RowBounds, RowEvidence
 
 NUM_PIXELS, NUM_LATENTS, NOISE = 6, 2, 0.5
@@ -319,3 +321,50 @@ def test_labels_are_reconstructed_as_the_likeliest_one():
 
     fit = vi.fit(model, guide, data=torch.tensor([0, 2, 1]), steps=0)
     assert fit.reconstruct()["x"].tolist() == [1.0, 2.0, 1.0]
+
+
+def bits(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Bernoulli(logits=z.unsqueeze(-1).expand(-1, 3)).to_event(1), obs=x)
+
+
+def of_bits(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x.mean(-1), 1.0))
+
+
+BAD = {
+    "bytes": (torch.tensor([[0.0, 1.0, 255.0]]), "255"),
+    "grey": (torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.5, 1.0]]), r"0\.5"),
+    "missing": (torch.tensor([[0.0, torch.nan, 1.0]]), "(NaN|nan)"),
+}
+
+
+@pytest.mark.parametrize(
+    "ask", ["log_evidence", "annealed_evidence", "elbo", "encode", "reconstruct", "posterior_of", "validation"]
+)
+@pytest.mark.parametrize("kind", BAD)
+def test_new_observations_that_the_model_cannot_observe_are_told(kind, ask):
+    """Their density is no density: 600,000 nats an image for bytes under a Bernoulli."""
+    fit = vi.fit(bits, of_bits, data=torch.ones(40, 3), steps=0)
+    rows, said = BAD[kind]
+    data = torch.cat([torch.ones(600, 3), rows])  # beyond the first block
+    again = functools.partial(vi.fit, bits, of_bits, steps=0)
+    asked = (
+        functools.partial(again, data=torch.ones(40, 3), validation=data)
+        if ask == "validation"
+        else functools.partial(getattr(fit, ask), data=data)
+    )
+    with pytest.raises((SupportError, DataError), match=f"'x'.*{said}"):
+        asked()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, True])
+@pytest.mark.parametrize("ask", ["generate", "encode", "log_evidence", "sample", "predict", "elbo"])
+def test_seeds_are_checked(ask, seed):
+    fit = vi.fit(bits, of_bits, data=torch.ones(40, 3), steps=0)
+    with pytest.raises(UsageError, match="seed: expected an integer"):
+        getattr(fit, ask)(
+            *([5] if ask == "generate" else []), seed=seed, **({"num_draws": 2} if ask == "encode" else {})
+        )

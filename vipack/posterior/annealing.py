@@ -20,6 +20,7 @@ from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
 from vipack.posterior.row_densities import RowDensities
 from vipack.program import Program, seeded
+from vipack.program.running.randomness import check_seed
 from vipack.program.running.replay import captured
 from vipack.progress import Progress
 from vipack.types import Estimate
@@ -92,6 +93,7 @@ def annealed_evidence(
         UsageError: a latent does not belong to an observation, or is not on all of R^d.
         GuideError: the guide cannot be called with some of the observations.
     """
+    check_seed(seed)
     progress.begin("annealed importance sampling", observations.num_rows)
     figures: list[tuple[Array, ...]] = []
     most = max(1, _ROWS_AND_CHAINS // how.num_chains)

@@ -19,6 +19,8 @@ from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
 from vipack.program import Arguments, Program
 from vipack.program.checks.amortised import check_amortised
+from vipack.program.checks.observed import check_observed
+from vipack.program.running.randomness import check_seed
 from vipack.progress import Progress
 from vipack.types import Estimate
 
@@ -144,6 +146,7 @@ def blocks(
     Raises:
         UsageError: a latent does not belong to an observation.
         GuideError: the guide cannot be called with some of the observations.
+        SupportError, DataError: a new observation has values that the model cannot observe.
     """
     count = observations.num_rows
     first = _first(program, observations, question)
@@ -157,6 +160,8 @@ def blocks(
         stop = min(start + size, count)
         with _amortised(question):
             posterior = Posterior(program, observations.block(start, stop), scaled=False)
+        if not observations.fitted:
+            check_observed(program, posterior.arguments)
         yield start, stop, posterior
 
 
@@ -197,8 +202,8 @@ def _amortised(question: str, fitted: bool = False) -> Iterator[list[bool]]:
             failed.append(True)
             return
         raise GuideError(
-            f"{question}: guide and model cannot be run on these observations ({error}); a guide with parameters for each "
-            "row of the fit's data knows those rows alone: fit an amortised one, whose network reads the data."
+            f"{question}: guide and model cannot be run on these observations ({error}). If the guide has parameters for "
+            "each row of the fit's data, it knows those rows alone: fit an amortised one, whose network reads the data."
         ) from error
 
 
@@ -283,6 +288,7 @@ def _log_weights(
 ) -> Iterator[Array]:
     """log p(x, z) - log q(z) ``(S, B)`` of each block of observations."""
     progress.begin(question, observations.num_rows)
+    check_seed(seed)
     seeds = np.random.SeedSequence(seed)
     for start, stop, posterior in blocks(program, observations, question):
         (own,) = seeds.spawn(1) if start else (None,)

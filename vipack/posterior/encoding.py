@@ -19,6 +19,7 @@ from vipack.program import Arguments, Program, seeded
 from vipack.program.densities.substitution import Given
 from vipack.program.evaluation.evaluation import Evaluation
 from vipack.program.evaluation.simulation import Simulation
+from vipack.program.running.randomness import check_seed
 from vipack.program.running.runs import trace_model
 from vipack.progress import Progress
 
@@ -54,6 +55,7 @@ def encode(program: Program, observations: Observations, num_draws: int, *, seed
     Raises:
         UsageError, GuideError: as of :func:`vipack.posterior.by_rows.blocks`.
     """
+    check_seed(seed)
     results = []
     exact: frozenset[str] | None = None
     progress.begin("encode", observations.num_rows)
@@ -88,6 +90,7 @@ def reconstruct(
     Raises:
         UsageError, GuideError: as of :func:`vipack.posterior.by_rows.blocks`.
     """
+    check_seed(seed)
     results = []
     progress.begin("reconstruct", observations.num_rows)
     for start, stop, posterior in blocks(program, observations, "reconstruct"):

@@ -46,7 +46,8 @@ class RowDensities:
 
     def flat(self, latents: dict[str, Tensor]) -> Tensor:
         """``(C, N, D)``, the latents of each observation side by side."""
-        rows = [latents[name].movedim(1 + axis, 1).flatten(2) for name, axis in self._axes.items()]
+        moved = [latents[name].movedim(1 + axis, 1) for name, axis in self._axes.items()]
+        rows = [value.reshape(*value.shape[:2], -1) for value in moved]
         return torch.cat(rows, -1).contiguous()
 
     def sites(self, z: Tensor) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from vipack.posterior.by_rows import RowBounds, RowEvidence, row_bounds, row_evi
 from vipack.posterior.encoding import Encoding, decode, encode, generate, reconstruct
 from vipack.posterior.observations import Observations
 from vipack.program import Arguments
+from vipack.program.checks.observed import check_observed
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.training.arrays import num_rows_of, read_array
 from vipack.training.data import Rows, read_data
@@ -160,6 +161,8 @@ class ObservationAnswers:
         """
         observations = self._observations("posterior_of", data, fixed)
         count = observations.num_rows if most is None else min(positive("most", most), observations.num_rows)
+        if data is not None:
+            check_observed(self._trainer.program, observations.some(count))
         return Posterior(self._trainer.program, observations.some(count), scaled=False)
 
     @entry

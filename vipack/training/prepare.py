@@ -23,6 +23,7 @@ from vipack.program.checks.factors import Halved
 from vipack.program.densities.substitution import Widened
 from vipack.program.densities.values import same_values, unvalidated
 from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.randomness import check_seed
 from vipack.program.running.runs import check_signature, named_arguments, trace_prior
 from vipack.training.data import Rows, read_data
 from vipack.training.particle_checks import check_particles, scaled_weights
@@ -122,8 +123,7 @@ def _check_arguments(model: object, seed: object) -> None:
         raise UsageError(f"model: {model.__name__} is a class; pass an instance, as in model={model.__name__}().")
     if not callable(model):
         raise UsageError(f"model: expected a Pyro model (a callable), found {type(model).__name__} {model!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
+    check_seed(seed)
 
 
 def _remade(problem: Problem, *, guide: GivenGuide, seed: int, loss: Any, checked: Check) -> Program:

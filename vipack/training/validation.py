@@ -19,6 +19,7 @@ from vipack.hints import checked_class
 from vipack.importance import mean_and_se
 from vipack.program import Arguments, Program, seeded
 from vipack.program.checks.amortised import check_amortised
+from vipack.program.checks.observed import check_observed
 from vipack.program.densities.densities import compute, plate_nesting, row_sums, total
 from vipack.program.densities.scaling import Unscaled
 from vipack.program.densities.substitution import Given
@@ -163,10 +164,13 @@ class Validation:
                 guide_trace, model_trace = self._program.traces(call)
         except VipackError as error:
             raise GuideError(
-                f"validation: guide and model cannot be run on the observations others out ({error}); a guide with "
-                "parameters for each row knows the rows that it is trained on alone: pass an amortised one, whose network "
+                f"validation: guide and model cannot be run on the observations others out ({error}). If the guide has "
+                "parameters for each row, it knows the rows that it is trained on alone: pass an amortised one, whose network "
                 "reads the data."
             ) from error
+        for start in range(0, self._rows.num_rows or 0, _MOST_ROWS):
+            some = self._rows.rows(torch.arange(start, min(start + _MOST_ROWS, self._rows.num_rows or 0)))
+            check_observed(self._program, Arguments(some.args, some.kwargs))
         table = read_sites(model_trace, guide_trace)
         observed = table.of_kind("observed", "factor")
         common = set.intersection(*(set(site.plates) for site in observed)) if observed else set()

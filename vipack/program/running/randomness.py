@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from vipack.errors import UsageError
 from vipack.lock import alone
 
 __all__ = ["RandomState", "TorchState", "seeded"]
@@ -148,9 +149,23 @@ class RandomState:
         )
 
 
+def check_seed(seed: object) -> None:
+    """
+    Raises:
+        UsageError: no integer from 0 to 2**32 - 1.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed < 2**32:  # type: ignore[operator]
+        raise UsageError(f"seed: expected an integer from 0 to 2**32 - 1, found {seed!r}.")
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run the block on the stream of `seed`; the process's own generators are as before afterwards."""
+    """Run the block on the stream of `seed`; the process's own generators are as before afterwards.
+
+    Raises:
+        UsageError: `seed` is no integer of 32 bits.
+    """
+    check_seed(seed)
     with _restored():
         pyro.set_rng_seed(seed)
         yield

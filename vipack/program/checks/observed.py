@@ -1,0 +1,27 @@
+"""Whether new observations are such as the model can observe."""
+
+from __future__ import annotations
+
+import torch
+
+from vipack.program.densities.values import outside_support, unvalidated
+from vipack.program.program import Program
+from vipack.program.running.randomness import seeded
+from vipack.program.running.runs import Arguments, named_arguments
+
+__all__ = ["check_observed"]
+
+
+def check_observed(program: Program, call: Arguments) -> None:
+    """
+    Args:
+        call: on observations that the check before training has not seen.
+
+    Raises:
+        SupportError, DataError: an observed value is outside the support of its site, whose density there is no density.
+    """
+    values = program.parameters.detached()
+    with seeded(0), program.bound(call, values=values, training=False), unvalidated(), torch.no_grad():
+        _, model_trace = program.traces(call)
+        for error in outside_support(model_trace, named_arguments(program.model, call)):
+            raise error
