@@ -368,3 +368,18 @@ def test_seeds_are_checked(ask, seed):
         getattr(fit, ask)(
             *([5] if ask == "generate" else []), seed=seed, **({"num_draws": 2} if ask == "encode" else {})
         )
+
+
+def test_labels_are_averaged_by_their_probabilities_not_by_their_numbers():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Categorical(logits=torch.stack([4 * z, 0 * z - 3, -4 * z], -1)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.1 * (x - 1), 1.0))  # half of the draws say 0, half 2, next to none 1
+
+    fit = vi.fit(model, guide, data=torch.tensor([0, 2]), steps=0)
+    assert set(fit.reconstruct(num_draws=200)["x"].tolist()) <= {0, 2}
+    assert fit.decode(torch.tensor([1.0, -1.0]))["x"].tolist() == [0, 2]

@@ -126,3 +126,20 @@ def test_a_page_stands_alone(fit, tmp_path):
     assert (tmp_path / "page.png").stat().st_size > 10_000
     with pytest.raises(UsageError, match="does not exist"):
         report(fit, images(80, 3), tmp_path / "nowhere" / "page.html")
+
+
+def test_what_is_conditioned_on_must_be_possible():
+    """Labels that there are none of gave images of zeros, or torch's own error."""
+    torch.manual_seed(0)
+    networks = vi.vae.networks.MLP(9 + 3, (8,)), vi.vae.networks.MLP(2 + 3, (8,))
+    bernoulli = vi.vae.likelihoods.Bernoulli(9)
+    vae = vi.vae.VAE(*networks, likelihood=bernoulli, num_latents=2, condition=vi.vae.Labels(3))
+    fit = vi.fit(vae.model, vae.guide, data=(torch.ones(6, 9), torch.arange(6) % 3), steps=0)
+    assert fit.generate(data={"y": torch.tensor([2, 0])})["x"].shape == (2, 9)
+    labels = {"y": torch.tensor([1, 7])}
+    with pytest.raises(vi.errors.SupportError, match=r"labels from 0 to 2, found \[7\]"):
+        fit.generate(data=labels)
+    with pytest.raises(vi.errors.SupportError, match=r"labels from 0 to 2, found \[7\]"):
+        fit.decode(torch.zeros(2, 2), data=labels)
+    with pytest.raises(UsageError, match="'z' has values that are not finite"):
+        fit.decode(torch.full((1, 2), torch.nan))

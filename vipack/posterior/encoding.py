@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 from vipack.display import Readable, listed
 from vipack.errors import UsageError
@@ -20,7 +21,8 @@ from vipack.program.densities.substitution import Given
 from vipack.program.evaluation.evaluation import Evaluation
 from vipack.program.evaluation.simulation import Simulation
 from vipack.program.running.randomness import check_seed
-from vipack.program.running.runs import trace_model
+from vipack.program.running.runs import explained, trace_model
+from vipack.program.sites.sites import base_distribution
 from vipack.progress import Progress
 
 __all__ = ["Encoding", "decode", "encode", "generate", "reconstruct"]
@@ -91,14 +93,15 @@ def reconstruct(
         UsageError, GuideError: as of :func:`vipack.posterior.by_rows.blocks`.
     """
     check_seed(seed)
-    results = []
+    results: list[dict[str, Tensor]] = []
     progress.begin("reconstruct", observations.num_rows)
     for start, stop, posterior in blocks(program, observations, "reconstruct"):
         latents = posterior.guide_draws(num_draws, seed=(seed + start) % 2**32)
         with seeded(seed), posterior.running():
             methods = vmap_or_loop(_expected(posterior.evaluation), latents, num_draws)
             expected = posterior.vectorizer.run("reconstruct", methods, posterior.arguments)
-        results.append({name: _rows_first(posterior, name, value.mean(0), 0) for name, value in expected.items()})
+        averages = {name: _likeliest(posterior, name, value.mean(0)) for name, value in expected.items()}
+        results.append({name: _rows_first(posterior, name, value, 0) for name, value in averages.items()})
         progress(stop - start)
     progress.close()
     return {name: torch.cat([result[name] for result in results]) for name in results[0]}
@@ -113,7 +116,7 @@ def decode(
         posterior, calls: as of :func:`generate`.
 
     Raises:
-        UsageError: a latent is not given, is unknown, or has another shape.
+        UsageError: a latent is not given, is unknown, has another shape, or is not finite.
     """
     plate = _plate_of_rows(posterior)
     count = _checked(posterior, latents, plate)
@@ -125,6 +128,7 @@ def decode(
         values = {name: _in_plate(posterior, name, value[start:stop], plate) for name, value in latents.items()}
         with seeded(0), posterior.running(arguments):
             expected = _expected(Evaluation(posterior.program, arguments))(values)
+        expected = {name: _likeliest(posterior, name, value) for name, value in expected.items()}
         chunks.append({name: _rows_first(posterior, name, value, 0, plate) for name, value in expected.items()})
         progress(stop - start)
     progress.close()
@@ -148,6 +152,8 @@ def _checked(posterior: Posterior, latents: Mapping[str, Tensor], plate: str) ->
                 f"decode: latent {name!r} has shape {tuple(shape)} for each observation, found {tuple(value.shape)}; give "
                 f"(n, {', '.join(map(str, shape))})."
             )
+        if not bool(value.isfinite().all()):
+            raise UsageError(f"decode: latent {name!r} has values that are not finite.")
         counts.add(len(value))
     if len(counts) != 1:
         raise UsageError(f"decode: the latents are of {sorted(counts)} observations; give as many of each.")
@@ -186,7 +192,7 @@ def generate(
         for start in range(0, num_rows, _MOST_ROWS):
             stop = min(start + _MOST_ROWS, num_rows)
             arguments = calls(start, stop)
-            with posterior.running(arguments):
+            with posterior.running(arguments), explained("model", arguments):
                 latents, computed, observed = Simulation(program, arguments).draw()
             sites = {**latents, **computed, **observed}
             chunks.append({name: _rows_first(posterior, name, value, 0, plate) for name, value in sites.items()})
@@ -237,7 +243,7 @@ def _known_moments(posterior: Posterior, seed: int) -> dict[str, tuple[Tensor, T
 
 
 def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """The mean of each observed site at one draw of the latents, the mode of labels, or a draw where the mean is not known."""
+    """The mean of each observed site at one draw of the latents, or a draw where it is not known; of labels, their probabilities."""
 
     def one(latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with Given(latents):
@@ -246,13 +252,22 @@ def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[s
         for name, value in evaluation.observed.items():
             fn: Any = trace.nodes[name]["fn"]
             try:
-                mean = fn.mean.expand(value.shape)
-                result[name] = torch.where(mean.isnan(), fn.mode, mean) if fn.support.is_discrete else mean
+                base = base_distribution(fn)
+                if isinstance(base, Categorical):
+                    result[name] = base.probs.expand(*value.shape, -1)
+                else:
+                    result[name] = fn.mean.expand(value.shape)
             except (NotImplementedError, AttributeError):
                 result[name] = fn.sample().to(value.dtype)
         return result
 
     return one
+
+
+def _likeliest(posterior: Posterior, name: str, value: Tensor) -> Tensor:
+    """Labels in place of their probabilities, which have a dimension more than the site; other values as they are."""
+    observed = posterior.evaluation.observed[name]
+    return value.argmax(-1) if value.dim() > observed.dim() else value
 
 
 def _rows_first(posterior: Posterior, name: str, value: Tensor, axis: int, plate: str | None = None) -> Tensor:

@@ -267,6 +267,7 @@ class ObservationAnswers:
         Raises:
             UsageError: a latent is shared by all observations, or `data` names no argument of the model.
             DataError: `data` have other numbers of rows.
+            SupportError: `data` are not such as the model can be conditioned on.
             ModelError: a prior is improper, or the model has a ``pyro.factor``, from which nothing can be drawn.
         """
         given, count = self._given(data, num_rows)
@@ -284,7 +285,10 @@ class ObservationAnswers:
             own = {name: value[start:stop] for name, value in given.items()}
             names = list(self.posterior.named_arguments(call))
             args = tuple(own.pop(name, value) for name, value in zip(names, call.args, strict=False))
-            return Arguments(args, {**call.kwargs, **own})
+            chosen = Arguments(args, {**call.kwargs, **own})
+            if given:
+                check_observed(self._trainer.program, chosen, with_guide=False)
+            return chosen
 
         return calls
 
