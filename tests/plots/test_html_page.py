@@ -27,3 +27,5 @@ def test_pages_are_written_as_utf8_into_folders_that_exist(tmp_path):
     assert path.read_bytes() == "é\n".encode()
     with pytest.raises(UsageError, match=r"path: the folder .*nowhere does not exist"):
         save_page(tmp_path / "nowhere" / "page.html", "")
+    with pytest.raises(UsageError, match="is a folder; name a file in it"):
+        save_page(tmp_path, "")

@@ -1,3 +1,5 @@
+import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,11 +43,18 @@ def test_many_numbers_are_cut_into_bins_of_as_many_documents():
     [
         (pd.to_datetime([f"{year}-03-01" for year in range(2001, 2006)]), ("2001", "2002", "2003", "2004", "2005")),
         (pd.to_datetime([f"2001-{month:02}-01" for month in range(1, 13)]), ("2001Q1", "2001Q2", "2001Q3", "2001Q4")),
+        (pd.period_range("2001", "2004", freq="Y"), ("2001", "2002", "2003", "2004")),
+        ([datetime.date(2001, 1, day) for day in (1, 2, 3, 4)], tuple(f"2001-01-0{day}" for day in (1, 2, 3, 4))),
+        (pd.date_range("2001-01-01", periods=28), tuple(f"week of 2001-01-{day:02}" for day in (1, 8, 15, 22))),
         (pd.to_datetime(["2001-01-01", "2001-01-02"]).tz_localize("UTC"), ("2001-01-01", "2001-01-02")),
     ],
 )
 def test_dates_lie_in_the_longest_periods_that_tell_four_apart(dates, names):
     assert levels(dates).names == names
+
+
+def test_differences_of_times_are_days():
+    assert levels(pd.to_timedelta([36, 12], unit="h")).names == ("0.5", "1.5")
 
 
 def test_the_rarest_of_many_levels_are_left_out():

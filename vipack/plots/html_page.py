@@ -41,9 +41,11 @@ def save_page(path: str | os.PathLike[str], text: str) -> Path:
     """Write a page as UTF-8.
 
     Raises:
-        UsageError: the folder does not exist.
+        UsageError: the folder does not exist, or `path` is one.
     """
     target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"path: {target} is a folder; name a file in it, such as {target / 'page.html'}.")
     if not target.parent.is_dir():
         raise UsageError(f"path: the folder {target.parent} does not exist; create it first.")
     target.write_text(text, encoding="utf-8", newline="\n")

@@ -11,7 +11,8 @@ import pandas as pd
 
 from vipack.errors import ShapeError, UsageError
 from vipack.plots.inputs import array_of
-from vipack.topics.document_dates import periods_of
+from vipack.topics.document_dates import periods_of, stamped
+from vipack.topics.effect_table import COLUMNS
 
 __all__ = ["Levels", "columns_of", "level_means", "levels_of"]
 
@@ -51,6 +52,10 @@ def columns_of(covariates: Any, num_documents: int) -> dict[str, pd.Series]:
         return {}
     if isinstance(covariates, pd.Series):
         covariates = {"covariate" if covariates.name is None else str(covariates.name): covariates}
+    if isinstance(covariates, pd.DataFrame) and set(COLUMNS) <= set(covariates.columns):
+        raise UsageError(
+            "covariates: expected a value for each document, found a table of effects; pass effects=table."
+        )
     if not isinstance(covariates, (pd.DataFrame, Mapping)):
         raise UsageError(
             f"covariates: expected a DataFrame, a Series or a dict of columns, found {type(covariates).__name__}."
@@ -63,12 +68,20 @@ def columns_of(covariates: Any, num_documents: int) -> dict[str, pd.Series]:
             raise ShapeError(
                 f"covariates: {name!r} has shape {np.shape(values)}, expected ({num_documents},), one for each document."
             )
+        if pd.api.types.is_complex_dtype(column):
+            raise UsageError(f"covariates: {name!r} has complex numbers; expected categories, real numbers or dates.")
         columns[str(name)] = column
     return columns
 
 
 def levels_of(column: pd.Series) -> Levels:
-    """Categories as they are; numbers and dates of more than twelve values in bins with as many documents, and in periods."""
+    """Categories as they are; numbers of more than twelve values in bins with as many documents; dates in periods.
+
+    Differences of times count as days.
+    """
+    column = stamped(column)
+    if pd.api.types.is_timedelta64_dtype(column):
+        column = column / pd.Timedelta(days=1)
     if pd.api.types.is_float_dtype(column):
         column = column.where(np.isfinite(column))
     missing = int(column.isna().sum())

@@ -10,7 +10,7 @@ import pandas as pd
 from vipack.errors import ShapeError, UsageError
 from vipack.plots.inputs import array_of
 
-__all__ = ["moments_of", "periods_of"]
+__all__ = ["moments_of", "periods_of", "stamped"]
 
 _PERIODS = ("Y", "Q", "M", "W", "D")  # of pandas; the longest that tells four periods apart
 _MOST, _BINS = 40, 16
@@ -56,7 +56,20 @@ def periods_of(column: pd.Series, every: str | None = None) -> tuple[np.ndarray,
             break
     ordered = sorted(periods.dropna().unique())
     number = {period: i for i, period in enumerate(ordered)}
-    return np.array([number.get(period, -1) for period in periods]), tuple(map(str, ordered))
+    return np.array([number.get(period, -1) for period in periods]), tuple(_name(period) for period in ordered)
+
+
+def _name(period: pd.Period) -> str:
+    return f"week of {period.start_time.date()}" if period.freqstr.startswith("W") else str(period)
+
+
+def stamped(column: pd.Series) -> pd.Series:
+    """Periods by their beginning and Python's dates as timestamps; other columns as they are."""
+    if isinstance(column.dtype, pd.PeriodDtype):
+        return column.dt.to_timestamp()
+    if pd.api.types.infer_dtype(column, skipna=True) in ("date", "datetime"):
+        return pd.to_datetime(column)
+    return column
 
 
 def _column(dates: Any, count: int) -> pd.Series:
@@ -64,8 +77,7 @@ def _column(dates: Any, count: int) -> pd.Series:
     column = pd.Series(values).reset_index(drop=True)
     if len(column) != count:
         raise ShapeError(f"dates: expected {count}, one for each row of theta, found {len(column)}.")
-    if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.to_timestamp()
+    column = stamped(column)
     if not pd.api.types.is_numeric_dtype(column):
         try:
             return pd.to_datetime(column, format="ISO8601").dt.tz_localize(None)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from vipack.datasets import Corpus
 from vipack.diagnostics.sources import positive
@@ -187,9 +188,9 @@ def shares_over_time(
         ax.yaxis.set_major_formatter("{x:.0%}")
         tidy(ax, grid="y")
         if isinstance(moments, pd.DatetimeIndex):
-            locator = ax.xaxis.get_major_locator()
-            if hasattr(locator, "maxticks"):  # few labels in a small panel
-                locator.maxticks = dict.fromkeys(locator.maxticks, 5)
+            locator = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
+            ax.xaxis.set_major_locator(locator)
+            ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         else:
             ax.locator_params(axis="x", nbins=5, integer=bool(np.all(moments == np.round(moments))))
     panels[0].set_ylabel("share")

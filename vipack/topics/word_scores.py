@@ -19,17 +19,16 @@ def expected_tokens(model: TopicModel) -> np.ndarray:
     Every token of word w in document d is divided among topics in proportion to ``theta[d, k] * topics[k, w]``.
     """
     counts, total = model.corpus.counts, np.zeros_like(model.topics)
-    longest = max(1, int(np.diff(counts.indptr).max()))
-    step = max(1, _MOST_WEIGHTS // (len(total) * longest))
-    for start in range(0, counts.shape[0], step):
-        rows = counts[start : start + step].tocoo()
-        prior = model.theta[start : start + step][rows.row].T
-        weights = prior * model.topics[:, rows.col]
-        sums = weights.sum(0)
-        weights = np.where(sums > 0, weights, prior)  # a word that no topic of the document knows
-        weights *= rows.data / weights.sum(0)
+    documents = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    step = max(1, _MOST_WEIGHTS // len(total))
+    for start in range(0, counts.nnz, step):
+        entries = slice(start, start + step)
+        words, prior = counts.indices[entries], model.theta[documents[entries]].T
+        weights = prior * model.topics[:, words]
+        weights = np.where(weights.sum(0) > 0, weights, prior)  # a word that no topic of the document knows
+        weights *= counts.data[entries] / weights.sum(0)
         for k, row in enumerate(weights):
-            total[k] += np.bincount(rows.col, row, minlength=total.shape[1])
+            total[k] += np.bincount(words, row, minlength=total.shape[1])
     return total
 
 

@@ -110,6 +110,10 @@ def test_a_reader_searches_moves_the_slider_and_opens_documents(page, model):
     say("best", document.querySelector("#document-card .quiet").textContent);
     document.querySelector("#words .word").click();
     say("clicked", document.getElementById("word-heading").textContent === document.querySelector("#words .word").textContent);
+    const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    document.querySelector("#best button").focus(); press("/"); type("word1"); press("ArrowDown"); press("ArrowDown");
+    say("keys", document.activeElement.textContent === document.querySelectorAll(".hit")[1].textContent);
+    press("Escape"); say("escaped", document.activeElement.id, document.getElementById("hits").hidden);
     type("zzz"); say("none", document.getElementById("hits").textContent, document.getElementById("status").textContent);
     """
     _, theta, _ = model
@@ -125,8 +129,54 @@ def test_a_reader_searches_moves_the_slider_and_opens_documents(page, model):
     assert said["slider"] == f"0.20|#topic={second}&amp;lambda=0.2"
     assert said["best"].startswith(f"Document {np.argmax(theta[:, second])},")
     assert said["clicked"] == "true"
+    assert said["keys"] == "true"
+    assert said["escaped"] == "search|true"
     assert said["none"] == "“zzz” is in no word or title on this page.|Nothing found"
     assert words_of(document, content) == by_relevance(model, second, 0.2)
+
+
+def test_a_reader_steps_sorts_and_chooses(page, model):
+    script = """
+    const say = (...words) => document.body.append(Object.assign(document.createElement("pre"), { className: "log", textContent: words.join("|") }));
+    const open = () => document.getElementById("topic-number").textContent.split(" ")[1];
+    const first = () => document.querySelector("#topics .number").textContent;
+    say("start", open(), first());
+    document.getElementById("next").click(); say("next", open());
+    document.getElementById("previous").click(); document.getElementById("previous").click(); say("previous", open());
+    const choose = (id, value) => { const field = document.getElementById(id); field.value = value; field.dispatchEvent(new Event("change")); };
+    choose("sort", "number"); say("sorted", first());
+    document.querySelector('#map [data-topic="4"]').dispatchEvent(new MouseEvent("click", { bubbles: true })); say("map", open());
+    document.querySelector("#near button").click(); say("near", open(), document.activeElement.id);
+    choose("covariate", "1"); say("covariate", document.querySelectorAll("#covariates .plot .dot").length, location.hash.split("&").at(-1));
+    const frex = document.querySelector("input[value=frex]"); frex.checked = true; frex.dispatchEvent(new Event("change"));
+    say("frex", document.getElementById("lambda").disabled, location.hash.includes("order=frex"));
+    location.hash = "#topic=1&document=3"; dispatchEvent(new Event("hashchange")); say("hash", open(), document.getElementById("document-card").hidden);
+    document.getElementById("map-reset").click(); say("reset", document.getElementById("document-card").hidden);
+    """
+    document = document_of(page, script=script)
+    said = dict(re.findall(r'<pre class="log">([^|]*)\|(.*?)</pre>', document, re.S))
+    topics = content_of(page)["topics"]
+    order = [str(k) for k in np.argsort([-topic["share"] for topic in topics], kind="stable")]
+    assert said["start"] == f"{order[0]}|{order[0]}"
+    assert (said["next"], said["previous"]) == (order[1], order[-1])
+    assert (said["sorted"], said["map"]) == ("0", "4")
+    assert said["near"] == f"{topics[4]['near'][0]}|topic-heading"
+    assert said["covariate"] == "8|covariate=year"
+    assert said["frex"] == "true|true"
+    assert (said["hash"], said["reset"]) == ("1|false", "true")
+
+
+def test_documents_keep_their_numbers_where_some_are_left_out(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("vipack.topics.explorer.document_data._MOST", 15)
+    monkeypatch.setattr("vipack.topics.explorer.document_data._BEST", 2)
+    explore(*model, path=tmp_path / "page.html")
+    numbers = content_of(tmp_path / "page.html")["documents"]["numbers"]
+    assert len(numbers) == 15
+    shown = section_of(document_of(tmp_path / "page.html", f"#document={numbers[7]}"), "document-card")
+    assert f"Document {numbers[7]}," in shown
+    assert f"title {numbers[7]} " in f"{shown} "
+    missing = next(d for d in range(40) if d not in numbers)
+    assert f"document {missing}." in document_of(tmp_path / "page.html", f"#document={missing}")
 
 
 def test_topics_words_and_documents_are_for_keys_and_screen_readers(page):

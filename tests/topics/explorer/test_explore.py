@@ -218,6 +218,11 @@ def test_covariates_are_mean_shares_with_standard_errors(model):
         ({"texts": ["a"] * 41}, UsageError, "texts: expected 40"),
         ({"covariates": [1, 2]}, UsageError, "covariates: expected a DataFrame, a Series or a dict"),
         ({"covariates": {"x": [1, 2]}}, ShapeError, r"covariates: 'x' has shape \(2,\), expected \(40,\)"),
+        (
+            {"covariates": pd.DataFrame(columns=["topic", "term", "mean", "lower", "upper"])},
+            UsageError,
+            "pass effects=table",
+        ),
         ({"effects": {"topic": [0]}}, UsageError, "effects: expected a DataFrame"),
         ({"title": "x"}, SignatureError, "explore takes no argument 'title'; did you mean 'titles'?"),
     ],

@@ -65,8 +65,13 @@ def _others(first: int, other: int) -> str:
 def _best_documents(model: TopicModel) -> list[np.ndarray]:
     """For each topic the documents with its largest shares, of equal ones the longest first; empty documents show none."""
     lengths = model.corpus.lengths
-    orders = (np.lexsort((-lengths, -shares)) for shares in model.theta.T)
-    return [order[lengths[order] > 0][:_BEST] for order in orders]
+    full = np.flatnonzero(lengths)
+    best: list[np.ndarray] = []
+    for k, shares in enumerate(model.theta[full].T):
+        least = -np.partition(-shares, min(_BEST, len(full)) - 1)[:_BEST].max()
+        rows = full[shares >= least]
+        best.append(rows[np.lexsort((-lengths[rows], -model.theta[rows, k]))][:_BEST])
+    return best
 
 
 def _kept(count: int, best: Sequence[np.ndarray]) -> np.ndarray:

@@ -114,7 +114,7 @@ def _page(title: str, content: dict[str, Any], left_out: Sequence[str]) -> str:
     # No "<" in the data: no title can end the script element that they stand in.
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in left_out)
-    body = _file("page.html").replace("{{title}}", html.escape(title)).replace("{{left_out}}", notes)
+    body = _file("page.html").replace("{{left_out}}", notes).replace("{{title}}", html.escape(title))
     data = f'<script type="application/json" id="data">{text}</script>'
     scripts = "".join(_file(f"{name}.js") for name in _SCRIPTS)
     return html_page(

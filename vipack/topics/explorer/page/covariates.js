@@ -1,11 +1,13 @@
 // Shares of the open topic by covariate, and effects on it, each with its interval.
 const HALF_WIDTH = 1.645; // standard errors of a 90% interval
+const LEAST_POINTS = 4; // of a line
+let figuresOpen = false;
 
 /** A table whose rows are { name, mean, lower, upper, figures }, drawn on one scale that has zero in it. */
-function intervalTable(caption, heads, rows, ordered = false) {
+function intervalTable(caption, heads, rows) {
   const low = Math.min(0, ...rows.map((row) => row.lower ?? row.mean)), high = Math.max(1e-9, ...rows.map((row) => row.upper ?? row.mean));
   const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
-  return el("table", { class: ordered ? "intervals ordered" : "intervals" }, el("caption", { class: "hidden" }, caption),
+  return el("table", { class: "intervals" }, el("caption", { class: "hidden" }, caption),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, heads[0]), el("td", { "aria-hidden": "true" }),
       ...heads.slice(1).map((head) => el("th", { scope: "col", class: "figure" }, head)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {},
@@ -15,6 +17,24 @@ function intervalTable(caption, heads, rows, ordered = false) {
         row.lower != null ? el("span", { class: "whisker", style: { left: at(row.lower), width: `${(100 * (row.upper - row.lower)) / (high - low)}%` } }) : null,
         row.mean != null ? el("span", { class: "dot", style: { left: at(row.mean) } }) : null)),
       ...row.figures.map((figure) => el("td", { class: "figure" }, figure))))));
+}
+
+/** A line through the levels of an ordered covariate, with a band between lower and upper ends. */
+function profile(name, rows) {
+  const high = Math.max(1e-9, ...rows.map((row) => row.upper ?? row.mean));
+  const across = (i) => (100 * (i + 0.5)) / rows.length;
+  const up = (value) => 100 - (100 * value) / high;
+  const upper = rows.map((row, i) => `${across(i)},${up(row.upper ?? row.mean)}`);
+  const lower = rows.map((row, i) => `${across(i)},${up(row.lower ?? row.mean)}`).reverse();
+  const every = Math.ceil(rows.length / 4);
+  return el("figure", { role: "img", "aria-label": `${name}: from ${percent(rows[0].mean)} at ${rows[0].name} to ${percent(rows.at(-1).mean)} at ${rows.at(-1).name}` },
+    el("div", { class: "plot" },
+      el("span", { class: "top-label" }, percent(high)), el("span", { class: "bottom-label" }, "0%"),
+      el("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none" },
+        el("polygon", { points: [...upper, ...lower].join(" ") }),
+        el("polyline", { points: rows.map((row, i) => `${across(i)},${up(row.mean)}`).join(" ") })),
+      ...rows.map((row, i) => el("span", { class: "dot", title: `${row.name}: ${row.figures[0]}`, style: { left: `${across(i)}%`, top: `calc(${up(row.mean)}% - 5.5px)` } }))),
+    el("div", { class: "levels" }, ...rows.map((row, i) => el("span", {}, i % every ? "" : row.name))));
 }
 
 function drawCovariate() {
@@ -31,9 +51,11 @@ function drawCovariate() {
   const notes = ["Mean shares over documents, with intervals of ±1.645 standard errors (90%). The errors are those of the documents' estimated shares, as if these were known."];
   if (covariate.missing) notes.push(`${many(covariate.missing, "document")} without a value.`);
   if (covariate.leftOut) notes.push(`${many(covariate.leftOut, "rarer level")} left out.`);
-  $("covariates").replaceChildren(
-    rows.length ? intervalTable(`${label(k)} by ${covariate.name}`, [covariate.name, "share", "se", "documents"], rows, covariate.ordered) : el("p", {}, "No document has a value."),
-    el("p", { class: "quiet small" }, notes.join(" ")));
+  const table = intervalTable(`${label(k)} by ${covariate.name}`, [covariate.name, "share", "se", "documents"], rows);
+  const drawn = covariate.ordered && rows.length >= LEAST_POINTS
+    ? [profile(`${label(k)} by ${covariate.name}`, rows), el("details", { class: "small", open: figuresOpen, ontoggle: (event) => (figuresOpen = event.target.open) }, el("summary", {}, "Figures"), table)]
+    : [rows.length ? table : el("p", {}, "No document has a value.")];
+  $("covariates").replaceChildren(...drawn, el("p", { class: "quiet small" }, notes.join(" ")));
 }
 
 function drawEffects() {

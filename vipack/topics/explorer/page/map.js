@@ -1,5 +1,5 @@
 // The map: circles whose area is a share of tokens, of the corpus, of a word or of a document.
-const WIDTH = 440, MARGIN = 14, LARGEST = 50;
+const WIDTH = 384, MARGIN = 14, LARGEST = 44;
 const centres = [], circles = [];
 let mapHeight = 0;
 
@@ -9,7 +9,7 @@ function layOut() {
   const span = (i) => Math.max(...points.map((p) => p[i])) - Math.min(...points.map((p) => p[i]));
   const border = MARGIN + radii(topics.map((t) => t.share))[bySize[0]];
   const room = WIDTH - 2 * border;
-  const scale = Math.min(room / (span(0) || 1), 330 / (span(1) || 1));
+  const scale = Math.min(room / (span(0) || 1), 300 / (span(1) || 1));
   mapHeight = Math.max(180, Math.round(scale * span(1) + 2 * border));
   const middle = (i) => (Math.max(...points.map((p) => p[i])) + Math.min(...points.map((p) => p[i]))) / 2;
   points.forEach(([x, y], k) => (centres[k] = [WIDTH / 2 + scale * (x - middle(0)), mapHeight / 2 - scale * (y - middle(1))]));
@@ -17,7 +17,7 @@ function layOut() {
 
 /** Radii whose squares are proportional to shares, on the largest scale that has room. */
 function radii(shares) {
-  const scale = Math.min(150, LARGEST / Math.sqrt(Math.max(...shares, 1e-9)));
+  const scale = Math.min(105, LARGEST / Math.sqrt(Math.max(...shares, 1e-9)));
   return shares.map((share) => scale * Math.sqrt(share));
 }
 
@@ -40,7 +40,7 @@ function drawMap() {
     names.append(el("text", { x, y: y + 3.5 }, String(k)));
     circles[k] = { group, disc };
   }
-  map.replaceChildren(lines, discs, el("g", { class: "names" }), names);
+  map.replaceChildren(lines, discs, names, el("g", { class: "names" }));
 }
 
 /** Shares that the map shows now, and what they are shares of. */
@@ -70,7 +70,7 @@ function drawNames(shares, sizes) {
   for (const k of new Set(ordered)) {
     if (!shares[k] && k !== state.topic) continue;
     const words = topics[k].name.length > 26 ? `${topics[k].name.slice(0, 25)}…` : topics[k].name;
-    const half = 2.75 * words.length, r = Math.max(sizes[k], base[k]);
+    const half = 2.9 * words.length, r = Math.max(sizes[k], base[k]);
     const x = Math.min(Math.max(centres[k][0], half + 2), WIDTH - half - 2);
     const around = (y) => [x - half, y - 9, x + half, y + 3];
     const free = (y) => around(y)[1] > 0 && around(y)[3] < mapHeight && ![...boxes, ...discs].some((box) => crosses(box, around(y)));

@@ -31,9 +31,9 @@ function drawWords() {
     el("thead", {}, el("tr", {},
       el("th", { scope: "col" }, "Word"),
       el("td", { "aria-hidden": "true", class: "legend" },
-        el("span", { class: "key within" }), "tokens in this topic ", el("span", { class: "key overall" }), "in all"),
+        el("span", { class: "key within" }), "this topic ", el("span", { class: "key overall" }), "all topics"),
       el("th", { scope: "col", class: "figure" }, "here"),
-      el("th", { scope: "col", class: "figure" }, "in all"))),
+      el("th", { scope: "col", class: "figure" }, "all"))),
     el("tbody", {}, ...rows.map(line))));
 }
 
