@@ -26,6 +26,9 @@ def test_words_that_do_not_occur_are_left_out():
     one, two = to_pyldavis(more, theta, wider), to_pyldavis(topics, theta, corpus)
     assert one["vocab"] == two["vocab"]
     np.testing.assert_allclose(one["topic_term_dists"], two["topic_term_dists"])
+    more[2] = np.eye(len(wider.vocabulary))[0]
+    with pytest.raises(UsageError, match="topic 2 has no probability of any word that occurs in random"):
+        to_pyldavis(more, theta, wider)
 
 
 def test_weights_of_topics_are_refused_with_the_cure():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vipack.datasets import Corpus
+from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.plots.inputs import ArrayLike
 from vipack.topics.model_arrays import topic_model
@@ -35,6 +36,11 @@ def to_pyldavis(topics: ArrayLike, theta: ArrayLike, corpus: Corpus) -> dict[str
     frequency = np.asarray(corpus.counts.sum(axis=0, dtype=np.float64)).astype(np.int64)
     used = np.flatnonzero(frequency)
     words = model.topics[:, used]
+    empty = np.flatnonzero(words.sum(1) == 0)
+    if len(empty):
+        raise UsageError(
+            f"topics: topic {empty[0]} has no probability of any word that occurs in {corpus.name}; leave it out."
+        )
     return {
         "topic_term_dists": words / words.sum(1, keepdims=True),
         "doc_topic_dists": model.theta,

@@ -22,6 +22,7 @@ addEventListener("hashchange", () => {
   const [patch, problem] = readAddress();
   change({ word: null, document: null, ...patch });
   notice(problem);
+  showAsked(patch);
 });
 addEventListener("keydown", (event) => {
   if (event.key === "/" && !event.target.matches("input, select")) {
@@ -29,6 +30,11 @@ addEventListener("keydown", (event) => {
     $("search").focus();
   }
 });
+
+function showAsked(patch) {
+  if ("word" in patch) showInView("word");
+  else if ("document" in patch) showInView("document");
+}
 
 function notice(text) {
   $("notice").textContent = text;
@@ -39,3 +45,4 @@ const [asked, problem] = readAddress();
 Object.assign(state, asked);
 for (const paint of painters) paint(new Set(Object.keys(state)));
 notice(problem);
+showAsked(asked);

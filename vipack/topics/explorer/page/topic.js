@@ -40,7 +40,7 @@ painters.push((changed) => {
     else item.firstChild.removeAttribute("aria-current");
   });
   // Within its own list only: the page stays where it is.
-  const list = $("topics"), top = items[k].offsetTop - list.offsetTop;
+  const list = $("topics"), top = items[k].offsetTop;
   if (top < list.scrollTop || top + items[k].offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
   document.documentElement.style.setProperty("--open", colour(k));
   $("topic-number").textContent = `Topic ${k} · ${percent(topic.share)} of all tokens`;

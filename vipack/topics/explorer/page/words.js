@@ -52,6 +52,10 @@ function showCard(id, title, close, ...content) {
 function focusCard(id) {
   if (!$(`${id}-card`).contains(document.activeElement)) openerOf[id] = document.activeElement;
   $(`${id}-heading`).focus({ preventScroll: true });
+  showInView(id);
+}
+
+function showInView(id) {
   const box = $(`${id}-card`).getBoundingClientRect();
   if (box.top < 0 || box.top > innerHeight / 2) $(`${id}-card`).scrollIntoView();
 }
