@@ -1,0 +1,38 @@
+"""Topic models: an explorer of what they say, and pictures of it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vipack.topics.explorer import Explorer, explore, to_pyldavis
+    from vipack.topics.pictures import document_shares, effect_intervals, shares_over_time, topic_shares
+
+__all__ = [
+    "Explorer",
+    "document_shares",
+    "effect_intervals",
+    "explore",
+    "shares_over_time",
+    "to_pyldavis",
+    "topic_shares",
+]
+
+# Pictures need matplotlib, which takes a while to import.
+_HOMES = {
+    **dict.fromkeys(["Explorer", "explore", "to_pyldavis"], "vipack.topics.explorer"),
+    **dict.fromkeys(
+        ["document_shares", "effect_intervals", "shares_over_time", "topic_shares"], "vipack.topics.pictures"
+    ),
+}
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(
+            f"module 'vipack.topics' has no attribute {name!r}; it has {', '.join(__all__)}", name=name
+        )
