@@ -66,6 +66,56 @@ void vipack_pass(int64_t first, int64_t last, const int64_t *order, const INDEX 
     }
 }
 
+// The sum of count * log s alone, of rows of the counts that `order` names, or null for all in order. A count of 0 adds nothing.
+void vipack_log_likelihood(int64_t first, int64_t last, const int64_t *order, const INDEX *starts, const INDEX *words,
+                           const REAL *counts, const REAL *__restrict__ theta, const REAL *__restrict__ beta, REAL *log_likelihood)
+{
+    constexpr int64_t AT_ONCE = 64;
+    for (int64_t i = first; i < last; ++i) {
+        const int64_t row = order ? order[i] : i, end = starts[row + 1];
+        const REAL *shares = theta + i * K;
+        double total = 0;
+        for (int64_t begin = starts[row]; begin < end; begin += AT_ONCE) {
+            const int64_t length = end - begin < AT_ONCE ? end - begin : AT_ONCE;
+            double probabilities[AT_ONCE];
+            for (int64_t n = 0; n < length; ++n) {
+                const REAL *word = beta + int64_t(words[begin + n]) * K;
+                REAL probability = 0;
+                for (int64_t k = 0; k < K; ++k) probability += shares[k] * word[k];
+                probabilities[n] = counts[begin + n] == 0 ? REAL(1) : probability;
+            }
+            for (int64_t n = 0; n < length; ++n) total += double(counts[begin + n]) * std::log(probabilities[n]);
+        }
+        log_likelihood[i] = REAL(total);
+    }
+}
+
+// Gradients of the sum of weights_i times row i's log likelihood; that of beta is added to word_sums.
+void vipack_gradients(int64_t first, int64_t last, const int64_t *order, const INDEX *starts, const INDEX *words,
+                      const REAL *counts, const REAL *__restrict__ theta, const REAL *__restrict__ beta, const REAL *weights,
+                      REAL *__restrict__ theta_sums, REAL *__restrict__ word_sums)
+{
+    for (int64_t i = first; i < last; ++i) {
+        const int64_t row = order ? order[i] : i;
+        REAL shares[K], sums[K];
+        for (int64_t k = 0; k < K; ++k) {
+            shares[k] = theta[i * K + k];
+            sums[k] = 0;
+        }
+        for (int64_t n = starts[row]; n < starts[row + 1]; ++n) {
+            if (counts[n] == 0) continue;
+            const REAL *word = beta + int64_t(words[n]) * K;
+            REAL *word_sum = word_sums + int64_t(words[n]) * K;
+            REAL probability = 0;
+            for (int64_t k = 0; k < K; ++k) probability += shares[k] * word[k];
+            const REAL quotient = weights[i] * counts[n] / probability;
+            for (int64_t k = 0; k < K; ++k) sums[k] += quotient * word[k];
+            for (int64_t k = 0; k < K; ++k) word_sum[k] += quotient * shares[k];
+        }
+        for (int64_t k = 0; k < K; ++k) theta_sums[i * K + k] = sums[k];
+    }
+}
+
 // Expectations under Dirichlet distributions, one for each row (columns null) or for each column (columns: digamma of its total).
 //
 // weights: exp(E log x - shift of the row), the largest of each row being 1. Adds to *divergence the sum over entries of
