@@ -1,0 +1,78 @@
+"""Conjugate gradients for several right-hand sides, which notice where the matrix is not positive definite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Solution", "solve"]
+
+Product = Callable[[Tensor], Tensor]  # (G, P) -> (G, P), the matrix times each
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solutions of H x = b.
+
+    Attributes:
+        x: ``(G, P)``.
+        residuals: ``|b - H x| / |b|`` in the norm of the preconditioner ``(G,)``, computed anew at the end.
+        iterations: products with H that were made of each ``(G,)``.
+        curvature: the smallest p'Hp / p'Mp of all directions p.
+        direction: that direction ``(P,)``.
+    """
+
+    x: Tensor
+    residuals: Tensor
+    iterations: Tensor
+    curvature: float
+    direction: Tensor
+
+
+def solve(
+    product: Product, b: Tensor, norms: Tensor, *, tolerance: float, max_iterations: int, rounding: float
+) -> Solution:
+    """
+    Args:
+        b: ``(G, P)``, float64.
+        norms: the preconditioner M, a diagonal ``(P,)``.
+        tolerance: of the residuals.
+        rounding: of products, relative to M; a curvature below it counts as none, and ends the iterations of its column.
+
+    Source: Hestenes and Stiefel (1952); Nocedal and Wright (2006), algorithms 5.3 and 7.1.
+    """
+    x, r = torch.zeros_like(b), b.clone()
+    z = r / norms
+    p = z.clone()
+    rz = (r * z).sum(1)
+    start = rz.clone()
+    active = start > 0
+    iterations = torch.zeros(len(b), dtype=torch.int64)
+    curvature, direction = torch.inf, torch.zeros_like(norms)
+    for _ in range(max_iterations):
+        chosen = active.nonzero()[:, 0]
+        if not len(chosen):
+            break
+        hp = product(p[chosen])
+        iterations[chosen] += 1
+        bends = (p[chosen] * hp).sum(1) / (p[chosen].square() * norms).sum(1)
+        lowest = int(bends.argmin())
+        if float(bends[lowest]) < curvature:
+            curvature, direction = float(bends[lowest]), p[chosen[lowest]].clone()
+        straight = ~(bends > rounding)
+        active[chosen[straight]] = False
+        chosen, hp = chosen[~straight], hp[~straight]
+        step = rz[chosen] / (p[chosen] * hp).sum(1)
+        x[chosen] += step[:, None] * p[chosen]
+        r[chosen] -= step[:, None] * hp
+        z[chosen] = r[chosen] / norms
+        fresh = (r[chosen] * z[chosen]).sum(1)
+        p[chosen] = z[chosen] + (fresh / rz[chosen])[:, None] * p[chosen]
+        rz[chosen] = fresh
+        active[chosen] = fresh > tolerance**2 * start[chosen]
+    rest = b - product(x)
+    residuals = ((rest.square() / norms).sum(1) / start.clamp(min=torch.finfo(b.dtype).tiny)).sqrt()
+    return Solution(x, torch.where(start > 0, residuals, 0.0), iterations, curvature, direction)
