@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_MMD, TraceTailAdaptive_ELBO, TraceTMC_ELBO
+from pyro.infer.autoguide import AutoNormalizingFlow
 from torch import Tensor
 
 from vipack.diagnostics.sources import positive
 from vipack.entry import entry
-from vipack.errors import UsageError
+from vipack.errors import GuideError, UsageError
+from vipack.guides import Amortized, Flow, Mixture
 from vipack.objectives import BetaELBO, ImportanceWeighted
 from vipack.posterior import LinearResponse, Posterior
 from vipack.posterior.linear_response import linear_response
@@ -89,6 +91,18 @@ class CovarianceAnswers:
             raise UsageError(
                 f"linear_response: the fit was trained by {type(loss).__name__}, and linear response holds at the optimum of the ELBO; "
                 "fit with Trace_ELBO()."
+            )
+        guide = self._trainer.program.guide
+        family = getattr(guide, "base", guide)  # of a whitened one
+        if isinstance(family, AutoNormalizingFlow | Flow | Amortized):
+            raise GuideError(
+                f"linear_response: the guide is a {type(guide).__name__} with weights of a network, in which the negative ELBO has no "
+                "single minimum. A flow has covariances of its own, as fit.summary() shows; for linear response fit AutoNormal."
+            )
+        if isinstance(family, Mixture):
+            raise GuideError(
+                f"linear_response: the guide is a {type(guide).__name__} of components, and which one draws has no gradient to their "
+                "weights; fit AutoNormal."
             )
         rows = self._trainer.rows
         observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None

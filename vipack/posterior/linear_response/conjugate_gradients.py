@@ -21,14 +21,16 @@ class Solution:
         x: ``(G, P)``.
         residuals: ``|b - H x| / |b|`` in the norm of the preconditioner ``(G,)``, computed anew at the end.
         iterations: products with H that were made of each ``(G,)``.
-        curvature: the smallest p'Hp / p'Mp of all directions p.
-        direction: that direction ``(P,)``.
+        flat: ``(G,)``, whether the matrix came to a direction of no curvature, so that there is no solution.
+        curvature: the smallest p'Hp / p'Mp of each one's directions p ``(G,)``.
+        direction: that of the smallest of all ``(P,)``.
     """
 
     x: Tensor
     residuals: Tensor
     iterations: Tensor
-    curvature: float
+    flat: Tensor
+    curvature: Tensor
     direction: Tensor
 
 
@@ -51,7 +53,8 @@ def solve(
     start = rz.clone()
     active = start > 0
     iterations = torch.zeros(len(b), dtype=torch.int64)
-    curvature, direction = torch.inf, torch.zeros_like(norms)
+    flat = torch.zeros(len(b), dtype=torch.bool)
+    curvature, direction = torch.full_like(start, torch.inf), torch.zeros_like(norms)
     for _ in range(max_iterations):
         chosen = active.nonzero()[:, 0]
         if not len(chosen):
@@ -60,10 +63,11 @@ def solve(
         iterations[chosen] += 1
         bends = (p[chosen] * hp).sum(1) / (p[chosen].square() * norms).sum(1)
         lowest = int(bends.argmin())
-        if float(bends[lowest]) < curvature:
-            curvature, direction = float(bends[lowest]), p[chosen[lowest]].clone()
+        if float(bends[lowest]) < float(curvature.min()):
+            direction = p[chosen[lowest]].clone()
+        curvature[chosen] = torch.minimum(curvature[chosen], bends)
         straight = ~(bends > rounding)
-        active[chosen[straight]] = False
+        active[chosen[straight]], flat[chosen[straight]] = False, True
         chosen, hp = chosen[~straight], hp[~straight]
         step = rz[chosen] / (p[chosen] * hp).sum(1)
         x[chosen] += step[:, None] * p[chosen]
@@ -75,4 +79,4 @@ def solve(
         active[chosen] = fresh > tolerance**2 * start[chosen]
     rest = b - product(x)
     residuals = ((rest.square() / norms).sum(1) / start.clamp(min=torch.finfo(b.dtype).tiny)).sqrt()
-    return Solution(x, torch.where(start > 0, residuals, 0.0), iterations, curvature, direction)
+    return Solution(x, torch.where(start > 0, residuals, 0.0), iterations, flat, curvature, direction)

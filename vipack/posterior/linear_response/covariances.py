@@ -78,6 +78,19 @@ class LinearResponse(Readable):
         return [self.names[i] for i in (_flat(self.share) < LEAST_SHARE).nonzero()[:, 0].tolist()]
 
     @property
+    def undetermined(self) -> list[str]:
+        """Elements that the ELBO does not determine, as those that a mask leaves out: it is flat where they move, and they have no sd."""
+        return (
+            [self.names[i] for i in _flat(self.sd).isnan().nonzero()[:, 0].tolist()] if self.positive_definite else []
+        )
+
+    @property
+    def largest_shift(self) -> float:
+        """The largest of the Newton shifts, in sds."""
+        shift = _flat(self.newton_shift).abs().nan_to_num()
+        return float(shift.max()) if len(shift) else 0.0
+
+    @property
     def relative_noise(self) -> float:
         """Root mean square of noise / sd over the elements that vary."""
         sd, noise = _flat(self.sd), _flat(self.noise)
@@ -107,8 +120,6 @@ class LinearResponse(Readable):
 
     def checks(self) -> list[str]:
         """What was checked, a sentence each."""
-        shift = _flat(self.newton_shift).abs()
-        most = float(shift.nan_to_num().max()) if len(shift) else 0.0
         if not self.positive_definite:
             return [
                 f"The Hessian of the negative ELBO is not positive definite: curvature {self.curvature:.2g} of the usual one, in a "
@@ -119,7 +130,12 @@ class LinearResponse(Readable):
             f"Systems {solved}: residual {self.residual:.1e} after {self.iterations} products with the Hessian ({self.products}); "
             "no negative curvature met.",
             f"Two sets of {self.num_particles} draws: sds differ by {2 * self.relative_noise:.1%} (root mean square).",
-            f"A Newton step would move means by {most:.2g} sds at most (noise {self.newton_noise:.2g}).",
+            f"A Newton step would move means by {self.largest_shift:.2g} sds at most (noise {self.newton_noise:.2g}).",
+            *(
+                [f"Not determined by the ELBO, hence without an sd: {listed(self.undetermined)}."]
+                if self.undetermined
+                else []
+            ),
             *([f"Too small, since they bend over the posterior: sds of {listed(self.missed)}."] if self.missed else []),
         ]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from vipack.entry import on_its_own
@@ -29,6 +30,7 @@ __all__ = [
     "FixedDraws",
     "Parameters",
     "block_of",
+    "draws_are_sites",
     "even_sizes",
     "negative_elbo",
     "negative_log_q",
@@ -54,6 +56,20 @@ def negative_log_q(evaluation: Evaluation, noise: Noise) -> Tensor:
         trace = evaluation.guide(guide)
     drawn = {name: node["value"].detach() for name, node in drawn_sites(trace)}
     return -total(evaluation.guide(poutine.condition(guide, data=drawn)), None)[0]
+
+
+def draws_are_sites(evaluation: Evaluation) -> bool:
+    """Whether what the guide's sites draw makes the latents, whatever its parameters, so that log q can be had at a draw."""
+    guide = evaluation.program.guide
+    if isinstance(poutine.unwrap(guide), Messenger):
+        return False
+    with seeded(0):
+        trace = evaluation.guide(guide)
+    drawn = {name: node["value"].detach() for name, node in drawn_sites(trace)}
+    with seeded(1):
+        again = evaluation.guide(poutine.condition(guide, data=drawn))
+    pairs = [(trace.nodes[name]["value"], again.nodes[name]["value"]) for name in evaluation.latents]
+    return all(torch.equal(one, two) and not two.requires_grad for one, two in pairs)
 
 
 @dataclass(frozen=True)
@@ -135,16 +151,18 @@ class Parameters:
     @contextlib.contextmanager
     def moved(self, by: Tensor) -> Iterator[None]:
         """Inside the block the parameters are moved by a vector ``(P,)``."""
-        before = [value.detach().clone() for value in self.tensors]
+        # Other tensors than before, since a graph that is kept would notice if its own moved.
+        values, tensors = self.values, self.tensors
+        steps = self.split(by[None])
+        other = {
+            id(value): (value.detach() + step[0]).requires_grad_() for value, step in zip(tensors, steps, strict=True)
+        }
+        self.tensors = list(other.values())
+        self.values = {name: other.get(id(value), value) for name, value in values.items()}
         try:
-            with torch.no_grad():
-                for value, step in zip(self.tensors, self.split(by[None]), strict=True):
-                    value += step[0]
             yield
         finally:
-            with torch.no_grad():
-                for value, old in zip(self.tensors, before, strict=True):
-                    value.copy_(old)
+            self.values, self.tensors = values, tensors
 
     @contextlib.contextmanager
     def running(self, arguments: Arguments) -> Iterator[None]:

@@ -6,16 +6,14 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from vipack.display import listed
 from vipack.errors import TrustWarning, warn
 from vipack.posterior.linear_response.base_draws import check_drawable
-from vipack.posterior.linear_response.conjugate_gradients import Solution, solve
+from vipack.posterior.linear_response.conjugate_gradients import solve
 from vipack.posterior.linear_response.covariances import LinearResponse
-from vipack.posterior.linear_response.fixed_draws import FixedDraws, Parameters, negative_log_q
+from vipack.posterior.linear_response.fixed_draws import FixedDraws, Parameters, draws_are_sites, negative_log_q
 from vipack.posterior.linear_response.functions import Function, Functions
 from vipack.posterior.linear_response.hessian import Hessian
 from vipack.posterior.observations import Observations
@@ -28,6 +26,7 @@ _MOMENT_DRAWS = 2_000  # for means and sds of the guide
 _NUMBERS_SOLVED_AT_ONCE = 20_000_000  # of the vectors of all systems
 _NOISE_WARNED = 0.1  # of sds, relative
 _SHIFT_WARNED = 0.25  # of means, in sds
+_RANDOM_CURVATURE = 1e-3  # met by a random system, below which it counts, as a share of the usual
 
 
 def linear_response(
@@ -77,17 +76,19 @@ class _Answer:
     covariance: Tensor  # (G, G)
     shift: Tensor  # (G,), of means by a Newton step
     residuals: Tensor  # (G,)
-    solutions: list[Solution]
+    flat: Tensor  # (G,)
+    iterations: int
+    curvature: Tensor  # (G + 1,), of these systems and a random one
+    direction: Tensor  # (P,), of the smallest
     rounding: float
     products: str
 
     @property
-    def lowest(self) -> Solution:
-        return min(self.solutions, key=lambda solution: solution.curvature)
-
-    @property
     def positive_definite(self) -> bool:
-        return self.lowest.curvature >= -self.rounding
+        # A random system looks into directions too that the functions do not depend on, such as the rotations of a
+        # full-rank guide, where the noise of fixed draws bends what is flat.
+        own, random = self.curvature[:-1], float(self.curvature[-1])
+        return bool((own >= -self.rounding).all()) and random >= -max(self.rounding, _RANDOM_CURVATURE)
 
 
 def _answer_of(draws: FixedDraws, gradients: Tensor, seed: int, tolerance: float, max_iterations: int) -> _Answer:
@@ -105,8 +106,17 @@ def _answer_of(draws: FixedDraws, gradients: Tensor, seed: int, tolerance: float
         )
     x = torch.cat([solution.x for solution in solutions])[:-1]
     covariance = gradients @ x.T
-    residuals = torch.cat([solution.residuals for solution in solutions])[:-1]
-    return _Answer((covariance + covariance.T) / 2, -x @ slope, residuals, solutions, hessian.rounding, hessian.name)
+    return _Answer(
+        covariance=(covariance + covariance.T) / 2,
+        shift=-x @ slope,
+        residuals=torch.cat([solution.residuals for solution in solutions])[:-1],
+        flat=torch.cat([solution.flat for solution in solutions])[:-1],
+        iterations=max(int(solution.iterations.max()) for solution in solutions),
+        curvature=torch.cat([solution.curvature for solution in solutions]),
+        direction=min(solutions, key=lambda solution: float(solution.curvature.min())).direction,
+        rounding=hessian.rounding,
+        products=hessian.name,
+    )
 
 
 def _moments(
@@ -117,7 +127,7 @@ def _moments(
     mean, sd = values.mean(0), values.std(0, correction=0)
     share = torch.full_like(sd, torch.nan)
     varies = sd > 1e-6 * mean.abs()
-    if bool(varies.any()) and not isinstance(poutine.unwrap(posterior.program.guide), Messenger):
+    if bool(varies.any()):
         with contextlib.suppress(RuntimeError):  # log q has no second derivative
             share[varies] = (
                 _family_variances(posterior, functions, parameters, num_particles, seed)[varies] / sd[varies].square()
@@ -128,7 +138,10 @@ def _moments(
 def _family_variances(
     posterior: Posterior, functions: Functions, parameters: Parameters, num_particles: int, seed: int
 ) -> Tensor:
-    """``(G,)``: the variances that linear response would give if the guide were the posterior."""
+    """``(G,)``: the variances that linear response would give if the guide were the posterior; NaN where they are not known."""
+    with parameters.running(posterior.arguments):
+        if not draws_are_sites(posterior.evaluation):
+            return torch.full((len(functions.names),), torch.nan, dtype=torch.float64)
     draws = FixedDraws(posterior, parameters, num_particles, seed, None, loss=negative_log_q)
     gradients = functions.gradients(num_particles, seed)
     fisher = Hessian(draws, differences=False)  # its draws stay where they are as parameters move
@@ -147,16 +160,15 @@ def _combined(
 ) -> LinearResponse:
     mean, own_sd, share = moments
     definite = all(one.positive_definite for one in sets)
-    lowest = min((one.lowest for one in sets), key=lambda solution: solution.curvature)
-    residual = max(float(one.residuals.max()) for one in sets)
+    lowest = min(sets, key=lambda one: float(one.curvature.min()))
+    flat = torch.stack([one.flat for one in sets]).any(0)
+    unknown = flat if definite else torch.ones_like(flat)
+    residual = max(float(one.residuals[~flat].max()) if bool((~flat).any()) else 0.0 for one in sets)
     covariance = torch.stack([one.covariance for one in sets]).mean(0)
-    if not definite:
-        covariance = torch.full_like(covariance, torch.nan)
+    covariance[unknown], covariance[:, unknown] = torch.nan, torch.nan
     sd = covariance.diagonal().sqrt()
     one, two = (each.covariance.diagonal().sqrt() for each in sets)
-    shifts = torch.stack([each.shift for each in sets]) / torch.where(sd > 0, sd, torch.inf)
-    if not definite:
-        shifts = torch.full_like(shifts, torch.nan)
+    shifts = torch.stack([each.shift for each in sets]) / torch.where(sd == 0, torch.inf, sd)
     return LinearResponse(
         names=tuple(functions.names),
         mean=functions.by_name(mean),
@@ -164,14 +176,14 @@ def _combined(
         mean_field_sd=functions.by_name(own_sd),
         covariance=covariance,
         noise=functions.by_name(torch.where(sd.isnan(), sd, (one - two).abs() / 2)),
-        share=functions.by_name(share),
+        share=functions.by_name(torch.where(flat, torch.nan, share)),
         newton_shift=functions.by_name(shifts.mean(0)),
-        newton_noise=float(((shifts[0] - shifts[1]) / 2).square().mean().sqrt()),
+        newton_noise=float(((shifts[0] - shifts[1]) / 2).square().nanmean().sqrt()),
         residual=residual,
-        iterations=max(int(solution.iterations.max()) for each in sets for solution in each.solutions),
+        iterations=max(each.iterations for each in sets),
         solved=residual <= 10 * tolerance,
         positive_definite=definite,
-        curvature=lowest.curvature,
+        curvature=float(lowest.curvature.min()),
         direction=parameters.name_at(int(lowest.direction.abs().argmax())),
         num_parameters=len(parameters),
         num_particles=num_particles,
@@ -211,7 +223,7 @@ def _warn(result: LinearResponse, num_particles: int) -> None:
                 "less, such as a logarithm."
             )
         )
-    most = max((float(value.abs().max()) for value in result.newton_shift.values() if value.numel()), default=0.0)
+    most = result.largest_shift
     if most > max(_SHIFT_WARNED, 4 * result.newton_noise):
         warn(
             TrustWarning(
