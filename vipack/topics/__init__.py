@@ -1,15 +1,24 @@
-"""Topic models: an explorer of what they say, and pictures of it."""
+"""Topic models: Pyro programs of their own with fast engines, estimators, what to judge topics by, and pages and pictures of them."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vipack.sparse import BagOfWords
+from vipack.topics.coordinate_ascent import CoordinateAscent
+from vipack.topics.dirichlet_allocation import DirichletAllocation
+from vipack.topics.lda import LDA
+
 if TYPE_CHECKING:
     from vipack.topics.explorer import Explorer, explore, to_pyldavis
     from vipack.topics.pictures import document_shares, effect_intervals, shares_over_time, topic_shares
 
 __all__ = [
+    "LDA",
+    "BagOfWords",
+    "CoordinateAscent",
+    "DirichletAllocation",
     "Explorer",
     "document_shares",
     "effect_intervals",
