@@ -1,0 +1,24 @@
+"""How good topics are: words held out, coherence, exclusivity, stability over seeds, and how many topics to take.
+
+Every function takes topics from anywhere as a (K, V) array of word probabilities, and counts as a Corpus or a matrix.
+"""
+
+from vipack.topics.judging.coherence import Coherence, coherence
+from vipack.topics.judging.completion import Completion, CompletionDifference, completion, token_halves
+from vipack.topics.judging.exclusivity import diversity, exclusivity, frex
+from vipack.topics.judging.stability import Stability, match_topics, stability
+
+__all__ = [
+    "Coherence",
+    "Completion",
+    "CompletionDifference",
+    "Stability",
+    "coherence",
+    "completion",
+    "diversity",
+    "exclusivity",
+    "frex",
+    "match_topics",
+    "stability",
+    "token_halves",
+]
