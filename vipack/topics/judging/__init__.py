@@ -6,6 +6,7 @@ Every function takes topics from anywhere as a (K, V) array of word probabilitie
 from vipack.topics.judging.coherence import Coherence, coherence
 from vipack.topics.judging.completion import Completion, CompletionDifference, completion, token_halves
 from vipack.topics.judging.exclusivity import diversity, exclusivity, frex
+from vipack.topics.judging.independence import TopicIndependence, check_independence
 from vipack.topics.judging.num_topics import NumTopicsChoice, choose_num_topics
 from vipack.topics.judging.stability import Stability, match_topics, stability
 
@@ -15,6 +16,8 @@ __all__ = [
     "CompletionDifference",
     "NumTopicsChoice",
     "Stability",
+    "TopicIndependence",
+    "check_independence",
     "choose_num_topics",
     "coherence",
     "completion",

@@ -13,10 +13,17 @@ from vipack.datasets import Corpus
 from vipack.diagnostics.sources import positive
 from vipack.display import Readable, listed
 from vipack.errors import DataError, TrustWarning, UsageError, warn
-from vipack.export.groups import dense
 from vipack.hints import checked
 from vipack.topics.judging.estimates import rate, with_error
-from vipack.topics.judging.folding import choose_alpha, document_sums, fold_in, word_log_probabilities
+from vipack.topics.judging.folding import (
+    LEAST,
+    choose_alpha,
+    document_sums,
+    floored,
+    fold_in,
+    smoothing_of,
+    word_log_probabilities,
+)
 from vipack.topics.judging.handed_in import checked_log_probability, checked_theta
 from vipack.topics.judging.topic_words import Array, as_corpus, word_probabilities
 from vipack.training.arrays import fingerprint_of
@@ -27,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Completion", "CompletionDifference", "completion", "token_halves"]
 
-LEAST = 1e-12  # probability of a word in a topic
 _SPLITS = 3
 
 Theta: TypeAlias = "Callable[[Corpus], Any] | Any"
@@ -200,23 +206,23 @@ def completion(
     if not num_tokens.any():
         raise DataError(f"{documents.name}: no document has two tokens or more, so that none can be halved and scored.")
     weights = None if topics is None else word_probabilities(topics, documents.num_words)
-    smoothing = None if alpha is None or weights is None else _smoothing(alpha, len(weights))
-    floored = None if weights is None else _floored(weights, halves)
+    smoothing = None if alpha is None or weights is None else smoothing_of(alpha, len(weights))
+    scored_by = None if weights is None else _scored_by(weights, halves)
     totals, alphas = [], []
     for split, (observed, held_out) in enumerate(halves):
         given = arrays[split] if arrays is not None else None
-        if floored is None:
+        if scored_by is None:
             assert log_probability is not None
             value = log_probability(observed, held_out) if given is None else given
             log_p = checked_log_probability(value, held_out)
         elif theta is not None:
             value = theta(observed) if given is None else given
-            mixtures = checked_theta(value, len(floored), num_tokens > 0, documents.titles)
-            log_p = word_log_probabilities(floored, mixtures, held_out.counts)
+            mixtures = checked_theta(value, len(scored_by), num_tokens > 0, documents.titles)
+            log_p = word_log_probabilities(scored_by, mixtures, held_out.counts)
         else:
-            used = choose_alpha(floored, observed, _seed(seed, split, 1)) if smoothing is None else smoothing
+            used = choose_alpha(scored_by, observed, _seed(seed, split, 1)) if smoothing is None else smoothing
             alphas.append(used if isinstance(used, float) else tuple(map(float, used)))
-            log_p = word_log_probabilities(floored, fold_in(floored, observed.counts, used), held_out.counts)
+            log_p = word_log_probabilities(scored_by, fold_in(scored_by, observed.counts, used), held_out.counts)
         totals.append(document_sums(log_p, held_out.counts))
     log_probabilities = np.where(num_tokens > 0, np.mean(totals, axis=0), np.nan)
     scored = fingerprint_of([(f"split {split}", held_out.counts) for split, (_, held_out) in enumerate(halves)])
@@ -252,21 +258,11 @@ def _of_splits(handed: Any, num_splits: int | None) -> list[Any]:
     return arrays
 
 
-def _smoothing(alpha: Any, num_topics: int) -> float | Array:
-    values = dense(alpha)
-    if values.dtype.kind not in "iuf" or values.shape not in ((), (num_topics,)):
-        raise UsageError(
-            f"alpha: expected one positive number or one for each of {num_topics} topics, found {alpha!r}."
-        )
-    if not np.isfinite(values).all() or (values <= 0).any():
-        raise UsageError(f"alpha: expected positive numbers, found {float(values.min()):g}.")
-    return float(values) if not values.shape else values.astype(np.float64)
+def _scored_by(weights: Array, halves: list[tuple[Corpus, Corpus]]) -> Array:
+    """The topics with their least probabilities.
 
-
-def _floored(weights: Array, halves: list[tuple[Corpus, Corpus]]) -> Array:
-    """
     Warns:
-        TrustWarning: a scored word has a lower probability than the least one in all topics.
+        TrustWarning: a scored word has a lower probability than that in all topics.
     """
     absent = weights.max(0) < LEAST
     scored = sum(int(held_out.counts[:, absent].sum()) for _, held_out in halves) / len(halves)
@@ -278,5 +274,4 @@ def _floored(weights: Array, halves: list[tuple[Corpus, Corpus]]) -> Array:
                 f"{-math.log(LEAST):.1f} nats, by a least probability of {LEAST:g}. Smooth the topics, or drop words that were not trained on."
             )
         )
-    weights = np.maximum(weights, LEAST)
-    return np.asarray(weights / weights.sum(1, keepdims=True))
+    return floored(weights)

@@ -10,11 +10,23 @@ import torch
 from torch import Tensor
 
 from vipack.datasets import Corpus
+from vipack.errors import UsageError
+from vipack.export.groups import dense
 from vipack.topics.judging.topic_words import Array
 from vipack.training.arrays import csr_tensor
 
-__all__ = ["ALPHAS", "choose_alpha", "document_sums", "fold_in", "word_log_probabilities"]
+__all__ = [
+    "ALPHAS",
+    "LEAST",
+    "choose_alpha",
+    "document_sums",
+    "floored",
+    "fold_in",
+    "smoothing_of",
+    "word_log_probabilities",
+]
 
+LEAST = 1e-12  # probability of a word in a topic
 ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _START = 4  # where the choice of alpha begins
 _CHOICE_STEPS = 30
@@ -93,3 +105,25 @@ def choose_alpha(topics: Array, observed: Corpus, seed: int) -> float:
         while 0 <= best + direction < len(ALPHAS) and score(best + direction) > score(best):
             best += direction
     return ALPHAS[best]
+
+
+def smoothing_of(alpha: Any, num_topics: int) -> float | Array:
+    """`alpha` as given by a user.
+
+    Raises:
+        UsageError: neither one positive number nor one for each topic.
+    """
+    values = dense(alpha)
+    if values.dtype.kind not in "iuf" or values.shape not in ((), (num_topics,)):
+        raise UsageError(
+            f"alpha: expected one positive number or one for each of {num_topics} topics, found {alpha!r}."
+        )
+    if not np.isfinite(values).all() or (values <= 0).any():
+        raise UsageError(f"alpha: expected positive numbers, found {float(values.min()):g}.")
+    return float(values) if not values.shape else values.astype(np.float64)
+
+
+def floored(topics: Array) -> Array:
+    """Topics that give each word a probability of at least about `LEAST`, so that logs are finite."""
+    raised = np.maximum(topics, LEAST)
+    return np.asarray(raised / raised.sum(1, keepdims=True))
