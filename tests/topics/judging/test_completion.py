@@ -3,13 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
 
 from vipack.datasets import Corpus
 from vipack.errors import DataError, ShapeError, SignatureError, TrustWarning, UsageError
-from vipack.topics import completion, token_halves
+from vipack.topics import compare_completions, completion, token_halves
 from vipack.topics.judging.estimates import rate, with_error
 from vipack.topics.judging.folding import ALPHAS, choose_alpha, fold_in, word_log_probabilities
 
@@ -151,6 +152,7 @@ def test_log_probabilities_of_a_mixture_are_scored_as_the_mixture(form):
         lambda c: c.counts.toarray(),
         lambda c: c.counts.tocoo(),
         lambda c: torch.tensor(c.counts.toarray()),
+        lambda c: torch.tensor(c.counts.toarray()).to_sparse_csr(),
     ],
 )
 def test_counts_come_in_any_form(form):
@@ -200,6 +202,65 @@ def test_a_difference_has_the_error_of_its_documents():
     expected = rate(gap[scored], one.num_tokens[scored])
     assert one.difference(two).nats == expected
     assert f"{scored.sum()} documents" in str(one.difference(two))
+
+
+def test_a_difference_says_better_or_worse():
+    documents, topics = random_corpus(), random_topics()
+    one, two = completion(topics, documents), completion(topics[:1], documents)
+    better, worse = sorted([one, two], key=lambda each: each.nats.value)
+    assert "nats a token better (" in str(better.difference(worse))
+    assert "nats a token worse (" in str(worse.difference(better))
+    assert "standard errors" not in str(one.difference(one))
+
+
+def test_models_are_compared_with_the_best():
+    documents = random_corpus()
+    completions = {f"K = {k}": completion(random_topics(k), documents) for k in (1, 2, 5)}
+    table = compare_completions(completions)
+    assert table.perplexity.is_monotonic_increasing
+    best = completions[table.index[0]]
+    assert table.behind.iloc[0] == 0
+    assert table.behind.iloc[2] == pytest.approx(best.difference(completions[table.index[2]]).nats.value)
+    assert table.behind_se.iloc[2] == pytest.approx(best.difference(completions[table.index[2]]).nats.se)
+
+
+@pytest.mark.parametrize(
+    ("completions", "message"),
+    [({}, "at least one name"), ([1], "at least one name"), ({"a": 3}, "'a' is of type int")],
+)
+def test_what_is_no_completion_is_not_compared(completions, message):
+    with pytest.raises(UsageError, match=message):
+        compare_completions(completions)
+
+
+def test_new_words_are_those_that_the_observed_half_has_not():
+    documents, topics = random_corpus(), random_topics()
+    result = completion(topics, documents, alpha=0.1)
+    new = []
+    for observed, held_out in token_halves(documents):
+        theta = fold_in(topics, observed.counts, 0.1)
+        kept = np.where(observed.counts.toarray() == 0, held_out.counts.toarray(), 0)
+        new.append([(kept * np.log(theta @ topics)).sum(1), kept.sum(1)])
+    expected, tokens = np.mean(new, axis=0)
+    np.testing.assert_allclose(result.new_log_probability, expected, rtol=1e-9)
+    np.testing.assert_allclose(result.num_new_tokens, tokens)
+    assert result.perplexity_of_new_words.value == pytest.approx(math.exp(-expected.sum() / tokens.sum()))
+
+
+def test_documents_of_one_word_have_no_new_ones():
+    assert math.isnan(completion(APART, corpus([[4, 0], [0, 4]])).perplexity_of_new_words.value)
+
+
+def test_a_frame_of_counts_names_words_and_documents():
+    frame = pd.DataFrame([[4, 0], [0, 0]], columns=["ape", "bee"], index=["first", "second"])
+    assert completion([[0.8, 0.2]], frame).left_out == ("second",)
+    with pytest.raises(DataError, match="'ape' stands twice"):
+        completion([[0.8, 0.2]], frame.set_axis(["ape", "ape"], axis=1))
+
+
+def test_a_mixture_may_be_a_nested_list():
+    result = completion(APART, corpus([[4, 0], [0, 2]]), theta=[[0.5, 0.5], [0.25, 0.75]])
+    np.testing.assert_allclose(result.log_probability, [2 * math.log(0.5), math.log(0.75)], rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"seed": 1}, {"num_splits": 2}])

@@ -4,7 +4,8 @@ Every function takes topics from anywhere as a (K, V) array of word probabilitie
 """
 
 from vipack.topics.judging.coherence import Coherence, coherence
-from vipack.topics.judging.completion import Completion, CompletionDifference, completion, token_halves
+from vipack.topics.judging.completion import completion, token_halves
+from vipack.topics.judging.completion_results import Completion, CompletionDifference, compare_completions
 from vipack.topics.judging.exclusivity import diversity, exclusivity, frex
 from vipack.topics.judging.independence import TopicIndependence, check_independence
 from vipack.topics.judging.num_topics import NumTopicsChoice, choose_num_topics
@@ -20,6 +21,7 @@ __all__ = [
     "check_independence",
     "choose_num_topics",
     "coherence",
+    "compare_completions",
     "completion",
     "diversity",
     "exclusivity",

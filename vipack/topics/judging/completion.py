@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from vipack.datasets import Corpus
 from vipack.diagnostics.sources import positive
-from vipack.display import Readable, listed
 from vipack.errors import DataError, TrustWarning, UsageError, warn
 from vipack.hints import checked
-from vipack.topics.judging.estimates import rate, with_error
+from vipack.topics.judging.completion_results import Completion
 from vipack.topics.judging.folding import (
     LEAST,
     choose_alpha,
@@ -27,132 +25,13 @@ from vipack.topics.judging.folding import (
 from vipack.topics.judging.handed_in import checked_log_probability, checked_theta
 from vipack.topics.judging.topic_words import Array, as_corpus, word_probabilities
 from vipack.training.arrays import fingerprint_of
-from vipack.types import Estimate
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Completion", "CompletionDifference", "completion", "token_halves"]
+__all__ = ["completion", "token_halves"]
 
 _SPLITS = 3
 
 Theta: TypeAlias = "Callable[[Corpus], Any] | Any"
 LogProbability: TypeAlias = "Callable[[Corpus, Corpus], Any] | Any"
-
-
-@dataclass(frozen=True, repr=False)
-class CompletionDifference(Readable):
-    """How much better one model predicts the same held-out words than another, in nats; positive where the first is better.
-
-    Attributes:
-        nats: a token, with the standard error of the paired differences over documents.
-        per_document: the mean over documents of nats a token, which weighs short and long ones alike.
-        log_probability: of each document that both score, first less second, ``(D,)``.
-    """
-
-    nats: Estimate
-    per_document: Estimate
-    log_probability: Array
-
-    @property
-    def perplexity_ratio(self) -> float:
-        """Perplexity of the first over that of the second."""
-        return math.exp(-self.nats.value)
-
-    def __str__(self) -> str:
-        size = abs(self.nats.value) / self.nats.se if self.nats.se > 0 else math.nan
-        return (
-            f"{with_error(self.nats.value, self.nats.se)} nats a token better ({size:.1f} standard errors; perplexity times "
-            f"{self.perplexity_ratio:.4f}), paired over {len(self.log_probability):,} documents; "
-            f"{with_error(self.per_document.value, self.per_document.se)} where documents count alike"
-        )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Completion(Readable):
-    """How well topics inferred from one half of each document's tokens predict the other half.
-
-    Attributes:
-        log_probability: of each document's scored tokens, in nats, a mean over splits, ``(D,)``; NaN where there are none.
-        num_tokens: scored tokens of each document, the same in every split, ``(D,)``.
-        titles: of the documents.
-        alpha: of the mixtures in each split, chosen or given; empty where mixtures or probabilities were handed in.
-        halves: what the halves were, so that only what scores the same tokens is compared.
-    """
-
-    log_probability: Array
-    num_tokens: Array
-    titles: tuple[str, ...]
-    alpha: tuple[float | tuple[float, ...], ...]
-    num_splits: int
-    halves: str
-
-    @property
-    def nats(self) -> Estimate:
-        """Minus log probability of a token, with its jackknife standard error over documents."""
-        scored = self.num_tokens > 0
-        return rate(-self.log_probability[scored], self.num_tokens[scored])
-
-    @property
-    def perplexity(self) -> Estimate:
-        """``exp(nats)``."""
-        value = math.exp(self.nats.value)
-        return Estimate(value, value * self.nats.se)
-
-    @property
-    def per_document(self) -> Estimate:
-        """The mean over documents of nats a token: short ones count as much as long ones."""
-        scored = self.num_tokens > 0
-        return _mean(-self.log_probability[scored] / self.num_tokens[scored])
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Titles of documents of fewer than two tokens, of which no half can be scored."""
-        return tuple(self.titles[i] for i in np.flatnonzero(self.num_tokens == 0))
-
-    def difference(self, other: Completion) -> CompletionDifference:
-        """How much better this model predicts than `other`, from paired differences of the same documents.
-
-        Raises:
-            UsageError: the other scored other tokens.
-        """
-        if not isinstance(other, Completion):
-            raise UsageError(
-                f"other: expected a Completion, found {type(other).__name__}; call completion for it first."
-            )
-        if self.halves != other.halves:
-            raise UsageError(
-                "other: it scored other tokens, so that the two cannot be compared; call completion with the same corpus, seed and "
-                "num_splits."
-            )
-        scored = self.num_tokens > 0
-        gap, sizes = (self.log_probability - other.log_probability)[scored], self.num_tokens[scored]
-        return CompletionDifference(rate(gap, sizes), _mean(gap / sizes), gap)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a document: scored ``tokens``, their ``log_probability``, and ``nats`` a token."""
-        import pandas as pd
-
-        with np.errstate(invalid="ignore"):
-            nats = -self.log_probability / self.num_tokens
-        table = {"tokens": self.num_tokens.astype(np.int64), "log_probability": self.log_probability, "nats": nats}
-        return pd.DataFrame(table, index=pd.Index(self.titles, name="document"))
-
-    def __str__(self) -> str:
-        scored = int((self.num_tokens > 0).sum())
-        lines = [
-            f"perplexity {with_error(self.perplexity.value, self.perplexity.se)}   "
-            f"{with_error(self.nats.value, self.nats.se)} nats a token, "
-            f"{with_error(self.per_document.value, self.per_document.se)} where documents count alike",
-            f"  {int(self.num_tokens.sum()):,} tokens of {scored:,} documents, given the other half of each; "
-            f"{self.num_splits} random {'split' if self.num_splits == 1 else 'splits'}, standard errors over documents",
-        ]
-        if self.alpha:
-            shown = sorted({f"{a:g}" if isinstance(a, float) else "as given" for a in self.alpha})
-            lines.append(f"  mixtures by EM at fixed topics, alpha {', '.join(shown)}")
-        if self.left_out:
-            lines.append(f"  left out, with fewer than two tokens: {len(self.left_out):,} ({listed(self.left_out, 3)})")
-        return "\n".join(lines)
 
 
 @checked
@@ -208,25 +87,36 @@ def completion(
     weights = None if topics is None else word_probabilities(topics, documents.num_words)
     smoothing = None if alpha is None or weights is None else smoothing_of(alpha, len(weights))
     scored_by = None if weights is None else _scored_by(weights, halves)
-    totals, alphas = [], []
+    sums, alphas = [], []
     for split, (observed, held_out) in enumerate(halves):
-        given = arrays[split] if arrays is not None else None
+        counts = held_out.counts
         if scored_by is None:
             assert log_probability is not None
-            value = log_probability(observed, held_out) if given is None else given
-            log_p = checked_log_probability(value, held_out)
-        elif theta is not None:
-            value = theta(observed) if given is None else given
-            mixtures = checked_theta(value, len(scored_by), num_tokens > 0, documents.titles)
-            log_p = word_log_probabilities(scored_by, mixtures, held_out.counts)
+            log_p = checked_log_probability(arrays[split] if arrays else log_probability(observed, held_out), held_out)
         else:
-            used = choose_alpha(scored_by, observed, _seed(seed, split, 1)) if smoothing is None else smoothing
-            alphas.append(used if isinstance(used, float) else tuple(map(float, used)))
-            log_p = word_log_probabilities(scored_by, fold_in(scored_by, observed.counts, used), held_out.counts)
-        totals.append(document_sums(log_p, held_out.counts))
-    log_probabilities = np.where(num_tokens > 0, np.mean(totals, axis=0), np.nan)
+            if theta is not None:
+                inferred = arrays[split] if arrays else theta(observed)
+                mixtures = checked_theta(inferred, len(scored_by), num_tokens > 0, documents.titles)
+            else:
+                used = choose_alpha(scored_by, observed, _seed(seed, split, 1)) if smoothing is None else smoothing
+                alphas.append(used if isinstance(used, float) else tuple(map(float, used)))
+                mixtures = fold_in(scored_by, observed.counts, used)
+            log_p = word_log_probabilities(scored_by, mixtures, counts)
+        new = _new_words(observed, held_out)
+        sums.append([document_sums(values, counts) for values in (log_p, log_p * new, new)])
+    log_probabilities, new_log_probabilities, num_new_tokens = np.mean(sums, axis=0)
+    log_probabilities[num_tokens == 0] = np.nan
     scored = fingerprint_of([(f"split {split}", held_out.counts) for split, (_, held_out) in enumerate(halves)])
-    return Completion(log_probabilities, num_tokens, documents.titles, tuple(alphas), count, scored)
+    return Completion(
+        log_probabilities,
+        num_tokens,
+        new_log_probabilities,
+        num_new_tokens,
+        documents.titles,
+        tuple(alphas),
+        count,
+        scored,
+    )
 
 
 def token_halves(corpus: Corpus | Any, *, num_splits: int = _SPLITS, seed: int = 0) -> list[tuple[Corpus, Corpus]]:
@@ -243,19 +133,25 @@ def _seed(seed: int, split: int, use: int) -> int:
     return int(np.random.SeedSequence([seed, split, use]).generate_state(1)[0])
 
 
-def _mean(values: Array) -> Estimate:
-    return rate(values, np.ones(len(values)))
-
-
 def _of_splits(handed: Any, num_splits: int | None) -> list[Any]:
     """One array a split."""
-    arrays = list(handed) if isinstance(handed, list | tuple) else [handed]
+    several = isinstance(handed, list | tuple) and len(handed) > 0 and hasattr(handed[0], "shape")
+    arrays = list(handed) if several else [handed]
     if num_splits not in (None, len(arrays)):
         raise UsageError(
             f"num_splits: found {num_splits} for {len(arrays)} arrays of theta or log_probability; give one array a split, as a list, or a "
             "function of the halves."
         )
     return arrays
+
+
+def _new_words(observed: Corpus, held_out: Corpus) -> Array:
+    """1 for each entry of the held-out half whose word the observed half of the document has not, ``(nnz,)``."""
+    seen, scored = (
+        np.repeat(np.arange(half.num_documents), np.diff(half.counts.indptr)) * half.num_words + half.counts.indices
+        for half in (observed, held_out)
+    )
+    return np.isin(scored, seen, assume_unique=True, invert=True).astype(np.float64)
 
 
 def _scored_by(weights: Array, halves: list[tuple[Corpus, Corpus]]) -> Array:

@@ -16,7 +16,8 @@ from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.progress import Progress, progress_of
 from vipack.topics.judging.coherence import coherence
-from vipack.topics.judging.completion import Completion, completion
+from vipack.topics.judging.completion import completion
+from vipack.topics.judging.completion_results import Completion
 from vipack.topics.judging.conclusions import CLEAR, conclusions
 from vipack.topics.judging.estimates import rate, with_error
 from vipack.topics.judging.exclusivity import exclusivity

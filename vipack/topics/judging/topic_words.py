@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import scipy.sparse
+import torch
 
 from vipack.datasets import Corpus
 from vipack.diagnostics.sources import positive
 from vipack.errors import DataError, ShapeError, UsageError
 from vipack.export.groups import dense
+from vipack.training.arrays import scipy_csr
 
 __all__ = ["Array", "as_corpus", "leading_words", "same_vocabulary", "word_probabilities"]
 
@@ -73,18 +77,24 @@ def leading_words(weights: Array, num_words: int, *, name: str = "topics") -> np
 
 
 def as_corpus(documents: Any) -> Corpus:
-    """A Corpus as it is; a matrix of counts ``(D, V)`` with numbers for words and titles.
+    """A Corpus as it is; a matrix of counts ``(D, V)`` with the names of its columns and rows, or numbers where it has none.
 
     Raises:
         DataError: counts that are negative, fractional or not finite, or words that stand twice.
     """
     if isinstance(documents, Corpus):
         return documents
-    counts = documents if hasattr(documents, "tocsr") else dense(documents)
+    sparse_tensor = isinstance(documents, torch.Tensor) and documents.layout != torch.strided
+    counts = (
+        scipy_csr(documents) if sparse_tensor else documents if scipy.sparse.issparse(documents) else dense(documents)
+    )
     if counts.ndim != 2:
         raise DataError(f"corpus: expected a Corpus or a matrix of counts (D, V), found shape {counts.shape}.")
-    words, titles = (map(str, range(size)) for size in counts.shape[::-1])
-    return Corpus("corpus", counts, tuple(words), tuple(f"document {title}" for title in titles), "", "")
+    if isinstance(documents, pd.DataFrame):
+        words, titles = tuple(map(str, documents.columns)), tuple(map(str, documents.index))
+    else:
+        words, titles = tuple(map(str, range(counts.shape[1]))), tuple(f"document {i}" for i in range(counts.shape[0]))
+    return Corpus("corpus", counts, words, titles, "", "")
 
 
 def same_vocabulary(several: list[Array], names: list[str]) -> None:
