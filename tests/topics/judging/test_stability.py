@@ -49,6 +49,14 @@ def test_a_topic_is_judged_by_its_mean_over_runs():
     assert stability(ONE, runs, threshold=0.7).stable == (1, 2)
 
 
+def test_a_mean_at_the_threshold_is_stable():
+    runs = [np.stack([shared(count), ONE[1], ONE[2]]) for count in (10, 2, 8)]  # 1, 1/9, 2/3
+    mean = (1 + 1 / 9 + 2 / 3) / 3
+    assert 0 in stability(ONE, runs, threshold=mean).stable
+    assert 0 in stability(ONE, runs[::-1], threshold=mean).stable
+    assert 0 not in stability(ONE, runs, threshold=mean + 1e-6).stable
+
+
 def test_a_run_of_fewer_topics_leaves_some_without_a_match():
     result = stability(ONE, [ONE[[2, 0]]])
     assert result.matches[:, 0].tolist() == [1, -1, 0]

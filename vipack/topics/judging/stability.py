@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["STABLE", "Stability", "match_topics", "stability"]
 
 STABLE = 0.5  # of ten leading words, seven in common have a Jaccard index of .54, six of .43
+_ROUNDING = 1e-9  # of a mean of fractions
 
 Indices = npt.NDArray[np.int64]
 
@@ -46,7 +47,7 @@ class Stability(Readable):
     @property
     def stable(self) -> tuple[int, ...]:
         """Topics whose mean Jaccard index over runs is at least the threshold."""
-        return tuple(map(int, np.flatnonzero(self.jaccard.mean(1) >= self.threshold)))
+        return tuple(map(int, np.flatnonzero(self.jaccard.mean(1) >= self.threshold - _ROUNDING)))
 
     @property
     def mean(self) -> float:
@@ -62,7 +63,7 @@ class Stability(Readable):
             "lowest": self.jaccard.min(1),
             "cosine": self.cosine.mean(1),
             "runs": (self.matches >= 0).sum(1),
-            "stable": self.jaccard.mean(1) >= self.threshold,
+            "stable": np.isin(np.arange(len(self.words)), self.stable),
             "words": [" ".join(row) for row in self.words],
         }
         return pd.DataFrame(table, index=pd.RangeIndex(len(self.words), name="topic"))
