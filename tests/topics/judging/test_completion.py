@@ -164,6 +164,25 @@ def test_counts_come_in_any_form(form):
     assert result.titles[3] == "document 3"
 
 
+@pytest.mark.parametrize(
+    "form", [scipy.sparse.csr_matrix, pd.DataFrame, np.ndarray.tolist, lambda p: torch.tensor(p, requires_grad=True)]
+)
+def test_topics_come_in_any_form(form):
+    documents, topics = random_corpus(), random_topics()
+    result = completion(form(topics), documents)
+    np.testing.assert_allclose(result.log_probability, completion(topics, documents).log_probability, rtol=1e-9)
+
+
+def test_torchs_defaults_do_not_matter():
+    documents, topics = random_corpus(), random_topics()
+    expected = completion(topics, documents).log_probability
+    torch.set_default_device("meta")
+    try:
+        np.testing.assert_array_equal(completion(topics, documents).log_probability, expected)
+    finally:
+        torch.set_default_device(None)
+
+
 def test_the_standard_error_is_the_jackknifes():
     values, sizes = np.array([3.0, 1.0, 7.0, 2.0]), np.array([2.0, 1.0, 5.0, 4.0])
     without = [(values.sum() - values[i]) / (sizes.sum() - sizes[i]) for i in range(4)]

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from vipack.datasets import Corpus
-from vipack.errors import ShapeError, SignatureError, UsageError
+from vipack.errors import DataError, ShapeError, SignatureError, UsageError
 from vipack.topics import NumTopicsChoice, choose_num_topics, completion, num_topics_curves
 from vipack.topics.judging.conclusions import conclusions
 from vipack.topics.judging.estimates import rate
@@ -94,6 +94,11 @@ def test_a_dict_of_runs_gives_the_same(choice):
     fits = {k: [topics_of(k, seed) for seed in range(3)] for k in (3, 1, 2, 5)}
     again = choose_num_topics(fits, documents())
     np.testing.assert_allclose(again.to_frame(), choice.to_frame())
+
+
+def test_runs_may_come_from_a_generator_or_be_one_array():
+    fits = {2: (topics_of(2, seed) for seed in range(2)), 3: np.stack([topics_of(3, seed) for seed in range(2)])}
+    assert choose_num_topics(fits, documents(40)).to_frame()["runs"].tolist() == [2, 2]
 
 
 def test_one_run_of_each_leaves_stability_and_the_error_of_runs_open():
@@ -185,7 +190,14 @@ def test_curves_of_single_runs_go_on_given_axes():
             r"K = 2, run 0: found shape \(2, 29\)",
         ),
         (lambda: choose_num_topics(TRUE, documents()), UsageError, "found ndarray"),
-        (lambda: choose_num_topics(topics_of, documents()), UsageError, r"at least two numbers.*\[\]"),
+        (lambda: choose_num_topics(topics_of, documents()), UsageError, "the numbers to try.*found None"),
+        (lambda: choose_num_topics(topics_of, documents(), num_topics=5), UsageError, "the numbers to try.*found 5"),
+        (lambda: choose_num_topics(topics_of, documents(), num_topics=[2]), UsageError, r"at least two numbers.*\[2\]"),
+        (
+            lambda: choose_num_topics(lambda k, s: SimpleNamespace(components_=TRUE), documents(), num_topics=[2, 3]),
+            DataError,
+            "K = 2, run 0: expected an array.*pass its components_",
+        ),
         (
             lambda: choose_num_topics(topics_of, documents(), num_topics=[2, 3], seeds=[]),
             UsageError,

@@ -110,6 +110,7 @@ def test_the_text_tells_which_topics_are_not_stable():
         (lambda: stability(ONE, [ONE[:, :30]]), ShapeError, r"runs\[0\]: topics over 30 words, reference over 40"),
         (lambda: stability(ONE, [ONE], num_words=41), UsageError, "num_words"),
         (lambda: stability(ONE, [ONE], threshold=0), UsageError, "threshold"),
+        (lambda: stability(ONE, [ONE], threshold="half"), UsageError, "threshold"),
         (lambda: stability(ONE, [ONE], vocabulary=["a"]), UsageError, "1 words for topics over 40"),
         (lambda: match_topics(ONE, ONE[:, 1:]), ShapeError, "topics over 39"),
     ],

@@ -47,7 +47,7 @@ def fold_in(topics: Array, counts: Any, alpha: float | Array, steps: int = 60) -
         ``(D, K)``, rows that sum to 1.
     """
     words = torch.from_numpy(np.ascontiguousarray(topics.T))
-    smoothing = torch.as_tensor(np.broadcast_to(np.asarray(alpha, np.float64), len(topics)).copy())
+    smoothing = torch.from_numpy(np.broadcast_to(np.asarray(alpha, np.float64), len(topics)).copy())
     blocks = [
         _folded(words, counts[start : start + _BLOCK], smoothing, steps) for start in range(0, counts.shape[0], _BLOCK)
     ]
@@ -55,15 +55,21 @@ def fold_in(topics: Array, counts: Any, alpha: float | Array, steps: int = 60) -
 
 
 def _folded(words: Tensor, counts: Any, smoothing: Tensor, steps: int) -> Array:
-    counts = counts.astype(np.float64)
-    pattern, values = csr_tensor(counts), torch.from_numpy(counts.data)
-    theta = torch.full((counts.shape[0], len(smoothing)), 1 / len(smoothing), dtype=torch.float64)
+    pattern, values = _csr(counts)
+    theta = torch.full((counts.shape[0], len(smoothing)), 1 / len(smoothing), dtype=torch.float64, device="cpu")
     for _ in range(steps):
         shares = pattern.clone()
         shares.values().copy_(values / _products(pattern, theta, words))
         theta = smoothing + theta * (shares @ words)
         theta /= theta.sum(1, keepdim=True)
     return theta.numpy()
+
+
+def _csr(counts: Any) -> tuple[Tensor, Tensor]:
+    """`counts` in float64 and their values, on the CPU whatever ``torch.set_default_device`` says."""
+    counts = counts.astype(np.float64)
+    with torch.device("cpu"):
+        return csr_tensor(counts), torch.from_numpy(counts.data)
 
 
 def _products(pattern: Tensor, theta: Tensor, words: Tensor) -> Tensor:
@@ -77,7 +83,7 @@ def word_log_probabilities(topics: Array, theta: Array, counts: Any) -> Array:
     words, log_p = torch.from_numpy(np.ascontiguousarray(topics.T)), []
     for start in range(0, counts.shape[0], _BLOCK):
         block = slice(start, start + _BLOCK)
-        pattern = csr_tensor(counts[block].astype(np.float64))
+        pattern, _ = _csr(counts[block])
         log_p.append(_products(pattern, torch.from_numpy(np.ascontiguousarray(theta[block])), words).log())
     return torch.cat(log_p).numpy()
 

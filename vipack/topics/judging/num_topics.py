@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -224,7 +224,11 @@ def _runs(
             positive("fits: a number of topics", _whole(count)): _listed(runs, count) for count, runs in fits.items()
         }
     elif callable(fits):
-        counts = [positive("num_topics", _whole(count)) for count in num_topics or ()]
+        if not isinstance(num_topics, Iterable):
+            raise UsageError(
+                f"num_topics: expected the numbers to try, as in num_topics=[10, 20, 40], found {num_topics!r}."
+            )
+        counts = [positive("num_topics", _whole(count)) for count in num_topics]
         numbers = (
             list(range(positive("seeds", seeds)))
             if isinstance(seeds, int)
@@ -269,13 +273,7 @@ def _whole(value: object) -> object:
 
 
 def _listed(runs: Any, count: object) -> list[Any]:
-    several = (
-        [runs]
-        if getattr(runs, "ndim", 0) == 2
-        else list(runs)
-        if isinstance(runs, Sequence) or getattr(runs, "ndim", 0) == 3
-        else []
-    )
+    several = [runs] if getattr(runs, "ndim", 3) == 2 else list(runs) if isinstance(runs, Iterable) else []
     if not several:
         raise UsageError(f"fits: K = {count} has no run; expected a list of at least one array ({count}, V).")
     return several

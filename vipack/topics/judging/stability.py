@@ -127,7 +127,7 @@ def stability(
         UsageError: no other run, or a topic gives weight to fewer words.
     """
     others = _several(runs)
-    if not 0 < threshold <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise UsageError(f"threshold: expected a Jaccard index above 0, at most 1, found {threshold!r}.")
     names = ["reference", *(f"runs[{i}]" for i in range(len(runs)))]
     several = [word_probabilities(topics, name=name) for topics, name in zip([reference, *others], names, strict=True)]

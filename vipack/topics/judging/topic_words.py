@@ -35,10 +35,11 @@ def word_probabilities(topics: Any, num_words: int | None = None, *, name: str =
         ShapeError: another shape.
         DataError: NaN, infinite or negative weights, or a row without any.
     """
-    weights = dense(topics)
+    weights = topics.toarray() if scipy.sparse.issparse(topics) else dense(topics)
     if weights.dtype.kind not in "iufb":
+        cure = "; pass its components_" if hasattr(topics, "components_") else ""
         raise DataError(
-            f"{name}: expected an array (K, V) of numbers, found {type(topics).__name__} of {weights.dtype}."
+            f"{name}: expected an array (K, V) of numbers, found {type(topics).__name__} of type {weights.dtype}{cure}."
         )
     expected = "(K, V)" if num_words is None else f"(K, {num_words})"
     if weights.ndim != 2 or 0 in weights.shape or num_words not in (None, weights.shape[1]):
