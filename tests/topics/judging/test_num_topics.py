@@ -46,6 +46,20 @@ def test_the_number_that_the_documents_have_is_sufficient(choice):
     assert "Perplexity: no longer falls by more than two standard errors after K = 3" in choice.reading
 
 
+@pytest.mark.parametrize(("gain", "sufficient"), [(0.019, 1), (0.021, None)])
+def test_a_gain_counts_from_two_standard_errors(choice, monkeypatch, gain, sufficient):
+    monkeypatch.setattr(NumTopicsChoice, "gain", lambda self, larger, smaller: Estimate(gain, 0.01))
+    assert choice.sufficient == sufficient
+
+
+def test_a_larger_number_counts_even_where_the_next_gains_nothing(choice, monkeypatch):
+    values = {1: 0.0, 2: 0.0, 3: 0.1, 5: 0.1}
+    monkeypatch.setattr(
+        NumTopicsChoice, "gain", lambda self, larger, smaller: Estimate(values[larger] - values[smaller], 0.01)
+    )
+    assert choice.sufficient == 3
+
+
 def test_a_gain_is_the_paired_difference_with_the_error_of_runs(choice):
     mean = {k: np.mean([run.log_probability for run in choice.completions[k]], 0) for k in (2, 3)}
     sizes = choice.completions[2][0].num_tokens
@@ -215,5 +229,6 @@ def test_what_there_is_nothing_to_choose_from_is_refused(call, error, message):
 
 def test_a_number_that_was_not_tried_is_refused(choice):
     assert isinstance(choice, NumTopicsChoice)
+    assert choice.topics[5][2].sum(1) == pytest.approx(np.ones(5))
     with pytest.raises(UsageError, match="4 was not tried; tried were 1, 2, 3, 5"):
         choice.gain(4, 3)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from vipack.display import listed
 from vipack.topics.judging.estimates import with_error
-from vipack.topics.judging.stability import Stability
+from vipack.topics.judging.topic_stability import Stability
 from vipack.topics.judging.topic_words import Array
 from vipack.types import Estimate
 

@@ -15,14 +15,14 @@ from vipack.display import Readable
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.progress import Progress, progress_of
-from vipack.topics.judging.coherence import coherence
-from vipack.topics.judging.completion import completion
 from vipack.topics.judging.completion_results import Completion
 from vipack.topics.judging.conclusions import CLEAR, conclusions
+from vipack.topics.judging.document_completion import completion
 from vipack.topics.judging.estimates import rate, with_error
-from vipack.topics.judging.exclusivity import exclusivity
-from vipack.topics.judging.stability import Stability, stability
+from vipack.topics.judging.topic_stability import Stability, stability
 from vipack.topics.judging.topic_words import Array, as_corpus, word_probabilities
+from vipack.topics.judging.word_coherence import coherence
+from vipack.topics.judging.word_exclusivity import exclusivity
 from vipack.types import Estimate
 
 if TYPE_CHECKING:

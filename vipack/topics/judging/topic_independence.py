@@ -80,7 +80,7 @@ class TopicIndependence(Readable):
     def __str__(self) -> str:
         draws, count = self.information.shape
         lines = [
-            f"{int((self.pvalues < 0.05).sum())} of {count} topics have words that depend on the document more than the topics simulate "
+            f"in {int((self.pvalues < 0.05).sum())} of {count} topics words depend on documents more than in simulated ones "
             f"(p < 0.05 over {draws} draws)"
         ]
         for topic in np.argsort(-self.deviation, kind="stable")[:_SHOWN]:

@@ -39,6 +39,10 @@ def test_partial_association():
     assert result.mean == pytest.approx(math.log(0.4 / 0.36) / -math.log(0.4))
 
 
+def test_words_of_every_document_say_nothing():
+    assert coherence([topic("ae")], corpus(COUNTS + np.array([1, 0, 0, 0, 0])), num_words=2).npmi.tolist() == [0.0]
+
+
 def test_a_topic_is_the_mean_of_its_pairs():
     result = coherence([topic("abd"), topic("ab")], corpus(), num_words=3)
     assert result.npmi[0] == pytest.approx((1.0 - 1.0 - 1.0) / 3)

@@ -40,8 +40,10 @@ def test_topics_with_words_of_their_own_are_more_exclusive():
 
 
 def test_weights_need_not_be_normalised():
-    scaled = torch.tensor(TOPICS * [[3.0], [50.0]])
-    np.testing.assert_allclose(frex(scaled), frex(TOPICS))
+    topics = np.random.default_rng(0).dirichlet(np.ones(30), 3)
+    scaled = torch.tensor(topics * [[3.0], [50.0], [0.1]])
+    np.testing.assert_allclose(frex(scaled), frex(topics))
+    np.testing.assert_allclose(exclusivity(scaled), exclusivity(topics))
 
 
 def test_a_word_that_no_topic_uses_is_not_exclusive():

@@ -94,11 +94,17 @@ def test_alpha_follows_how_mixed_the_documents_are():
     )
 
 
-def test_alpha_is_chosen_from_the_observed_half_alone():
+def test_alpha_is_chosen_from_the_observed_half_alone(monkeypatch):
     documents, topics = random_corpus(), random_topics()
+    read = []
+    monkeypatch.setattr(
+        "vipack.topics.judging.document_completion.choose_alpha",
+        lambda *args: read.append(args[1]) or choose_alpha(*args),
+    )
     result = completion(topics, documents, num_splits=1)
     ((observed, _),) = token_halves(documents, num_splits=1)
     assert set(result.alpha) <= set(ALPHAS)
+    np.testing.assert_array_equal(read[0].counts.toarray(), observed.counts.toarray())
     given = completion(
         topics, documents, theta=lambda half: fold_in(topics, half.counts, result.alpha[0]), num_splits=1
     )

@@ -6,7 +6,7 @@ import pytest
 from vipack.datasets import Corpus
 from vipack.errors import DataError, ShapeError, UsageError
 from vipack.topics import check_independence
-from vipack.topics.judging.independence import _Table
+from vipack.topics.judging.topic_independence import _Table
 
 V = 20
 TRUE = 0.96 * np.kron(np.eye(4), np.full(5, 0.2)) + 0.04 / V
@@ -89,7 +89,15 @@ def test_a_topic_that_no_token_has_deviates_in_nothing():
     result = check_independence(unused, corpus(counts), alpha=0.1, num_words=2)
     assert result.tokens[1] == 0
     assert result.pvalues[1] == 1.0
-    assert "0 of 2 topics" in str(result)
+    assert "in 0 of 2 topics" in str(result)
+
+
+def test_documents_in_blocks_give_the_same(monkeypatch):
+    whole = check_independence(TRUE, drawn(20), num_words=5, num_draws=3)
+    monkeypatch.setattr("vipack.topics.judging.topic_independence._BLOCK", 7)
+    blocks = check_independence(TRUE, drawn(20), num_words=5, num_draws=3)
+    np.testing.assert_allclose(blocks.information, whole.information)
+    np.testing.assert_allclose(blocks.tokens, whole.tokens)
 
 
 def test_a_seed_decides_it():
