@@ -69,6 +69,12 @@ def test_mixtures_are_those_of_em_written_out():
     )
 
 
+def test_the_order_of_topics_changes_nothing():
+    documents, topics = random_corpus(), random_topics()
+    turned = completion(topics[::-1], documents)
+    np.testing.assert_allclose(turned.log_probability, completion(topics, documents).log_probability, rtol=1e-9)
+
+
 def test_blocks_of_documents_change_nothing(monkeypatch):
     documents, topics = random_corpus(), random_topics()
     whole = completion(topics, documents, alpha=0.1).log_probability
@@ -273,7 +279,9 @@ def test_new_words_are_those_that_the_observed_half_has_not():
 
 
 def test_documents_of_one_word_have_no_new_ones():
-    assert math.isnan(completion(APART, corpus([[4, 0], [0, 4]])).perplexity_of_new_words.value)
+    result = completion(APART, corpus([[4, 0], [0, 4]]))
+    assert math.isnan(result.perplexity_of_new_words.value)
+    assert "nan" not in str(result)
 
 
 def test_a_frame_of_counts_names_words_and_documents():

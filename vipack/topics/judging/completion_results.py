@@ -61,7 +61,8 @@ class Completion(Readable):
         new_log_probability, num_new_tokens: of those scored tokens whose word is not in the observed half, means over splits, ``(D,)``.
         titles: of the documents.
         alpha: of the mixtures in each split, chosen or given; empty where mixtures or probabilities were handed in.
-        halves: what the halves were, so that only what scores the same tokens is compared.
+        num_splits: random halvings of each document.
+        halves: a fingerprint of the scored halves, so that only what scores the same tokens is compared.
     """
 
     log_probability: Array
@@ -144,8 +145,10 @@ class Completion(Readable):
             f"{with_error(self.per_document.value, self.per_document.se)} where documents count alike",
             f"  {int(self.num_tokens.sum()):,} tokens of {scored:,} documents, given the other half of each; "
             f"{self.num_splits} random {'split' if self.num_splits == 1 else 'splits'}, standard errors over documents",
-            f"  perplexity {with_error(self.perplexity_of_new_words.value, self.perplexity_of_new_words.se)} of words that the other half has not",
         ]
+        new = self.perplexity_of_new_words
+        if math.isfinite(new.value):
+            lines.append(f"  perplexity {with_error(new.value, new.se)} of words that the other half has not")
         if self.alpha:
             shown = sorted({f"{a:g}" if isinstance(a, float) else "as given" for a in self.alpha})
             lines.append(f"  mixtures by EM at fixed topics, alpha {', '.join(shown)}")
