@@ -1,6 +1,12 @@
-"""The pictures of the documentation: ``python docs/images/make.py`` writes them beside this file, in a minute or so."""
+"""The pictures of the documentation: ``python docs/images/make.py`` writes them beside this file, in a minute or so.
+
+That of the topic explorer needs Chromium, and stays as it is without.
+"""
 
 import functools
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +14,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
-from sklearn.decomposition import NMF
+from sklearn.decomposition import NMF, LatentDirichletAllocation
 from torch import Tensor
 
 import vipack as vi
@@ -61,8 +68,26 @@ def save(figure: Figure, name: str) -> None:
     figure.savefig(HERE / f"{name}.png", dpi=110)
 
 
+def photograph_explorer() -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        return
+    corpus = vi.datasets.docstrings()
+    lda = LatentDirichletAllocation(20, doc_topic_prior=0.1, topic_word_prior=0.05, random_state=0)
+    theta = lda.fit_transform(corpus.counts)
+    topics = lda.components_ / lda.components_.sum(1, keepdims=True)
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        vi.topics.explore(topics, theta, corpus, path=page)
+        size = ["--window-size=1400,1180", "--hide-scrollbars", f"--screenshot={folder}/page.png"]
+        subprocess.run([browser, "--headless", "--no-sandbox", *size, page.as_uri()], check=True, capture_output=True)
+        picture = Image.open(f"{folder}/page.png").convert("RGB").resize((1050, 885), Image.Resampling.LANCZOS)
+        picture.quantize(255).save(HERE / "topics-explorer.png", optimize=True)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    photograph_explorer()
     fits = fit_schools()
     best, worst = fits["non-centred correlated"], fits["centred mean-field"]
     save(vi.plots.compare(vi.compare(fits).drop(columns="seconds")).figure, "compare")

@@ -1,37 +1,39 @@
-"""Topic models: what judges topics, whichever tool they come from."""
+"""Topic models: an explorer of what they say, pictures of it, and what judges topics, whichever tool they come from."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vipack.topics.judging import (
-    Coherence,
-    Completion,
-    CompletionDifference,
-    NumTopicsChoice,
-    Stability,
-    TopicIndependence,
-    check_independence,
-    choose_num_topics,
-    coherence,
-    compare_completions,
-    completion,
-    diversity,
-    exclusivity,
-    frex,
-    match_topics,
-    stability,
-    token_halves,
-)
-
 if TYPE_CHECKING:
+    from vipack.topics.explorer import Explorer, explore, to_pyldavis
+    from vipack.topics.judging import (
+        Coherence,
+        Completion,
+        CompletionDifference,
+        NumTopicsChoice,
+        Stability,
+        TopicIndependence,
+        check_independence,
+        choose_num_topics,
+        coherence,
+        compare_completions,
+        completion,
+        diversity,
+        exclusivity,
+        frex,
+        match_topics,
+        stability,
+        token_halves,
+    )
     from vipack.topics.judging.pictures import num_topics_curves
+    from vipack.topics.pictures import document_shares, effect_intervals, shares_over_time, topic_shares
 
 __all__ = [
     "Coherence",
     "Completion",
     "CompletionDifference",
+    "Explorer",
     "NumTopicsChoice",
     "Stability",
     "TopicIndependence",
@@ -41,16 +43,37 @@ __all__ = [
     "compare_completions",
     "completion",
     "diversity",
+    "document_shares",
+    "effect_intervals",
     "exclusivity",
+    "explore",
     "frex",
     "match_topics",
     "num_topics_curves",
+    "shares_over_time",
     "stability",
+    "to_pyldavis",
     "token_halves",
+    "topic_shares",
 ]
 
 # Pictures need matplotlib, which takes a while to import.
-_HOMES = {"num_topics_curves": "vipack.topics.judging.pictures"}
+_HOMES = {
+    **dict.fromkeys(["Explorer", "explore", "to_pyldavis"], "vipack.topics.explorer"),
+    **dict.fromkeys(
+        ["Coherence", "Completion", "CompletionDifference", "NumTopicsChoice", "Stability", "TopicIndependence"],
+        "vipack.topics.judging",
+    ),
+    **dict.fromkeys(
+        ["check_independence", "choose_num_topics", "coherence", "compare_completions", "completion", "diversity"],
+        "vipack.topics.judging",
+    ),
+    **dict.fromkeys(["exclusivity", "frex", "match_topics", "stability", "token_halves"], "vipack.topics.judging"),
+    "num_topics_curves": "vipack.topics.judging.pictures",
+    **dict.fromkeys(
+        ["document_shares", "effect_intervals", "shares_over_time", "topic_shares"], "vipack.topics.pictures"
+    ),
+}
 
 
 if not TYPE_CHECKING:

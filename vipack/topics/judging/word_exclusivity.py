@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from vipack.errors import UsageError
 from vipack.hints import checked
 from vipack.topics.judging.topic_words import Array, leading_words, word_probabilities
+from vipack.topics.word_scores import frex as frex_scores
 
 __all__ = ["diversity", "exclusivity", "frex"]
 
@@ -40,16 +40,12 @@ def frex(topics: Any, *, weight: float = 0.5) -> Array:
     Returns:
         ``(K, V)``, above 0, at most 1.
 
-    Source: Bischof, Airoldi (2012), Summarizing topical content with word frequency and exclusivity, equation 7, with the probabilities
+    Source: Bischof, Airoldi (2012), Summarizing topical content with word frequency and exclusivity, with the probabilities
     themselves; R's ``stm::calcfrex`` without word counts.
     """
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
         raise UsageError(f"weight: expected the weight of exclusivity, from 0 to 1, found {weight!r}.")
-    probabilities = word_probabilities(topics)
-    totals = probabilities.sum(0)
-    shares = np.divide(probabilities, totals, out=np.zeros_like(probabilities), where=totals > 0)
-    exclusive, frequent = (rankdata(values, axis=1) / values.shape[1] for values in (shares, probabilities))
-    return np.asarray(1 / (weight / exclusive + (1 - weight) / frequent))
+    return frex_scores(word_probabilities(topics), weight)
 
 
 @checked
