@@ -219,6 +219,11 @@ def test_curves_of_single_runs_go_on_given_axes():
         ),
         (lambda: choose_num_topics({2: TRUE[:2], 3: TRUE}, documents(), num_topics=[2]), UsageError, "leave it out"),
         (lambda: choose_num_topics(topics_of, documents(), n_topics=[2]), SignatureError, "num_topics="),
+        (
+            lambda: choose_num_topics({2: TRUE[:2], 3: TRUE}, documents(1)),
+            DataError,
+            "1 documents have two tokens or more",
+        ),
         (lambda: num_topics_curves(3), UsageError, "found int"),
     ],
 )

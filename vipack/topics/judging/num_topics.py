@@ -12,7 +12,7 @@ import numpy as np
 from vipack.datasets import Corpus
 from vipack.diagnostics.sources import positive
 from vipack.display import Readable
-from vipack.errors import UsageError
+from vipack.errors import DataError, UsageError
 from vipack.hints import checked
 from vipack.progress import Progress, progress_of
 from vipack.topics.judging.completion_results import Completion
@@ -186,9 +186,14 @@ def choose_num_topics(
     Raises:
         UsageError: fewer than two K, or topics that are not K.
         ShapeError: topics over another vocabulary.
-        DataError: topics that are none.
+        DataError: topics that are none, or fewer than two documents of two tokens or more.
     """
     documents = as_corpus(corpus)
+    scored = int((documents.lengths > 1).sum())
+    if scored < 2:
+        raise DataError(
+            f"{documents.name}: {scored} documents have two tokens or more; errors of the differences between K need two at least."
+        )
     bar = Progress(progress_of(progress))
     try:
         runs = _runs(fits, num_topics, seeds, documents, bar)
@@ -196,11 +201,11 @@ def choose_num_topics(
         completions: dict[int, tuple[Completion, ...]] = {}
         npmi, exclusive, again = {}, {}, {}
         for count, several in runs.items():
-            scored = []
+            halved = []
             for topics in several:
-                scored.append(completion(topics, documents, alpha=alpha, num_splits=num_splits, seed=seed))
+                halved.append(completion(topics, documents, alpha=alpha, num_splits=num_splits, seed=seed))
                 bar()
-            completions[count] = tuple(scored)
+            completions[count] = tuple(halved)
             npmi[count] = np.array([coherence(topics, documents, num_words=num_words).mean for topics in several])
             exclusive[count] = np.array([exclusivity(topics, num_words=num_words).mean() for topics in several])
             again[count] = tuple(

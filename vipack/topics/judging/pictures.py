@@ -66,7 +66,7 @@ def num_topics_curves(choice: NumTopicsChoice, axes: Axes | Iterable[Axes] | Non
 def _curve(ax: Axes, counts: tuple[int, ...], means: Array, errors: Array, runs: Mapping[int, Array]) -> None:
     for count, values in runs.items():
         ax.plot(np.full(len(values), count), values, ".", color=PALE, markersize=5, zorder=2)
-    shown = np.where(np.isfinite(errors), errors, 0.0)
+    shown = errors if np.isfinite(errors).any() else None
     ax.errorbar(counts, means, yerr=shown, color=BLUE, marker="o", markersize=4, linewidth=1.4, capsize=2.5, zorder=3)
     if counts[-1] >= 8 * counts[0]:
         ax.set_xscale("log")
