@@ -39,7 +39,7 @@ class CovarianceAnswers:
         self,
         function: Callable[[dict[str, Tensor]], Any] | None = None,
         *,
-        num_particles: int = 64,
+        num_particles: int = 32,
         seed: int = 0,
         tolerance: float = 1e-4,
         max_iterations: int = 500,

@@ -33,7 +33,7 @@ def linear_response(
     posterior: Posterior,
     function: Function | None = None,
     *,
-    num_particles: int = 64,
+    num_particles: int = 32,
     seed: int = 0,
     tolerance: float = 1e-4,
     max_iterations: int = 500,
@@ -93,7 +93,7 @@ class _Answer:
 
 def _answer_of(draws: FixedDraws, gradients: Tensor, seed: int, tolerance: float, max_iterations: int) -> _Answer:
     generator = torch.Generator().manual_seed(seed)
-    hessian = Hessian(draws)
+    hessian = Hessian(draws, len(gradients))
     norms = hessian.row_norms(generator)
     size = len(norms)
     _, slope = draws.gradient()
@@ -144,7 +144,7 @@ def _family_variances(
             return torch.full((len(functions.names),), torch.nan, dtype=torch.float64)
     draws = FixedDraws(posterior, parameters, num_particles, seed, None, loss=negative_log_q)
     gradients = functions.gradients(num_particles, seed)
-    fisher = Hessian(draws, differences=False)  # its draws stay where they are as parameters move
+    fisher = Hessian(draws, len(gradients), differences=False)  # its draws stay where they are as parameters move
     norms = fisher.row_norms(torch.Generator().manual_seed(seed))
     solution = solve(fisher, gradients, norms, tolerance=1e-2, max_iterations=100, rounding=fisher.rounding)
     return (gradients * solution.x).sum(1)
@@ -204,7 +204,7 @@ def _warn(result: LinearResponse, num_particles: int) -> None:
     if not result.solved:
         warn(
             TrustWarning(
-                f"linear_response: conjugate gradients left a residual of {result.residual:.1g} after {result.iterations} products, so "
+                f"linear_response: conjugate gradients left a residual of {result.residual:.1g} after {result.iterations} iterations, so "
                 "that sds may be too small; raise max_iterations, or give a function of fewer latents."
             )
         )
