@@ -19,6 +19,7 @@ from vipack.posterior.linear_response.hessian import Hessian
 from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
 from vipack.program import seeded
+from vipack.program.evaluation.evaluation import Evaluation
 
 __all__ = ["linear_response"]
 
@@ -53,17 +54,21 @@ def linear_response(
 
     Source: Giordano, Broderick and Jordan (2018), JMLR 19(51).
     """
-    evaluation = posterior.evaluation
+    with (
+        posterior.running(),
+        seeded(0),
+    ):  # anew, since parameters may have moved since the posterior was first looked at
+        evaluation = Evaluation(posterior.program, posterior.arguments)
     parameters = Parameters(posterior.program, evaluation)
-    with parameters.running(posterior.arguments), torch.no_grad(), seeded(1):
+    with posterior.running(), seeded(1):
         check_drawable(evaluation.guide_trace, evaluation.guide(posterior.program.guide))
     functions = Functions(function, evaluation, parameters)
     sets = []
     for own in (2 * seed, 2 * seed + 1):
-        draws = FixedDraws(posterior, parameters, num_particles, own, observations)
+        draws = FixedDraws(evaluation, parameters, num_particles, own, observations)
         gradients = functions.gradients(num_particles, own)
         sets.append(_answer_of(draws, gradients, own, tolerance, max_iterations))
-    moments = _moments(posterior, functions, parameters, num_particles, 2 * seed + 2)
+    moments = _moments(evaluation, functions, parameters, num_particles, 2 * seed + 2)
     result = _combined(functions, parameters, moments, sets, num_particles, tolerance)
     _warn(result, num_particles)
     return result
@@ -120,7 +125,7 @@ def _answer_of(draws: FixedDraws, gradients: Tensor, seed: int, tolerance: float
 
 
 def _moments(
-    posterior: Posterior, functions: Functions, parameters: Parameters, num_particles: int, seed: int
+    evaluation: Evaluation, functions: Functions, parameters: Parameters, num_particles: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means and sds under the guide, and the shares of their squares that its Fisher information F explains: J F^-1 J'."""
     values = functions.values(_MOMENT_DRAWS, seed).cpu()
@@ -130,19 +135,19 @@ def _moments(
     if bool(varies.any()):
         with contextlib.suppress(RuntimeError):  # log q has no second derivative
             share[varies] = (
-                _family_variances(posterior, functions, parameters, num_particles, seed)[varies] / sd[varies].square()
+                _family_variances(evaluation, functions, parameters, num_particles, seed)[varies] / sd[varies].square()
             )
     return mean, sd, share.clamp(max=1.0)
 
 
 def _family_variances(
-    posterior: Posterior, functions: Functions, parameters: Parameters, num_particles: int, seed: int
+    evaluation: Evaluation, functions: Functions, parameters: Parameters, num_particles: int, seed: int
 ) -> Tensor:
     """``(G,)``: the variances that linear response would give if the guide were the posterior; NaN where they are not known."""
-    with parameters.running(posterior.arguments):
-        if not draws_are_sites(posterior.evaluation):
+    with parameters.running(evaluation.arguments):
+        if not draws_are_sites(evaluation):
             return torch.full((len(functions.names),), torch.nan, dtype=torch.float64)
-    draws = FixedDraws(posterior, parameters, num_particles, seed, None, loss=negative_log_q)
+    draws = FixedDraws(evaluation, parameters, num_particles, seed, None, loss=negative_log_q)
     gradients = functions.gradients(num_particles, seed)
     fisher = Hessian(draws, len(gradients), differences=False)  # its draws stay where they are as parameters move
     norms = fisher.row_norms(torch.Generator().manual_seed(seed))
