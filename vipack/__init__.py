@@ -10,7 +10,7 @@ from vipack.hints import name_hint
 from vipack.version import __version__
 
 if TYPE_CHECKING:
-    from vipack import datasets, diagnostics, errors, guides, objectives, plots, schedules, transforms, vae
+    from vipack import datasets, diagnostics, errors, guides, objectives, plots, schedules, topics, transforms, vae
     from vipack.diagnostics import compare
     from vipack.engine.captured_elbo import CapturedELBO
     from vipack.engine.svi import SVI
@@ -39,6 +39,7 @@ __all__ = [
     "plots",
     "scan",
     "schedules",
+    "topics",
     "transforms",
     "vae",
     "vsbc",
@@ -55,7 +56,18 @@ _HOMES = {
     "SVI": "vipack.engine.svi",
     "scan": "vipack.program",
 }
-_ROOMS = ("datasets", "diagnostics", "errors", "guides", "objectives", "plots", "schedules", "transforms", "vae")
+_ROOMS = (
+    "datasets",
+    "diagnostics",
+    "errors",
+    "guides",
+    "objectives",
+    "plots",
+    "schedules",
+    "topics",
+    "transforms",
+    "vae",
+)
 
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and is to find the others wrong

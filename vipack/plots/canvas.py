@@ -15,6 +15,7 @@ from vipack.errors import UsageError
 
 __all__ = [
     "BLUE",
+    "COLOURS",
     "FAINT",
     "GREEN",
     "INK",
@@ -36,6 +37,8 @@ __all__ = [
 
 # Okabe and Ito's palette, which every kind of colour vision tells apart.
 BLUE, ORANGE, GREEN, RED, PALE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
+# Ten colours that stay apart for most kinds of colour vision (Petroff 2021, arXiv:2107.02270).
+COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 INK, QUIET, FAINT = "#222222", "#6b6b6b", "#e6e6e6"
 TITLE, LABEL, TICK = 10.0, 9.0, 8.0  # font sizes in points
 

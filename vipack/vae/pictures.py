@@ -20,7 +20,8 @@ from torch import Tensor
 
 from vipack.display import listed
 from vipack.errors import DataError, UsageError
-from vipack.plots.canvas import LABEL, QUIET, TICK, axis_for, tidy
+from vipack.plots.canvas import COLOURS, LABEL, QUIET, TICK, axis_for, tidy
+from vipack.plots.html_page import html_page, save_page
 from vipack.plots.loss_curve import losses
 from vipack.posterior import Encoding
 from vipack.training import Fit
@@ -31,21 +32,13 @@ __all__ = ["latent_map", "report", "sheet", "traverse"]
 
 Array = npt.NDArray[np.float64]
 
-# Ten colours that stay apart for most kinds of colour vision (Petroff 2021, arXiv:2107.02270).
-_COLOURS = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#92dadd",
-)
 _SHOWN = 10  # images in a row of a report
 _MOST_POINTS = 3_000  # on a latent map
+_STYLE = """
+body { font-family: system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
+img { width: 100%; }
+pre { white-space: pre-wrap; }
+"""
 
 
 def sheet(
@@ -112,7 +105,7 @@ def latent_map(encoding: Encoding | Any, labels: Any = None, ax: Axes | None = N
     order = np.random.default_rng(0).permutation(len(centred))[:_MOST_POINTS]
     for number, kind in enumerate([None] if kinds is None else np.unique(kinds)):
         chosen = order if kinds is None else order[kinds[order] == kind]
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         ax.scatter(
             centred[chosen, 0],
             centred[chosen, 1],
@@ -222,13 +215,8 @@ def _write(figure: Figure, figures: str, title: str, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     image = base64.b64encode(picture.getvalue()).decode()
-    path.write_text(
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><body style='font-family:system-ui,sans-serif;max-width:70rem;margin:1rem auto;"
-        f"padding:0 1rem'><img alt='{html.escape(title)}' style='width:100%' src='data:image/png;base64,{image}'>"
-        f"<pre style='white-space:pre-wrap'>{html.escape(figures)}</pre></body></html>",
-        encoding="utf-8",
-    )
+    body = f'<img alt="{html.escape(title)}" src="data:image/png;base64,{image}"><pre>{html.escape(figures)}</pre>'
+    save_page(path, html_page(title, body, style=_STYLE))
 
 
 def _site(observed: Mapping[str, Tensor], site: str | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vipack.cli.demo.section import Picture, Section
 from vipack.cli.text_tables import html_table
+from vipack.plots.html_page import html_page, save_page
 
 __all__ = ["write_page"]
 
@@ -62,17 +63,7 @@ def write_page(path: Path, sections: Sequence[Section], speed: Picture, lead: st
         note: at the foot: versions, machine, seed.
     """
     written = "\n".join(_section(i, section, path.parent) for i, section in enumerate(sections))
-    path.write_text(
-        f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>vipack demo</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>vipack demo</h1>
+    body = f"""<h1>vipack demo</h1>
 <p class="lead">{html.escape(lead)}</p>
 {_overview(sections)}
 {_figure("speed", speed, path.parent)}
@@ -82,12 +73,8 @@ draws. <span class="corrected">CORRECTED</span>: those of draws resampled with t
 probabilities and the evidence are not looked at. k-hat says how heavy the tail of the weights is (below 0.7 it can be corrected),
 ESS how many of the draws count.</p>
 {written}
-<footer>{html.escape(note)}</footer>
-</body>
-</html>
-""",
-        encoding="utf-8",
-    )
+<footer>{html.escape(note)}</footer>"""
+    save_page(path, html_page("vipack demo", body, style=_STYLE))
 
 
 def _overview(sections: Sequence[Section]) -> str:

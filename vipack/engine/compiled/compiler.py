@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
 import logging
 import pickle
-import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,11 +18,20 @@ import torch
 
 from vipack.engine.compiled.build import LIBRARY, InterpreterJob, Job, library_name
 from vipack.engine.compiled.child_process import CompilingProcess, start_compiling
+from vipack.engine.graph.csr_operators import modules_of
 from vipack.engine.graph.graph_text import GraphText
 from vipack.engine.graph.step_graph import StepGraph
 from vipack.engine.interpreter.layout import contiguous
 from vipack.engine.interpreter.source import source as interpreter_source
-from vipack.engine.native.cache_entries import cache_folder, find_entry, forget, put_entry, seal, writable_folder
+from vipack.engine.native.cache_entries import (
+    cache_folder,
+    find_entry,
+    forget,
+    machine,
+    put_entry,
+    seal,
+    writable_folder,
+)
 from vipack.engine.native.operations import LoopSpec
 
 __all__ = [
@@ -82,11 +89,11 @@ def request(step: StepGraph, spec: LoopSpec, num_threads: int) -> Request:
     device = str(step.examples[0].device)
 
     def job() -> Job:
-        return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device)
+        return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device, modules_of(step.module))
 
     text = GraphText.of(step.single)  # with `own`, it says what the step of several fits is
     own, threads = repr(step.own), str(num_threads)
-    known = [str(text), own, repr(inputs), repr(spec), threads, _machine(), _device(device), _generator()]
+    known = [str(text), own, repr(inputs), repr(spec), threads, machine(), _device(device), _generator()]
     digest = hashlib.sha256("\n".join(known).encode())
     return Request(job, digest.hexdigest()[:32])
 
@@ -94,7 +101,7 @@ def request(step: StepGraph, spec: LoopSpec, num_threads: int) -> Request:
 @cache
 def interpreter() -> Request:
     """The interpreter, which is the same for every step."""
-    digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{_machine()}".encode()).hexdigest()[:24]
+    digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{machine()}".encode()).hexdigest()[:24]
     return Request(lambda: InterpreterJob(bridge()), f"interpreter-{digest}", library_name())
 
 
@@ -226,12 +233,6 @@ def _stop_all() -> None:
 
 
 @cache
-def _machine() -> str:
-    """The processor and torch: what is compiled for others may not run here."""
-    return f"{platform.machine()} {_processor_flags()} {torch.__version__}"
-
-
-@cache
 def _device(name: str) -> str:
     """What kernels for a device depend on."""
     device = torch.device(name)
@@ -249,16 +250,3 @@ def _generator() -> str:
     for name in _SOURCES:
         own.update((Path(__file__).parents[1] / name).read_bytes())
     return own.hexdigest()
-
-
-def _processor_flags() -> str:
-    with contextlib.suppress(OSError):
-        for line in _lines(Path("/proc/cpuinfo")):
-            if line.startswith(("flags", "Features")):
-                return hashlib.sha256(line.encode()).hexdigest()
-    return platform.processor()
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open() as file:
-        yield from file

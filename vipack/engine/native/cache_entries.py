@@ -9,14 +9,18 @@ loaded; the checksums find what a crash, a full disk or a copy has spoilt.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 import stat
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import vipack.cache as cache
 from vipack.errors import EngineWarning, VipackError, warn
@@ -26,6 +30,7 @@ __all__ = [
     "cache_folder",
     "find_entry",
     "forget",
+    "machine",
     "put_entry",
     "read_entry",
     "seal",
@@ -205,3 +210,17 @@ def _prune(folder: Path) -> None:
     entries = [entry for entry in folder.iterdir() if (entry / _MANIFEST).is_file()]
     for entry in sorted(entries, key=lambda e: e.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(entry, ignore_errors=True)
+
+
+@functools.cache
+def machine() -> str:
+    """The processor and torch: what is compiled for others may not run here."""
+    return f"{platform.machine()} {_processor_flags()} {torch.__version__}"
+
+
+def _processor_flags() -> str:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as file:
+        for line in file:
+            if line.startswith(("flags", "Features")):
+                return hashlib.sha256(line.encode()).hexdigest()
+    return platform.processor()

@@ -1,0 +1,71 @@
+"""Rows of counts of which few are not zero, as the passes take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["CountRows"]
+
+
+@dataclass(frozen=True, eq=False)
+class CountRows:
+    """Counts ``(D, V)`` in compressed rows.
+
+    Attributes:
+        starts: ``(D + 1,)``: where each row begins among the nonzeros, and where the last ends; of the type of `words`.
+        words: ``(nonzeros,)`` int32 or int64: columns.
+        counts: ``(nonzeros,)``.
+    """
+
+    starts: Tensor
+    words: Tensor
+    counts: Tensor
+    num_words: int
+
+    @classmethod
+    def of(cls, matrix: Any, dtype: torch.dtype) -> CountRows:
+        """From a SciPy matrix or a torch tensor in CSR form, without a copy where the types agree."""
+        if isinstance(matrix, Tensor):
+            starts, words, counts = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+        else:
+            starts, words, counts = (torch.as_tensor(piece) for piece in (matrix.indptr, matrix.indices, matrix.data))
+        if words.dtype not in (torch.int32, torch.int64):
+            words = words.long()
+        return cls(
+            starts.to(words.dtype).contiguous(), words.contiguous(), counts.to(dtype).contiguous(), int(matrix.shape[1])
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """D."""
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """``(D,)``: nonzeros of each row."""
+        return self.starts.diff()
+
+    @property
+    def totals(self) -> Tensor:
+        """``(D,)`` float64: counts of each row added up."""
+        sums = torch.zeros(self.num_rows, dtype=torch.float64)
+        rows = torch.repeat_interleave(torch.arange(self.num_rows), self.lengths.long())
+        return sums.index_add_(0, rows, self.counts.double())
+
+    @property
+    def word_totals(self) -> Tensor:
+        """``(V,)`` float64: counts of each column added up."""
+        return torch.zeros(self.num_words, dtype=torch.float64).index_add_(0, self.words.long(), self.counts.double())
+
+    def take(self, rows: Tensor) -> CountRows:
+        """Some of the rows, in an order of their own."""
+        lengths = self.lengths.long()[rows]
+        ends = lengths.cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends])
+        total = int(starts[-1])
+        positions = torch.arange(total) + torch.repeat_interleave(self.starts.long()[rows] - starts[:-1], lengths)
+        return CountRows(starts.to(self.words.dtype), self.words[positions], self.counts[positions], self.num_words)
