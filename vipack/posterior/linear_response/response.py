@@ -54,10 +54,8 @@ def linear_response(
 
     Source: Giordano, Broderick and Jordan (2018), JMLR 19(51).
     """
-    with (
-        posterior.running(),
-        seeded(0),
-    ):  # anew, since parameters may have moved since the posterior was first looked at
+    # Anew, since parameters may have moved since the posterior was first looked at.
+    with posterior.running(), seeded(0):
         evaluation = Evaluation(posterior.program, posterior.arguments)
     parameters = Parameters(posterior.program, evaluation)
     with posterior.running(), seeded(1):
