@@ -80,8 +80,9 @@ class SemiSupervisedVAE(Autoencoder):
                 raise UsageError(f"{name}: {option} must be an integer of at least {least}, found {value!r}.")
         if not 0 <= alpha < math.inf:
             raise UsageError(f"{name}: alpha must be a number of at least 0, found {alpha!r}.")
-        if prior is not None and prior.reads_inputs:
-            raise UsageError(f"{name}: VampPrior is a prior of a VAE without labels; take MixturePrior or FlowPrior.")
+        if prior is not None and (prior.reads_inputs or not prior.proper):
+            given = type(prior).__name__
+            raise UsageError(f"{name}: {given} is a prior of a VAE without labels; take MixturePrior or FlowPrior.")
         self.likelihood, self.num_latents, self.num_classes, self.alpha = likelihood, num_latents, num_classes, alpha
         self.condition = self._labels = PartialLabels(num_classes)
         inputs = likelihood.feature_shape
