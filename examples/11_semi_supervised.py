@@ -18,7 +18,7 @@ from vipack.vae import SemiSupervisedVAE, oversampled
 from vipack.vae.likelihoods import ContinuousBernoulli
 from vipack.vae.networks import MLP
 
-NUM_PIXELS, NUM_CLASSES, NUM_LATENTS = 64, 10, 8
+NUM_PIXELS, NUM_CLASSES, NUM_LATENTS = 64, 10, 3
 NUM_LABELLED, NUM_TRAINED = 100, 1_500
 
 
@@ -43,7 +43,7 @@ def main(num_steps: int = 3_000, seed: int = 0) -> vi.Fit:
         likelihood=ContinuousBernoulli(NUM_PIXELS),
         num_latents=NUM_LATENTS,
         num_classes=NUM_CLASSES,
-        alpha=10.0,
+        alpha=100.0,
     ).initialize(pixels[:NUM_TRAINED], known)
     rows = oversampled(known, share=0.1)  # so that every batch has some labels
     fit = vi.fit(
