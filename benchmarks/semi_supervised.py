@@ -72,7 +72,7 @@ def m2(options: argparse.Namespace) -> None:
     vae = SemiSupervisedVAE(
         MLP(NUM_PIXELS, (options.width,), nn.ReLU),
         MLP(options.latents + NUM_CLASSES, (options.width,), nn.ReLU),
-        MLP(NUM_PIXELS, (options.width,), nn.ReLU),
+        nn.Sequential(nn.Dropout(0.2), MLP(NUM_PIXELS, (options.width,), nn.ReLU), nn.Dropout(0.5)),
         likelihood=Bernoulli(NUM_PIXELS),
         num_latents=options.latents,
         num_classes=NUM_CLASSES,

@@ -110,6 +110,13 @@ def test_it_classifies_and_clusters_from_few_labels(trained):
     torch.testing.assert_close(fit.encode((x, torch.full((len(x),), -1))).mean["label"], probs)
 
 
+def test_a_fit_that_was_saved_classifies_arrays(trained, tmp_path):
+    vae, fit, x, _ = trained
+    fit.save(tmp_path / "labels.vi")
+    loaded = vi.load(tmp_path / "labels.vi", vae.model, vae.guide, loss=LOSS, optim=pyro.optim.Adam({"lr": 1e-2}))
+    torch.testing.assert_close(vae.classify(loaded, x.numpy()), vae.classify(fit, x))
+
+
 def test_generated_points_are_of_the_class_asked_for(trained):
     _, fit, x, labels = trained
     new = fit.generate(data={"y": torch.full((300,), 1)})
@@ -228,3 +235,11 @@ def test_oversampled_rows_are_all_rows_with_labels_at_their_share():
             oversampled(y, bad)
     with pytest.raises(DataError, match="no observation has a label"):
         oversampled(torch.full((5,), -1))
+
+
+@pytest.mark.slow
+def test_a_gaussian_likelihood_is_compiled():
+    vae = small(Gaussian(D)).initialize(data_of("Gaussian"), Y)
+    data = data_of("Gaussian", 200), torch.arange(200) % CLASSES
+    fit = vi.fit(vae.model, vae.guide, data=data, batch_size=20, steps=5, loss=LOSS, engine="compiled")
+    assert fit.engine.tier == "compiled", fit.engine.reason

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked_class
 from vipack.training import Fit
-from vipack.vae.autoencoder import Autoencoder, expect
+from vipack.vae.autoencoder import Autoencoder, expect, tensor_of
 from vipack.vae.coders import Decoder, Encoder, joined, output_shape
 from vipack.vae.conditions import PartialLabels
 from vipack.vae.likelihoods import Likelihood
@@ -133,11 +133,11 @@ class SemiSupervisedVAE(Autoencoder):
             label = self._draw(self.classifier(features), known)
             pyro.sample("z", self.encoder(features, self._indicators(label, x)))
 
-    def classify(self, fit: Fit, x: Tensor) -> Tensor:
+    def classify(self, fit: Fit, x: Any) -> Tensor:
         """q(label | x): the probability of each class, ``(N, num_classes)``, by the weights of `fit`.
 
         Args:
-            x: ``(N, *likelihood.shape)``.
+            x: ``(N, *likelihood.shape)``; NumPy arrays will do.
 
         Raises:
             UsageError: `fit` is of another model.
@@ -147,6 +147,7 @@ class SemiSupervisedVAE(Autoencoder):
             raise UsageError(
                 "classify: expected a fit of this model, vi.fit(vae.model, vae.guide, ...); it has no site 'label'."
             )
+        x = tensor_of(x, next(self.decoder.parameters()).dtype)
         self.check_data(x)
         probs = []
         for block in x.split(_MOST_ROWS):
