@@ -2,9 +2,9 @@
 
     topic k:     words  ~ Dirichlet(0.2), a distribution over the vocabulary
     document d:  shares ~ Dirichlet(0.2), how much of the document each topic makes up
-                 counts ~ Multinomial(shares @ words)
+                 counts ~ BagOfWords(shares, words), a multinomial of the mixture `shares @ words`
 
-The topic of each single word is summed out: given the shares, a word comes from the mixture `shares @ words`.
+The topic of each single word is summed out. The counts stay a sparse matrix: a step takes as long as its documents have words.
 Source: Blei, Ng and Jordan (2003), Journal of Machine Learning Research 3, 993-1022.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import vipack as vi
+from vipack.sparse import BagOfWords
 
 NUM_TOPICS = 12
 
@@ -27,8 +28,7 @@ def model(counts: Tensor) -> None:
         words = pyro.sample("words", dist.Dirichlet(torch.full((num_words,), 0.2)))
     with pyro.plate("document", num_documents):
         shares = pyro.sample("shares", dist.Dirichlet(torch.full((NUM_TOPICS,), 0.2)))
-        # Documents differ in length, which Multinomial's own check of its counts does not expect.
-        pyro.sample("counts", dist.Multinomial(probs=shares @ words, validate_args=False), obs=counts)
+        pyro.sample("counts", BagOfWords(shares, words), obs=counts)
 
 
 def mean_field(num_documents: int, num_words: int) -> Callable[[Tensor], None]:
@@ -60,7 +60,7 @@ def main(num_steps: int = 1_000, seed: int = 0) -> vi.Fit:
     return vi.fit(
         model,
         mean_field(*corpus.counts.shape),
-        data=corpus.counts.toarray(),
+        data=corpus.counts,
         batch_size=128,
         steps=num_steps,
         seed=seed,

@@ -19,7 +19,9 @@ __all__ = [
     "SLOGDET_NAME",
     "SOFTMAX",
     "SOFTMAX_BACKWARD",
+    "SPARSE_ADDMM",
     "TO_COPY",
+    "TO_DENSE",
     "UNSAFE_INDEX",
     "UNSAFE_INDEX_PUT",
     "UNSAFE_VIEW",
@@ -55,7 +57,9 @@ LOG_SOFTMAX_BACKWARD = _operator("_log_softmax_backward_data.default")
 RESHAPE_ALIAS = _operator("_reshape_alias.default")
 SOFTMAX = _operator("_softmax.default")
 SOFTMAX_BACKWARD = _operator("_softmax_backward_data.default")
+SPARSE_ADDMM = _operator("_sparse_addmm.default", "torch.sparse.mm keeps a step with sparse data from native code")
 TO_COPY = _operator("_to_copy.default")
+TO_DENSE = _operator("_to_dense.default", "x.to_dense() keeps a step with sparse data from native code")
 UNSAFE_INDEX = _operator("_unsafe_index.Tensor")
 UNSAFE_INDEX_PUT = _operator("_unsafe_index_put.default")
 UNSAFE_VIEW = _operator("_unsafe_view.default")

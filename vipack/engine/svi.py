@@ -25,7 +25,7 @@ from vipack.engine.guards.surroundings import reason_to_stay_with_pyro, surround
 from vipack.engine.optimizers.fit_optimizer import PyroOptimizer
 from vipack.engine.shared_parameters import SharedParameters
 from vipack.engine.steps.contracts import NonFiniteStep, SingleSteps, Tier
-from vipack.engine.steps.repeated_batch import RepeatedBatch
+from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.tiers import TRACE_STEPS, TieredEngine
 from vipack.errors import UsageError

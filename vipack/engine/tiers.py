@@ -20,8 +20,8 @@ from vipack.engine.guards.execution import recorded
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.engine.pace import Pace
 from vipack.engine.steps.contracts import Batches, NonFiniteStep, SingleSteps, Tier
+from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
-from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.steps.shapes import Shape
 from vipack.errors import NonFiniteError

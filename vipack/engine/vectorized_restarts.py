@@ -19,8 +19,8 @@ from vipack.engine.guards.python_state import PythonState
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer, Handle
 from vipack.engine.optimizers.parameter_groups import distinct_rates, grouped, joined_coefficients, rules_of
 from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
+from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
-from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.engine.steps.snapshots import Names, Snapshot
 from vipack.errors import NonFiniteError

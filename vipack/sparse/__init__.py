@@ -1,1 +1,8 @@
-"""Counts of which few are not zero: passes over their rows in C++, and the distribution of a bag of words. Imports the engine's native room for its cache alone."""
+"""Counts of which few are not zero: passes over their rows in C++, and the distribution of a bag of words.
+
+Imports the engine's native room for its cache, and its graphs' room for operators that captured steps are made of.
+"""
+
+from vipack.sparse.bag_of_words import BagOfWords
+
+__all__ = ["BagOfWords"]

@@ -261,9 +261,12 @@ def fingerprint_of(arrays: Sequence[tuple[str, Any]]) -> str:
         if scipy.sparse.issparse(value):
             pieces = [value.indptr, value.indices, value.data]
         elif isinstance(value, Tensor):
-            dense = value.to_dense() if value.layout != torch.strided else value
             digest.update(str((tuple(value.shape), value.dtype)).encode())
-            pieces = [dense.detach().cpu().contiguous().numpy()]
+            tensors = [value]
+            if value.layout != torch.strided:
+                csr = value.to_sparse_csr()
+                tensors = [csr.crow_indices(), csr.col_indices(), csr.values()]
+            pieces = [each.detach().cpu().contiguous().numpy() for each in tensors]
         else:
             digest.update(repr(value).encode())
             pieces = []

@@ -153,9 +153,7 @@ class ArrayRows(Rows):
         if batch_size is None or (self.num_rows is not None and batch_size >= self.num_rows):
             return WholeStream(self.full, generator)
         self._check_rows("batch_size")
-        dense = not any(scipy.sparse.issparse(array) for array in self._arrays.values())
-        whole = self.full if dense else None
-        return ShuffledStream(self.rows, whole, _count(self.num_rows), batch_size, generator)
+        return ShuffledStream(self.rows, self.full, _count(self.num_rows), batch_size, generator)
 
     def subset(self, indices: Tensor) -> ArrayRows:
         """See :class:`Rows`."""

@@ -17,8 +17,8 @@ from torch import nn
 import vipack as vi
 from tests.engine.steps.mutants import AROUND, IN_GRAPH, mutated
 from vipack.engine.steps import runner
+from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
-from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.types import EngineReport
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import pickle
@@ -46,6 +47,7 @@ class Job:
         inputs: dtype name, size and stride of each input of the step.
         library: where the bridge to torch's operators is, or shall be.
         device: of the inputs.
+        modules: that define operators of the graph.
     """
 
     graph: GraphText
@@ -54,6 +56,7 @@ class Job:
     num_threads: int
     library: Path
     device: str = "cpu"
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
             _compile_all(job.library, folder, [(interpreter_source(), folder / KERNELS, True)])
         (folder / "manifest.json").write_text(json.dumps({"interpreter": KERNELS}))
         return
+    for name in job.modules:
+        importlib.import_module(name)
     examples = [
         torch.empty_strided(size, stride, dtype=getattr(torch, dtype), device=job.device).zero_()
         for dtype, size, stride in job.inputs

@@ -18,6 +18,7 @@ import torch
 
 from vipack.engine.compiled.build import LIBRARY, InterpreterJob, Job, library_name
 from vipack.engine.compiled.child_process import CompilingProcess, start_compiling
+from vipack.engine.graph.csr_operators import modules_of
 from vipack.engine.graph.graph_text import GraphText
 from vipack.engine.graph.step_graph import StepGraph
 from vipack.engine.interpreter.layout import contiguous
@@ -88,7 +89,7 @@ def request(step: StepGraph, spec: LoopSpec, num_threads: int) -> Request:
     device = str(step.examples[0].device)
 
     def job() -> Job:
-        return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device)
+        return Job(GraphText.of(step.module), inputs, spec, num_threads, bridge(), device, modules_of(step.module))
 
     text = GraphText.of(step.single)  # with `own`, it says what the step of several fits is
     own, threads = repr(step.own), str(num_threads)

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import SLOGDET_NAME
 from vipack.compat.pytorch import graph_module, schema_of
+from vipack.engine.graph.csr_operators import ROW_OPERATORS
 from vipack.engine.graph.nodes import ancestors, first_call, is_random, output_of
 
 __all__ = ["Invariants", "split_steady_checks", "split_steady_results"]
@@ -117,7 +118,7 @@ def split_steady_results(module: fx.GraphModule, steady: Sequence[bool], num_inp
             continue
         if all(source in depends or _is_number(source) for source in inputs):
             depends.add(node)
-            if _name(node) in _DEAR or dear.intersection(inputs):
+            if _name(node) in _DEAR or node.target in ROW_OPERATORS or dear.intersection(inputs):
                 dear.add(node)
     results: list[fx.Node] = []
     staying = {node for node in graph.nodes if node not in depends}

@@ -18,6 +18,8 @@ from vipack.engine.native.operations import Base, LibraryCall
 
 __all__ = ["Kernel", "KernelCall", "Plan", "PlanError", "View", "read_plan"]
 
+_NAMESPACES = ("aten", "vipack")  # of operators that are called through torch's dispatcher
+
 
 class PlanError(Exception):
     """The generated program has a statement that is not understood; the message quotes it."""
@@ -179,15 +181,15 @@ class _Reader:
             self.layouts.append(self.names[name])
 
     def _library(self, call: ast.Call) -> Any:
-        function = ast.unparse(call.func)
+        function, namespace = ast.unparse(call.func), "aten"
         keywords = {str(k.arg): self._value(k.value) for k in call.keywords}
         arguments = [self._value(argument) for argument in call.args]
         if function.startswith("extern_kernels."):
             operator, overload = function.removeprefix("extern_kernels."), "out" if "out" in keywords else ""
         elif function.startswith(("torch.ops.", "aten.")):
             names = function.removeprefix("torch.ops.").split(".")
-            if names[0] == "aten" and len(names) in (2, 3):
-                operator, overload = names[1], names[2] if len(names) == 3 else ""
+            if names[0] in _NAMESPACES and len(names) in (2, 3):
+                namespace, operator, overload = names[0], names[1], names[2] if len(names) == 3 else ""
             else:
                 raise PlanError(f"call not understood: {ast.unparse(call)}")
         else:
@@ -195,7 +197,7 @@ class _Reader:
         number = self._num_results
         self._num_results += 1
         overload = "" if overload == "default" else overload
-        self.calls.append(LibraryCall(f"aten::{operator}", overload, tuple(arguments), keywords, number))
+        self.calls.append(LibraryCall(f"{namespace}::{operator}", overload, tuple(arguments), keywords, number))
         return View(Base("result", number), "unknown")
 
     def _kernel_argument(self, node: ast.expr) -> View | int:

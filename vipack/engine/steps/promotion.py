@@ -72,7 +72,7 @@ class Promotion:
         self._report = report
         self._build: Build | None = None
         nodes = runner.step.single.graph.nodes
-        self._scans = any(str(node.target).startswith("vipack.") for node in nodes)
+        self._scans = any(str(node.target).startswith("vipack.scan") for node in nodes)
         self._pause = 0  # steps to come without a trial
         self._next_pause = 1
         self.seconds = 0.0
@@ -89,8 +89,9 @@ class Promotion:
             self._pause -= 1
             return
         if any(value.layout != torch.strided for value in self._runner.step.examples):
+            why = self._runner.sparse or "the program holds a sparse tensor itself"
             for tier in {"interpreted", "compiled"} - self.refused:
-                self._refuse(tier, "the data are sparse, and native code takes dense tensors only")
+                self._refuse(tier, f"the data are sparse, and native code takes no such tensor: {why}")
             return
         if self._scans and "compiled" not in self.refused:
             self.refused.add("compiled")

@@ -19,13 +19,14 @@ from vipack.engine.compiled import compiler
 from vipack.engine.compiled.bound_step import NativeStep, read_manifest
 from vipack.engine.compiled.called import CalledStep, load_artifact
 from vipack.engine.compiled.compiler import Request
-from vipack.engine.graph.step_graph import Feed, StepGraph
+from vipack.engine.graph.step_graph import StepGraph
 from vipack.engine.guards.tensors import TensorContents, copy_if_changed
 from vipack.engine.interpreter.bound_program import InterpretedStep, kernels_of
 from vipack.engine.interpreter.source import KERNELS
 from vipack.engine.interpreter.translate import translate
 from vipack.engine.native.operations import LoopSpec
 from vipack.engine.steps.contracts import Batches, StepMemory
+from vipack.engine.steps.feeding import feeding_of
 from vipack.engine.steps.training_step import assemble
 from vipack.program import Parameters
 
@@ -62,8 +63,10 @@ class GraphRunner:
         started = time.perf_counter()
         self._memory, self._copies, self._live = memory, memory.copies, live
         self._dtype, self.device = parameters.dtype, parameters.device
-        lifted = lift_draws(graph) if memory.copies is None else lift_draws(graph).together()
-        self._feed, self._fed, self._numbers = _feed_of(batches, own or {})
+        self._feeding = feeding_of(graph, batches, own or {}, live=live)
+        self._feed, self._fed, self._numbers = self._feeding.feed, self._feeding.fed, self._feeding.numbers
+        lifted = lift_draws(self._feeding.graph)
+        lifted = lifted if memory.copies is None else lifted.together()
         self._one = np.empty(1)
         self._buffers = memory.buffers()
         self.step: StepGraph = assemble(lifted, memory, self._feed, parameters, keeping=live or keeping)
@@ -148,6 +151,11 @@ class GraphRunner:
         return all(bool(flag.all()) for flag in self._well)
 
     # --- native
+
+    @property
+    def sparse(self) -> str:
+        """Why steps get CSR tensors, which native code does not take; empty where they get none."""
+        return self._feeding.sparse
 
     @property
     def dtype(self) -> torch.dtype:
@@ -357,7 +365,7 @@ class GraphRunner:
             return []
         columns = batches.scheduled(number)
         if columns is None:
-            arrays, _ = tensors_of(batches.peek())
+            arrays = self._feeding.arrays(batches.peek())
             return [arrays[i].expand(number).contiguous() for i in self._fed]
         return [columns[k] for k in self._numbers]
 
@@ -369,29 +377,6 @@ class GraphRunner:
         constants = [*self._constants, *self.step.constants[len(self._constants) :]]
         inputs = [*draws, *kept, coefficients, *constants, *arrays]
         return inputs if indices is None else [*inputs, indices]
-
-
-def _feed_of(batches: Batches, own: Mapping[int, Tensor]) -> tuple[Feed, tuple[int, ...], tuple[int, ...]]:
-    """How steps get their batches, the indices of arrays that are others in every batch, and which of the stream's numbers these are.
-
-    Of a stream whose batches are not rows of arrays in memory, all arrays are fed, and none is known as a number.
-    """
-    batch, whole = batches.peek(), batches.whole()
-    arrays, _ = tensors_of(batch)
-    data = arrays if batch.indices is None else arrays[:-1]
-    full = None if whole is None else tensors_of(whole)[0]
-    cells = {id(cell): k for k, cell in enumerate(batches.cells)}
-    numbers = {i: cells[id(array)] for i, array in enumerate(full or ()) if id(array) in cells}
-    gathered = tuple(
-        full is not None and f is not b and i not in numbers
-        for i, (f, b) in enumerate(zip(full or data, data, strict=True))
-    )
-    fed = tuple(numbers) if full is not None or batch.indices is None else tuple(range(len(data)))
-    read = tuple(own.get(i, array) for i, array in enumerate(data if full is None else full))
-    separate = tuple(i in own for i in range(len(read)))
-    changing = {i for i, is_gathered in enumerate(gathered) if is_gathered} | set(fed) | set(own)
-    steady = tuple(i not in changing for i in range(len(read)))
-    return Feed(read, gathered, batch.indices, separate, steady), fed, tuple(numbers.values())
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:

@@ -12,10 +12,10 @@ from vipack.engine.capture.annealed import asks_for_types
 from vipack.engine.capture.capture import Graph
 from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.steps.contracts import Batches
+from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.memory import Memory
 from vipack.engine.steps.parity import Trial
 from vipack.engine.steps.promotion import measured_difference
-from vipack.engine.steps.repeated_batch import RepeatedBatch
 from vipack.engine.steps.runner import GraphRunner
 from vipack.program import Arguments
 

@@ -290,7 +290,7 @@ def _change(node: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     value, other_value = node["value"], other["value"]
     if value.shape != other_value.shape:
         return "value"
-    if not same_values(value.to_dense(), other_value.to_dense()):
+    if not same_values(value, other_value):
         return "value" if node["is_observed"] else ""  # a latent's value is another draw
     one, two = (density(n) for n in (node, other))
     return "" if one.shape == two.shape and torch.allclose(one, two, equal_nan=True) else "density"

@@ -118,10 +118,14 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
             inside = inside | ~counted
         if bool(inside.all()):
             continue
+        each, index = elementwise(support), None
+        if value.layout != torch.strided:
+            matrix, value, counted = value.to_sparse_csr(), value.values(), None
+            inside = each.check(value)
+            index = _index_in(matrix, int((~inside).nonzero()[0]))
         if inside.dim() + support.event_dim == value.dim():
             value = value.expand(inside.shape + value.shape[value.dim() - support.event_dim :])
         outside = ~expanded_as(inside, value)
-        each = elementwise(support)
         if each.event_dim == 0:  # of a row that is outside, the elements that are
             outside = outside & ~each.check(value)
         all_counted = value if counted is None else value[expanded_as(counted.expand(inside.shape), value)]
@@ -132,18 +136,28 @@ def outside_support(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[V
             yield _non_finite_data(arrays, what, _MASK)
             return
         yield SupportError(
-            f"site {name!r}: {_which(value, outside)} outside the support {support_name(each)} of "
+            f"site {name!r}: {_which(value, outside, index)} outside the support {support_name(each)} of "
             f"{type(base_distribution(node['fn'])).__name__}; {cure_of(each, all_counted)}."
         )
         return
 
 
-def _which(value: Tensor, outside: Tensor) -> str:
-    """The first few elements that are outside, how many there are, and where the first one stands."""
+def _which(value: Tensor, outside: Tensor, index: list[int] | None) -> str:
+    """The first few elements that are outside, how many there are, and where the first one stands.
+
+    Args:
+        index: where that is, if not its position in `value`.
+    """
     values = value[outside]
     shown = ", ".join(f"{number:g}" for number in list(dict.fromkeys(values[:1_000].tolist()))[:3])
-    where = f", the first at index {outside.nonzero()[0].tolist()}" if value.dim() else ""
+    where = f", the first at index {index or outside.nonzero()[0].tolist()}" if value.dim() else ""
     return f"observed value(s) [{shown}] ({len(values)} of {value.numel()}{where}) are"
+
+
+def _index_in(matrix: Tensor, entry: int) -> list[int]:
+    """The row and the column of a stored value of a CSR tensor."""
+    row = int(torch.searchsorted(matrix.crow_indices(), entry, right=True)) - 1
+    return [row, int(matrix.col_indices()[entry])]
 
 
 def nan_under_masks(model_trace: Trace, arrays: Mapping[str, Any]) -> Iterator[VipackError]:
@@ -251,9 +265,13 @@ def _non_finite_data(
 
 
 def same_values(one: Tensor, two: Tensor) -> bool:
-    """Whether two dense tensors hold the same numbers; NaN, as for what is missing, is the same as NaN."""
+    """Whether two tensors, dense or CSR, hold the same numbers; NaN, as for what is missing, is the same as NaN."""
     if one.shape != two.shape:
         return False
+    if one.layout == two.layout == torch.sparse_csr:
+        arrays = [(each.crow_indices(), each.col_indices(), each.values()) for each in (one, two)]
+        return all(same_values(a, b) for a, b in zip(*arrays, strict=True))
+    one, two = one.to_dense(), two.to_dense()
     return bool(((one == two) | (one != one) & (two != two)).all())
 
 

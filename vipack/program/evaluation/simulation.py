@@ -45,6 +45,9 @@ class Unobserved(UnconditionMessenger):  # type: ignore[misc]
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] not in self._conditioned and not is_deterministic(msg):
+            with_totals = getattr(msg["fn"], "with_totals_of", None)
+            if msg["is_observed"] and with_totals is not None:  # as many words as the document has
+                msg["fn"] = with_totals(msg["value"])
             super()._pyro_sample(msg)
 
 

@@ -50,6 +50,8 @@ _MIXED = re.compile(
 )
 _INTEGERS = re.compile(r"\b(Byte|Char|Short|Int|Long|Bool|unsigned char|signed char|short int|long int|int|bool)\b")
 
+_SPARSE = re.compile(r"sparse|CSR|resize_reduction", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -155,6 +157,11 @@ def explanation(what: str, error: Exception, arguments: Arguments, where: str) -
             f"Whole numbers of the data ({numbers}) reach a layer that takes floats: convert them, before the fit or in the "
             "program, as in x.float() / 255 for pixels."
         )
+    if _is_of_sparse(error, arguments):
+        cure = (
+            "SciPy's sparse matrices reach the program as CSR tensors, which torch cannot compute this with: make it dense by "
+            "x.to_dense(), or use vipack.sparse.BagOfWords, which takes counts as they are."
+        )
     if "on the same device" in str(error):
         cure = (
             "A tensor that the program holds itself stays where it is: pass it in data or fixed, which the fit moves."
@@ -172,6 +179,14 @@ def _whole_numbers(error: Exception, arguments: Arguments) -> str:
     values = (value for value in (*arguments.args, *arguments.kwargs.values()) if isinstance(value, Tensor))
     types = (value.dtype for value in values if not value.is_floating_point() and not value.is_complex())
     return ", ".join(dict.fromkeys(map(str, types)))
+
+
+def _is_of_sparse(error: Exception, arguments: Arguments) -> bool:
+    """Whether torch refused to compute with a sparse tensor of the data."""
+    if not isinstance(error, RuntimeError) or not _SPARSE.search(str(error)):
+        return False
+    values = (*arguments.args, *arguments.kwargs.values())
+    return any(isinstance(value, Tensor) and value.layout != torch.strided for value in values)
 
 
 def mixes_types(error: BaseException) -> bool:
@@ -285,7 +300,8 @@ def _source(error: BaseException) -> str:
 
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"tensor{tuple(value.shape)}"
+        kind = "" if value.layout == torch.strided else "CSR " if value.layout == torch.sparse_csr else "sparse "
+        return f"{kind}tensor{tuple(value.shape)}"
     return type(value).__name__ if value is not None else "None"
 
 

@@ -1,0 +1,47 @@
+"""Where counts and probabilities lie, asked of dense and of sparse tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from vipack.sparse.operators import are_counts
+
+__all__ = ["Counts", "Probabilities"]
+
+_SUM = 1e-4  # by which float32 sums of a hundred thousand probabilities may miss 1
+
+
+class Counts(constraints.independent):
+    """Rows of whole numbers from 0 on, ``(..., V)``; dense or CSR."""
+
+    def __init__(self) -> None:
+        super().__init__(constraints.nonnegative_integer, 1)  # type: ignore[no-untyped-call]
+
+    def check(self, value: Tensor) -> Any:
+        """Whether each row is inside."""
+        if value.layout == torch.strided:
+            return super().check(value)  # type: ignore[no-untyped-call]
+        return are_counts(value.crow_indices(), value.col_indices(), value.values(), None)
+
+
+class Probabilities(constraints.Constraint):
+    """Nonnegative rows ``(..., V)`` of sum 1, up to rounding.
+
+    Args:
+        event_dim: 2 for several rows at once.
+    """
+
+    def __init__(self, event_dim: int) -> None:
+        self.event_dim = event_dim
+
+    def check(self, value: Tensor) -> Any:
+        """Whether each row, or each set of rows, is inside."""
+        inside = (value >= 0).all(-1) & ((value.sum(-1) - 1).abs() < _SUM)
+        return inside if self.event_dim == 1 else inside.all(-1)
+
+    def __repr__(self) -> str:
+        return "probabilities (nonnegative rows with sum 1)"

@@ -1,0 +1,164 @@
+"""The log likelihood of sparse counts under mixtures of topics, as operators with gradients on the rows of a CSR matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vipack.engine.graph.csr_operators import entry_rows, num_rows, row_operator, selected
+from vipack.sparse.mixtures_of_topics import CsrRows, add_gradients, add_log_likelihood
+
+__all__ = ["are_counts", "log_coefficient", "log_likelihood"]
+
+
+def log_likelihood(
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor
+) -> Tensor:
+    """``sum_w x_dw log(theta_d . beta_w)`` of rows of counts, over the words that they have; with gradients of theta and beta.
+
+    Args:
+        crow, col, values: a CSR matrix ``(N, V)``.
+        rows: ``(B,)`` of it; None for all N.
+        theta: ``(..., B, K)``.
+        beta: ``(..., K, V)``.
+
+    Returns:
+        ``(..., B)`` in nats.
+    """
+    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, beta)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogLikelihood(torch.autograd.Function):
+    """The operators as a function with gradients: an operator with a gradient of its own is none for functorch."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> Any:
+        return _likelihood(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return (None, None, None, None, *_gradients(*ctx.saved_tensors, gradient))
+
+
+def _row_numbers(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
+    return values.new_empty(num_rows(crow, rows))
+
+
+@row_operator("log_multinomial_coefficient", "", "Tensor", _row_numbers)
+def log_coefficient(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
+    """``log(n! / prod_w x_w!)`` of rows of counts, ``(B,)``."""
+    crow, _, values = selected(crow, col, values, rows)
+    row = entry_rows(crow)
+    several = (values != 1).nonzero()[:, 0]  # log 1! = 0
+    totals = values.new_zeros(num_rows(crow, None)).index_add_(0, row, values)
+    return torch.lgamma(totals + 1).index_add_(0, row[several], torch.lgamma(values[several] + 1), alpha=-1)
+
+
+def _row_flags(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
+    return values.new_empty(num_rows(crow, rows), dtype=torch.bool)
+
+
+@row_operator("are_counts", "", "Tensor", _row_flags)
+def are_counts(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
+    """Whether all stored values of a row are whole numbers from 0 on, ``(B,)``."""
+    crow, _, values = selected(crow, col, values, rows)
+    wrong = ~((values >= 0) & (values == values.floor()))
+    count = torch.zeros(num_rows(crow, None), dtype=torch.int64, device=crow.device)
+    return count.index_add_(0, entry_rows(crow), wrong.long()) == 0
+
+
+def _vectorized(operator: Any) -> Any:
+    def rule(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        """Moves what vmap adds in front of the dimensions over which the operator repeats itself."""
+        if any(dim is not None for dim in in_dims[:4]):
+            raise NotImplementedError("vmap over sparse counts: every repetition must see the same documents")
+        given, dims = inputs[4:], in_dims[4:]
+        width = max(value.dim() - (dim is not None) for value, dim in zip(given[:2], dims, strict=False))
+        repeated = [_repeated(value, dim, info.batch_size) for value, dim in zip(given, dims, strict=True)]
+        # theta and beta of as many dimensions, so that those over which vmap runs meet.
+        shares, words = (
+            value.reshape(len(value), *(1,) * (width + 1 - value.dim()), *value.shape[1:]) for value in repeated[:2]
+        )
+        result = operator(*inputs[:4], shares, words, *repeated[2:])
+        return result, (0, 0) if isinstance(result, tuple) else 0
+
+    return rule
+
+
+def _repeated(value: Tensor, dim: int | None, size: int) -> Tensor:
+    return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+def _result_shape(
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor
+) -> Tensor:
+    return theta.new_empty((*_lead(theta, beta), num_rows(crow, rows)))
+
+
+@row_operator("bag_of_words", "Tensor theta, Tensor beta", "Tensor", _result_shape, _vectorized)
+def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor) -> Tensor:
+    """See :func:`log_likelihood`."""
+    matrix = CsrRows.of(crow, col, values, rows)
+    result = theta.new_zeros((*_lead(theta, beta), theta.shape[-2]))
+    for (shares, words), total in zip(_pairs(theta, beta), result.view(-1, result.shape[-1]), strict=True):
+        add_log_likelihood(matrix, shares, words, total)
+    return result
+
+
+def _gradient_shapes(
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    return theta.new_empty(theta.shape), beta.new_empty(beta.shape)
+
+
+@row_operator(
+    "bag_of_words_backward",
+    "Tensor theta, Tensor beta, Tensor gradient",
+    "(Tensor, Tensor)",
+    _gradient_shapes,
+    _vectorized,
+)
+def _gradients(
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of theta and beta, from that of the result."""
+    matrix, lead = CsrRows.of(crow, col, values, rows), _lead(theta, beta)
+    of_theta = theta.new_zeros((*lead, *theta.shape[-2:]))
+    of_words = theta.new_zeros((*lead, beta.shape[-1], beta.shape[-2]))
+    pairs = zip(
+        _pairs(theta, beta),
+        of_theta.view(-1, *of_theta.shape[-2:]),
+        of_words.view(-1, *of_words.shape[-2:]),
+        gradient.reshape(-1, gradient.shape[-1]),
+        strict=True,
+    )
+    for (shares, words), to_shares, to_words, weights in pairs:
+        add_gradients(matrix, shares, words, weights, to_shares, to_words)
+    return of_theta.sum_to_size(theta.shape), of_words.mT.sum_to_size(beta.shape).contiguous()
+
+
+def _lead(theta: Tensor, beta: Tensor) -> torch.Size:
+    """The shape over which likelihoods of all rows are repeated, as over particles."""
+    shape: torch.Size = torch.broadcast_shapes(theta.shape[:-2], beta.shape[:-2])
+    return shape
+
+
+def _pairs(theta: Tensor, beta: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """``(B, K)`` and ``(V, K)`` for each repetition."""
+    lead = _lead(theta, beta)
+    shares = theta.expand(*lead, *theta.shape[-2:]).reshape(-1, *theta.shape[-2:])
+    if beta.dim() == 2:
+        words = beta.mT.contiguous()
+        return ((own, words) for own in shares)
+    topics = beta.expand(*lead, *beta.shape[-2:]).reshape(-1, *beta.shape[-2:])
+    return ((own, each.mT.contiguous()) for own, each in zip(shares, topics, strict=True))
