@@ -96,6 +96,18 @@ def test_options_reach_the_words(folder, quick):
     assert "harbour" in set(pd.read_csv("out/top_words.csv")["word"])
 
 
+def test_topics_that_no_text_is_about_are_named(folder, quick, monkeypatch, capsys):
+    def fit(self, corpus):
+        result = real(self, corpus)
+        result.shares_ = np.eye(3)[[0, 2] * 30]
+        return result
+
+    real = LDA.fit
+    monkeypatch.setattr(LDA, "fit", fit)
+    assert main(["topics", "speeches.csv", *quick]) == 0
+    assert "no text is mostly about topic 1; fewer topics (--num-topics) or another --seed" in capsys.readouterr().err
+
+
 def test_the_page_is_opened_on_request(folder, quick, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(topic_fitting.webbrowser, "open", lambda address: bool(opened.append(address)))

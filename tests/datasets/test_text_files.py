@@ -229,3 +229,15 @@ def test_a_folder_of_tables_says_that_one_may_be_named(save, tmp_path):
     save("docs/t.csv", rows())
     with pytest.raises(DataError, match=r"only files with .csv.*or give the path of one file"):
         load_texts(tmp_path / "docs")
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "t.csv"), ("\t", "t.csv"), (",", "t.tsv"), ("\t", "t.CSV")])
+def test_tables_of_other_separators_are_read(save, name, separator):
+    corpus = load_texts(save(name, rows(separator)), field="body", title="id", rules=RULES)
+    assert corpus.titles == ("t0", "t1", "t2")
+    np.testing.assert_array_equal(corpus.counts.toarray(), COUNTS)
+
+
+def test_a_comma_in_the_header_is_the_separator_whatever_else_is_there(save):
+    path = save("t.csv", "id,body;text\n1,ape;bee\n")
+    assert load_texts(path, field="body;text", rules=RULES).vocabulary == ("ape", "bee")

@@ -156,3 +156,14 @@ def test_a_vocabulary_with_a_word_twice_is_refused():
 
     with pytest.raises(DataError, match="the word 'a' stands twice in the vocabulary"):
         corpus_from_texts(["b a b", "c"], tokenizer=Twice())
+
+
+def test_tables_of_other_libraries_are_turned_into_frames():
+    class Table:
+        columns = tuple(TABLE.columns)
+
+        def to_pandas(self):
+            return TABLE
+
+    corpus = corpus_from_texts(Table(), field="body", rules=KEEP_ALL)
+    assert corpus.metadata["head"].tolist() == ["A", "B", "C"]

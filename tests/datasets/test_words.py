@@ -81,6 +81,8 @@ def test_titles_must_be_one_each():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
+        ("stop_words", None),
+        ("stop_words", b"the"),
         ("min_letters", 0),
         ("min_documents", 0),
         ("max_fraction", 0.0),

@@ -8,6 +8,7 @@ import time
 import webbrowser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import vipack
@@ -44,6 +45,13 @@ def run(chosen: argparse.Namespace) -> int:
     beginnings = corpus.metadata[_text_column(chosen)].tolist()
     explore(model.topics_, model.shares_, corpus, path=page, texts=beginnings, covariates=covariates)
     print(text_table(_overview(model)))
+    unused = np.setdiff1d(np.arange(len(model.topics_)), model.shares_.argmax(axis=1))
+    if len(unused):
+        numbers = ", ".join(map(str, unused))
+        _say(
+            chosen,
+            f"no text is mostly about topic {numbers}; fewer topics (--num-topics) or another --seed may suit the texts",
+        )
     print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     _say(chosen, f"done in {time.monotonic() - begin:.0f} s; open {page} in a browser")
     if chosen.open and not webbrowser.open(page.resolve().as_uri()):

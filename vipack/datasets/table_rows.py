@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -58,7 +59,9 @@ def _table(delimiter: str) -> Callable[[Rows, Path, str], Iterator[tuple[int, di
         header: list[str] | None = None
         start = 1
         with _long_fields(), opened_text(path, encoding) as lines:
-            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            first = next(lines, "")
+            separator = _separator(first, delimiter)
+            reader = csv.reader(itertools.chain([first], lines), delimiter=separator, strict=True)
             while True:
                 try:
                     row = next(reader, None)
@@ -76,12 +79,18 @@ def _table(delimiter: str) -> Callable[[Rows, Path, str], Iterator[tuple[int, di
                     if len(row) != len(header):
                         raise DataError(
                             f"{path}: line {start}: {len(row)} fields, expected the {len(header)} of the header "
-                            f"({', '.join(header)}); put texts that hold a {delimiter!r} into double quotes."
+                            f"({', '.join(header)}); put texts that hold a {separator!r} into double quotes."
                         )
                     yield start, dict(zip(header, row, strict=True))
                 start = reader.line_num + 1
 
     return read
+
+
+def _separator(header: str, delimiter: str) -> str:
+    """What separates columns: semicolons or tabs, as spreadsheets of some languages write them, where there is no comma."""
+    others = [each for each in ("\t", ";", ",") if each in header]
+    return others[0] if others and delimiter not in header else delimiter
 
 
 @contextmanager

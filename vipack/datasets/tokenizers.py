@@ -29,6 +29,8 @@ def texts_of(texts: Any, field: str | None, title: str | None) -> Texts:
         UsageError: `field` or `title` is no column, `texts` is a DataFrame and `field` is missing, or is none.
     """
     titles = metadata = None
+    if hasattr(texts, "to_pandas") and not hasattr(texts, "iloc"):  # a table or column of polars or Arrow
+        texts = texts.to_pandas()
     if hasattr(texts, "columns"):  # a DataFrame
         table, field = texts, _column(texts, field)
         texts, titles = table[field], None if title is None else table[_column(table, title, "title")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,7 +23,8 @@ class TextRules:
 
     Attributes:
         stop_words: words to leave out, in lower case, or a language by its English name or ISO 639-1 code, such as "german" or
-            "de" (extra ``topics``); English function words unless you say otherwise.
+            "de" (extra ``topics``); English function words unless you say otherwise. Of several languages:
+            ``stop_words_of("german") | stop_words_of("english")``.
         min_letters: shortest word that counts; with 2, "AI" is a word.
         ngrams: the shortest and the longest run of words that count; with (1, 2), pairs of neighbours such as "new york" do
             as well as single words. Stop words and short words are left out beforehand.
@@ -44,7 +45,12 @@ class TextRules:
 
     def __post_init__(self) -> None:
         given = self.stop_words
-        object.__setattr__(self, "stop_words", stop_words_of(given) if isinstance(given, str) else frozenset(given))
+        if not isinstance(given, Collection) or isinstance(given, bytes | Mapping):
+            raise UsageError(
+                f"stop_words: expected a set of words or a language, found {given!r}; give () to leave out none."
+            )
+        words = stop_words_of(given) if isinstance(given, str) else frozenset(given)
+        object.__setattr__(self, "stop_words", words)
         for name, least in (("min_letters", 1), ("min_documents", 1), ("min_tokens", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: expected {least} or more, found {getattr(self, name)!r}.")
