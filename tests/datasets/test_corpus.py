@@ -215,6 +215,7 @@ def test_metadata_follow_the_documents():
     with pytest.warns(DataWarning, match="'a'"):
         assert zoo.prune(max_words=2).metadata["year"].tolist() == [2005, 2007]
     assert corpus().metadata is None
+    assert repr(zoo) == "Corpus('zoo': 3 documents, 4 words, 15 tokens; metadata year, party)"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +223,9 @@ def test_metadata_follow_the_documents():
     [
         (TABLE[:2], "metadata has 2 rows for 3 documents"),
         ({"year": [1, 2]}, "metadata 'year' has 2 values for 3 documents"),
+        ({"year": "abc"}, "metadata 'year' is 'abc'; expected a value for each document"),
+        ({"year": 3}, "metadata 'year' is 3; expected a value for each"),
+        ({"year": np.ones((3, 2))}, "expected a value for each document"),
         ([1, 2, 3], "metadata is a list; expected a DataFrame or a dict"),
         (pd.concat([TABLE, TABLE], axis=1), "two columns of metadata are called 'year'"),
     ],

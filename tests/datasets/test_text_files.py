@@ -136,6 +136,7 @@ def test_other_columns_are_metadata_and_numbers_are_numbers(save):
     assert metadata["year"].tolist()[::2] == [1999, 2007]
     assert metadata["year"].dtype == float
     assert metadata.isna().sum().to_dict() == {"year": 1, "party": 1, "note": 3}
+    assert metadata["party"].tolist()[::2] == ["left", "right"]
 
 
 def test_fields_that_some_lines_lack_are_missing_there(save):

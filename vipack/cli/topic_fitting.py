@@ -143,7 +143,7 @@ def _estimator(chosen: argparse.Namespace) -> LDA:
 def _overview(model: LDA) -> pd.DataFrame:
     """A row a topic: its share of all tokens, and its words."""
     return pd.DataFrame(
-        {"share": model.topic_proportions(), "words": [" ".join(words) for words in model.top_words(_SHOWN_WORDS)]},
+        {"share": model.topic_proportions(), "words": [", ".join(words) for words in model.top_words(_SHOWN_WORDS)]},
         index=pd.Index(model.topic_names_, name="topic"),
     )
 

@@ -255,7 +255,9 @@ class Corpus:
 
     def __repr__(self) -> str:
         size = f"{self.num_documents} documents, {self.num_words} words, {self.num_tokens} tokens"
-        return f"Corpus({self.name!r}: {size})"
+        names = [] if self.metadata is None else list(map(str, self.metadata.columns))
+        known = f"; metadata {', '.join(names[:6])}{', ...' * (len(names) > 6)}" if names else ""
+        return f"Corpus({self.name!r}: {size}{known})"
 
 
 def _canonical(name: str, counts: Any) -> Any:

@@ -24,12 +24,14 @@ def aligned(name: str, metadata: Any, num_documents: int) -> pandas.DataFrame | 
     import pandas
 
     if isinstance(metadata, Mapping):
-        sizes = {column: len(values) for column, values in metadata.items()}
-        wrong = [column for column, size in sizes.items() if size != num_documents]
-        if wrong:
-            raise DataError(
-                f"{name}: metadata {wrong[0]!r} has {sizes[wrong[0]]} values for {num_documents} documents; give one for each."
-            )
+        for column, values in metadata.items():
+            if isinstance(values, str | bytes) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) != 1:
+                shown = " ".join(repr(values).split())
+                raise DataError(f"{name}: metadata {column!r} is {shown:.80}; expected a value for each document.")
+            if len(values) != num_documents:
+                raise DataError(
+                    f"{name}: metadata {column!r} has {len(values)} values for {num_documents} documents; give one for each."
+                )
         columns = {column: pandas.Series(values).reset_index(drop=True) for column, values in metadata.items()}
         return pandas.DataFrame(columns, index=range(num_documents))
     if not isinstance(metadata, pandas.DataFrame):
@@ -81,6 +83,6 @@ def _numbers(column: list[str | None]) -> Any:
 
     present = pandas.Series(column, dtype=object).replace("", None)
     try:
-        return pandas.to_numeric(present) if present.notna().any() else present
+        return pandas.to_numeric(present) if present.notna().any() else present.infer_objects()
     except (ValueError, TypeError):
-        return present
+        return present.infer_objects()

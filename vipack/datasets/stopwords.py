@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vipack.datasets.word_counting import tokenize
 from vipack.errors import MissingExtraError, UsageError
-from vipack.hints import name_hint
+from vipack.hints import checked, name_hint
 
 __all__ = ["DOCSTRING_BOILERPLATE", "ENGLISH", "stop_words_of"]
 
@@ -81,6 +81,7 @@ DOCSTRING_BOILERPLATE = frozenset(_CODE.split()) | frozenset(_REFERENCE.split())
 values. Found by reading topics fitted with and without them."""
 
 
+@checked
 def stop_words_of(language: str) -> frozenset[str]:
     """The stop words of a language, by its English name or its ISO 639-1 code: "german" or "de".
 
