@@ -6,6 +6,7 @@ more that stand in two texts or more. Printed are seconds of processor time and 
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
     lengths = np.minimum(1 + rng.poisson(1.1 * np.log(2 + np.arange(_NUM_WORDS)) ** 0.75), 14)
-    words = ["".join(rng.choice(letters, size, p=_letter_rates())) for size in lengths]
+    drawn = "".join(letters[rng.choice(len(letters), lengths.sum(), p=_letter_rates())])
+    stops = np.cumsum(lengths)
+    words = [drawn[stop - size : stop] for stop, size in zip(stops, lengths, strict=True)]
     words[500] += "é"
     rates = 1 / (2.7 + np.arange(_NUM_WORDS)) ** 1.05
     ranks = np.searchsorted(np.cumsum(rates / rates.sum()), rng.random(count * _MEAN_LENGTH))
@@ -74,9 +77,16 @@ TOOLS = {"CountVectorizer": count_by_scikit_learn, "load_texts": count_by_vipack
 def measure(tool: str, path: Path, field: str) -> None:
     """Count, and print a line of JSON."""
     documents, words, tokens = TOOLS[tool](path, field)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-    figures = {"cpu": time.process_time(), "mb": memory, "documents": documents, "words": words, "tokens": tokens}
+    figures = {"cpu": time.process_time(), "mb": _peak(), "documents": documents, "words": words, "tokens": tokens}
     print(json.dumps(figures))
+
+
+def _peak() -> float:
+    """The most memory that this process has had, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # whereas Linux's ru_maxrss counts that of the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 
 def main() -> None:
@@ -85,11 +95,8 @@ def main() -> None:
     parser.add_argument("--field", default="text", help="of the .jsonl file")
     parser.add_argument("--documents", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tool", choices=[*TOOLS, "writer"], help=argparse.SUPPRESS)
+    parser.add_argument("--tool", choices=TOOLS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.tool == "writer":
-        write_texts(options.root, options.documents)
-        return
     if options.tool:
         measure(options.tool, options.root, options.field)
         return
@@ -97,10 +104,7 @@ def main() -> None:
         path = options.root
         if path is None:
             path = Path(folder) / "texts.jsonl"
-            # Not here: the peak of a process counts as that of those that it starts.
-            subprocess.run(
-                [*_SELF, "--tool", "writer", "--root", path, "--documents", str(options.documents)], check=True
-            )
+            write_texts(path, options.documents)
         print(f"{'tool':17}{'CPU s':>8}{'peak MB':>9}{'documents':>11}{'words':>9}{'tokens':>12}")
         for tool in TOOLS:
             command = [*_SELF, "--tool", tool, "--root", path, "--field", options.field]
