@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 from vipack.display import Readable, element_name, listed
 from vipack.posterior import Posterior
 from vipack.program import seeded
 from vipack.program.densities.densities import compute
 from vipack.program.densities.divergences import elementwise_divergence
+from vipack.program.sites.sites import base_distribution
 
 __all__ = ["ACTIVE", "LatentActivity", "latent_activity"]
 
@@ -36,7 +38,8 @@ class LatentActivity(Readable):
         divergence: latent -> mean over observations of KL(q(z_d | x) || p(z_d)) in nats for each dimension of its event;
             one number for all where the dimensions' are not known.
         variance: latent -> variance over observations of the mean of q(z_d | x), for each dimension of its event, as a share of
-            the prior's variance where that is known.
+            the prior's variance where that is known. A label (Categorical) is one dimension, whose variances are sums over its
+            classes' indicators.
         num_rows: observations looked at.
 
     Source: Burda, Grosse, Salakhutdinov (2016), arXiv:1509.00519, for active units.
@@ -98,11 +101,7 @@ def latent_activity(posterior: Posterior, *, seed: int = 0) -> LatentActivity | 
     plate = posterior.evaluation.row_plate
     if plate is None:
         return None
-    sites = {
-        site.name: len(site.event_shape)
-        for site in posterior.table.of_kind("latent")
-        if site.support is None or not site.support.is_discrete
-    }
+    sites = {site.name: len(site.event_shape) for site in posterior.table.of_kind("latent")}
     divergence: dict[str, Array] = {}
     variance: dict[str, Array] = {}
     spread: dict[str, Array] = {}
@@ -113,6 +112,11 @@ def latent_activity(posterior: Posterior, *, seed: int = 0) -> LatentActivity | 
             known = elementwise_divergence(guide["fn"], model["fn"])
             if known is not None:
                 divergence[name] = _over_rows(known, event_dim).mean(0)
+            probs = _probabilities(guide), _probabilities(model)
+            if probs[0] is not None and probs[1] is not None:
+                variance[name] = _over_rows(probs[0], 1).var(0).sum()
+                spread[name] = _over_rows(probs[1] * (1 - probs[1]), 1).mean(0).sum()
+                continue
             mean = _moment(guide, "mean")
             if mean is not None:
                 variance[name] = _over_rows(mean, event_dim).var(0)
@@ -140,6 +144,12 @@ def _pairs(posterior: Posterior, names: list[str]) -> list[dict[str, tuple[Any, 
     guide_trace, model_trace = posterior.program.traces(posterior.arguments)
     compute(guide_trace), compute(model_trace)
     return [{name: (guide_trace.nodes[name], model_trace.nodes[name]) for name in names}]
+
+
+def _probabilities(node: Any) -> Tensor | None:
+    """Of a label's classes ``(*site shape, C)``; None for other sites."""
+    fn = base_distribution(node["fn"])
+    return fn.probs.expand(*node["value"].shape, -1) if isinstance(fn, Categorical) else None
 
 
 def _moment(node: Any, name: str) -> Tensor | None:

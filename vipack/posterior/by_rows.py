@@ -295,6 +295,11 @@ def _log_weights(
         number = seed if own is None else int(own.generate_state(1)[0])
         draws = posterior.draws(num_draws, seed=number, keep=False, enumerated=False)
         assert draws.row_log_weights is not None
+        if draws.points and question == "log_evidence":
+            raise UsageError(
+                f"log_evidence: the guide is a point at {listed(map(repr, draws.points))}, which has no density to weigh draws by; "
+                "fit a guide with one, such as a normal."
+            )
         yield draws.row_log_weights.cpu().numpy()
         progress(stop - start)
     progress.close()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Categorical
+from torch.nn.functional import one_hot
 
 from vipack.display import Readable, listed
 from vipack.errors import UsageError
@@ -36,7 +37,8 @@ class Encoding(Readable):
     """What the guide says of N observations: q(z | x).
 
     Attributes:
-        mean, sd: latent -> ``(N, *event shape)``; exact where the guide's distributions tell, over 200 draws elsewhere.
+        mean, sd: latent -> ``(N, *event shape)``; exact where the guide's distributions tell, over 200 draws elsewhere. Those of
+            labels (Categorical) are of an indicator for each class, ``(N, C)``: the mean is the probabilities.
         draws: latent -> ``(S, N, *event shape)``, if any were asked for.
         exact: latents whose mean and sd are exact.
     """
@@ -63,7 +65,7 @@ def encode(program: Program, observations: Observations, num_draws: int, *, seed
     progress.begin("encode", observations.num_rows)
     for start, stop, posterior in blocks(program, observations, "encode"):
         own = (seed + start) % 2**32
-        known = _known_moments(posterior, own)
+        known, classes = _known_moments(posterior, own)
         unknown = {site.name for site in posterior.table.of_kind("latent")} - set(known)
         drawn = (
             posterior.guide_draws(max(num_draws, _MOMENT_DRAWS if unknown else 0), seed=own)
@@ -73,7 +75,8 @@ def encode(program: Program, observations: Observations, num_draws: int, *, seed
         drawn = {name: _rows_first(posterior, name, value, 1) for name, value in drawn.items()}
         moments = {name: tuple(_rows_first(posterior, name, m, 0) for m in pair) for name, pair in known.items()}
         for name in unknown:
-            moments[name] = drawn[name].mean(0), drawn[name].std(0)
+            values = one_hot(drawn[name].long(), classes[name]).float() if name in classes else drawn[name]
+            moments[name] = values.mean(0), values.std(0)
         results.append((moments, {name: value[:num_draws] for name, value in drawn.items()} if num_draws else {}))
         exact = frozenset(known) if exact is None else exact & frozenset(known)
         progress(stop - start)
@@ -217,8 +220,9 @@ def _plate_of_rows(posterior: Posterior) -> str:
     return max(common, key=lambda name: table.plates[name])
 
 
-def _known_moments(posterior: Posterior, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and sd of latents whose distributions in the guide tell them, and do not depend on what it draws."""
+def _known_moments(posterior: Posterior, seed: int) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, int]]:
+    """Mean and sd of latents whose distributions in the guide tell them, and do not depend on what it draws; numbers of classes."""
+    classes: dict[str, int] = {}
 
     def moments(own: int) -> dict[str, tuple[Tensor, Tensor]]:
         with seeded(own), posterior.running():
@@ -227,6 +231,12 @@ def _known_moments(posterior: Posterior, seed: int) -> dict[str, tuple[Tensor, T
             for site in posterior.table.of_kind("latent"):
                 fn = trace.nodes[site.name]["fn"]
                 shape = trace.nodes[site.name]["value"].shape
+                base: Any = base_distribution(fn)
+                if isinstance(base, Categorical):
+                    classes[site.name] = base.probs.shape[-1]
+                    probs = base.probs.expand(*shape, -1)
+                    result[site.name] = probs, (probs * (1 - probs)).sqrt()
+                    continue
                 try:
                     result[site.name] = fn.mean.expand(shape), fn.variance.sqrt().expand(shape)
                 except (NotImplementedError, AttributeError):
@@ -234,12 +244,13 @@ def _known_moments(posterior: Posterior, seed: int) -> dict[str, tuple[Tensor, T
         return result
 
     one, two = moments(seed), moments((seed + 1) % 2**32)
-    return {
+    known = {
         name: pair
         for name, pair in one.items()
         if name in two
         and all(torch.equal(a, b) and bool(a.isfinite().all()) for a, b in zip(pair, two[name], strict=True))
     }
+    return known, classes
 
 
 def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:

@@ -12,17 +12,32 @@ from vipack.program.densities.densities import compute, row_sums
 from vipack.program.densities.substitution import Given
 from vipack.program.running.runs import trace_model
 
-__all__ = ["RowDensities"]
+__all__ = ["RowDensities", "bounded_latents"]
+
+
+def bounded_latents(posterior: Posterior) -> list[str]:
+    """Latents that are not on all of R^d, as labels and scales, each with its distribution."""
+    bounded = []
+    for site in posterior.table.of_kind("latent"):
+        support = site.support
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        if support not in (constraints.real, constraints.real_vector):
+            bounded.append(f"{site.name!r} is a {site.distribution}")
+    return bounded
 
 
 class RowDensities:
     """Of a posterior whose latents each belong to an observation; pure, differentiable and vmappable.
 
+    Args:
+        moved: whether they will be evaluated at other values than draws.
+
     Raises:
-        UsageError: a latent is not on all of R^d.
+        UsageError: latents are to be moved, and one is not on all of R^d.
     """
 
-    def __init__(self, posterior: Posterior) -> None:
+    def __init__(self, posterior: Posterior, *, moved: bool = True) -> None:
         self._posterior = posterior
         plate = posterior.evaluation.row_plate
         assert plate is not None
@@ -30,15 +45,9 @@ class RowDensities:
         self._axes: dict[str, int] = {}
         self._shapes: dict[str, torch.Size] = {}
         self._widths: dict[str, int] = {}
+        if moved and (bounded := bounded_latents(posterior)):
+            raise UsageError(f"latents that are moved must be on all of R^d, and {bounded[0]}; use fit.log_evidence().")
         for site in posterior.table.of_kind("latent"):
-            support = site.support
-            while isinstance(support, constraints.independent):
-                support = support.base_constraint
-            if support not in (constraints.real, constraints.real_vector):
-                raise UsageError(
-                    f"latents that are moved must be on all of R^d, and {site.name!r} is a {site.distribution}; use "
-                    "fit.log_evidence()."
-                )
             axis = site.dim_names.index(plate)
             shape = torch.Size([*site.batch_shape, *site.event_shape])
             self._axes[site.name], self._shapes[site.name] = axis, shape

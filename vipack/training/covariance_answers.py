@@ -17,6 +17,7 @@ from vipack.objectives import BetaELBO, ImportanceWeighted
 from vipack.posterior import LinearResponse, Posterior
 from vipack.posterior.linear_response import linear_response
 from vipack.posterior.observations import Observations
+from vipack.program.running.randomness import check_seed
 from vipack.training.trainer import Trainer
 
 __all__ = ["CovarianceAnswers"]
@@ -39,7 +40,7 @@ class CovarianceAnswers:
         self,
         function: Callable[[dict[str, Tensor]], Any] | None = None,
         *,
-        num_particles: int = 64,
+        num_particles: int = 32,
         seed: int = 0,
         tolerance: float = 1e-4,
         max_iterations: int = 500,
@@ -78,6 +79,7 @@ class CovarianceAnswers:
                 f"num_particles: draws come in mirrored pairs, so expected an even number, found {num_particles}."
             )
         positive("max_iterations", max_iterations)
+        check_seed(seed)
         if isinstance(tolerance, bool) or not isinstance(tolerance, float | int) or not 0 < tolerance < 1:
             raise UsageError(f"tolerance: expected a number between 0 and 1, found {tolerance!r}.")
         if function is not None and not callable(function):

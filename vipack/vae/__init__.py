@@ -10,6 +10,7 @@ from vipack.vae.autoencoder import Autoencoder
 from vipack.vae.conditions import Condition, Covariates, Labels
 from vipack.vae.judging import Evaluation, evaluate
 from vipack.vae.layered import HierarchicalVAE, LadderVAE
+from vipack.vae.semi_supervised import SemiSupervisedVAE, oversampled
 from vipack.vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -26,11 +27,13 @@ __all__ = [
     "HierarchicalVAE",
     "Labels",
     "LadderVAE",
+    "SemiSupervisedVAE",
     "evaluate",
     "judge_generated",
     "latent_map",
     "likelihoods",
     "networks",
+    "oversampled",
     "posteriors",
     "priors",
     "report",

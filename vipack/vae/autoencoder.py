@@ -19,7 +19,7 @@ from vipack.vae.conditions import Condition
 from vipack.vae.likelihoods import Likelihood
 from vipack.vae.priors import Prior
 
-__all__ = ["Autoencoder", "expect"]
+__all__ = ["Autoencoder", "expect", "tensor_of"]
 
 
 class Autoencoder(nn.Module, ABC):
@@ -60,7 +60,7 @@ class Autoencoder(nn.Module, ABC):
             VipackError: the data cannot be used; see :meth:`check_data`.
         """
         dtype = next(self.decoder.parameters()).dtype
-        x, y = _tensor(x, dtype), None if y is None else _tensor(y, dtype)
+        x, y = tensor_of(x, dtype), None if y is None else tensor_of(y, dtype)
         self.check_data(x, y)
         with torch.no_grad():
             x, condition = self.read(x, y)
@@ -148,7 +148,8 @@ def expect(builder: str, option: str, value: object, kind: Any, example: str) ->
         )
 
 
-def _tensor(value: Any, dtype: torch.dtype) -> Any:
+def tensor_of(value: Any, dtype: torch.dtype) -> Any:
+    """NumPy arrays and sparse matrices as tensors, floating-point numbers in `dtype`."""
     if scipy.sparse.issparse(value):
         value = value.toarray()
     if isinstance(value, np.ndarray):

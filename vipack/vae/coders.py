@@ -26,26 +26,32 @@ class Encoder(nn.Module):
 
     Args:
         input_shape: of what the network reads of one observation, a condition included.
+        num_given: numbers that join the features before the posterior is made of them.
     """
 
     def __init__(
-        self, network: nn.Module, posterior: Posterior, input_shape: tuple[int, ...], num_latents: int
+        self,
+        network: nn.Module,
+        posterior: Posterior,
+        input_shape: tuple[int, ...],
+        num_latents: int,
+        num_given: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
         self.posterior = posterior
         self.input_shape = input_shape
-        posterior.build(math.prod(output_shape("encoder", network, input_shape)), num_latents)
+        posterior.build(math.prod(output_shape("encoder", network, input_shape)) + num_given, num_latents)
 
-    def forward(self, inputs: Tensor) -> Any:
-        """The distribution of z, given inputs ``(N, *input_shape)``.
+    def forward(self, inputs: Tensor, given: Tensor | None = None) -> Any:
+        """The distribution of z, given inputs ``(N, *input_shape)`` and, perhaps, numbers ``(..., N or 1, num_given)``.
 
         Raises:
             ShapeError: the network cannot be run on them, as BatchNorm on a batch of one.
         """
         with _run("encoder", self.network, inputs):
             features = self.network(inputs)
-        return self.posterior(features.flatten(1))
+        return self.posterior(joined(features.flatten(1), given))
 
 
 class Decoder(nn.Module):
@@ -105,13 +111,14 @@ class Decoder(nn.Module):
 
 
 def joined(inputs: Tensor, condition: Tensor | None) -> Tensor:
-    """`inputs` ``(..., D)`` with a condition ``(N, K)`` beside them, ``(N, C, H, W)`` with it as K more channels."""
+    """`inputs` ``(..., D)`` with a condition ``(..., K)`` beside them, ``(N, C, H, W)`` with it as K more channels."""
     if condition is None:
         return inputs
     if inputs.dim() == 4 and len(inputs) == len(condition):
         maps = condition[:, :, None, None].expand(-1, -1, *inputs.shape[2:])
         return torch.cat([inputs, maps], 1)
-    return torch.cat([inputs, condition.expand(*inputs.shape[:-1], -1)], -1)
+    leading = torch.broadcast_shapes(inputs.shape[:-1], condition.shape[:-1])
+    return torch.cat([inputs.expand(*leading, -1), condition.expand(*leading, -1)], -1)
 
 
 def output_shape(name: str, network: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...]:

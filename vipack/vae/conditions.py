@@ -12,13 +12,18 @@ from torch import Tensor
 from vipack.errors import DataError, ShapeError, UsageError
 from vipack.hints import checked_class
 
-__all__ = ["Condition", "Covariates", "Labels"]
+__all__ = ["Condition", "Covariates", "Labels", "PartialLabels"]
 
 
 class Condition(ABC):
-    """Turns the argument ``y`` of model and guide into numbers ``(N, num_features)``."""
+    """Turns the argument ``y`` of model and guide into numbers ``(N, num_features)``.
+
+    Attributes:
+        default: the value of each observation where there is no `y`; None where there must be one.
+    """
 
     num_features: int
+    default: int | None = None
 
     @final
     def encode(self, y: Tensor | None, like: Tensor) -> Tensor:
@@ -31,6 +36,8 @@ class Condition(ABC):
                 these become NaN.
             ShapeError: `y` is not of N observations, or of another number of columns.
         """
+        if y is None and self.default is not None:
+            y = torch.full((len(like),), self.default, device=like.device)
         if not isinstance(y, Tensor):
             kind = "none" if y is None else type(y).__name__
             raise DataError(
@@ -109,6 +116,37 @@ class Labels(Condition):
             # One that is no class becomes NaN, which no step takes; to look at the values would hold up every step.
             encoded.append(indicators / indicators.sum(-1, keepdim=True))
         return torch.cat(encoded, -1)
+
+
+@final
+class PartialLabels(Condition):
+    """Labels ``(N,)`` of one kind, -1 where one is missing: an indicator for each class, all of them 0 where it is."""
+
+    default = -1
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_features = num_classes
+
+    def problem(self, y: Tensor) -> str:
+        """See :class:`Condition`."""
+        wrong = y[~((y >= -1) & (y < self.num_features) & (y == y.round()))]
+        return f"expected {self}, found {wrong[:3].tolist()}; count classes from 0." if len(wrong) else ""
+
+    def __repr__(self) -> str:
+        return f"PartialLabels({self.num_features})"
+
+    def __str__(self) -> str:
+        return f"labels from 0 to {self.num_features - 1}, or -1 where missing"
+
+    def _shapes(self, count: int) -> list[tuple[int, ...]]:
+        return [(count,)]
+
+    def _encode(self, y: Tensor, like: Tensor) -> Tensor:
+        y = y[:, None]
+        indicators = (y == torch.arange(self.num_features, device=y.device)).to(like.dtype)
+        known = indicators.sum(-1, keepdim=True)
+        # As for Labels: NaN for one that is neither a class nor missing.
+        return torch.where(y == -1, indicators, indicators / known)
 
 
 @checked_class

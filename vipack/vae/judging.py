@@ -20,7 +20,7 @@ from vipack.importance import mean_and_se
 from vipack.posterior import Posterior, RowEvidence
 from vipack.posterior.annealing import Annealing, annealed_rows
 from vipack.posterior.by_rows import check_apart
-from vipack.posterior.row_densities import RowDensities
+from vipack.posterior.row_densities import RowDensities, bounded_latents
 from vipack.program import seeded
 from vipack.program.densities.densities import compute, row_sums
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
@@ -102,7 +102,8 @@ def evaluate(
     Args:
         data, fixed: observations held out, in the form of the fit's; its own data by default, on which figures are too good.
         num_particles: K for log p(x) of each observation.
-        gaps: whether to refine a Gaussian for each of up to 100 observations, which tells the family's gap from amortisation's.
+        gaps: whether to refine a Gaussian for each of up to 100 observations, which tells the family's gap from amortisation's;
+            not done where a latent is not on all of R^d, as a label is not.
         generated: observations to generate and compare with training data, `data` as the yardstick; 0 for none. Fewer than 50,
             and data with missing values, are not compared.
         train: training observations ``(n, *event shape)`` to compare with, those of the fit by default.
@@ -127,7 +128,7 @@ def evaluate(
             activity = latent_activity(some, seed=seed)
             assert activity is not None
             information = _information(some, seed, bar)
-            few = fit.posterior_of(data, fixed=fixed, most=_REFINED) if gaps else None
+            few = fit.posterior_of(data, fixed=fixed, most=_REFINED) if gaps and not bounded_latents(some) else None
             return Evaluation(
                 evidence,
                 mean_and_se(rest - kl),
@@ -166,7 +167,7 @@ def _information(posterior: Posterior, seed: int, progress: Progress) -> float:
 
     The mean over n of log q(z_n | x_n) less the log of the mean of q(z_n | x_m) over m, by one draw z_n of each.
     """
-    densities = RowDensities(posterior)
+    densities = RowDensities(posterior, moved=False)
     with seeded(seed):
         z = densities.flat(posterior.guide_draws(1, seed=seed))[0]
         count = len(z)

@@ -48,8 +48,9 @@ class _LayeredVAE(Autoencoder):
                 f"{name}: num_latents, encoders and decoders must each have one entry for a layer of latents, the one next to x "
                 f"first; found num_latents={sizes}, {len(encoders)} encoders and {len(decoders)} decoders."
             )
-        if prior is not None and prior.reads_inputs:
-            raise UsageError(f"{name}: VampPrior is a prior of one layer of latents; take MixturePrior or FlowPrior.")
+        if prior is not None and (prior.reads_inputs or not prior.proper):
+            given = type(prior).__name__
+            raise UsageError(f"{name}: {given} is a prior of one layer of latents; take MixturePrior or FlowPrior.")
         self.likelihood, self.condition, self.num_latents = likelihood, condition, sizes
         width = 0 if condition is None else condition.num_features
         self.decoder = Decoder(decoders[0], likelihood, sizes[0] + width, head)

@@ -15,7 +15,7 @@ from vipack.errors import UsageError
 from vipack.hints import checked_class
 from vipack.vae.flows import AutoregressiveLayers, CouplingLayers
 
-__all__ = ["AutoregressiveFlow", "CouplingFlow", "DiagonalNormal", "FullNormal", "Posterior"]
+__all__ = ["AutoregressiveFlow", "CouplingFlow", "DiagonalNormal", "FullNormal", "Point", "Posterior"]
 
 FLOOR = 1e-4  # of scales: one that underflows has an infinite density
 _ONE = 0.5413  # softplus of it is 1
@@ -67,6 +67,25 @@ class DiagonalNormal(Posterior):
 
     def _build(self, num_features: int, num_latents: int) -> None:
         self.head = _head(num_features, [num_latents, num_latents])
+
+
+@final
+class Point(Posterior):
+    """One value of z for each x, as in an autoencoder without probabilities; with a :class:`~vipack.vae.priors.Flat` prior it is one.
+
+    There is no posterior then, and neither an ELBO nor a log p(x): ``fit.elbo()`` is the mean of log p(x | z) and log p(z).
+    """
+
+    mixable = False
+
+    def forward(self, features: Tensor) -> Any:
+        """See :class:`Posterior`."""
+        return dist.Delta(self.head(features)).to_event(1)
+
+    def _build(self, num_features: int, num_latents: int) -> None:
+        self.head = nn.Linear(num_features, num_latents)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
 
 @checked_class

@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from vipack.errors import ShapeError, UsageError
@@ -17,7 +18,7 @@ from vipack.hints import checked_class
 from vipack.vae.flows import CouplingLayers
 from vipack.vae.posteriors import FLOOR
 
-__all__ = ["FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
+__all__ = ["Flat", "FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
 
 Mixer = Callable[[Tensor], Any]  # the posterior, from an encoder's inputs
 
@@ -30,9 +31,11 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         reads_inputs: whether it is made of the encoder's posteriors.
+        proper: whether it is a distribution.
     """
 
     reads_inputs = False
+    proper = True
     _sizes: tuple[int, tuple[int, ...]] | None = None
 
     @final
@@ -106,6 +109,23 @@ class StandardNormal(Prior):
     def _build(self, num_latents: int, input_shape: tuple[int, ...]) -> None:
         self._num_latents = num_latents
         self.register_buffer("zero", torch.zeros(()))
+
+
+@final
+class Flat(Prior):
+    """No preference for any z, and nothing to draw from: for :class:`~vipack.vae.posteriors.Point`.
+
+    To generate, fit another prior to the encodings and put it in its stead.
+    """
+
+    proper = False
+
+    def forward(self, encoder: Mixer | None = None) -> Any:
+        """See :class:`Prior`."""
+        return dist.ImproperUniform(constraints.real_vector, torch.Size(), torch.Size([self._num_latents]))
+
+    def _build(self, num_latents: int, input_shape: tuple[int, ...]) -> None:
+        self._num_latents = num_latents
 
 
 @checked_class

@@ -15,7 +15,7 @@ from vipack.vae.coders import Decoder, Encoder, joined
 from vipack.vae.conditions import Condition
 from vipack.vae.likelihoods import Likelihood
 from vipack.vae.networks import MLP
-from vipack.vae.posteriors import DiagonalNormal, Posterior
+from vipack.vae.posteriors import DiagonalNormal, Point, Posterior
 from vipack.vae.priors import Prior, StandardNormal, VampPrior
 
 __all__ = ["VAE"]
@@ -70,6 +70,11 @@ class VAE(Autoencoder):
         self.decoder = Decoder(decoder, likelihood, num_latents + width, head)
         self.prior = StandardNormal() if prior is None else prior
         self.prior.build(num_latents, inputs)
+        if not self.prior.proper and not isinstance(self.encoder.posterior, Point):
+            raise UsageError(
+                f"Flat: the ELBO has no maximum with it and {type(self.encoder.posterior).__name__}, which would grow without end; take "
+                "posterior=Point(), or another prior."
+            )
         if self.prior.reads_inputs and not self.encoder.posterior.mixable:
             raise UsageError(
                 f"VampPrior: needs densities of posteriors at any point, which {type(self.encoder.posterior).__name__} has only "

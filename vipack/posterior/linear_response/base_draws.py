@@ -38,6 +38,7 @@ Noise = dict[str, Tensor]  # site, or site and kind of number -> (S, *shape)
 
 _RELATIVE_STEP = 1e-3  # in a concentration, for the derivatives of a quantile
 _SERIES_BELOW = -23.0  # log of a gamma quantile, below which one term of the series is exact to 1e-10
+_LEAST_PAIRS = 4  # whose second moments are made those of the guide; fewer would have too light tails
 _KINDS = ("level", "slope", "curvature", "centre")
 
 
@@ -84,7 +85,7 @@ def check_drawable(trace: Trace, another: Trace) -> None:
 def base_noise(trace: Trace, number: int, generator: torch.Generator) -> Noise:
     """Noise of `number` draws (even) for the sites of a guide's trace, in their types and on their devices.
 
-    Normals come in mirrored pairs with unit second moments, uncorrelated where there are half as many draws as numbers or
+    Normals come in mirrored pairs, from 8 draws on with unit second moments, uncorrelated where there are half as many draws as numbers or
     more. With them the moments of a Gaussian are exact. Levels of quantiles are stratified (a Latin hypercube).
     """
     noise: Noise = {}
@@ -109,10 +110,10 @@ def base_noise(trace: Trace, number: int, generator: torch.Generator) -> Noise:
 
 def _mirrored(number: int, numbers: int, generator: torch.Generator) -> Tensor:
     half = torch.randn(number // 2, numbers, generator=generator, dtype=torch.float64, device="cpu")
-    if 0 < numbers <= len(half):
+    if 0 < numbers <= len(half) and len(half) >= _LEAST_PAIRS:
         basis, upper = torch.linalg.qr(half)
         half = basis * upper.diagonal().sign() * math.sqrt(len(half))
-    else:
+    elif len(half) >= _LEAST_PAIRS:
         half = half / half.square().mean(0).sqrt()
     return torch.cat([half, -half])
 

@@ -36,7 +36,7 @@ class LinearResponse(Readable):
         newton_shift: likewise, how far a Newton step on the ELBO would move the mean, in sds; far from zero the fit has not converged.
         newton_noise: standard error of these, root mean square over all elements.
         residual: the largest ``|b - H x| / |b|`` of all systems, computed anew at the end.
-        iterations: the most products with the Hessian that a system took.
+        iterations: the most that a system took.
         solved: whether all systems came to the tolerance that was asked for, or within ten times of it.
         positive_definite: False where a direction of negative curvature was met: no covariances can be had. True says that none
             was met by the systems and a random one, not that there is none.
@@ -127,7 +127,7 @@ class LinearResponse(Readable):
             ]
         solved = "solved" if self.solved else "NOT solved"
         return [
-            f"Systems {solved}: residual {self.residual:.1e} after {self.iterations} products with the Hessian ({self.products}); "
+            f"Systems {solved}: residual {self.residual:.1e} after {self.iterations} iterations (Hessian by {self.products}); "
             "no negative curvature met.",
             f"Two sets of {self.num_particles} draws: sds differ by {2 * self.relative_noise:.1%} (root mean square).",
             f"A Newton step would move means by {self.largest_shift:.2g} sds at most (noise {self.newton_noise:.2g}).",

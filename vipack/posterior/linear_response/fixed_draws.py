@@ -17,7 +17,6 @@ from vipack.entry import on_its_own
 from vipack.errors import GuideError
 from vipack.posterior.linear_response.base_draws import FromNoise, Noise, base_noise, drawn_sites
 from vipack.posterior.observations import Observations
-from vipack.posterior.posterior import Posterior
 from vipack.posterior.vectorize import Vectorizer, vmap_or_loop
 from vipack.program import Arguments, Program, seeded
 from vipack.program.densities.densities import total
@@ -135,7 +134,8 @@ class Parameters:
         """``(G, P)`` as one tensor ``(G, *shape)`` for each parameter, in its own type."""
         pieces = vectors.split([value.numel() for value in self.tensors], dim=1)
         return [
-            piece.reshape(-1, *value.shape).to(value.dtype) for piece, value in zip(pieces, self.tensors, strict=True)
+            piece.reshape(-1, *value.shape).to(device=value.device, dtype=value.dtype)
+            for piece, value in zip(pieces, self.tensors, strict=True)
         ]
 
     def join(self, gradients: Sequence[Tensor | None], number: int) -> Tensor:
@@ -182,7 +182,7 @@ class FixedDraws:
 
     def __init__(
         self,
-        posterior: Posterior,
+        evaluation: Evaluation,
         parameters: Parameters,
         num_particles: int,
         seed: int,
@@ -195,7 +195,7 @@ class FixedDraws:
         self.vectorizer = Vectorizer()
         self.vectorizer.allowed = ("vmap", "loop")
         self._seed = seed
-        self.blocks = self._cut(posterior, num_particles, observations)
+        self.blocks = self._cut(evaluation, num_particles, observations)
         self._kept: tuple[Tensor, list[Tensor | None]] | None = None
 
     def gradient(self) -> tuple[float, Tensor]:
@@ -255,8 +255,8 @@ class FixedDraws:
             gradients = torch.autograd.grad(loss, self.parameters.tensors, create_graph=create_graph, allow_unused=True)
         return loss, list(gradients)
 
-    def _cut(self, posterior: Posterior, number: int, observations: Observations | None) -> list[Block]:
-        program, whole = posterior.program, posterior.evaluation
+    def _cut(self, whole: Evaluation, number: int, observations: Observations | None) -> list[Block]:
+        program = whole.program
         calls = [(whole, 1.0)]
         if 2 * whole.numbers > NUMBERS_AT_ONCE and observations is not None and _can_be_cut(program, whole):
             rows = observations.num_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ __all__ = ["Function", "Functions"]
 
 Function = Callable[[dict[str, Tensor]], Any]
 
+_NUMBERS_IN_ALL = 500_000_000  # of draws whose values are wanted, some seconds
+_LEAST_DRAWS = 200
 _MOST_ELEMENTS = 500  # that are asked for without a function
 
 
@@ -67,7 +69,9 @@ class Functions:
         return [element_name(name, index) for name, shape in self.shapes.items() for index in np.ndindex(*shape)]
 
     def values(self, number: int, seed: int) -> Tensor:
-        """``(S, G)`` at `number` draws, float64, without gradients."""
+        """``(S, G)`` at `number` draws, or fewer where each takes very many numbers, float64, without gradients."""
+        most = max(_LEAST_DRAWS, _NUMBERS_IN_ALL // max(1, self._evaluation.numbers))
+        number = min(number, most - most % 2)
         with torch.no_grad():
             return torch.cat([self._columns(self._of_draws(block)) for block in self._blocks(number, seed)])
 
@@ -89,9 +93,9 @@ class Functions:
         pieces = columns.split([math.prod(shape) for shape in self.shapes.values()])
         return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
-    def _blocks(self, number: int, seed: int) -> list[Block]:
-        sizes = even_sizes(number, NUMBERS_AT_ONCE // max(1, self._evaluation.numbers))
-        return [block_of(self._evaluation, size, 1.0, (1_000 * seed + i) % 2**32) for i, size in enumerate(sizes)]
+    def _blocks(self, number: int, seed: int) -> Iterator[Block]:
+        for i, size in enumerate(even_sizes(number, NUMBERS_AT_ONCE // max(1, self._evaluation.numbers))):
+            yield block_of(self._evaluation, size, 1.0, (1_000 * seed + i) % 2**32)
 
     def _columns(self, values: Mapping[str, Tensor]) -> Tensor:
         pieces = []

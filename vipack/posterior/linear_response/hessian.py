@@ -10,22 +10,27 @@ from vipack.posterior.linear_response.fixed_draws import FixedDraws
 __all__ = ["Hessian"]
 
 _PROBES = 8  # random vectors for the norms of rows
+_USUAL_ITERATIONS = 5  # of conjugate gradients, at least, by which the matrix costs less than products for each system
+_MOST_DENSE = 4_000  # parameters, 128 MB
 
 
 class Hessian:
     """That of a loss at fixed draws, ``(P, P)``, as a map of vectors ``(G, P)`` to products ``(G, P)``.
 
     Args:
+        columns: how many systems are to be solved; for many the matrix itself is the cheaper.
         differences: whether differences of gradients may be taken; else whatever has no second derivative is an error.
     """
 
-    def __init__(self, draws: FixedDraws, *, differences: bool = True) -> None:
+    def __init__(self, draws: FixedDraws, columns: int, *, differences: bool = True) -> None:
         self._draws = draws
         self._allowed = differences
         self._size = len(draws.parameters)
         self._single = any(value.dtype != torch.float64 for value in draws.parameters.tensors)
         self._differences = False
         self._norms: Tensor | None = None
+        self._dense = self._size <= min(_USUAL_ITERATIONS * columns, _MOST_DENSE)
+        self._matrix: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -44,6 +49,8 @@ class Hessian:
         Raises:
             RuntimeError: an operation has no second derivative, and differences are not allowed.
         """
+        if self._matrix is not None:
+            return vectors @ self._matrix
         if not self._differences:
             try:
                 return self._draws.product(vectors)
@@ -65,10 +72,19 @@ class Hessian:
         return norms
 
     def _estimated_norms(self, generator: torch.Generator) -> Tensor:
-        signs = torch.randint(0, 2, (_PROBES, self._size), generator=generator, device="cpu").double() * 2 - 1
-        norms = self(signs).square().mean(0).sqrt()
+        if self._dense:
+            self._matrix = None
+            matrix = self(torch.eye(self._size, dtype=torch.float64))
+            self._matrix = (matrix + matrix.T) / 2
+            norms = self._matrix.square().sum(1).sqrt()
+        else:
+            norms = self._random_norms(generator)
         usual = norms[norms > 0].median() if bool((norms > 0).any()) else torch.ones((), dtype=torch.float64)
         return torch.where(norms > 1e-8 * usual, norms, usual)
+
+    def _random_norms(self, generator: torch.Generator) -> Tensor:
+        signs = torch.randint(0, 2, (_PROBES, self._size), generator=generator, device="cpu").double() * 2 - 1
+        return self(signs).square().mean(0).sqrt()
 
     def _agrees(self, norms: Tensor, generator: torch.Generator) -> bool:
         """Whether second derivatives are differences of gradients along a random vector.

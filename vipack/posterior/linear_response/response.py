@@ -19,6 +19,7 @@ from vipack.posterior.linear_response.hessian import Hessian
 from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
 from vipack.program import seeded
+from vipack.program.evaluation.evaluation import Evaluation
 
 __all__ = ["linear_response"]
 
@@ -33,7 +34,7 @@ def linear_response(
     posterior: Posterior,
     function: Function | None = None,
     *,
-    num_particles: int = 64,
+    num_particles: int = 32,
     seed: int = 0,
     tolerance: float = 1e-4,
     max_iterations: int = 500,
@@ -53,17 +54,19 @@ def linear_response(
 
     Source: Giordano, Broderick and Jordan (2018), JMLR 19(51).
     """
-    evaluation = posterior.evaluation
+    # Anew, since parameters may have moved since the posterior was first looked at.
+    with posterior.running(), seeded(0):
+        evaluation = Evaluation(posterior.program, posterior.arguments)
     parameters = Parameters(posterior.program, evaluation)
-    with parameters.running(posterior.arguments), torch.no_grad(), seeded(1):
+    with posterior.running(), seeded(1):
         check_drawable(evaluation.guide_trace, evaluation.guide(posterior.program.guide))
     functions = Functions(function, evaluation, parameters)
     sets = []
     for own in (2 * seed, 2 * seed + 1):
-        draws = FixedDraws(posterior, parameters, num_particles, own, observations)
+        draws = FixedDraws(evaluation, parameters, num_particles, own, observations)
         gradients = functions.gradients(num_particles, own)
         sets.append(_answer_of(draws, gradients, own, tolerance, max_iterations))
-    moments = _moments(posterior, functions, parameters, num_particles, 2 * seed + 2)
+    moments = _moments(evaluation, functions, parameters, num_particles, 2 * seed + 2)
     result = _combined(functions, parameters, moments, sets, num_particles, tolerance)
     _warn(result, num_particles)
     return result
@@ -93,7 +96,7 @@ class _Answer:
 
 def _answer_of(draws: FixedDraws, gradients: Tensor, seed: int, tolerance: float, max_iterations: int) -> _Answer:
     generator = torch.Generator().manual_seed(seed)
-    hessian = Hessian(draws)
+    hessian = Hessian(draws, len(gradients))
     norms = hessian.row_norms(generator)
     size = len(norms)
     _, slope = draws.gradient()
@@ -120,7 +123,7 @@ def _answer_of(draws: FixedDraws, gradients: Tensor, seed: int, tolerance: float
 
 
 def _moments(
-    posterior: Posterior, functions: Functions, parameters: Parameters, num_particles: int, seed: int
+    evaluation: Evaluation, functions: Functions, parameters: Parameters, num_particles: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means and sds under the guide, and the shares of their squares that its Fisher information F explains: J F^-1 J'."""
     values = functions.values(_MOMENT_DRAWS, seed).cpu()
@@ -130,21 +133,21 @@ def _moments(
     if bool(varies.any()):
         with contextlib.suppress(RuntimeError):  # log q has no second derivative
             share[varies] = (
-                _family_variances(posterior, functions, parameters, num_particles, seed)[varies] / sd[varies].square()
+                _family_variances(evaluation, functions, parameters, num_particles, seed)[varies] / sd[varies].square()
             )
     return mean, sd, share.clamp(max=1.0)
 
 
 def _family_variances(
-    posterior: Posterior, functions: Functions, parameters: Parameters, num_particles: int, seed: int
+    evaluation: Evaluation, functions: Functions, parameters: Parameters, num_particles: int, seed: int
 ) -> Tensor:
     """``(G,)``: the variances that linear response would give if the guide were the posterior; NaN where they are not known."""
-    with parameters.running(posterior.arguments):
-        if not draws_are_sites(posterior.evaluation):
+    with parameters.running(evaluation.arguments):
+        if not draws_are_sites(evaluation):
             return torch.full((len(functions.names),), torch.nan, dtype=torch.float64)
-    draws = FixedDraws(posterior, parameters, num_particles, seed, None, loss=negative_log_q)
+    draws = FixedDraws(evaluation, parameters, num_particles, seed, None, loss=negative_log_q)
     gradients = functions.gradients(num_particles, seed)
-    fisher = Hessian(draws, differences=False)  # its draws stay where they are as parameters move
+    fisher = Hessian(draws, len(gradients), differences=False)  # its draws stay where they are as parameters move
     norms = fisher.row_norms(torch.Generator().manual_seed(seed))
     solution = solve(fisher, gradients, norms, tolerance=1e-2, max_iterations=100, rounding=fisher.rounding)
     return (gradients * solution.x).sum(1)
@@ -204,7 +207,7 @@ def _warn(result: LinearResponse, num_particles: int) -> None:
     if not result.solved:
         warn(
             TrustWarning(
-                f"linear_response: conjugate gradients left a residual of {result.residual:.1g} after {result.iterations} products, so "
+                f"linear_response: conjugate gradients left a residual of {result.residual:.1g} after {result.iterations} iterations, so "
                 "that sds may be too small; raise max_iterations, or give a function of fewer latents."
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyro
 import torch
+from pyro.distributions import Delta, Normal
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from vipack.program.densities.substitution import Given
 from vipack.program.program import Program
 from vipack.program.running.randomness import seeded
 from vipack.program.running.runs import Arguments, explained, trace_model
-from vipack.program.sites.sites import sample_nodes
+from vipack.program.sites.sites import base_distribution, sample_nodes
 
 __all__ = ["check_amortised"]
 
@@ -63,4 +64,9 @@ def _alike(trace: Trace, name: str, plate: str) -> Tensor:
 
 def _densities(program: Program, call: Arguments, given: dict[str, Tensor], plate: str) -> Tensor:
     with Given(given):
-        return row_sums(compute(trace_model(program.guide, call)), plate, within=True)
+        trace = trace_model(program.guide, call)
+    for node in sample_nodes(trace).values():
+        base = base_distribution(node["fn"])
+        if isinstance(base, Delta):  # equal but for rounding, a point has no density: its distance tells as much
+            node["fn"] = Normal(base.v, torch.ones_like(base.v)).to_event(node["fn"].event_dim)
+    return row_sums(compute(trace), plate, within=True)

@@ -40,7 +40,7 @@ from vipack.program.sites.agreement import (
     support_name,
 )
 from vipack.program.sites.plates import PlateCall, own_batch_shapes, recorded_plates
-from vipack.program.sites.sites import SiteTable, read_sites
+from vipack.program.sites.sites import SiteTable, read_sites, sample_nodes
 
 __all__ = ["Check", "check_program"]
 
@@ -141,6 +141,7 @@ def check_program(
                 warnings += _unregistered(program, model_trace, guide_trace)
                 warnings += _precision(program, model_trace)
                 warnings += rounded_draws(model_trace, guide_trace)
+                warnings += [] if enumerates else _drawn_though_marked(guide_trace)
     except VipackError as error:
         errors.append(error)
     shapes = {name: tuple(value.shape) for name, value in program.parameters.unconstrained.items()}
@@ -159,6 +160,16 @@ def _sum_out(program: Program, table: SiteTable, guide_trace: Trace, model_trace
     given = Given({site.name: guide_trace.nodes[site.name]["value"] for site in table.of_kind("latent")})
     with explained("model, its discrete latents enumerated,", arguments), torch.no_grad():
         density.log_p(density.trace(arguments, given))
+
+
+def _drawn_though_marked(guide_trace: Trace) -> Iterator[VipackWarning]:
+    """Discrete latents that the guide asks to be summed out, by a loss that draws them."""
+    for name, node in sample_nodes(guide_trace).items():
+        if node["infer"].get("enumerate") and not node["is_observed"]:
+            yield ProgramWarning(
+                f"guide site {name!r} is marked for enumeration, and the loss draws it, which gives noisy gradients; pass "
+                "loss=pyro.infer.TraceEnum_ELBO(max_plate_nesting=1), with as many dimensions as the plates have."
+            )
 
 
 def _own_rows(

@@ -19,7 +19,7 @@ def elementwise_divergence(q: Any, p: Any) -> Tensor | None:
         divergence: Tensor = kl_divergence(q, p)
     except NotImplementedError:
         return None
-    return None if q.event_shape else divergence.expand(shape)
+    return None if q.event_shape or p.event_shape else divergence.expand(shape)
 
 
 def _plain(distribution: Any) -> Any:

@@ -93,7 +93,9 @@ class Likelihood(nn.Module, ABC):
     @final
     def split(self, parameters: Tensor) -> tuple[Tensor, ...]:
         """The P tensors ``(..., *shape)`` of ``(..., P, *shape)``."""
-        return parameters.unbind(-1 - len(self.shape))
+        dim = -1 - len(self.shape)
+        # A gradient stacked of one tensor keeps strides that a compiled step cannot view.
+        return (parameters.squeeze(dim),) if parameters.shape[dim] == 1 else parameters.unbind(dim)
 
 
 def shape_of(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
