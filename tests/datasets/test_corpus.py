@@ -1,10 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
 
 from vipack.datasets import Corpus
-from vipack.errors import DataError, ShapeError, UsageError
+from vipack.errors import DataError, DataWarning, ShapeError, UsageError
 
 COUNTS = np.array([[2, 0, 1, 0], [0, 3, 1, 0], [1, 1, 1, 5]])
 WORDS = ("ape", "bee", "cat", "dog")
@@ -133,7 +134,8 @@ def test_another_vocabulary_drops_adds_and_reorders_words():
         ({}, "ape bee cat dog", "a b c"),
         ({"min_documents": 2}, "ape bee cat", "a b c"),
         ({"max_fraction": 0.7}, "ape bee dog", "a b c"),
-        ({"max_words": 2}, "bee dog", "b c"),
+        ({"max_words": 2, "min_tokens": 2}, "bee dog", "b c"),
+        ({"max_words": 2, "min_tokens": 0}, "bee dog", "a b c"),
         ({"min_tokens": 4}, "ape bee cat dog", "b c"),
         ({"drop": {"dog", "yak"}}, "ape bee cat", "a b c"),
     ],
@@ -157,3 +159,77 @@ def test_pruning_keeps_its_promises_on_what_is_left():
     assert pruned.num_words < whole.num_words
     assert pruned.document_frequency.min() >= 10
     assert pruned.lengths.min() >= 28
+
+
+def test_documents_without_a_word_left_are_named_once_and_left_out():
+    with pytest.warns(
+        DataWarning, match=r"zoo: 1 of 3 documents have no word left.*: 'a'; min_tokens=0 keeps"
+    ) as warned:
+        pruned = corpus().prune(max_words=2)
+    assert len(warned) == 1
+    assert pruned.titles == ("b", "c")
+    many = corpus(np.eye(8), [f"w{i}" for i in range(8)], "abcdefgh")
+    with pytest.warns(DataWarning, match=r"7 of 8 documents.*: 'a', 'b', 'c', 'd', 'e', \.\.\.;"):
+        many.prune(drop={f"w{i}" for i in range(7)})
+
+
+def test_rows_are_summed_in_float64_with_empty_ones_between():
+    counts = scipy.sparse.lil_array((9_000, 2))
+    counts[5_000, 0], counts[5_000, 1], counts[8_999, 1] = 2**24, 1, 3
+    lengths = corpus(counts, ("ape", "bee"), [str(i) for i in range(9_000)]).lengths
+    assert lengths[[4_999, 5_000, 8_999]].tolist() == [0, 2**24 + 1, 3]
+    assert lengths.sum() == 2**24 + 4
+
+
+# --- metadata
+
+TABLE = pd.DataFrame({"year": [1999, 2005, 2007], "party": ["x", None, "z"]}, index=[7, 7, 9])
+
+
+def with_metadata(metadata=TABLE, counts=COUNTS):
+    return Corpus("zoo", counts, WORDS, ("a", "b", "c"), "a test", "none", metadata)
+
+
+@pytest.mark.parametrize("metadata", [TABLE, dict(TABLE), {"year": [1999, 2005, 2007], "party": ["x", None, "z"]}])
+def test_metadata_are_a_table_numbered_like_the_documents(metadata):
+    zoo = with_metadata(metadata)
+    assert zoo.metadata["year"].tolist() == [1999, 2005, 2007]
+    assert zoo.metadata.index.tolist() == [0, 1, 2]
+    assert zoo.metadata.loc[2, "party"] == "z"
+    zoo.metadata.loc[0, "year"] = 0
+    assert TABLE["year"].iloc[0] == 1999
+
+
+def test_metadata_follow_the_documents():
+    zoo = with_metadata()
+    assert zoo.take([2, 0]).metadata["year"].tolist() == [2007, 1999]
+    assert zoo.take(np.array([False, True, True])).metadata.index.tolist() == [0, 1]
+    for each in zoo.split(0.34, seed=1):
+        assert [dict(zip("abc", [1999, 2005, 2007], strict=True))[t] for t in each.titles] == each.metadata[
+            "year"
+        ].tolist()
+    assert zoo.prune(min_tokens=4).metadata["party"].tolist()[1] == "z"
+    assert zoo.prune(min_tokens=4).metadata["year"].tolist() == [2005, 2007]
+    for same in (*zoo.halve(), zoo.with_vocabulary(["dog", "eel"]), zoo.prune(), zoo.prune(min_documents=2)):
+        pd.testing.assert_frame_equal(same.metadata, zoo.metadata)
+    with pytest.warns(DataWarning, match="'a'"):
+        assert zoo.prune(max_words=2).metadata["year"].tolist() == [2005, 2007]
+    assert corpus().metadata is None
+    assert repr(zoo) == "Corpus('zoo': 3 documents, 4 words, 15 tokens; metadata year, party)"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (TABLE[:2], "metadata has 2 rows for 3 documents"),
+        ({"year": [1, 2]}, "metadata 'year' has 2 values for 3 documents"),
+        ({"year": "abc"}, "metadata 'year' is 'abc'; expected a value for each document"),
+        ({"year": 3}, "metadata 'year' is 3; expected a value for each"),
+        ({"year": np.ones((3, 2))}, "expected a value for each document"),
+        ([1, 2, 3], "metadata is a list; expected a DataFrame or a dict"),
+        (pd.concat([TABLE, TABLE], axis=1), "two columns of metadata are called 'year'"),
+    ],
+)
+def test_metadata_that_fit_no_documents_are_refused(metadata, message):
+    with pytest.raises(DataError, match=f"zoo: .*{message}"):
+        with_metadata(metadata)

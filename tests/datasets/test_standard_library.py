@@ -79,7 +79,9 @@ def test_other_sources_or_rules_get_another_file(small_library, cache, monkeypat
     first = docstrings()
     (small_library / "module12.py").write_text('"""The widget window."""')
     assert docstrings().num_documents == first.num_documents + 1
-    monkeypatch.setattr(standard_library, "_RULES", standard_library.TextRules(max_fraction=1.0, min_documents=8))
+    monkeypatch.setattr(
+        standard_library, "_RULES", standard_library.TextRules(max_fraction=1.0, min_documents=8, min_tokens=2)
+    )
     assert docstrings().num_words < first.num_words
     assert len(list(cache.iterdir())) == 3
 

@@ -7,9 +7,9 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, 
 
 import vipack as vi
 from vipack.datasets import TextRules, corpus_from_texts, load_texts
-from vipack.errors import DataError, UsageError
+from vipack.errors import DataError, DataWarning, UsageError
 
-TEXTS = ["The cat sat. cat!", "a dog, the dog", "the cat and a dog", "mp3 of the_dog"]
+TEXTS = ["The cat sat. cat!", "a dog, the dog", "the cat and a dog", "mp3 of the_dog cat"]
 KEEP_ALL = TextRules(stop_words=frozenset(), min_letters=1, min_documents=1, max_fraction=1.0)
 
 
@@ -50,7 +50,8 @@ def test_rules_prune_what_a_vectorizer_leaves():
 def test_a_function_is_a_tokenizer_and_its_words_are_kept_as_they_are():
     corpus = corpus_from_texts(["The THE a-b", "the a-b"], tokenizer=str.split, rules=KEEP_ALL)
     assert corpus.vocabulary == ("THE", "The", "a-b", "the")
-    own = corpus_from_texts(["go the", "go the", "cat", "cat", "x"], tokenizer=str.split)
+    with pytest.warns(DataWarning, match="1 of 5 documents have no word left.*'4'"):
+        own = corpus_from_texts(["go the", "go the", "cat", "cat", "x"], tokenizer=str.split)
     assert own.vocabulary == ("cat", "go", "the")  # in two texts, at most in half of them: the limits still hold
     ruled = corpus_from_texts(["go the cat", "cat the"], tokenizer=str.split, rules=TextRules(max_fraction=1.0))
     assert ruled.vocabulary == ("cat",)
@@ -115,7 +116,8 @@ def test_texts_in_files_and_docstrings_take_a_tokenizer_too(tmp_path):
     TABLE.to_csv(tmp_path / "texts.csv")
     corpus = load_texts(tmp_path / "texts.csv", field="body", tokenizer=CountVectorizer())
     assert corpus.vocabulary == ("cat", "dog")
-    words = vi.datasets.docstrings(tokenizer=CountVectorizer(max_features=20))
+    with pytest.warns(DataWarning, match="documents have no word left"):
+        words = vi.datasets.docstrings(tokenizer=CountVectorizer(max_features=20))
     assert words.num_words == 20
     with pytest.raises(UsageError, match="corpus_from_texts"):
         load_texts(TABLE, field="body")
@@ -126,3 +128,42 @@ def test_a_corpus_is_a_frame_of_documents_by_words():
     frame = corpus.to_frame()
     assert frame.loc["w", "cat"] == 2
     assert (list(frame.index), list(frame.columns)) == (["u", "v", "w"], ["cat", "dog"])
+
+
+def test_other_columns_are_metadata():
+    corpus = corpus_from_texts(TABLE, field="body", title="head", rules=KEEP_ALL)
+    pd.testing.assert_frame_equal(corpus.metadata, TABLE[["id"]].reset_index(drop=True))
+    kept = TextRules(stop_words={"dog"}, min_documents=1, max_fraction=1.0)
+    with pytest.warns(DataWarning, match="1 of 3 documents have no word left.*'v'"):
+        fewer = corpus_from_texts(TABLE, field="body", rules=kept)
+    assert fewer.metadata.to_dict("list") == {"id": [3, 7], "head": ["A", "C"]}
+    assert corpus_from_texts(TABLE[["body"]], rules=KEEP_ALL).metadata is None
+    given = corpus_from_texts(["cat", "dog"], metadata={"year": [1, 2]}, rules=KEEP_ALL)
+    assert given.metadata["year"].tolist() == [1, 2]
+    with pytest.raises(DataError, match="metadata 'year' has 1 values for 2 documents"):
+        corpus_from_texts(["cat", "dog"], metadata={"year": [1]}, rules=KEEP_ALL)
+
+
+def test_runs_of_words_are_the_vectorizers_business_where_there_is_one():
+    with pytest.raises(UsageError, match=r"ngrams: CountVectorizer decides .* ngram_range"):
+        corpus_from_texts(TEXTS, tokenizer=CountVectorizer(), rules=TextRules(ngrams=(1, 2)))
+
+
+def test_a_vocabulary_with_a_word_twice_is_refused():
+    class Twice(Vectorizer):
+        def get_feature_names_out(self):
+            return np.array([self.words[0]] * len(self.words))
+
+    with pytest.raises(DataError, match="the word 'a' stands twice in the vocabulary"):
+        corpus_from_texts(["b a b", "c"], tokenizer=Twice())
+
+
+def test_tables_of_other_libraries_are_turned_into_frames():
+    class Table:
+        columns = tuple(TABLE.columns)
+
+        def to_pandas(self):
+            return TABLE
+
+    corpus = corpus_from_texts(Table(), field="body", rules=KEEP_ALL)
+    assert corpus.metadata["head"].tolist() == ["A", "B", "C"]

@@ -1,4 +1,4 @@
-"""The command line: ``vipack demo``, ``check``, ``fit`` and ``compare``. Here things are printed, and guides have names."""
+"""The command line: ``vipack demo``, ``check``, ``fit``, ``compare`` and ``topics``. Here things are printed, and guides have names."""
 
 from vipack.cli.command_line import main
 

@@ -19,6 +19,7 @@ _EXAMPLES = """examples:
   vipack check models.py:regression --data table.csv
   vipack fit models.py:regression --guide fullrank --data table.csv --out results
   vipack compare models.py:regression --guides ladder,meanfield,fullrank --data table.csv
+  vipack topics speeches.csv --field text --num-topics 20 --out topics --open
 """
 _GUIDE = f"{LADDER}, {', '.join(GUIDE_NAMES)}, or FILE.py:NAME"
 _DEFAULT = f"({LADDER}; with --steps, --lr or --particles, fullrank)"
@@ -36,6 +37,17 @@ _OTHERWISE = {
     "--guides": "--guide",
     "--random-seed": "--seed",
     "--columns-of": "--columns",
+    "--topics": "--num-topics",
+    "--k": "--num-topics",
+    "-k": "--num-topics",
+    "--n-topics": "--num-topics",
+    "--text": "--field",
+    "--column": "--field",
+    "--stopwords": "--stop-words",
+    "--ngram": "--ngrams",
+    "--min-df": "--min-documents",
+    "--max-df": "--max-fraction",
+    "--metadata": "--covariates",
 }
 
 
@@ -83,6 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_fit(commands)
     _add_compare(commands)
+    _add_topics(commands)
     return parser
 
 
@@ -146,6 +159,58 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_common(command, "comparing")
 
 
+def _add_topics(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "topics",
+        help="find topics in texts, and write a page and tables about them",
+        description="Reads texts, finds topics by latent Dirichlet allocation, and writes explorer.html (a page for any "
+        "browser), topics.csv, top_words.csv (with 90% intervals), documents.csv, corpus.csv and model.pt.",
+    )
+    command.add_argument(
+        "texts",
+        metavar="TEXTS",
+        help="a folder of .txt files, or a .csv, .tsv, .jsonl or .parquet file of one text a row",
+    )
+    command.add_argument("--num-topics", metavar="K", type=_positive, default=20, help="topics to find (%(default)s)")
+    command.add_argument("--out", metavar="DIR", required=True, help="folder to write to")
+    command.add_argument("--field", metavar="NAME", help="the column that holds the texts (text)")
+    command.add_argument("--title", metavar="NAME", help="the column that holds titles (numbers of lines)")
+    command.add_argument("--covariates", metavar="A,B,...", help="columns by which the page shows shares of topics")
+    command.add_argument(
+        "--stop-words",
+        "--language",
+        metavar="LIST",
+        default="english",
+        help="words to leave out: languages (german or de), files of a word a line, or none; separated by commas "
+        "(%(default)s)",
+    )
+    command.add_argument(
+        "--ngrams", metavar="N", type=_positive, default=1, help="count runs of up to N words as well (%(default)s)"
+    )
+    command.add_argument(
+        "--min-letters", metavar="N", type=_positive, default=3, help="shortest word that counts (%(default)s)"
+    )
+    command.add_argument(
+        "--min-documents", metavar="N", type=_positive, default=2, help="leave out words of fewer texts (%(default)s)"
+    )
+    command.add_argument(
+        "--max-fraction",
+        metavar="X",
+        type=_fraction,
+        default=0.5,
+        help="leave out words of more than this fraction of texts (%(default)s)",
+    )
+    command.add_argument("--max-words", metavar="N", type=_positive, help="keep the N most frequent words (all)")
+    command.add_argument(
+        "--encoding", metavar="NAME", default="utf-8", help="of the files, such as latin-1 (%(default)s)"
+    )
+    command.add_argument("--steps", metavar="N", type=_positive, help="passes over the texts (until converged)")
+    command.add_argument("--seed", metavar="N", type=int, default=0, help="decides everything random (%(default)s)")
+    command.add_argument("--open", action="store_true", help="show the page in a browser")
+    command.add_argument("--quiet", action="store_true", help="no messages on the way")
+    _add_common(command, "topic_fitting")
+
+
 def _add_program(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="FILE.py:MODEL", help="a Python file and the name of a Pyro model in it")
     command.add_argument(
@@ -194,6 +259,13 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, found {text!r}")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    value = _rate(text)
+    if value > 1.0:
+        raise argparse.ArgumentTypeError(f"expected a fraction above 0 and up to 1, found {text!r}")
+    return value
 
 
 def _rate(text: str) -> float:

@@ -6,6 +6,7 @@ from vipack.datasets.corpus import Corpus
 from vipack.datasets.count_files import load_lda_c, load_matrix_market
 from vipack.datasets.mnist_files import mnist
 from vipack.datasets.standard_library import docstrings
+from vipack.datasets.stopwords import stop_words_of
 from vipack.datasets.tables import Images, Table
 from vipack.datasets.text_files import load_texts
 from vipack.datasets.words import TextRules, corpus_from_texts
@@ -24,4 +25,5 @@ __all__ = [
     "load_matrix_market",
     "load_texts",
     "mnist",
+    "stop_words_of",
 ]

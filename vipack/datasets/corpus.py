@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse
 
+from vipack.datasets.metadata import aligned
 from vipack.datasets.tables import split_rows
-from vipack.errors import DataError, ShapeError, UsageError
+from vipack.datasets.word_counting import occurrences
+from vipack.errors import DataError, DataWarning, ShapeError, UsageError, warn
 from vipack.hints import checked_class
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "OwnCounts"]
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnCounts:
+    """Counts ``(D, V)`` for a :class:`Corpus` to have as they are: canonical CSR of float32 that nothing else holds."""
+
+    matrix: Any
 
 
 @checked_class
@@ -33,6 +42,8 @@ class Corpus:
         titles: D names of documents, in the order of the rows.
         source: where the texts come from.
         licence: on what terms they may be used.
+        metadata: a pandas DataFrame of D rows, numbered from 0, or None: what else is known of each document. It may be given
+            as a dict of columns. Whatever takes documents, or leaves some out, does the same to its rows.
 
     Raises:
         DataError: shapes disagree, a word stands twice, or a count is negative, fractional or not finite.
@@ -44,14 +55,17 @@ class Corpus:
     titles: tuple[str, ...]
     source: str
     licence: str
+    metadata: Any = None
 
     def __post_init__(self) -> None:
-        counts = self.counts if scipy.sparse.issparse(self.counts) else np.asarray(self.counts)
+        owned = isinstance(self.counts, OwnCounts)
+        given = self.counts.matrix if isinstance(self.counts, OwnCounts) else self.counts
+        counts = given if scipy.sparse.issparse(given) else np.asarray(given)
         if counts.dtype.kind not in "fiub":
             raise DataError(f"{self.name}: counts are of type {counts.dtype}; expected whole numbers.")
         if counts.ndim != 2 or 0 in counts.shape:
             raise DataError(f"{self.name}: counts have shape {counts.shape}; a corpus needs documents and words.")
-        object.__setattr__(self, "counts", _canonical(self.name, counts))
+        object.__setattr__(self, "counts", counts if owned else _canonical(self.name, counts))
         object.__setattr__(self, "vocabulary", tuple(str(word) for word in self.vocabulary))
         object.__setattr__(self, "titles", tuple(str(title) for title in self.titles))
         for what, names, size, axis in (
@@ -63,6 +77,8 @@ class Corpus:
         word, times = Counter(self.vocabulary).most_common(1)[0]
         if times > 1:
             raise DataError(f"{self.name}: the word {word!r} stands twice in the vocabulary; add its columns together.")
+        if self.metadata is not None:
+            object.__setattr__(self, "metadata", aligned(self.name, self.metadata, counts.shape[0]))
 
     @property
     def num_documents(self) -> int:
@@ -82,12 +98,12 @@ class Corpus:
     @property
     def lengths(self) -> Array:
         """``(D,)`` int64: tokens in each document."""
-        return _whole(self.counts.sum(axis=1, dtype=np.float64))
+        return _whole(_row_sums(self.counts))
 
     @property
     def document_frequency(self) -> Array:
         """``(V,)`` int64: documents that contain each word."""
-        return np.bincount(self.counts.indices, minlength=self.num_words)
+        return occurrences(self.counts.indices, self.num_words)
 
     def to_frame(self) -> pandas.DataFrame:
         """The counts as a DataFrame of sparse columns: a row a document, a column a word."""
@@ -116,7 +132,7 @@ class Corpus:
     def take(self, indices: Any) -> Corpus:
         """The documents at `indices`: integers, a slice or a mask; the vocabulary stays."""
         rows = np.atleast_1d(np.arange(self.num_documents)[indices])
-        return self._with(self.counts[rows], titles=tuple(self.titles[i] for i in rows))
+        return self._with(OwnCounts(self.counts[rows]), rows=rows)
 
     def split(self, held_out: float = 0.1, *, seed: int = 0) -> tuple[Corpus, Corpus]:
         """Random documents to train on, and a fraction `held_out` of them to test on, over one vocabulary.
@@ -179,11 +195,15 @@ class Corpus:
             min_documents: a word stays if at least so many of the documents that stay contain it.
             max_fraction: a word stays if at most this fraction of all documents contains it.
             max_words: of the words that these limits leave, keep those with the highest counts.
-            min_tokens: a document stays if it has at least so many tokens left.
+            min_tokens: a document stays if it has at least so many tokens left; with 0 all do, as rows without counts.
             drop: words to drop in any case.
 
         Raises:
             DataError: nothing would be left.
+
+        Warns:
+            DataWarning: documents without any word left are left out, with their titles and metadata. With `min_tokens` above
+                1 short documents go without a warning, as was asked for.
         """
         frequency = self.document_frequency
         keep = (frequency >= min_documents) & (frequency <= max_fraction * self.num_documents)
@@ -192,32 +212,52 @@ class Corpus:
             totals = np.where(keep, self.counts.sum(axis=0, dtype=np.float64), -1.0)
             keep[np.argsort(-totals, kind="stable")[max_words:]] = False
         columns, rows = np.flatnonzero(keep), np.arange(self.num_documents)
+        counts = self.counts if keep.all() else self.counts[:, columns]
         while True:  # a document that goes makes words rarer, a word that goes makes documents shorter
-            counts = self.counts[rows][:, columns]
-            common = np.bincount(counts.indices, minlength=len(columns)) >= min_documents
-            long = counts.sum(axis=1, dtype=np.float64) >= min_tokens
+            common = occurrences(counts.indices, len(columns)) >= min_documents
+            long = _row_sums(counts) >= min_tokens
             if common.all() and long.all():
                 break
             columns, rows = columns[common], rows[long]
+            counts = counts[long][:, common]
         if not len(columns) or not len(rows):
             raise DataError(
                 f"{self.name}: nothing is left of {self.num_documents} documents and {self.num_words} words with "
                 f"min_documents={min_documents}, max_fraction={max_fraction}, min_tokens={min_tokens}; loosen these "
                 "limits or give more text."
             )
-        words = tuple(self.vocabulary[i] for i in columns)
-        return self._with(counts, vocabulary=words, titles=tuple(self.titles[i] for i in rows))
+        if min_tokens == 1 and len(rows) < self.num_documents:
+            self._warn_of_empty(np.setdiff1d(np.arange(self.num_documents), rows))
+        if counts is self.counts:
+            return self
+        return self._with(OwnCounts(counts), vocabulary=tuple(self.vocabulary[i] for i in columns), rows=rows)
 
-    def _with(
-        self, counts: Any, *, vocabulary: tuple[str, ...] | None = None, titles: tuple[str, ...] | None = None
-    ) -> Corpus:
-        words = self.vocabulary if vocabulary is None else vocabulary
-        names = self.titles if titles is None else titles
-        return Corpus(self.name, counts, words, names, self.source, self.licence)
+    def _warn_of_empty(self, rows: Array) -> None:
+        listed = ", ".join(repr(self.titles[i]) for i in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        warn(
+            DataWarning(
+                f"{self.name}: {len(rows)} of {self.num_documents} documents have no word left and are left out, with their "
+                f"titles and metadata: {listed}; min_tokens=0 keeps them."
+            )
+        )
+
+    def _with(self, counts: Any, *, vocabulary: tuple[str, ...] | None = None, rows: Array | None = None) -> Corpus:
+        """Other counts, of the documents `rows` where these are not all."""
+        return Corpus(
+            self.name,
+            counts,
+            self.vocabulary if vocabulary is None else vocabulary,
+            self.titles if rows is None else tuple(self.titles[i] for i in rows),
+            self.source,
+            self.licence,
+            self.metadata if rows is None or self.metadata is None else self.metadata.iloc[rows],
+        )
 
     def __repr__(self) -> str:
         size = f"{self.num_documents} documents, {self.num_words} words, {self.num_tokens} tokens"
-        return f"Corpus({self.name!r}: {size})"
+        names = [] if self.metadata is None else list(map(str, self.metadata.columns))
+        known = f"; metadata {', '.join(names[:6])}{', ...' * (len(names) > 6)}" if names else ""
+        return f"Corpus({self.name!r}: {size}{known})"
 
 
 def _canonical(name: str, counts: Any) -> Any:
@@ -229,7 +269,20 @@ def _canonical(name: str, counts: Any) -> Any:
     bad = ~np.isfinite(values) | (values < 0) | (values != np.floor(values))
     if bad.any():
         raise DataError(f"{name}: found the count {values[bad][0]}; counts are whole numbers, 0 or more.")
-    return matrix.astype(np.float32)
+    return matrix.astype(np.float32, copy=False)
+
+
+def _row_sums(matrix: Any) -> Array:
+    """``(D,)`` float64, of some rows at a time: a sum of SciPy's would copy all values as float64."""
+    total, block = np.zeros(matrix.shape[0]), 4096
+    for first in range(0, len(total), block):
+        ends = matrix.indptr[first : first + block + 1]
+        present = np.diff(ends) > 0
+        values = matrix.data[ends[0] : ends[-1]]
+        total[first : first + block][present] = np.add.reduceat(
+            values, (ends[:-1] - ends[0])[present], dtype=np.float64
+        )
+    return total
 
 
 def _whole(values: Any) -> Array:

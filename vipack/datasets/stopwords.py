@@ -1,11 +1,16 @@
-"""Words that say nothing of what a text is about."""
+"""Words that say nothing of what a text is about: of English here, of other languages from the package stop-words."""
 
 from __future__ import annotations
 
-__all__ = ["DOCSTRING_BOILERPLATE", "ENGLISH"]
+from vipack.datasets.word_counting import tokenize
+from vipack.errors import MissingExtraError, UsageError
+from vipack.hints import checked, name_hint
+
+__all__ = ["DOCSTRING_BOILERPLATE", "ENGLISH", "stop_words_of"]
 
 # Function words of English: articles, pronouns, prepositions, conjunctions, auxiliaries, and adverbs of degree or place.
 _ENGLISH = """
+a am an as at be by do go he i if in is it me my no of oh on or so to up us we
 about above across after afterwards again against all almost alone along already also although always among amongst and
 another any anybody anyhow anyone anything anyway anywhere are around aside away back became because become becomes
 becoming been before beforehand behind being below beside besides between beyond both but came can cannot come comes
@@ -74,3 +79,34 @@ ENGLISH = frozenset(_ENGLISH.split())
 DOCSTRING_BOILERPLATE = frozenset(_CODE.split()) | frozenset(_REFERENCE.split())
 """Left out of docstrings so that topics tell what modules are for (sockets, dates, widgets), not that functions return
 values. Found by reading topics fitted with and without them."""
+
+
+@checked
+def stop_words_of(language: str) -> frozenset[str]:
+    """The stop words of a language, by its English name or its ISO 639-1 code: "german" or "de".
+
+    Raises:
+        UsageError: there is no list for it.
+        MissingExtraError: it is not English, and stop-words is not installed.
+    """
+    name = language.strip().lower()
+    if name in ("english", "en"):
+        return ENGLISH
+    try:
+        import stop_words
+    except ImportError as error:
+        raise MissingExtraError(
+            f"stop_words={language!r}: lists of languages other than English need stop-words, which is not installed: "
+            "pip install 'vipack[topics]'; or give a set of words."
+        ) from error
+    codes: dict[str, str] = stop_words.LANGUAGE_MAPPING
+    if name not in codes and name not in codes.values():
+        known = ", ".join(f"{full} ({code})" for code, full in sorted(codes.items(), key=lambda pair: pair[1]))
+        hint = name_hint(name, [*codes.values(), "english"])
+        raise UsageError(
+            f"stop_words: expected a set of words or a language, found {language!r}; {hint + ' ' if hint else ''}there are "
+            f"{known}."
+        )
+    words = [word.lower() for word in stop_words.get_stop_words(name)]
+    # As tokenize splits them, and as they are, for tokenizers that do not.
+    return frozenset(words) | {each for word in words for each in tokenize(word, 1)}

@@ -1,26 +1,20 @@
-"""Texts of one's own: a folder of .txt files, a column of a CSV file, or a field of a JSON Lines file."""
+"""Texts of one's own: a folder of .txt files, or a column of a table: CSV, JSON Lines or Parquet."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vipack.datasets.corpus import Corpus
+from vipack.datasets.metadata import MetadataColumns
 from vipack.datasets.reading import PathLike, existing_file, read_text
-from vipack.datasets.words import TextRules, corpus_from_texts
+from vipack.datasets.table_rows import TABLES, Rows, rows_of
+from vipack.datasets.words import TextRules, corpus_of
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked
 
 __all__ = ["load_texts"]
-
-_TABLES = {".csv": ",", ".tsv": "\t"}
-_RECORDS = (".jsonl", ".ndjson")
 
 
 @checked
@@ -31,126 +25,114 @@ def load_texts(
     title: str | None = None,
     rules: TextRules | None = None,
     tokenizer: Any = None,
+    encoding: str = "utf-8",
+    keep_text: int = 0,
     licence: str = "not stated",
 ) -> Corpus:
-    """A corpus from a folder of ``.txt`` files, a ``.csv`` or ``.tsv`` file, or a ``.jsonl`` file, all UTF-8.
+    """A corpus from a folder of ``.txt`` files, or a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file of one text a row.
+
+    Files are read row by row and may be gzipped, except Parquet. Columns beside texts and titles are the corpus's
+    ``metadata``; those of a CSV file that hold numbers alone are numbers, and empty cells are missing.
 
     Args:
-        field: the column or JSON field that holds the texts; None for a folder.
+        field: the column or JSON field that holds the texts; "text" by default, None for a folder.
         title: the column or field that holds the titles; file names in a folder, else the numbers of the lines.
         rules: what counts as a word, and which words and documents stay.
         tokenizer: a function or vectorizer, as of :func:`corpus_from_texts`.
+        encoding: of the files, such as "latin-1"; Parquet needs none.
+        keep_text: so many letters of the beginning of each text become a column of the metadata, called as `field`, or "text";
+            pass it to :func:`vipack.topics.explore` as ``texts=``.
 
     Raises:
         DataError: missing or empty files, a line that cannot be read, or a field that is not there.
-        UsageError: `field` is missing for a file, or given for a folder.
+        UsageError: `field` is missing for a file, or given for a folder; there is no such encoding.
+        MissingExtraError: a Parquet file without pyarrow (extra ``data``).
+
+    Warns:
+        DataWarning: documents without a word are left out, with their titles and metadata; see :meth:`Corpus.prune`.
     """
     if hasattr(path, "iloc"):
         raise UsageError(f"path: found a {type(path).__name__}; pass it to vipack.datasets.corpus_from_texts.")
+    if isinstance(keep_text, bool) or keep_text < 0:
+        raise UsageError(f"keep_text: expected a number of letters, 0 or more, found {keep_text!r}.")
     target = Path(path)
     if target.is_dir():
         if field is not None or title is not None:
             raise UsageError(f"field, title: {target} is a folder, whose files are the documents; leave both out.")
-        texts, titles = _folder(target)
+        documents, typed = _folder(target, encoding), False
     else:
-        texts, titles = _fields(existing_file(target), field, title)
-    return corpus_from_texts(
-        texts, titles, rules=rules, tokenizer=tokenizer, name=target.name, source=str(target), licence=licence
+        rows = rows_of(existing_file(target), encoding)
+        documents, typed = _fields(target, rows, field, title), rows.is_text
+    titles: list[str] = []
+    metadata = MetadataColumns(typed)
+
+    def texts() -> Iterator[str]:
+        for name, text, others in documents:
+            titles.append(name)
+            metadata.add({**others, field or "text": text[:keep_text]} if keep_text else others)
+            yield text
+
+    return corpus_of(
+        texts(),
+        titles,
+        metadata,
+        rules=rules,
+        tokenizer=tokenizer,
+        name=target.name,
+        source=str(target),
+        licence=licence,
     )
 
 
-def _folder(folder: Path) -> tuple[list[str], list[str]]:
+_Document = tuple[str, str, Mapping[str, Any]]  # title, text, and what else is known
+
+
+def _folder(folder: Path, encoding: str) -> Iterator[_Document]:
     files = sorted(folder.rglob("*.txt"))
     if not files:
         kinds = sorted({p.suffix or "no suffix" for p in folder.iterdir() if p.is_file()})
         others = f"only files with {', '.join(kinds)}" if kinds else "no files"
-        raise DataError(f"{folder}: has no .txt files ({others}); put one document into each .txt file.")
-    return [read_text(file) for file in files], [file.relative_to(folder).as_posix() for file in files]
+        cure = "put one document into each .txt file"
+        if set(kinds) & set(TABLES):
+            cure += ", or give the path of one file"
+        raise DataError(f"{folder}: has no .txt files ({others}); {cure}.")
+    for file in files:
+        yield file.relative_to(folder).as_posix(), read_text(file, encoding), {}
 
 
-def _fields(path: Path, field: str | None, title: str | None) -> tuple[list[str], list[str]]:
-    kind = "".join(path.suffixes[-2:-1]) if path.suffix == ".gz" else path.suffix
-    if kind not in (*_TABLES, *_RECORDS):
-        raise DataError(
-            f"{path}: files ending in {kind or 'nothing'!r} are not read; give a folder of .txt files, or a file ending "
-            f"in {', '.join([*_TABLES, *_RECORDS])}."
-        )
-    text = read_text(path)
-    if not text.strip():
-        raise DataError(f"{path}: is empty; expected at least one document.")
-    rows = _table(path, text, _TABLES[kind]) if kind in _TABLES else _records(path, text)
-    texts, titles = [], []
-    for line, row in rows:
-        if field is None:
+def _fields(path: Path, rows: Rows, field: str | None, title: str | None) -> Iterator[_Document]:
+    empty = True
+    for number, row in rows:
+        if field is None and "text" not in row:
             raise UsageError(f"field: say which field of {path} holds the texts; it has {_listed(row)}.")
-        texts.append(_value(path, line, row, field))
-        titles.append(str(line) if title is None else _value(path, line, row, title))
-    if not texts:
-        raise DataError(f"{path}: has a header but no rows; expected at least one document.")
-    return texts, titles
+        empty = False
+        where = f"{path}: {rows.what} {number}"
+        others = dict(row)
+        text = _value(where, others, field or "text")
+        name = str(number) if title is None else _title(where, row, title)
+        others = {column: value for column, value in others.items() if column != title}
+        yield name, text, others
+    if empty:
+        raise DataError(f"{path}: {rows.emptiness}; expected at least one document.")
 
 
-def _value(path: Path, line: int, row: Mapping[str, Any], field: str) -> str:
+def _value(where: str, row: dict[str, Any], field: str) -> str:
+    """The text, which is taken out of the row."""
     if field not in row:
-        raise DataError(f"{path}: line {line}: has no field {field!r}; it has {_listed(row)}.")
-    value = row[field]
+        raise DataError(f"{where}: has no field {field!r}; it has {_listed(row)}.")
+    value = row.pop(field)
     if not isinstance(value, str):
-        raise DataError(f"{path}: line {line}: field {field!r} holds {value!r}, expected a text.")
+        raise DataError(f"{where}: field {field!r} holds {value!r}, expected a text.")
     return value
+
+
+def _title(where: str, row: Mapping[str, Any], title: str) -> str:
+    if title not in row:
+        raise DataError(f"{where}: has no field {title!r}; it has {_listed(row)}.")
+    if row[title] is None or isinstance(row[title], list | dict):
+        raise DataError(f"{where}: field {title!r} holds {row[title]!r}, expected a title.")
+    return str(row[title])
 
 
 def _listed(row: Mapping[str, Any]) -> str:
     return ", ".join(repr(name) for name in row) or "none"
-
-
-def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields of each row under the header."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    start = 1
-    with _long_fields():
-        while True:
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                raise DataError(f"{path}: line {reader.line_num}: {error}; mend the quotes of that row.") from error
-            if row is None:
-                return
-            if header is None:
-                header = row
-                if len(set(header)) < len(header):
-                    raise DataError(f"{path}: line 1: a column stands twice in {header}; give each its own name.")
-            elif row:
-                if len(row) != len(header):
-                    raise DataError(
-                        f"{path}: line {start}: {len(row)} fields, expected the {len(header)} of the header "
-                        f"({', '.join(header)}); put texts that hold a {delimiter!r} into double quotes."
-                    )
-                yield start, dict(zip(header, row, strict=True))
-            start = reader.line_num + 1
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module refuses fields over 128 KiB unless told otherwise, for the whole process."""
-    before = csv.field_size_limit(sys.maxsize if sys.platform != "win32" else 2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _records(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line that is not blank."""
-    for line, content in enumerate(text.split("\n"), 1):
-        if not content.strip():
-            continue
-        try:
-            record = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}: line {line}: is not JSON ({error.msg} at character {error.colno}); write one object a line."
-            ) from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}: line {line}: found a JSON {type(record).__name__}, expected an object {{...}}.")
-        yield line, record

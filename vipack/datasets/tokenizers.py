@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vipack.errors import DataError, UsageError
 
-__all__ = ["is_vectorizer", "said_of", "texts_of", "vectorized", "words_by"]
+__all__ = ["Texts", "is_vectorizer", "said_of", "texts_of", "vectorized", "words_by"]
 
 
-def texts_of(texts: Any, field: str | None, title: str | None) -> tuple[list[str], list[str]]:
-    """The texts, and a title for each.
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts, a title for each, and what else is known of them, a DataFrame or None."""
+
+    texts: list[str]
+    titles: list[str]
+    metadata: Any = None
+
+
+def texts_of(texts: Any, field: str | None, title: str | None) -> Texts:
+    """Texts as users have them; the other columns of a DataFrame are metadata.
 
     Raises:
         DataError: something is not a string.
         UsageError: `field` or `title` is no column, `texts` is a DataFrame and `field` is missing, or is none.
     """
-    titles = None
+    titles = metadata = None
+    if hasattr(texts, "to_pandas") and not hasattr(texts, "iloc"):  # a table or column of polars or Arrow
+        texts = texts.to_pandas()
     if hasattr(texts, "columns"):  # a DataFrame
-        texts, titles = _column(texts, field), None if title is None else _column(texts, title, "title")
+        table, field = texts, _column(texts, field)
+        texts, titles = table[field], None if title is None else table[_column(table, title, "title")]
+        others = [column not in (field, title) for column in table.columns]
+        metadata = table.loc[:, others] if any(others) else None
     elif field is not None or title is not None:
         raise UsageError(f"field, title: name columns of a DataFrame, found {type(texts).__name__}; leave them out.")
     names = None if titles is None else [str(each) for each in titles]
@@ -32,10 +47,11 @@ def texts_of(texts: Any, field: str | None, title: str | None) -> tuple[list[str
             where = f"texts[{i}]" if names is None else f"texts[{i}] ({names[i]})"
             raise DataError(f"{where}: found {type(text).__name__}, expected a string; leave out what is missing.")
         strings.append(text)
-    return strings, [str(i) for i in range(len(strings))] if names is None else names
+    return Texts(strings, [str(i) for i in range(len(strings))] if names is None else names, metadata)
 
 
 def _column(table: Any, name: str | None, what: str = "field") -> Any:
+    """The name of the column, if there is one of that name."""
     columns = list(table.columns)
     if name is None:
         text = [column for column in columns if table[column].map(lambda value: isinstance(value, str)).any()]
@@ -47,7 +63,7 @@ def _column(table: Any, name: str | None, what: str = "field") -> Any:
         name = text[0]
     if columns.count(name) != 1:
         raise UsageError(f"{what}: expected one column {name!r}, found {', '.join(map(repr, columns)) or 'none'}.")
-    return table[name]
+    return name
 
 
 def is_vectorizer(tokenizer: object) -> bool:

@@ -1,0 +1,171 @@
+"""``vipack topics``: from raw texts to topics, tables of them, and a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import vipack
+from vipack.cli.option_names import named_as_options
+from vipack.cli.programs import output_folder
+from vipack.cli.text_tables import text_table
+from vipack.datasets import Corpus, TextRules, load_texts
+from vipack.datasets.reading import read_names
+from vipack.datasets.stopwords import stop_words_of
+from vipack.errors import UsageError
+from vipack.topics import LDA, explore
+from vipack.types import StopReason
+
+__all__ = ["run"]
+
+_SHOWN_WORDS, _TABLE_WORDS, _TEXT_LETTERS = 8, 20, 400
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """0, or 130 after Ctrl-C during the fit, when what there is has been written as well."""
+    begin = time.monotonic()
+    folder = output_folder(chosen.out)
+    _say(chosen, f"reading {chosen.texts} ...")
+    with named_as_options():
+        corpus = _read(chosen)
+        covariates = _covariates(corpus, chosen)
+        _say(chosen, f"{corpus.num_documents:,} documents, {corpus.num_words:,} words, {corpus.num_tokens:,} tokens")
+        _say(chosen, f"finding {chosen.num_topics} topics ...")
+        model = _estimator(chosen).fit(corpus)
+    model.save(folder / "model.pt")  # first of all, so that nothing later can lose it
+    _say(chosen, "writing the page and tables ...")
+    _write_tables(model, corpus, folder, chosen)
+    page = folder / "explorer.html"
+    beginnings = corpus.metadata[_text_column(chosen)].tolist()
+    explore(model.topics_, model.shares_, corpus, path=page, texts=beginnings, covariates=covariates)
+    print(text_table(_overview(model)))
+    unused = np.setdiff1d(np.arange(len(model.topics_)), model.shares_.argmax(axis=1))
+    if len(unused):
+        numbers = ", ".join(map(str, unused))
+        _say(
+            chosen,
+            f"no text is mostly about topic {numbers}; fewer topics (--num-topics) or another --seed may suit the texts",
+        )
+    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    _say(chosen, f"done in {time.monotonic() - begin:.0f} s; open {page} in a browser")
+    if chosen.open and not webbrowser.open(page.resolve().as_uri()):
+        _say(chosen, "no browser could be started")
+    return 130 if model.fit_.stopped.reason is StopReason.INTERRUPTED else 0
+
+
+def _say(chosen: argparse.Namespace, message: str) -> None:
+    if not chosen.quiet:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _read(chosen: argparse.Namespace) -> Corpus:
+    rules = TextRules(
+        stop_words=_stop_words(chosen.stop_words),
+        min_letters=chosen.min_letters,
+        min_documents=chosen.min_documents,
+        max_fraction=chosen.max_fraction,
+        max_words=chosen.max_words,
+        ngrams=(1, chosen.ngrams),
+    )
+    return load_texts(
+        chosen.texts,
+        field=chosen.field,
+        title=chosen.title,
+        rules=rules,
+        encoding=chosen.encoding,
+        keep_text=_TEXT_LETTERS,
+    )
+
+
+def _stop_words(listed: str) -> frozenset[str]:
+    """Those of all languages and files in a list; "none" stands for none."""
+    words: set[str] = set()
+    for name in filter(None, map(str.strip, listed.split(","))):
+        if Path(name).is_file():
+            words.update(word.lower() for word in read_names("stop words", name))
+        elif name.lower() != "none":
+            words |= stop_words_of(name)
+    return frozenset(words)
+
+
+def _covariates(corpus: Corpus, chosen: argparse.Namespace) -> pd.DataFrame | None:
+    """
+    Raises:
+        UsageError: a column that the file does not have.
+    """
+    if chosen.covariates is None:
+        return None
+    names = [name.strip() for name in chosen.covariates.split(",")]
+    columns = _known(corpus, chosen)
+    if chosen.title is not None:
+        columns = columns.assign(**{chosen.title: corpus.titles})
+    missing = [name for name in names if name not in columns]
+    if missing:
+        there = (
+            f"there are {', '.join(map(str, columns))}"
+            if len(columns.columns)
+            else f"{chosen.texts} has no other columns"
+        )
+        raise UsageError(
+            f"--covariates {chosen.covariates}: there is no column {missing[0]!r} beside the texts; {there}."
+        )
+    return columns[names]
+
+
+def _known(corpus: Corpus, chosen: argparse.Namespace) -> pd.DataFrame:
+    """The columns beside texts, whose beginnings are one, and titles."""
+    columns: pd.DataFrame = corpus.metadata.drop(columns=_text_column(chosen))
+    return columns
+
+
+def _text_column(chosen: argparse.Namespace) -> str:
+    """Where :func:`load_texts` keeps the beginnings of texts."""
+    name: str = chosen.field or "text"
+    return name
+
+
+def _estimator(chosen: argparse.Namespace) -> LDA:
+    """The model that the options ask for, not fitted."""
+    return LDA(
+        chosen.num_topics,
+        steps=chosen.steps,
+        random_state=chosen.seed,
+        progress=False if chosen.quiet else None,
+    )
+
+
+def _overview(model: LDA) -> pd.DataFrame:
+    """A row a topic: its share of all tokens, and its words."""
+    return pd.DataFrame(
+        {"share": model.topic_proportions(), "words": [", ".join(words) for words in model.top_words(_SHOWN_WORDS)]},
+        index=pd.Index(model.topic_names_, name="topic"),
+    )
+
+
+def _write_tables(model: LDA, corpus: Corpus, folder: Path, chosen: argparse.Namespace) -> None:
+    model.word_table(_TABLE_WORDS).to_csv(folder / "top_words.csv", index=False)
+    _overview(model).to_csv(folder / "topics.csv")
+    shares = pd.DataFrame(model.shares_, columns=model.topic_names_)
+    # The other columns come along, so that shares can be looked at beside them.
+    known, titles = _known(corpus, chosen), pd.DataFrame({"title": corpus.titles})
+    beside = known[[name for name in known.columns if name not in {"title", *model.topic_names_}]]
+    pd.concat([titles, beside, shares.round(6)], axis=1).to_csv(folder / "documents.csv", index=False)
+    figures = {
+        "documents": corpus.num_documents,
+        "words in the vocabulary": corpus.num_words,
+        "tokens": corpus.num_tokens,
+        "median tokens of a document": float(pd.Series(corpus.lengths).median()),
+        "topics": len(model.topics_),
+        "steps": model.n_iter_,
+        "bound on the log evidence (nats)": round(model.bound_, 1),
+        "seed": chosen.seed,
+        "texts": chosen.texts,
+        "vipack": vipack.__version__,
+    }
+    pd.Series(figures, name="value").to_csv(folder / "corpus.csv", index_label="figure")
