@@ -174,3 +174,18 @@ def test_a_fit_that_is_interrupted_is_written_and_ends_with_130(folder, quick, m
     monkeypatch.setattr(LDA, "fit", interrupted)
     assert main(["topics", "speeches.csv", *quick]) == 130
     assert (folder / "out" / "topics.csv").is_file()
+
+
+def test_a_formula_gives_effects_with_intervals(folder, capsys):
+    table = speeches()
+    table["party"] = np.where(table["theme"] == "sea", "blue", "red")
+    table.to_csv("parties.csv", index=False)
+    options = ["--num-topics", "3", "--prevalence", "party", "--steps", "4", "--out", "out", "--quiet"]
+    assert main(["topics", "parties.csv", *options]) == 0
+    assert "effects.csv" in capsys.readouterr().out
+    effects = pd.read_csv("out/effects.csv")
+    assert list(effects.columns) == ["topic", "term", "mean", "sd", "lower", "upper"]
+    assert len(effects) == 3
+    assert effects["mean"].min() < -0.5  # of the topic of the sea
+    assert main(["topics", "parties.csv", *options[:3], "era", *options[4:]]) == 2
+    assert "'era' is no column of the covariates" in capsys.readouterr().err

@@ -177,6 +177,12 @@ def _add_topics(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--title", metavar="NAME", help="the column that holds titles (numbers of lines)")
     command.add_argument("--covariates", metavar="A,B,...", help="columns by which the page shows shares of topics")
     command.add_argument(
+        "--prevalence",
+        metavar="FORMULA",
+        help='what shares of topics depend on, as "party + s(year)" of columns of the table; writes effects.csv with 90%% '
+        "intervals, and fit.pt in place of model.pt",
+    )
+    command.add_argument(
         "--stop-words",
         "--language",
         metavar="LIST",

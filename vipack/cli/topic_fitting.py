@@ -19,7 +19,7 @@ from vipack.datasets import Corpus, TextRules, load_texts
 from vipack.datasets.reading import read_names
 from vipack.datasets.stopwords import stop_words_of
 from vipack.errors import UsageError
-from vipack.topics import LDA, explore
+from vipack.topics import LDA, STM, explore
 from vipack.types import StopReason
 
 __all__ = ["run"]
@@ -37,13 +37,23 @@ def run(chosen: argparse.Namespace) -> int:
         covariates = _covariates(corpus, chosen)
         _say(chosen, f"{corpus.num_documents:,} documents, {corpus.num_words:,} words, {corpus.num_tokens:,} tokens")
         _say(chosen, f"finding {chosen.num_topics} topics ...")
-        model = _estimator(chosen).fit(corpus)
-    model.save(folder / "model.pt")  # first of all, so that nothing later can lose it
+        model, effects = _fitted(corpus, folder, chosen)
     _say(chosen, "writing the page and tables ...")
+    if effects is not None:
+        effects.to_csv(folder / "effects.csv", index=False)
     _write_tables(model, corpus, folder, chosen)
     page = folder / "explorer.html"
     beginnings = corpus.metadata[_text_column(chosen)].tolist()
-    explore(model.topics_, model.shares_, corpus, path=page, texts=beginnings, covariates=covariates)
+    explore(
+        model.topics_,
+        model.shares_,
+        corpus,
+        path=page,
+        texts=beginnings,
+        covariates=covariates,
+        effects=effects,
+        names=model.topic_names_,
+    )
     print(text_table(_overview(model)))
     unused = np.setdiff1d(np.arange(len(model.topics_)), model.shares_.argmax(axis=1))
     if len(unused):
@@ -130,17 +140,25 @@ def _text_column(chosen: argparse.Namespace) -> str:
     return name
 
 
-def _estimator(chosen: argparse.Namespace) -> LDA:
-    """The model that the options ask for, not fitted."""
-    return LDA(
-        chosen.num_topics,
-        steps=chosen.steps,
-        random_state=chosen.seed,
-        progress=False if chosen.quiet else None,
-    )
+def _fitted(corpus: Corpus, folder: Path, chosen: argparse.Namespace) -> tuple[LDA | STM, pd.DataFrame | None]:
+    """The model, saved first of all so that nothing later can lose it, and what covariates do where there is a formula."""
+    options = {
+        "steps": chosen.steps,
+        "random_state": chosen.seed,
+        "progress": False if chosen.quiet else None,
+    }
+    if chosen.prevalence is None:
+        topics = LDA(chosen.num_topics, **options).fit(corpus)
+        topics.save(folder / "model.pt")
+        return topics, None
+    structural = STM(chosen.num_topics, prevalence=chosen.prevalence, **options)
+    structural.fit(corpus, covariates=_known(corpus, chosen))
+    structural.fit_.save(folder / "fit.pt")
+    _say(chosen, "working out what covariates do ...")
+    return structural, structural.effects()
 
 
-def _overview(model: LDA) -> pd.DataFrame:
+def _overview(model: LDA | STM) -> pd.DataFrame:
     """A row a topic: its share of all tokens, and its words."""
     return pd.DataFrame(
         {"share": model.topic_proportions(), "words": [", ".join(words) for words in model.top_words(_SHOWN_WORDS)]},
@@ -148,7 +166,7 @@ def _overview(model: LDA) -> pd.DataFrame:
     )
 
 
-def _write_tables(model: LDA, corpus: Corpus, folder: Path, chosen: argparse.Namespace) -> None:
+def _write_tables(model: LDA | STM, corpus: Corpus, folder: Path, chosen: argparse.Namespace) -> None:
     model.word_table(_TABLE_WORDS).to_csv(folder / "top_words.csv", index=False)
     _overview(model).to_csv(folder / "topics.csv")
     shares = pd.DataFrame(model.shares_, columns=model.topic_names_)

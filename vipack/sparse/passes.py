@@ -113,7 +113,7 @@ def column_expectations(x: Tensor, prior: Tensor) -> Expectations:
     """Of one distribution for each column of x ``(V, K)``, with the prior's concentrations ``(K,)`` or ``(V, K)``, float64."""
     totals = x.sum(0, dtype=torch.float64)
     outcome = _expectations(x, prior, totals.digamma())
-    return outcome._replace(divergence=outcome.divergence + float(totals.lgamma().sum()))
+    return Expectations(outcome.weights, outcome.shifts, outcome.divergence + float(totals.lgamma().sum()))
 
 
 def relaxed(old: Tensor, updated: Tensor, power: float) -> Tensor:
