@@ -9,13 +9,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
-from sklearn.decomposition import LatentDirichletAllocation
+from sklearn.decomposition import NMF, LatentDirichletAllocation
 from torch import Tensor
 
 import vipack as vi
@@ -48,6 +49,19 @@ def fit_schools() -> dict[str, vi.Fit]:
         for model in (non_centred, centred)
         for name, guide in (("correlated", AutoMultivariateNormal), ("mean-field", AutoNormal))
     }
+
+
+def choose_num_topics() -> vi.topics.NumTopicsChoice:
+    """Of documents that have eight topics, as in docs/topics-judging.md."""
+    rng = np.random.default_rng(0)
+    eight = rng.dirichlet(np.full(200, 0.05), 8)
+    counts = np.stack([rng.multinomial(60, share @ eight) for share in rng.dirichlet(np.full(8, 0.1), 800)])
+    options = {"beta_loss": "kullback-leibler", "solver": "mu", "init": "random", "max_iter": 150}
+    return vi.topics.choose_num_topics(
+        lambda num_topics, seed: NMF(num_topics, random_state=seed, **options).fit(counts[:500]).components_,
+        counts[500:],
+        num_topics=[4, 8, 16],
+    )
 
 
 def save(figure: Figure, name: str) -> None:
@@ -84,6 +98,7 @@ def main() -> None:
     for place, fit in enumerate((best, worst), start=1):
         vi.plots.khat(fit, figure.add_subplot(1, 2, place))
     save(figure, "khat")
+    save(vi.topics.num_topics_curves(choose_num_topics())[0].figure, "num_topics")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from vipack.posterior.by_rows import RowBounds, RowEvidence
 from vipack.posterior.draws import Draws
 from vipack.posterior.encoding import Encoding
+from vipack.posterior.linear_response import LinearResponse
 from vipack.posterior.posterior import Posterior
 
-__all__ = ["Draws", "Encoding", "Posterior", "RowBounds", "RowEvidence"]
+__all__ = ["Draws", "Encoding", "LinearResponse", "Posterior", "RowBounds", "RowEvidence"]

@@ -35,15 +35,13 @@ extern "C" {
 
 // For each row i of [first, last): s = theta_i . beta_w at each nonzero (w, count); the sum of count * log s; the sum of
 // count / s * beta_w; and, added to word_sums_w, count / s * theta_i.
-//
-// order: which row of the counts i is, or null. workspace: as many numbers as the longest row has.
-void vipack_pass(int64_t first, int64_t last, const int64_t *order, const INDEX *starts, const INDEX *words, const REAL *counts,
+// workspace: as many numbers as the longest row has.
+void vipack_pass(int64_t first, int64_t last, const INDEX *starts, const INDEX *words, const REAL *counts,
                  const REAL *__restrict__ theta, const REAL *__restrict__ beta, double *log_likelihood, REAL *__restrict__ theta_sums,
                  REAL *__restrict__ word_sums, double *workspace)
 {
     for (int64_t i = first; i < last; ++i) {
-        const int64_t row = order ? order[i] : i;
-        const int64_t begin = starts[row], length = starts[row + 1] - begin;
+        const int64_t begin = starts[i], length = starts[i + 1] - begin;
         REAL shares[K], sums[K];
         for (int64_t k = 0; k < K; ++k) {
             shares[k] = theta[i * K + k];
@@ -158,6 +156,45 @@ void vipack_relax(int64_t size, const REAL *__restrict__ old, REAL *__restrict__
 {
     const REAL by = REAL(power);
     for (int64_t n = 0; n < size; ++n) updated[n] *= std::exp(by * std::log(updated[n] / old[n]));
+}
+
+// Coordinate ascent of documents' Dirichlet distributions q(theta_i) = Dirichlet(gamma_i) while the topics stay as they are.
+//
+// beta: exp(E log beta) up to factors of words. gamma: where to start, and the result. Ends for a document after most_steps, or
+// when gamma changes by less than tolerance in the mean. workspace: as many numbers as the longest row has, times K.
+void vipack_fold_in(int64_t first, int64_t last, const INDEX* starts, const INDEX* words, const REAL* counts,
+                    const REAL* __restrict__ beta, const double* prior, REAL* __restrict__ gamma, int64_t most_steps,
+                    double tolerance, REAL* __restrict__ workspace) {
+    for (int64_t i = first; i < last; ++i) {
+        const int64_t begin = starts[i], length = starts[i + 1] - begin;
+        REAL* own = gamma + i * K;
+        for (int64_t n = 0; n < length; ++n)
+            for (int64_t k = 0; k < K; ++k) workspace[n * K + k] = beta[int64_t(words[begin + n]) * K + k];
+        for (int64_t step = 0; step < most_steps; ++step) {
+            double expected[K], log_gamma[K], largest = -1e300;
+            REAL shares[K], sums[K];
+            for (int64_t k = 0; k < K; ++k) gamma_functions(own[k], log_gamma[k], expected[k]);
+            for (int64_t k = 0; k < K; ++k) largest = largest > expected[k] ? largest : expected[k];
+            for (int64_t k = 0; k < K; ++k) {
+                shares[k] = std::exp(REAL(expected[k] - largest));
+                sums[k] = 0;
+            }
+            for (int64_t n = 0; n < length; ++n) {
+                const REAL* word = workspace + n * K;
+                REAL probability = 0;
+                for (int64_t k = 0; k < K; ++k) probability += shares[k] * word[k];
+                const REAL quotient = counts[begin + n] / probability;
+                for (int64_t k = 0; k < K; ++k) sums[k] += quotient * word[k];
+            }
+            double change = 0;
+            for (int64_t k = 0; k < K; ++k) {
+                const REAL updated = REAL(prior[k]) + shares[k] * sums[k];
+                change += std::abs(double(updated - own[k]));
+                own[k] = updated;
+            }
+            if (change < tolerance * K) break;
+        }
+    }
 }
 
 }

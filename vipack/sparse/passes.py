@@ -13,7 +13,7 @@ from torch import Tensor
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.library import library
 
-__all__ = ["Expectations", "Pass", "column_expectations", "fused_pass", "relaxed", "row_expectations"]
+__all__ = ["Expectations", "Pass", "column_expectations", "fold_in", "fused_pass", "relaxed", "row_expectations"]
 
 _AT_ONCE = 2_000_000  # numbers of the fallback's arrays
 _FEWEST = 400_000  # nonzeros worth a thread of their own
@@ -65,12 +65,43 @@ def fused_pass(rows: CountRows, theta: Tensor, beta: Tensor) -> Pass:
     def run(first: int, last: int) -> Tensor:
         word_sums, workspace = torch.zeros_like(beta), torch.empty(longest, dtype=torch.float64)
         compiled.vipack_pass(
-            ctypes.c_int64(first), ctypes.c_int64(last), None,
+            ctypes.c_int64(first), ctypes.c_int64(last),
             *map(_address, (rows.starts, rows.words, rows.counts, theta, beta, log_likelihood, theta_sums, word_sums, workspace)),
         )  # fmt: skip
         return word_sums
 
     return Pass(log_likelihood, theta_sums, _shared_out(run, rows))
+
+
+def fold_in(
+    rows: CountRows, beta: Tensor, prior: Tensor, start: Tensor, *, most_steps: int = 100, tolerance: float = 1e-3
+) -> Tensor:
+    """Dirichlet concentrations ``(D, K)`` of documents' shares by coordinate ascent, while the topics stay as they are.
+
+    Args:
+        beta: ``(V, K)``, exp(E[log beta]) up to a factor for each word.
+        prior: ``(K,)``.
+        start: ``(D, K)``.
+        tolerance: a document is done when its concentrations change by less than this, in the mean over topics.
+    """
+    beta, prior = beta.contiguous(), prior.double().contiguous()
+    gamma = start.clone(memory_format=torch.contiguous_format)
+    compiled = library(gamma.shape[1], gamma.dtype, rows.words.dtype)
+    if compiled is None:
+        return _plain_fold_in(rows, beta, prior, gamma, most_steps, tolerance)
+    longest = int(rows.lengths.max()) if rows.num_rows else 0
+
+    def run(first: int, last: int) -> Tensor:
+        workspace = torch.empty(longest * gamma.shape[1], dtype=gamma.dtype)
+        compiled.vipack_fold_in(
+            ctypes.c_int64(first), ctypes.c_int64(last),
+            *map(_address, (rows.starts, rows.words, rows.counts, beta, prior, gamma)),
+            ctypes.c_int64(most_steps), ctypes.c_double(tolerance), _address(workspace),
+        )  # fmt: skip
+        return torch.zeros(())
+
+    _shared_out(run, rows)
+    return gamma
 
 
 def row_expectations(x: Tensor, prior: Tensor) -> Expectations:
@@ -106,6 +137,24 @@ def _expectations(x: Tensor, prior: Tensor, columns: Tensor | None) -> Expectati
         None if columns is None else _address(columns), _address(weights), _address(shifts), _address(divergence),
     )  # fmt: skip
     return Expectations(weights, shifts, float(divergence))
+
+
+def _plain_fold_in(
+    rows: CountRows, beta: Tensor, prior: Tensor, gamma: Tensor, most_steps: int, tolerance: float
+) -> Tensor:
+    active = torch.arange(rows.num_rows)
+    for _ in range(most_steps):
+        if not len(active):
+            break
+        some = rows.take(active)
+        expectations = _plain_expectations(gamma[active], prior, None)
+        updated = (
+            prior.to(gamma.dtype) + expectations.weights * _plain_pass(some, expectations.weights, beta).theta_sums
+        )
+        moves = (updated - gamma[active]).abs().mean(1) >= tolerance
+        gamma[active] = updated
+        active = active[moves]
+    return gamma
 
 
 def _plain_expectations(x: Tensor, prior: Tensor, columns: Tensor | None) -> Expectations:

@@ -1,27 +1,84 @@
-"""Topic models: an explorer of what they say, and pictures of it."""
+"""Topic models: Pyro programs with fast engines, estimators, what judges topics wherever they come from, and pages and pictures."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vipack.sparse import BagOfWords
+from vipack.topics.coordinate_ascent import CoordinateAscent
+from vipack.topics.dirichlet_allocation import DirichletAllocation
+from vipack.topics.lda import LDA
+
 if TYPE_CHECKING:
     from vipack.topics.explorer import Explorer, explore, to_pyldavis
+    from vipack.topics.judging import (
+        Coherence,
+        Completion,
+        CompletionDifference,
+        NumTopicsChoice,
+        Stability,
+        TopicIndependence,
+        check_independence,
+        choose_num_topics,
+        coherence,
+        compare_completions,
+        completion,
+        diversity,
+        exclusivity,
+        frex,
+        match_topics,
+        stability,
+        token_halves,
+    )
+    from vipack.topics.judging.pictures import num_topics_curves
     from vipack.topics.pictures import document_shares, effect_intervals, shares_over_time, topic_shares
 
 __all__ = [
+    "LDA",
+    "BagOfWords",
+    "Coherence",
+    "Completion",
+    "CompletionDifference",
+    "CoordinateAscent",
+    "DirichletAllocation",
     "Explorer",
+    "NumTopicsChoice",
+    "Stability",
+    "TopicIndependence",
+    "check_independence",
+    "choose_num_topics",
+    "coherence",
+    "compare_completions",
+    "completion",
+    "diversity",
     "document_shares",
     "effect_intervals",
+    "exclusivity",
     "explore",
+    "frex",
+    "match_topics",
+    "num_topics_curves",
     "shares_over_time",
+    "stability",
     "to_pyldavis",
+    "token_halves",
     "topic_shares",
 ]
 
 # Pictures need matplotlib, which takes a while to import.
 _HOMES = {
     **dict.fromkeys(["Explorer", "explore", "to_pyldavis"], "vipack.topics.explorer"),
+    **dict.fromkeys(
+        ["Coherence", "Completion", "CompletionDifference", "NumTopicsChoice", "Stability", "TopicIndependence"],
+        "vipack.topics.judging",
+    ),
+    **dict.fromkeys(
+        ["check_independence", "choose_num_topics", "coherence", "compare_completions", "completion", "diversity"],
+        "vipack.topics.judging",
+    ),
+    **dict.fromkeys(["exclusivity", "frex", "match_topics", "stability", "token_halves"], "vipack.topics.judging"),
+    "num_topics_curves": "vipack.topics.judging.pictures",
     **dict.fromkeys(
         ["document_shares", "effect_intervals", "shares_over_time", "topic_shares"], "vipack.topics.pictures"
     ),

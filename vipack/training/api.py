@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vipack.engine.steps.contracts import TIERS, Tier
+from vipack.engine.steps.contracts import EngineMaker, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, VipackError, warn
 from vipack.program import Check, left_in_evaluation_mode
@@ -21,6 +21,7 @@ from vipack.training.arrays import named_arrays
 from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
+from vipack.training.engines import check_engine
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide
 from vipack.training.ladder.rungs import Family, guide_of, loss_of_family
@@ -54,7 +55,7 @@ def fit(
     validation: Any = None,
     transform: Any = None,
     seed: int = 0,
-    engine: Tier = "auto",
+    engine: Tier | EngineMaker = "auto",
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     stop: StopRule | tuple[StopRule, ...] = (),
@@ -90,7 +91,8 @@ def fit(
             otherwise (the check, `validation`, answers, also for new data) has them transformed by one draw of `seed`.
         seed: decides everything random.
         engine: "eager" is ``pyro.infer.SVI`` itself, "traced" replays the captured step, "compiled" runs it in a C++ loop;
-            "auto" moves up as far as the run's length pays. All see the same random numbers.
+            "auto" moves up as far as the run's length pays. All see the same random numbers. Or what makes an engine of
+            another kind, such as ``vipack.topics.CoordinateAscent(allocation)``.
         dtype: floating-point type of parameters and data; that of the tensors in `data` by default (NumPy arrays are
             converted). The ladder takes float64 by default, or float32 where the model holds float32 tensors that
             cannot be computed with in float64, and says so in ``fit.stages``.
@@ -106,7 +108,6 @@ def fit(
     Raises:
         VipackError: anything wrong with model, guide, data or options; the message names it and says what to do.
     """
-    _check_engine(engine)
     rules, calls, file = rules_of(stop), callbacks_of(callbacks), checkpoint_of(checkpoint)
     progress = progress_of(progress)
     check_restarts(restarts, checkpoint)
@@ -117,6 +118,7 @@ def fit(
     _check_validation(validation, rules, restarts)
     options = (loss, optim, steps, epochs, checkpoint, validation, transform, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
+    check_engine(engine, restarts=restarts, climbs=climbs, optim=optim)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
     if transform is not None:
@@ -184,6 +186,7 @@ def load(
     transform: Any = None,
     loss: Any = None,
     optim: Any = None,
+    engine: Tier | EngineMaker = "auto",
     device: str | torch.device | None = None,
 ) -> Fit:
     """A fit that ``fit.save`` wrote, ready to sample, predict or resume.
@@ -193,7 +196,7 @@ def load(
         data, fixed: needed where the file was saved without data; else those in the file.
         validation: the observations held out, or their share of `data`, likewise.
         transform: that of the fit, where it had a function that is not one of vipack's.
-        loss, optim: needed to resume where they were not the defaults.
+        loss, optim, engine: needed to resume where they were not the defaults.
 
     Raises:
         CheckpointError: missing, damaged or hostile file, or one of another model, guide or version.
@@ -234,7 +237,7 @@ def load(
             if validation_rows is not None
             else ()
         )
-    trainer = Trainer(prepared, Plan(num_steps, seed, rules, (), None, None, validation=validation_rows), optim)
+    trainer = Trainer(prepared, Plan(num_steps, seed, rules, (), None, None, engine, validation=validation_rows), optim)
     with unharmed(path):
         own = trainer.fingerprint()
         compare_fingerprints(saved, own, path, ("sites", "parameters"), data_differ=saved["data"] != own["data"])
@@ -317,8 +320,3 @@ def _check_validation(validation: object, rules: tuple[StopRule, ...], restarts:
         raise UsageError(
             f"validation: not with restarts={restarts}, whose starts are compared by their ELBO; leave one out."
         )
-
-
-def _check_engine(engine: object) -> None:
-    if engine not in TIERS:
-        raise UsageError(f"engine: expected one of {', '.join(map(repr, TIERS))}, found {engine!r}.")

@@ -18,7 +18,7 @@ from vipack.program import Parameters, RandomState
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.callbacks import Callback, Every, Progress
 from vipack.training.checkpoint import Checkpoint, due
-from vipack.training.stopping import StopRule, TimeLimit, asked
+from vipack.training.stopping import SmallGain, StopRule, TimeLimit, asked
 from vipack.training.streams import BatchStream
 from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
 from vipack.types import Estimate, Stopped, StopReason
@@ -161,6 +161,7 @@ class Run:
             periods.append(self.checkpoint.every_steps)
         if self.validation is not None:
             periods.append(self.validation[1])
+        periods += [rule.period for rule in self.rules if isinstance(rule, SmallGain)]
         return min([_next_look(step) - step, *(period - step % period for period in periods)])
 
     def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
@@ -208,7 +209,9 @@ class Run:
                 early = rule.ask(state.validation)
                 if early is not None:
                     return early
-            elif isinstance(rule, TimeLimit) or _is_look(state.step):
+            elif isinstance(rule, TimeLimit) or (
+                _is_look(state.step) if not isinstance(rule, SmallGain) else state.step % rule.period == 0
+            ):
                 stopped = asked(rule, state.losses, state.seconds)
                 if stopped is not None:
                     return stopped

@@ -57,7 +57,7 @@ def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, op
             trainer.optimizer,
             trainer.state.batches,
             [start_of(prepared) for prepared in (first, *others)],
-            plan.tier,
+            trainer.tier,
         )
     except CaptureError as error:
         return _one_by_one([first, *others], plan, optim, str(error))

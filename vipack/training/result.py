@@ -22,6 +22,7 @@ from vipack.posterior.answers import Used, answer, predictions
 from vipack.posterior.observations import Observations
 from vipack.program import Check
 from vipack.training.checkpoint import write_file
+from vipack.training.covariance_answers import CovarianceAnswers
 from vipack.training.data import ArrayRows, Rows
 from vipack.training.fitted_guide import FittedGuide, name_of
 from vipack.training.history import history
@@ -36,7 +37,7 @@ from vipack.types import EngineReport, Estimate, Stopped, Verdict
 __all__ = ["Fit"]
 
 
-class Fit(ObservationAnswers):
+class Fit(ObservationAnswers, CovarianceAnswers):
     """A trained guide for one model and data set.
 
     Attributes:

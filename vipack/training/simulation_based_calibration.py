@@ -115,7 +115,7 @@ def _trained(
             trainer.optimizer,
             trainer.state.batches,
             [start_of(prepared)] * len(calls),
-            plan.tier,
+            trainer.tier,
             stacked,
         )
     except CaptureError as error:

@@ -14,7 +14,17 @@ from vipack.hints import checked_class
 from vipack.importance import mean_and_se
 from vipack.types import Estimate, Stopped, StopReason
 
-__all__ = ["Converged", "Settled", "StopRule", "TimeLimit", "asked", "batch_means", "rules_of", "without_spikes"]
+__all__ = [
+    "Converged",
+    "Settled",
+    "SmallGain",
+    "StopRule",
+    "TimeLimit",
+    "asked",
+    "batch_means",
+    "rules_of",
+    "without_spikes",
+]
 
 
 class StopRule(Protocol):
@@ -92,6 +102,35 @@ class Settled:
         if not max(gain, 2 * noise) < self.least:
             return None
         return Stopped(StopReason.CONVERGED, f"over the last {third} of {len(losses)} steps it gained {gain:.4f} nats")
+
+
+@checked_class
+@dataclass(frozen=True)
+class SmallGain:
+    """Stop when the loss has fallen by less than a share of itself; for losses without noise, such as those of coordinate ascent.
+
+    Attributes:
+        share: of the loss.
+        period: steps over which the gain is taken, and after which this looks again.
+    """
+
+    share: float = 1e-4
+    period: int = 10
+
+    def __post_init__(self) -> None:
+        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not self.share >= 0:
+            raise UsageError(f"SmallGain: share must be a number of at least 0, found {self.share!r}.")
+        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
+            raise UsageError(f"SmallGain: period must be an integer of at least 1, found {self.period!r}.")
+
+    def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
+        """See :class:`StopRule`."""
+        if len(losses) <= self.period:
+            return None
+        gain = losses[-1 - self.period] - losses[-1]
+        if gain > self.share * abs(losses[-1]):
+            return None
+        return Stopped(StopReason.CONVERGED, f"the last {self.period} of {len(losses)} steps gained {gain:.3g} nats")
 
 
 @checked_class

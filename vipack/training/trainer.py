@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
-from vipack.engine.steps.contracts import Engine, Tier
-from vipack.engine.tiers import TieredEngine
+from vipack.engine.steps.contracts import EngineMaker, Tier
 from vipack.entry import entry
 from vipack.errors import DivergenceWarning, GuideError, OptimizerError, warn
 from vipack.pickling import check_picklable
@@ -23,12 +22,13 @@ from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
 from vipack.training.collapse_check import collapse_check
 from vipack.training.data import Rows
+from vipack.training.engines import make_engine, settled_tier, trained_by
 from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
 from vipack.training.own_loss import own_loss
 from vipack.training.prepare import Prepared
 from vipack.training.recovery import ATTEMPTS, Exploding, slower
-from vipack.training.stopping import Converged, StopRule, TimeLimit
+from vipack.training.stopping import Converged, SmallGain, StopRule, TimeLimit
 from vipack.training.training_batches import training_batches
 from vipack.training.transformed import TransformedRows, plain_transforms, transformed_loss
 from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
@@ -37,7 +37,6 @@ from vipack.types import Stopped, StopReason
 __all__ = ["Plan", "Trainer"]
 
 _LIKELY_STEPS = 5_000  # of a run without a number of steps, for deciding which engine pays
-_TRACED_FROM, _COMPILED_FROM = 300, 10_000  # steps, for the tier of a run that is saved as it goes
 MAX_STEPS = 20_000  # of a run that is to end when it has converged
 _COOLING_SHARE = 0.5  # of the steps before, spent with a falling learning rate after convergence
 
@@ -60,7 +59,7 @@ class Plan:
     callbacks: tuple[Callback, ...]
     progress: bool | None
     checkpoint: Checkpoint | None
-    tier: Tier = "auto"
+    tier: Tier | EngineMaker = "auto"
     label: str = ""
     average: bool = False
     rate: float | None = None
@@ -76,13 +75,15 @@ class Trainer:
         self.program = prepared.program
         self.rows = prepared.rows
         self.loss = transformed_loss(own_loss(prepared.loss, plan.seed), self.rows)
-        self._optim, self._optim_name = optim, describe_optimizer(optim)
+        self._optim, self._optim_name = optim, trained_by(plan.tier, optim)
         self._missing_optimizer: tuple[str, Any] | None = (
             None  # that of a file, where another one is at hand: name and state
         )
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
-        self._tier = _settled_tier(plan)
-        self.engine: Engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
+        self.tier = settled_tier(
+            plan.tier, MAX_STEPS if plan.steps is None else plan.steps, saved=plan.checkpoint is not None
+        )
+        self.engine = make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier)
         self.state = RunState(
             RandomState.from_seed(plan.seed),
             training_batches(self.rows, prepared.batch_size, self.loss, plan.seed),
@@ -122,7 +123,9 @@ class Trainer:
         return own
 
     def _pickled(self) -> dict[str, Any]:
-        rules = tuple(rule for rule in self.plan.rules if isinstance(rule, Converged | EarlyStopping | TimeLimit))
+        rules = tuple(
+            rule for rule in self.plan.rules if isinstance(rule, Converged | EarlyStopping | SmallGain | TimeLimit)
+        )
         return {
             "prepared": self.prepared,
             "plan": replace(self.plan, rules=rules, callbacks=(), checkpoint=None),
@@ -154,6 +157,9 @@ class Trainer:
         if self.plan.steps is not None:
             self._average_from(self.plan.steps // 2)
             self.train_until(self.plan.steps, self.plan.rules, look_first=look_first)
+            return
+        if not isinstance(self.plan.tier, str):  # no learning rate is to fall
+            self.train_until(MAX_STEPS, self.plan.rules or (SmallGain(),), look_first=look_first)
             return
         others = tuple(rule for rule in self.plan.rules if not isinstance(rule, Converged))
         if self._cooling_end is None:
@@ -203,7 +209,7 @@ class Trainer:
         if last_step > self.state.step and self._missing_optimizer is not None:
             raise OptimizerError(
                 f"the fit was trained with the optimizer {self._missing_optimizer[0]}, and {self._optim_name} is at hand: to train "
-                "further, pass the former as optim= to vipack.load."
+                "further, pass the former as optim= (or engine=) to vipack.load."
             )
         if last_step > self.state.step and not self.program.parameters.unconstrained:
             raise GuideError(
@@ -273,7 +279,7 @@ class Trainer:
         self._go_to_best()
         self.optimizer = slower(self.optimizer, self.program.parameters)
         report = self.engine.report
-        self.engine = TieredEngine(self.program, self.loss, self.optimizer, self._tier)
+        self.engine = make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier)
         self.engine.report.steps.update(report.steps)
         if self._average is not None:
             self._average = Average(max(self._average.start, (self.state.step + last_step) // 2))
@@ -283,7 +289,7 @@ class Trainer:
         """Everything but the data that a file needs to go on bit for bit."""
         return {
             "fingerprint": self.fingerprint(),
-            "tier": [self._tier, self.engine.report.tier],
+            "tier": [self.tier, self.engine.report.tier],
             "state": self.program.parameters.state(),
             "optimizer": self.optimizer.state() if self._missing_optimizer is None else self._missing_optimizer[1],
             "random": self.state.random.state(),
@@ -336,7 +342,7 @@ class Trainer:
         self.engine.report.steps.update(content["engine_steps"])
         settled, running = content["tier"]
         if self.plan.tier == "auto":
-            self._tier = settled
+            self.tier = settled
             self.engine.go_on(settled, running)
 
     def _load_optimizer(self, content: Mapping[str, Any]) -> None:
@@ -377,24 +383,3 @@ def _cut_off(step: int) -> Stopped:
 
 def _stopped_of(saved: Sequence[str] | None) -> Stopped | None:
     return None if saved is None else Stopped(StopReason[saved[0]], saved[1])
-
-
-def _settled_tier(plan: Plan) -> Tier:
-    """The tier asked for; where a run is saved as it goes, one that does not depend on the machine's speed.
-
-    Tiers agree to rounding, and a run that goes on from a checkpoint must agree bit for bit.
-    """
-    if plan.tier != "auto" or plan.checkpoint is None:
-        return plan.tier
-    steps = MAX_STEPS if plan.steps is None else plan.steps
-    if steps < _TRACED_FROM:
-        return "eager"
-    return "traced" if steps < _COMPILED_FROM else "compiled"
-
-
-def describe_optimizer(optim: Any) -> str:
-    """A name by which to tell optimizers apart in files."""
-    if optim is None:
-        return "default"
-    constructor = getattr(optim, "pt_optim_constructor", None) or getattr(optim, "func", None) or optim
-    return str(getattr(constructor, "__name__", type(constructor).__name__))

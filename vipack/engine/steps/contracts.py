@@ -14,10 +14,10 @@ from vipack.engine.capture.outlook import Effort
 from vipack.engine.guards.execution import Execution
 from vipack.engine.optimizers.parameter_groups import ParameterGroup
 from vipack.errors import NonFiniteError
-from vipack.program import Arguments
+from vipack.program import Arguments, Program
 from vipack.types import EngineReport
 
-__all__ = ["TIERS", "Batches", "Engine", "NonFiniteStep", "SingleSteps", "StepMemory", "Tier"]
+__all__ = ["TIERS", "Batches", "Engine", "EngineMaker", "NonFiniteStep", "SingleSteps", "StepMemory", "Tier"]
 
 Tier = Literal["auto", "eager", "traced", "interpreted", "compiled"]
 TIERS: tuple[Tier, ...] = ("auto", "eager", "traced", "interpreted", "compiled")
@@ -89,6 +89,23 @@ class Engine(Protocol):
 
     def go_on(self, tier: Tier, running: str) -> None:
         """Go on as a saved run: its `tier`, and with "auto" the one it was `running` in, if that can be had at once."""
+        ...
+
+
+class EngineMaker(Protocol):
+    """Makes an engine whose steps are no steps by gradients, such as coordinate ascent.
+
+    Attributes:
+        name: of its kind, by which a saved fit knows what it was trained by.
+    """
+
+    @property
+    def name(self) -> str:
+        """See above."""
+        ...
+
+    def make_engine(self, program: Program) -> Engine:
+        """The engine that moves this program's parameters."""
         ...
 
 

@@ -1,0 +1,217 @@
+"""LDA as an estimator."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+import scipy.sparse
+import scipy.stats
+from sklearn.base import clone
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+import vipack as vi
+from vipack.errors import DataError, DataWarning, ShapeError, UsageError
+from vipack.topics import LDA
+
+TEXTS = [
+    "cats purr and cats sleep",
+    "dogs bark and dogs run",
+    "cats sleep all day",
+    "dogs run and bark",
+    "stars shine at night",
+] * 6
+
+
+@pytest.fixture(scope="module")
+def model(planted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        return LDA(3, progress=False).fit(planted.counts)
+
+
+def matched(topics, truth):
+    distance = np.abs(topics[:, None] - truth[None]).sum(-1) / 2
+    return scipy.optimize.linear_sum_assignment(distance)
+
+
+def test_topics_and_shares_are_recovered(model, planted):
+    rows, columns = matched(model.topics_, planted.topics)
+    assert np.abs(model.topics_[rows] - planted.topics[columns]).sum(1).max() / 2 < 0.12
+    errors = np.abs(model.shares_[:, rows] - planted.shares[:, columns])
+    assert np.delete(errors, 5, 0).mean() < 0.06
+    np.testing.assert_allclose(model.shares_.sum(1), 1)
+    np.testing.assert_allclose(model.topics_.sum(1), 1)
+
+
+def test_new_documents_get_the_shares_that_old_ones_have(model, planted):
+    shares = model.transform(planted.counts)
+    assert np.abs(shares - model.shares_).mean() < 0.02
+    np.testing.assert_allclose(shares[5], 1 / 3, rtol=1e-5)  # an empty one, those of the prior
+
+
+def test_intervals_of_words_are_those_of_the_posterior(model):
+    table = model.word_table(4, level=0.8)
+    assert list(table.columns) == ["topic", "word", "mean", "lower", "upper"]
+    row = table.iloc[0]
+    own = model.components_[0, int(row["word"])]
+    exact = scipy.stats.beta(own, model.components_[0].sum() - own)
+    np.testing.assert_allclose(
+        [row["mean"], row["lower"], row["upper"]], [exact.mean(), exact.ppf(0.1), exact.ppf(0.9)]
+    )
+
+
+def test_measures_of_words(model):
+    best = [int(words[0]) for words in model.top_words(1, measure="frex", weight=1.0)]
+    assert best == list((model.topics_ / model.topics_.sum(0)).argmax(1))
+    assert model.top_words(5, measure="relevance", weight=1.0) == model.top_words(5)
+    with pytest.raises(UsageError, match="measure"):
+        model.top_words(3, measure="tf-idf")
+    with pytest.raises(UsageError, match="weight"):
+        model.top_words(3, measure="frex", weight=2)
+
+
+def test_merged_topics_take_words_and_documents_along(model, tmp_path):
+    model.save(tmp_path / "lda.pt")
+    other = LDA.load(tmp_path / "lda.pt").rename({0: "animals"})
+    before = other.components_.copy()
+    other.merge([[0, 2]])
+    np.testing.assert_allclose(other.components_[0], before[0] + before[2])
+    np.testing.assert_allclose(other.shares_[:, 0], model.shares_[:, 0] + model.shares_[:, 2])
+    assert other.topic_names_ == ["animals", "topic 1"]
+    with pytest.raises(UsageError, match="each once"):
+        other.merge([[0, 1], [1]])
+
+
+def test_a_saved_model_answers_alike(model, planted, tmp_path):
+    model.save(tmp_path / "lda.pt")
+    loaded = LDA.load(tmp_path / "lda.pt")
+    np.testing.assert_array_equal(loaded.transform(planted.counts), model.transform(planted.counts))
+    assert loaded.top_words(5) == model.top_words(5)
+    assert loaded.get_params() == model.get_params()
+
+
+def test_streams_are_learned_in_steps(planted):
+    stream = LDA(3, total_documents=120)
+    for _ in range(30):
+        for start in range(0, 120, 40):
+            stream.partial_fit(planted.counts[start : start + 40])
+    rows, columns = matched(stream.topics_, planted.topics)
+    assert np.abs(stream.topics_[rows] - planted.topics[columns]).sum(1).max() / 2 < 0.15
+    assert stream.n_iter_ == 90
+    with pytest.raises(ShapeError, match="expecting 40 features"):
+        stream.partial_fit(planted.counts[:, :30])
+
+
+def test_seed_words_hold_at_convergence():
+    corpus = vi.datasets.docstrings().prune(min_documents=8, max_fraction=0.15, min_tokens=15)
+    seeds = {0: ["socket", "path"], 1: ["path", "archive"]}
+    model = LDA(6, seeds=seeds, progress=False).fit(corpus)
+    for topic, words in seeds.items():
+        assert set(words) <= set(model.top_words(5)[topic])
+
+
+def test_it_works_in_a_pipeline():
+    pipeline = make_pipeline(CountVectorizer(), LDA(2, progress=False))
+    shares = pipeline.fit_transform(TEXTS)
+    assert shares.shape == (30, 2)
+    new = pipeline.transform(["cats purr", "dogs bark"])
+    assert new.argmax(1)[0] != new.argmax(1)[1]
+    assert list(pipeline[-1].get_feature_names_out()) == ["topic0", "topic1"]
+
+
+def test_vocabulary_and_titles_follow_a_table():
+    table = pd.DataFrame({"cat": [3, 0, 2], "dog": [0, 4, 1]}, index=["a", "b", "c"])
+    model = LDA(2, steps=20, progress=False).fit(table)
+    assert model.vocabulary_ == ("cat", "dog")
+    assert set(model.top_documents(1)[0]) <= {"a", "b", "c"}
+    with pytest.raises(DataError, match="'cat' stands twice"):
+        LDA(2).fit(table.to_numpy(), vocabulary=["cat", "cat"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (-np.ones((3, 4)), "Negative values"),
+        (np.full((3, 4), 0.5), r"count 0.5.*tf-idf"),
+        (np.full((3, 4), np.nan), "NaN"),
+        (np.zeros((3, 4)), "all counts are 0"),
+        (np.zeros((0, 4)), r"0 sample\(s\)"),
+        (TEXTS, "found texts"),
+        (np.ones(5), "2D"),
+        (scipy.sparse.csr_array(np.full((2, 2), -3)), "Negative values"),
+    ],
+)
+def test_bad_counts_are_named(counts, message):
+    with pytest.raises(DataError, match=message):
+        LDA(2).fit(counts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "gibbs"}, "method"),
+        ({"random_state": "x"}, "random_state"),
+        ({"seeds": {0: ["zebra"]}}, "not in the vocabulary: 'zebra'"),
+        ({"seeds": {9: ["1"]}}, "no topic 9"),
+        ({"seeds": {0: "1"}}, "list of words"),
+        ({"num_topics": 2.5}, "num_topics"),
+    ],
+)
+def test_bad_options_are_named(planted, options, message):
+    with pytest.raises(UsageError, match=message):
+        LDA(**{"num_topics": 3, **options}).fit(planted.counts[:5])
+
+
+def test_empty_documents_are_named(planted):
+    with pytest.warns(DataWarning, match=r"1 document\(s\) have no word of the vocabulary \(5\)"):
+        LDA(3, steps=2, progress=False).fit(planted.counts)
+
+
+def test_parameters_are_read_set_and_cloned():
+    model = LDA(4, learn_alpha=True)
+    assert repr(clone(model).set_params(alpha=0.1)) == "LDA(num_topics=4, alpha=0.1, learn_alpha=True)"
+    with pytest.raises(UsageError, match="no parameter 'K'"):
+        model.set_params(K=3)
+
+
+def whole(values):
+    """scikit-learn's checks draw fractions, which are no counts."""
+    if scipy.sparse.issparse(values):
+        values = values.tocsr().copy()
+        values.data = np.ceil(values.data)
+        return values
+    try:
+        array = np.asarray(values)
+        return np.ceil(array.astype(float)) if array.dtype.kind in "fO" else array
+    except (TypeError, ValueError):
+        return values
+
+
+class WholeLDA(LDA):
+    """LDA of counts rounded up."""
+
+    def fit(self, X, y=None):
+        return super().fit(whole(X))
+
+    def partial_fit(self, X, y=None):
+        return super().partial_fit(whole(X))
+
+    def transform(self, X):
+        return super().transform(whole(X))
+
+    def score(self, X, y=None):
+        return super().score(whole(X))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_scikit_learns_own_checks():
+    outcome = check_estimator(WholeLDA(2, steps=3, progress=False), on_fail=None, on_skip=None)
+    failed = {each["check_name"] for each in outcome if each["status"] == "failed"}
+    assert failed == {
+        "check_dtype_object"
+    }  # it wants a TypeError for a dict among numbers, where vipack has a DataError
+    assert sum(each["status"] == "passed" for each in outcome) >= 45

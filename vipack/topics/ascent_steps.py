@@ -1,0 +1,110 @@
+"""Steps of coordinate ascent of latent Dirichlet allocation, and the exact bound, without a program around them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Dirichlet, kl_divergence
+
+from vipack.sparse.count_rows import CountRows
+from vipack.sparse.passes import Expectations, column_expectations, fold_in, fused_pass, row_expectations
+
+__all__ = [
+    "Ascended",
+    "ascend_topics",
+    "bound_of_documents",
+    "columns_of",
+    "divergence_of_documents",
+    "divergence_of_topics",
+    "step_size",
+]
+
+
+class Ascended(NamedTuple):
+    """What a step on some documents leads to.
+
+    Attributes:
+        topics: concentrations ``(V, K)``.
+        documents: those of the documents of the step ``(B, K)``.
+        bound: estimate of the bound on all documents before the topics moved, nats.
+    """
+
+    topics: Tensor
+    documents: Tensor
+    bound: float
+
+
+def ascend_topics(
+    rows: CountRows,
+    topics: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    *,
+    scale: float,
+    rate: float,
+    start: Tensor | None = None,
+    document_steps: int = 20,
+) -> Ascended:
+    """Infer some documents, then move the topics by a natural gradient, with each document standing for `scale`.
+
+    Args:
+        topics: ``(V, K)``.
+        alpha: ``(K,)``, and
+        eta: ``()`` or ``(K, V)``, float64: concentrations of the priors.
+        rate: 1 goes all of the way to what these documents ask for.
+        start: concentrations of the documents.
+
+    Source: Hoffman, Blei and Bach (2010), algorithm 2.
+    """
+    if start is None:
+        start = alpha.to(topics.dtype) + rows.totals.to(topics.dtype)[:, None] / len(alpha)
+    prior = columns_of(eta, len(alpha))
+    words = column_expectations(topics, prior)
+    own = fold_in(rows, words.weights, alpha, start, most_steps=document_steps)
+    shares = row_expectations(own, alpha)
+    outcome = fused_pass(rows, shares.weights, words.weights)
+    bound = float(outcome.log_likelihood.sum() + rows.totals @ shares.shifts + rows.word_totals @ words.shifts)
+    bound = scale * (bound - divergence_of_documents(shares, alpha)) - divergence_of_topics(words, prior, len(topics))
+    target = prior.to(topics.dtype) + scale * outcome.word_sums.mul_(words.weights)
+    return Ascended(topics.lerp(target, rate), own, bound)
+
+
+def bound_of_documents(rows: CountRows, documents: Tensor, topics: Tensor, alpha: Tensor) -> Tensor:
+    """``(D,)`` float64, nats: each document's share of the bound, E_q[log p(x | words, shares)] - KL(q(shares) || p(shares)).
+
+    Args:
+        documents: concentrations ``(D, K)``.
+        topics: ``(V, K)``.
+    """
+    words = column_expectations(topics, torch.ones(len(alpha), dtype=torch.float64))
+    shares = row_expectations(documents, alpha)
+    outcome = fused_pass(rows, shares.weights, words.weights)
+    index = torch.repeat_interleave(torch.arange(rows.num_rows), rows.lengths.long())
+    of_words = torch.zeros(rows.num_rows, dtype=torch.float64)
+    of_words.index_add_(0, index, rows.counts.double() * words.shifts[rows.words.long()])
+    divergence = kl_divergence(Dirichlet(documents.double()), Dirichlet(alpha.expand(documents.shape)))
+    return outcome.log_likelihood + rows.totals * shares.shifts + of_words - divergence
+
+
+def divergence_of_documents(shares: Expectations, alpha: Tensor) -> float:
+    """KL(q(shares) || p(shares)) summed over documents, nats."""
+    return shares.divergence - len(shares.shifts) * float(alpha.sum().lgamma() - alpha.lgamma().sum())
+
+
+def divergence_of_topics(words: Expectations, eta: Tensor, num_words: int) -> float:
+    """KL(q(words) || p(words)) summed over topics, nats, for priors ``(K,)`` or ``(V, K)``."""
+    if eta.dim() == 2:
+        return words.divergence - float((eta.sum(0).lgamma() - eta.lgamma().sum(0)).sum())
+    return words.divergence - float(((num_words * eta).lgamma() - num_words * eta.lgamma()).sum())
+
+
+def columns_of(eta: Tensor, num_topics: int) -> Tensor:
+    """Concentrations ``()`` or ``(K, V)`` as ``(K,)`` or ``(V, K)``."""
+    return eta.T.contiguous() if eta.dim() else eta.expand(num_topics)
+
+
+def step_size(step: int, delay: float, forgetting: float) -> float:
+    """Of the natural gradient: ``(delay + step)**-forgetting``, at most 1."""
+    return min(1.0, (delay + step) ** -forgetting) if delay + step > 0 else 1.0

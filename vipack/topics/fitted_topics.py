@@ -1,0 +1,126 @@
+"""Topics that have been fitted: read, named, and listed with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from vipack.errors import DataError, UsageError
+from vipack.topics.estimator import Estimator
+from vipack.topics.word_counts import Counts
+from vipack.topics.word_measures import Measure, measured, word_intervals
+
+__all__ = ["FittedTopics"]
+
+Array = np.ndarray[Any, Any]
+
+
+class FittedTopics(Estimator):
+    """What fitted topics are asked for, whatever the model.
+
+    Attributes:
+        components_: ``(K, V)`` concentrations of the topics' Dirichlet posteriors: pseudo-counts of words.
+        topics_: ``(K, V)`` probabilities of words.
+        documents_: ``(D, K)`` concentrations of the documents' shares, and
+        shares_: ``(D, K)`` their means, where documents were kept.
+    """
+
+    components_: Array
+    topics_: Array
+    documents_: Array
+    shares_: Array
+    vocabulary_: tuple[str, ...]
+    titles_: tuple[str, ...]
+    topic_names_: list[str]
+    n_features_in_: int
+    _alpha: Array
+    _word_totals: Array
+
+    def top_words(
+        self, num_words: int = 10, *, measure: Measure = "probability", weight: float = 0.5
+    ) -> list[tuple[str, ...]]:
+        """The words that say most of each topic, the first most.
+
+        Args:
+            measure: "probability", "relevance" (Sievert and Shirley 2014) or "frex" (Bischof and Airoldi 2012).
+            weight: of probability for relevance, of exclusivity for FREX.
+        """
+        order = self._order(num_words, measure, weight)
+        return [tuple(self.vocabulary_[word] for word in row) for row in order]
+
+    def word_table(
+        self, num_words: int = 10, *, level: float = 0.9, measure: Measure = "probability", weight: float = 0.5
+    ) -> pd.DataFrame:
+        """The top words of each topic with their mean probability and its credible interval, a row each.
+
+        The intervals are those of the mean-field posterior: they are too narrow where topics share words.
+        """
+        order = self._order(num_words, measure, weight)
+        low, high = word_intervals(self.components_, order, level)
+        mean = self.components_ / self.components_.sum(1, keepdims=True)
+        records = [
+            (self.topic_names_[k], self.vocabulary_[word], mean[k, word], low[k, i], high[k, i])
+            for k, row in enumerate(order)
+            for i, word in enumerate(row)
+        ]
+        return pd.DataFrame(records, columns=["topic", "word", "mean", "lower", "upper"])
+
+    def top_documents(self, num_documents: int = 3) -> list[tuple[str, ...]]:
+        """The titles of the documents fitted to that have most of each topic."""
+        if not hasattr(self, "shares_"):
+            raise UsageError("top_documents: partial_fit keeps no documents; use transform.")
+        order = np.argsort(-self.shares_, axis=0, kind="stable")[:num_documents].T
+        return [tuple(self.titles_[d] for d in row) for row in order]
+
+    def topic_proportions(self) -> pd.Series[float]:
+        """How much of the corpus' tokens each topic makes up."""
+        self._check_fitted()
+        posterior = self.topics_ * self.components_.sum(1, keepdims=True)
+        mass = (posterior / posterior.sum(0) * self._word_totals).sum(1)
+        return pd.Series(mass / mass.sum(), index=self.topic_names_, name="share of tokens")
+
+    def rename(self, names: Mapping[int, str] | Sequence[str]) -> Self:
+        """Name topics, by number or all of them."""
+        self._check_fitted()
+        given = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+        for k, name in given.items():
+            if not isinstance(k, int) or not 0 <= k < len(self.topic_names_):
+                raise UsageError(
+                    f"names: there is no topic {k!r}; topics are numbered from 0 to {len(self.topic_names_) - 1}."
+                )
+            self.topic_names_[k] = str(name)
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Names of :meth:`transform`'s columns."""
+        self._check_fitted()
+        return np.array([name.replace(" ", "") for name in self.topic_names_], dtype=object)
+
+    def _order(self, num_words: int, measure: Measure, weight: float) -> Array:
+        self._check_fitted()
+        if isinstance(num_words, bool) or not isinstance(num_words, int) or num_words < 1:
+            raise UsageError(f"num_words: expected a whole number of at least 1, found {num_words!r}.")
+        scores = measured(self.topics_, self._word_totals, measure, weight)
+        return np.argsort(-scores, axis=1, kind="stable")[:, :num_words]
+
+    def _name_columns(self, counts: Counts, vocabulary: Sequence[str] | None) -> None:
+        num_documents, num_words = counts.matrix.shape
+        known = counts.vocabulary if vocabulary is None else tuple(map(str, vocabulary))
+        if known is not None and len(known) != num_words:
+            raise DataError(f"vocabulary: {len(known)} words for {num_words} columns of counts; give one for each.")
+        if known is not None and len(set(known)) < len(known):
+            twice = next(word for word in known if known.count(word) > 1)
+            raise DataError(f"vocabulary: the word {twice!r} stands twice; add its columns together.")
+        self.vocabulary_ = known or tuple(map(str, range(num_words)))
+        self.titles_ = counts.titles or tuple(map(str, range(num_documents)))
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "components_"):
+            try:
+                from sklearn.exceptions import NotFittedError
+            except ImportError:
+                raise UsageError(f"{type(self).__name__} is not fitted yet; call fit first.") from None
+            raise NotFittedError(f"{type(self).__name__} is not fitted yet; call fit first.")

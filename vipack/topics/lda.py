@@ -1,0 +1,345 @@
+"""Latent Dirichlet allocation as an estimator: fit, transform and read topics as scikit-learn's users do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+
+from vipack.errors import DataWarning, UsageError, warn
+from vipack.sparse.count_rows import CountRows
+from vipack.sparse.passes import column_expectations, fold_in
+from vipack.topics.ascent_steps import ascend_topics, bound_of_documents, step_size
+from vipack.topics.coordinate_ascent import CoordinateAscent
+from vipack.topics.dirichlet_allocation import DirichletAllocation
+from vipack.topics.fitted_topics import FittedTopics
+from vipack.topics.seeded_topics import concentrations_of_seeds
+from vipack.topics.word_counts import Counts, read_counts
+from vipack.training import Fit, TimeLimit, fit
+from vipack.training.checkpoint import read_file, unharmed, write_file
+from vipack.training.stopping import SmallGain
+
+__all__ = ["LDA"]
+
+Array = np.ndarray[Any, Any]
+
+
+class LDA(FittedTopics):
+    """Topics of a corpus by latent Dirichlet allocation, fitted by coordinate ascent of variational Bayes.
+
+    ``fit_`` is the :class:`vipack.Fit` behind it, of the Pyro program ``allocation_.model`` and ``allocation_.guide``.
+
+    Args:
+        num_topics: K.
+        alpha, eta: prior concentrations of shares and words; see :class:`DirichletAllocation`.
+        learn_alpha: whether each topic's alpha is learned; uneven ones make rare topics rare.
+        seeds: words that a topic is to be about, ``{0: ["god", "church"], 3: [...]}``; a word may be in several topics.
+        seed_weight: how many times its count in the corpus each seed word is given to its topic beforehand. These stay in
+            the posterior, so that seeds hold at convergence.
+        method: "coordinate_ascent", or "svi" for gradients of Trace_ELBO.
+        batch_size: documents a step; all by default.
+        steps: sweeps, or minibatches; None goes on until the bound gains less than `tolerance` of itself in 10.
+        tolerance: see `steps`.
+        time_limit: seconds of training after which to stop in any case.
+        random_state: seed of everything random.
+        progress: True or False; a bar in a terminal or a notebook by default.
+
+    Attributes:
+        components_: ``(K, V)`` concentrations of the topics' Dirichlet posteriors: pseudo-counts of words.
+        topics_: ``(K, V)`` probabilities of words, the normalised geometric means exp(E[log words]). They predict words
+            held out better than the means do, which spread eta over all of the vocabulary.
+        shares_: ``(D, K)`` mean shares of the documents fitted to.
+        vocabulary_, titles_: words and titles, where they were known; numbers as text otherwise.
+        topic_names_: "topic 0" and so on until :meth:`rename`.
+        n_iter_, bound_: steps taken, and the last bound (nats).
+    """
+
+    n_iter_: int
+    bound_: float
+    allocation_: DirichletAllocation
+    fit_: Fit
+    _priors: tuple[torch.Tensor, torch.Tensor]
+
+    def __init__(
+        self,
+        num_topics: int = 20,
+        *,
+        alpha: Any = 0.5,
+        eta: Any = 0.5,
+        learn_alpha: bool = False,
+        seeds: Mapping[int, Sequence[str]] | None = None,
+        seed_weight: float = 1.0,
+        method: Literal["coordinate_ascent", "svi"] = "coordinate_ascent",
+        batch_size: int | None = None,
+        steps: int | None = None,
+        tolerance: float = 1e-4,
+        time_limit: float | None = None,
+        total_documents: int = 1_000_000,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.num_topics = num_topics
+        self.alpha = alpha
+        self.eta = eta
+        self.learn_alpha = learn_alpha
+        self.seeds = seeds
+        self.seed_weight = seed_weight
+        self.method = method
+        self.batch_size = batch_size
+        self.steps = steps
+        self.tolerance = tolerance
+        self.time_limit = time_limit
+        self.total_documents = total_documents
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, *, vocabulary: Sequence[str] | None = None) -> Self:
+        """Fit topics to counts ``(D, V)``: a SciPy matrix, an array, a DataFrame with a column a word, or a Corpus.
+
+        Raises:
+            DataError: counts that are no whole numbers of at least 0, or none at all.
+            UsageError: an option that cannot be.
+
+        Warns:
+            DataWarning: documents without a word; their shares are those of the prior.
+        """
+        counts = read_counts(X)
+        self._name_columns(counts, vocabulary)
+        _warn_of_empty(counts)
+        if self.method not in ("coordinate_ascent", "svi"):
+            raise UsageError(f"method: expected 'coordinate_ascent' or 'svi', found {self.method!r}.")
+        self.allocation_ = DirichletAllocation(
+            counts.matrix,
+            self.num_topics,
+            alpha=self.alpha,
+            eta=self._eta(counts),
+            learn_alpha=self.learn_alpha,
+        )
+        ascends = self.method == "coordinate_ascent"
+        rules: tuple[Any, ...] = ()
+        if self.steps is None and ascends and self.batch_size is None:
+            rules = (SmallGain(self.tolerance),)
+        if self.time_limit is not None:
+            rules = (*rules, TimeLimit(self.time_limit))
+        self._priors = self.allocation_.alpha, self.allocation_.eta
+        self.fit_ = fit(
+            self.allocation_.model,
+            self.allocation_.guide,
+            data=counts.matrix,
+            engine=CoordinateAscent(self.allocation_) if ascends else "auto",
+            batch_size=None if self.batch_size is None else min(self.batch_size, counts.matrix.shape[0]),
+            steps=self.steps,
+            stop=rules,
+            seed=_seed(self.random_state),
+            progress=self.progress,
+        )
+        self.n_iter_, self.bound_ = (
+            len(self.fit_.losses),
+            -float(self.fit_.losses[-1]) if len(self.fit_.losses) else np.nan,
+        )
+        params = self.fit_.params
+        documents = params["documents"].double().numpy()
+        self.documents_ = documents
+        self._take_topics(params["topics"].double().numpy(), params.get("alpha", self.allocation_.alpha))
+        self._word_totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Array:
+        """``fit(X).transform(X)``."""
+        return self.fit(X, y, **options).transform(X)
+
+    def partial_fit(self, X: Any, y: Any = None, *, vocabulary: Sequence[str] | None = None) -> Self:
+        """Take one step on some documents of a stream of about `total_documents`; begin with the first that come.
+
+        Memory does not grow with the number of documents seen; there are no `shares_`: see :meth:`transform`.
+
+        Source: Hoffman, Blei and Bach (2010), "Online learning for latent Dirichlet allocation", algorithm 2.
+        """
+        started = hasattr(self, "components_")
+        counts = read_counts(X, self.components_.shape[1] if started else None, owner=type(self).__name__)
+        if not started:
+            self._name_columns(counts, vocabulary)
+            self._word_totals = np.zeros(counts.matrix.shape[1])
+            self.n_iter_ = 0
+            allocation = DirichletAllocation(counts.matrix, self.num_topics, alpha=self.alpha, eta=self._eta(counts))
+            self._priors = allocation.alpha, allocation.eta
+            with torch.random.fork_rng([]):
+                torch.manual_seed(_seed(self.random_state))
+                topics = allocation.random_topics().double()
+            self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
+        else:
+            topics = torch.from_numpy(self.components_)
+        rows = CountRows.of(counts.matrix, torch.float32)
+        rate = step_size(self.n_iter_, 10.0 if self.n_iter_ else 0.0, 0.7)
+        scale = self.total_documents / rows.num_rows
+        alpha, eta = self._priors
+        moved = ascend_topics(rows, topics.T.float(), alpha, eta, scale=scale, rate=rate)
+        self._word_totals += np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        self.n_iter_ += 1
+        self._take_topics(moved.topics.T.double().numpy(), alpha)
+        self.bound_ = moved.bound
+        return self
+
+    def transform(self, X: Any) -> Array:
+        """Mean shares ``(D, K)`` of new documents, the topics as they are; an empty one gets those of the prior."""
+        concentrations = self.infer(X)
+        shares: Array = concentrations / concentrations.sum(1, keepdims=True)
+        return shares
+
+    def infer(self, X: Any) -> Array:
+        """Concentrations ``(D, K)`` of the Dirichlet posteriors of new documents' shares, the topics as they are."""
+        self._check_fitted()
+        counts = read_counts(X, self.components_.shape[1], owner=type(self).__name__)
+        rows = CountRows.of(counts.matrix, torch.float32)
+        alpha = torch.from_numpy(self._alpha)
+        start = alpha.float() + rows.totals.float()[:, None] / len(alpha)
+        return np.asarray(fold_in(rows, self._weights(), alpha, start, most_steps=200, tolerance=1e-3).double())
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The bound on log p(X | topics), nats: what documents, new ones or those fitted to, contribute to the ELBO."""
+        self._check_fitted()
+        rows = CountRows.of(read_counts(X, self.components_.shape[1], owner=type(self).__name__).matrix, torch.float32)
+        concentrations = torch.from_numpy(self.infer(X)).float()
+        topics = torch.from_numpy(self.components_.T.copy()).float()
+        return float(bound_of_documents(rows, concentrations, topics, torch.from_numpy(self._alpha)).sum())
+
+    def perplexity(self, X: Any) -> float:
+        """exp(-:meth:`score` / tokens): an upper bound on it; to compare with other models use document completion."""
+        tokens = float(read_counts(X).matrix.sum(dtype=np.float64))
+        return float(np.exp(-self.score(X) / tokens))
+
+    def merge(self, groups: Sequence[Sequence[int]]) -> Self:
+        """Topics of each group become one, in the first one's stead; words, shares and names follow.
+
+        Raises:
+            UsageError: a topic that is not there, or in two groups.
+        """
+        self._check_fitted()
+        listed = [k for group in groups for k in group]
+        count = len(self.components_)
+        if len(set(listed)) < len(listed) or not all(
+            isinstance(k, int | np.integer) and 0 <= k < count for k in listed
+        ):
+            raise UsageError(f"groups: expected topics from 0 to {count - 1}, each once, found {groups!r}.")
+        target = np.arange(count)
+        for group in groups:
+            target[list(group)] = min(group, default=0)
+        kept = np.unique(target)
+        onto = (target[:, None] == kept).astype(float)
+        self._alpha = onto.T @ self._alpha
+        self.components_ = onto.T @ self.components_
+        self.topic_names_ = [self.topic_names_[k] for k in kept]
+        if hasattr(self, "documents_"):
+            self.documents_ = self.documents_ @ onto
+        self._take_topics(self.components_, torch.from_numpy(self._alpha))
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write topics, documents and options to one file; :meth:`load` reads it, and runs nothing that is in it."""
+        self._check_fitted()
+        options = {name: _plain(value) for name, value in self.get_params().items()}
+        arrays = {
+            name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS if hasattr(self, name)
+        }
+        names = {name: list(getattr(self, name)) for name in _NAMES if hasattr(self, name)}
+        write_file(
+            path,
+            {
+                "topics": {
+                    "options": options,
+                    "arrays": arrays,
+                    "names": names,
+                    "n_iter_": self.n_iter_,
+                    "bound_": float(self.bound_),
+                }
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LDA:
+        """What :meth:`save` wrote; without ``fit_`` and ``allocation_``.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind.
+        """
+        content = read_file(Path(path))
+        with unharmed(path):
+            own = content["topics"]
+            options = own["options"].items()
+            model = cls()
+            model.set_params(
+                **{name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in options}
+            )
+            for name, tensor in own["arrays"].items():
+                setattr(model, name, tensor.numpy())
+            for name, names in own["names"].items():
+                setattr(model, name, tuple(names) if name != "topic_names_" else list(names))
+            model.n_iter_, model.bound_ = own["n_iter_"], own["bound_"]
+            model._take_topics(model.components_, torch.from_numpy(model._alpha))
+        return model
+
+    def _take_topics(self, concentrations: Array, alpha: torch.Tensor) -> None:
+        self.components_ = concentrations
+        self._alpha = alpha.detach().double().numpy().copy()
+        weights = torch.from_numpy(concentrations).digamma().exp()
+        self.topics_ = (weights / weights.sum(1, keepdim=True)).numpy()
+        self.n_features_in_ = concentrations.shape[1]
+        if hasattr(self, "documents_"):
+            self.shares_ = self.documents_ / self.documents_.sum(1, keepdims=True)
+
+    def _weights(self) -> torch.Tensor:
+        """exp(E log words) ``(V, K)``, up to factors of words."""
+        topics = torch.from_numpy(self.components_.T.copy()).float()
+        return column_expectations(topics, torch.ones(topics.shape[1], dtype=torch.float64)).weights
+
+    def _eta(self, counts: Counts) -> Any:
+        if not self.seeds:
+            return self.eta
+        totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        return concentrations_of_seeds(
+            self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, totals
+        )
+
+
+_ARRAYS = ("components_", "documents_", "_alpha", "_word_totals")
+_NAMES = ("vocabulary_", "titles_", "topic_names_")
+
+
+def _warn_of_empty(counts: Counts) -> None:
+    lengths = np.asarray(counts.matrix.sum(1)).ravel()
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        titles = counts.titles or tuple(map(str, range(len(lengths))))
+        listed = ", ".join(titles[d] for d in empty[:5]) + (", ..." if len(empty) > 5 else "")
+        warn(
+            DataWarning(
+                f"{len(empty)} document(s) have no word of the vocabulary ({listed}); their shares are those of the prior."
+            )
+        )
+
+
+def _seed(random_state: Any) -> int:
+    """
+    Raises:
+        UsageError: it is no integer, None or a NumPy generator.
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool) and random_state >= 0:
+        return int(random_state)
+    raise UsageError(f"random_state: expected an integer of at least 0 or None, found {random_state!r}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {int(k): list(words) for k, words in value.items()}
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    return value if isinstance(value, int | float | str | bool | torch.Tensor) or value is None else str(value)
