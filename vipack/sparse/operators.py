@@ -150,8 +150,10 @@ def _gradients(
 
 def _lead(theta: Tensor, words: Tensor) -> torch.Size:
     """The shape over which likelihoods of all rows are repeated, as over particles."""
-    shape: torch.Size = torch.broadcast_shapes(theta.shape[:-2], words.shape[:-2])
-    return shape
+    one, other = theta.shape[:-2], words.shape[:-2]
+    return (
+        one if one == other else torch.Size(torch.broadcast_shapes(one, other))
+    )  # which takes longer than a small step
 
 
 def _pairs(theta: Tensor, words: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
