@@ -9,6 +9,9 @@ from vipack.sparse import BagOfWords
 from vipack.topics.coordinate_ascent import CoordinateAscent
 from vipack.topics.dirichlet_allocation import DirichletAllocation
 from vipack.topics.lda import LDA
+from vipack.topics.stm import STM
+from vipack.topics.structural_ascent import StructuralAscent
+from vipack.topics.structural_topic_model import StructuralTopicModel
 
 if TYPE_CHECKING:
     from vipack.topics.explorer import Explorer, explore, to_pyldavis
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LDA",
+    "STM",
     "BagOfWords",
     "Coherence",
     "Completion",
@@ -45,6 +49,8 @@ __all__ = [
     "Explorer",
     "NumTopicsChoice",
     "Stability",
+    "StructuralAscent",
+    "StructuralTopicModel",
     "TopicIndependence",
     "check_independence",
     "choose_num_topics",

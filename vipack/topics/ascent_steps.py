@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,16 +10,18 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
 from vipack.sparse.count_rows import CountRows
-from vipack.sparse.passes import Expectations, column_expectations, fold_in, fused_pass, row_expectations
+from vipack.sparse.passes import Expectations, column_expectations, fold_in, fused_pass, relaxed, row_expectations
 
 __all__ = [
     "Ascended",
+    "Totals",
     "ascend_topics",
     "bound_of_documents",
     "columns_of",
     "divergence_of_documents",
     "divergence_of_topics",
     "step_size",
+    "sweep",
 ]
 
 
@@ -28,12 +31,66 @@ class Ascended(NamedTuple):
     Attributes:
         topics: concentrations ``(V, K)``.
         documents: those of the documents of the step ``(B, K)``.
-        bound: estimate of the bound on all documents before the topics moved, nats.
+        bound: on all documents before the topics moved, or an estimate of it, nats.
     """
 
     topics: Tensor
     documents: Tensor
     bound: float
+
+
+class Totals(NamedTuple):
+    """All documents, with counts that are added up once.
+
+    Attributes:
+        documents: ``(D,)`` float64, tokens of each document.
+        words: ``(V,)`` float64, of each word.
+    """
+
+    rows: CountRows
+    documents: Tensor
+    words: Tensor
+
+    @classmethod
+    def of(cls, rows: CountRows) -> Totals:
+        """Added up."""
+        return cls(rows, rows.totals, rows.word_totals)
+
+
+def sweep(
+    totals: Totals,
+    topics: Tensor,
+    documents: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    relaxation: Callable[[float], float],
+) -> Ascended:
+    """One sweep of coordinate ascent over all documents; the bound is that before it.
+
+    Args:
+        topics: ``(V, K)``.
+        documents: ``(D, K)``.
+        alpha: ``(K,)``, and
+        eta: ``(K,)`` or ``(V, K)``, float64: concentrations of the priors.
+        relaxation: how far to go, given the bound: 1 for a plain sweep.
+    """
+    shares, words = row_expectations(documents, alpha), column_expectations(topics, eta)
+    outcome = fused_pass(totals.rows, shares.weights, words.weights)
+    bound = float(outcome.log_likelihood.sum() + totals.documents @ shares.shifts + totals.words @ words.shifts)
+    bound -= divergence_of_documents(shares, alpha) + divergence_of_topics(words, eta, len(topics))
+    by = relaxation(bound)
+    of_documents = outcome.theta_sums.mul_(shares.weights).add_(alpha.to(documents.dtype))
+    of_words = outcome.word_sums.mul_(words.weights).add_(eta.to(topics.dtype))
+    return Ascended(_lengthened(topics, of_words, by, 0), _lengthened(documents, of_documents, by, 1), bound)
+
+
+def _lengthened(old: Tensor, updated: Tensor, relaxation: float, dim: int) -> Tensor:
+    """The update, gone further in its direction; the totals along `dim` are the update's."""
+    if relaxation == 1:
+        return updated
+    totals = updated.sum(dim, keepdim=True)
+    longer = relaxed(old, updated, relaxation - 1)
+    return longer.mul_(totals / longer.sum(dim, keepdim=True))
 
 
 def ascend_topics(

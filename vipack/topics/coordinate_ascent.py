@@ -13,14 +13,7 @@ from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
 from vipack.errors import NonFiniteError, UsageError
 from vipack.program import Arguments, Program
 from vipack.sparse.count_rows import CountRows
-from vipack.sparse.passes import column_expectations, fused_pass, relaxed, row_expectations
-from vipack.topics.ascent_steps import (
-    ascend_topics,
-    columns_of,
-    divergence_of_documents,
-    divergence_of_topics,
-    step_size,
-)
+from vipack.topics.ascent_steps import Totals, ascend_topics, columns_of, step_size, sweep
 from vipack.topics.dirichlet_allocation import DirichletAllocation
 from vipack.topics.learned_priors import learned_alpha
 from vipack.types import EngineReport
@@ -103,7 +96,7 @@ class AscentEngine:
     def __init__(self, options: CoordinateAscent, program: Program) -> None:
         self._options = options
         self._program = program
-        self._rows: tuple[Tensor, CountRows, Tensor, Tensor] | None = None
+        self._totals: tuple[Tensor, Totals] | None = None
         self._last, self._plain = -math.inf, 0
         self.report = EngineReport(_NAME, steps={_NAME: 0})
 
@@ -123,7 +116,7 @@ class AscentEngine:
 
     def refresh(self) -> None:
         """See :class:`vipack.engine.steps.contracts.Engine`."""
-        self._rows = None
+        self._totals = None
 
     def rest(self) -> None:
         """See :class:`vipack.engine.steps.contracts.Engine`."""
@@ -141,20 +134,14 @@ class AscentEngine:
         self._program.parameters.unconstrained[name].copy_(values.log())
 
     def _sweep(self, batch: Arguments, topics: Tensor, documents: Tensor, alpha: Tensor) -> float:
-        rows, totals, word_totals = self._all_rows(batch, documents.dtype)
         eta = columns_of(self._options.allocation.eta, documents.shape[1])
-        shares, words = row_expectations(documents, alpha), column_expectations(topics, eta)
-        outcome = fused_pass(rows, shares.weights, words.weights)
-        bound = float(outcome.log_likelihood.sum() + totals @ shares.shifts + word_totals @ words.shifts)
-        bound -= divergence_of_documents(shares, alpha) + divergence_of_topics(words, eta, len(topics))
-        by = self._relaxation(bound)
-        sums = outcome.theta_sums.mul_(shares.weights), outcome.word_sums.mul_(words.weights)
-        self._write("documents", _lengthened(documents, sums[0].add_(alpha.to(documents.dtype)), by, 1))
-        self._write("topics", _lengthened(topics, sums[1].add_(eta.to(topics.dtype)), by, 0).T)
+        outcome = sweep(self._totals_of(batch, documents.dtype), topics, documents, alpha, eta, self._relaxation)
+        self._write("documents", outcome.documents)
+        self._write("topics", outcome.topics.T)
         step = self.report.steps[_NAME]
         if self._options.allocation.learn_alpha and step >= _LEARN_FROM and step % _LEARN_EVERY == 0:
             self._write("alpha", learned_alpha(documents, alpha))
-        return -bound
+        return -outcome.bound
 
     def _step(self, batch: Arguments, topics: Tensor, documents: Tensor, alpha: Tensor) -> float:
         assert batch.indices is not None
@@ -174,12 +161,11 @@ class AscentEngine:
         self._program.parameters.unconstrained["documents"][batch.indices] = outcome.documents.log()
         return -outcome.bound
 
-    def _all_rows(self, batch: Arguments, dtype: torch.dtype) -> tuple[CountRows, Tensor, Tensor]:
+    def _totals_of(self, batch: Arguments, dtype: torch.dtype) -> Totals:
         counts = _counts(batch)
-        if self._rows is None or self._rows[0] is not counts:
-            rows = CountRows.of(counts, dtype)
-            self._rows = counts, rows, rows.totals, rows.word_totals
-        return self._rows[1:]
+        if self._totals is None or self._totals[0] is not counts:
+            self._totals = counts, Totals.of(CountRows.of(counts, dtype))
+        return self._totals[1]
 
     def _relaxation(self, bound: float) -> float:
         """How far to go this time: plain sweeps follow upon one that lowered the bound by more than rounding."""
@@ -187,15 +173,6 @@ class AscentEngine:
             self._plain = _PLAIN
         self._last, self._plain = bound, max(0, self._plain - 1)
         return 1.0 if self._plain else self._options.relaxation
-
-
-def _lengthened(old: Tensor, updated: Tensor, relaxation: float, dim: int) -> Tensor:
-    """The update, gone further in its direction; the totals along `dim` are the update's."""
-    if relaxation == 1:
-        return updated
-    totals = updated.sum(dim, keepdim=True)
-    longer = relaxed(old, updated, relaxation - 1)
-    return longer.mul_(totals / longer.sum(dim, keepdim=True))
 
 
 def _counts(batch: Arguments) -> Any:

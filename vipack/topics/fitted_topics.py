@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from vipack.errors import DataError, UsageError
+from vipack.errors import DataError, DataWarning, UsageError, warn
 from vipack.topics.estimator import Estimator
 from vipack.topics.word_counts import Counts
 from vipack.topics.word_measures import Measure, measured, word_intervals
 
-__all__ = ["FittedTopics"]
+__all__ = ["FittedTopics", "seed_of", "warn_of_empty"]
 
 Array = np.ndarray[Any, Any]
 
@@ -124,3 +124,34 @@ class FittedTopics(Estimator):
             except ImportError:
                 raise UsageError(f"{type(self).__name__} is not fitted yet; call fit first.") from None
             raise NotFittedError(f"{type(self).__name__} is not fitted yet; call fit first.")
+
+
+def warn_of_empty(counts: Counts) -> None:
+    """
+    Warns:
+        DataWarning: documents have no word.
+    """
+    lengths = np.asarray(counts.matrix.sum(1)).ravel()
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        titles = counts.titles or tuple(map(str, range(len(lengths))))
+        listed = ", ".join(titles[d] for d in empty[:5]) + (", ..." if len(empty) > 5 else "")
+        warn(
+            DataWarning(
+                f"{len(empty)} document(s) have no word of the vocabulary ({listed}); their shares are those of the prior."
+            )
+        )
+
+
+def seed_of(random_state: Any) -> int:
+    """
+    Raises:
+        UsageError: it is no integer, None or a NumPy generator.
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool) and random_state >= 0:
+        return int(random_state)
+    raise UsageError(f"random_state: expected an integer of at least 0 or None, found {random_state!r}.")

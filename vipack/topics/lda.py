@@ -10,13 +10,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from vipack.errors import DataWarning, UsageError, warn
+from vipack.errors import UsageError
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.passes import column_expectations, fold_in
 from vipack.topics.ascent_steps import ascend_topics, bound_of_documents, step_size
 from vipack.topics.coordinate_ascent import CoordinateAscent
 from vipack.topics.dirichlet_allocation import DirichletAllocation
-from vipack.topics.fitted_topics import FittedTopics
+from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
 from vipack.topics.seeded_topics import concentrations_of_seeds
 from vipack.topics.word_counts import Counts, read_counts
 from vipack.training import Fit, TimeLimit, fit
@@ -109,7 +109,7 @@ class LDA(FittedTopics):
         """
         counts = read_counts(X)
         self._name_columns(counts, vocabulary)
-        _warn_of_empty(counts)
+        warn_of_empty(counts)
         if self.method not in ("coordinate_ascent", "svi"):
             raise UsageError(f"method: expected 'coordinate_ascent' or 'svi', found {self.method!r}.")
         self.allocation_ = DirichletAllocation(
@@ -134,7 +134,7 @@ class LDA(FittedTopics):
             batch_size=None if self.batch_size is None else min(self.batch_size, counts.matrix.shape[0]),
             steps=self.steps,
             stop=rules,
-            seed=_seed(self.random_state),
+            seed=seed_of(self.random_state),
             progress=self.progress,
         )
         self.n_iter_, self.bound_ = (
@@ -169,7 +169,7 @@ class LDA(FittedTopics):
             allocation = DirichletAllocation(counts.matrix, self.num_topics, alpha=self.alpha, eta=self._eta(counts))
             self._priors = allocation.alpha, allocation.eta
             with torch.random.fork_rng([]):
-                torch.manual_seed(_seed(self.random_state))
+                torch.manual_seed(seed_of(self.random_state))
                 topics = allocation.random_topics().double()
             self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
         else:
@@ -308,33 +308,6 @@ class LDA(FittedTopics):
 
 _ARRAYS = ("components_", "documents_", "_alpha", "_word_totals")
 _NAMES = ("vocabulary_", "titles_", "topic_names_")
-
-
-def _warn_of_empty(counts: Counts) -> None:
-    lengths = np.asarray(counts.matrix.sum(1)).ravel()
-    empty = np.flatnonzero(lengths == 0)
-    if len(empty):
-        titles = counts.titles or tuple(map(str, range(len(lengths))))
-        listed = ", ".join(titles[d] for d in empty[:5]) + (", ..." if len(empty) > 5 else "")
-        warn(
-            DataWarning(
-                f"{len(empty)} document(s) have no word of the vocabulary ({listed}); their shares are those of the prior."
-            )
-        )
-
-
-def _seed(random_state: Any) -> int:
-    """
-    Raises:
-        UsageError: it is no integer, None or a NumPy generator.
-    """
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**31))
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool) and random_state >= 0:
-        return int(random_state)
-    raise UsageError(f"random_state: expected an integer of at least 0 or None, found {random_state!r}.")
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,276 @@
+"""Structural topic models as an estimator, with effects of covariates on the shares of topics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from vipack.errors import DataError, UsageError
+from vipack.program import Arguments
+from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
+from vipack.topics.prevalence import Prevalence, read_covariates
+from vipack.topics.structural_ascent import StructuralAscent, bound_of
+from vipack.topics.structural_bound import unconstrained
+from vipack.topics.structural_effects import StructuralResponse, expected_shares
+from vipack.topics.structural_topic_model import StructuralTopicModel
+from vipack.topics.word_counts import read_counts
+from vipack.training import Fit, TimeLimit, fit
+from vipack.training.stopping import SmallGain
+
+__all__ = ["STM"]
+
+_PERIOD = 2  # steps of ten iterations each
+
+
+class STM(FittedTopics):
+    """Topics whose prevalence depends on covariates of documents, by variational Bayes, with intervals by linear response.
+
+    ``fit_`` is the :class:`vipack.Fit` behind it, of the Pyro program ``model_.model`` and ``model_.guide``; see
+    :class:`StructuralTopicModel` for what is assumed.
+
+    Args:
+        num_topics: K.
+        prevalence: a formula of the covariates such as ``"party + s(year)"``, where ``s`` is a spline; None takes all of their
+            columns as they are.
+        groups: the covariate, such as an author or a source, whose levels have intercepts of their own, drawn from a common
+            distribution.
+        eta, coefficient_sd, num_starts: see :class:`StructuralTopicModel`.
+        tolerance: training ends when 20 iterations raise the bound by less than this share of it.
+        steps: of ten iterations each, in place of `tolerance`.
+        time_limit: seconds of training after which to stop in any case.
+        random_state: seed of everything random.
+        progress: True or False; a bar in a terminal or a notebook by default.
+
+    Attributes:
+        components_, topics_, documents_, shares_: see :class:`FittedTopics`.
+        prevalence_: the columns of the linear model.
+    """
+
+    fit_: Fit
+    model_: StructuralTopicModel
+    prevalence_: Prevalence | None
+
+    def __init__(
+        self,
+        num_topics: int = 20,
+        *,
+        prevalence: str | None = None,
+        groups: str | None = None,
+        eta: float = 0.1,
+        coefficient_sd: float = 2.0,
+        num_starts: int = 10,
+        tolerance: float = 1e-9,
+        steps: int | None = None,
+        time_limit: float | None = None,
+        random_state: Any = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.num_topics = num_topics
+        self.prevalence = prevalence
+        self.groups = groups
+        self.eta = eta
+        self.coefficient_sd = coefficient_sd
+        self.num_starts = num_starts
+        self.tolerance = tolerance
+        self.steps = steps
+        self.time_limit = time_limit
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, *, covariates: Any = None, vocabulary: Sequence[str] | None = None) -> Self:
+        """Fit topics to counts ``(D, V)``, and what covariates do to their shares.
+
+        Args:
+            covariates: a DataFrame, a mapping of columns or an array, a row a document. By default the metadata of a
+                :class:`vipack.datasets.Corpus`, if a formula or groups ask for any.
+
+        Raises:
+            DataError: counts or covariates that cannot be used; the message says which and where.
+            UsageError: an option that cannot be.
+        """
+        counts = read_counts(X)
+        self._name_columns(counts, vocabulary)
+        warn_of_empty(counts)
+        num_documents = counts.matrix.shape[0]
+        asked = self.prevalence is not None or self.groups is not None
+        if covariates is None and asked:
+            covariates = getattr(X, "metadata", None)
+            if covariates is None:
+                raise UsageError("covariates: the formula or groups need some; pass a DataFrame with a row a document.")
+        table = (
+            pd.DataFrame(index=range(num_documents))
+            if covariates is None
+            else read_covariates(covariates, num_documents)
+        )
+        indices = self._read_groups(table)
+        others = table.drop(columns=[self.groups]) if self.groups is not None and self.prevalence is None else table
+        self.prevalence_ = Prevalence(others, self.prevalence) if len(others.columns) else None
+        design = (
+            torch.ones(num_documents, 1, dtype=torch.float64)
+            if self.prevalence_ is None
+            else self.prevalence_.rows(table)
+        )
+        self.model_ = StructuralTopicModel(
+            counts.matrix,
+            self.num_topics,
+            design.shape[1],
+            num_groups=len(self.levels_),
+            eta=self.eta,
+            coefficient_sd=self.coefficient_sd,
+            num_starts=self.num_starts,
+        )
+        rules: tuple[Any, ...] = (SmallGain(self.tolerance, _PERIOD),) if self.steps is None else ()
+        if self.time_limit is not None:
+            rules = (*rules, TimeLimit(self.time_limit))
+        self._engine = StructuralAscent(self.model_)
+        data: tuple[Any, ...] = (counts.matrix.astype(np.float64), design)
+        if indices is not None:
+            data = (*data, torch.from_numpy(indices))
+        self.fit_ = fit(
+            self.model_.model,
+            self.model_.guide,
+            data=data,
+            engine=self._engine,
+            steps=self.steps,
+            stop=rules,
+            seed=seed_of(self.random_state),
+            dtype=torch.float64,
+            progress=self.progress,
+        )
+        params = self.fit_.params
+        self.components_ = params["topics"].numpy()
+        weights = params["topics"].digamma().exp()
+        self.topics_ = (weights / weights.sum(1, keepdim=True)).numpy()
+        self.shares_ = _mean_shares(params["logits_loc"], params["logits_scale"])
+        self._word_totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        self.n_features_in_ = counts.matrix.shape[1]
+        self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
+        self.n_iter_, self.bound_ = len(self.fit_.losses), -float(self.fit_.losses[-1])
+        self._indices = None if indices is None else torch.from_numpy(indices)
+        self._data = data
+        self._response: StructuralResponse | None = None
+        return self
+
+    def effects(self, *, level: float = 0.9) -> pd.DataFrame:
+        """How expected shares of topics differ along each covariate, a row a topic and comparison.
+
+        Every level is compared with the first, and the upper quartile of numbers with the lower; all else is as in the
+        documents, over which the difference is averaged. Columns: topic, term, mean, sd, lower, upper.
+        """
+        self._check_fitted()
+        if self.prevalence_ is None:
+            raise UsageError("effects: the model was fitted without covariates.")
+        tables = [
+            self.contrast(before, after, level=level, term=term) for term, before, after in self.prevalence_.contrasts()
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    def contrast(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], *, level: float = 0.9, term: str | None = None
+    ) -> pd.DataFrame:
+        """How much expected shares change if covariates of all documents are as in `after` rather than as in `before`.
+
+        Args:
+            before, after: values of some covariates, as ``{"party": "left"}``; the others stay each document's own.
+        """
+        named = f"{_listed(before)} to {_listed(after)}" if term is None else term
+        designs = [self._rows_with(values) for values in (before, after)]
+        count = len(designs[0])
+        weights = torch.cat([torch.full((1, count), -1 / count), torch.full((1, count), 1 / count)], 1).double()
+        mean, sd, _ = self._respond(torch.cat(designs), weights, repeats=2)
+        return self._intervals(mean, sd, level, [named])
+
+    def expected_shares(self, at: Any, *, level: float = 0.9) -> pd.DataFrame:
+        """Expected shares of documents with some covariates, such as over time; a row a topic and row of `at`.
+
+        Args:
+            at: a DataFrame or mapping of columns with all covariates of the model.
+        """
+        self._check_fitted()
+        if self.prevalence_ is None:
+            raise UsageError("expected_shares: the model was fitted without covariates; see topic_proportions().")
+        table = at if isinstance(at, pd.DataFrame) else pd.DataFrame(dict(at))
+        design = self.prevalence_.rows(table.reset_index(drop=True))
+        mean, sd, _ = self._respond(design, torch.eye(len(design), dtype=torch.float64), repeats=0)
+        names = [", ".join(f"{name}={row[name]}" for name in self.prevalence_.variables) for _, row in table.iterrows()]
+        return self._intervals(mean, sd, level, names)
+
+    def effect_draws(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], num_draws: int = 1_000, *, seed: int = 0
+    ) -> np.ndarray[Any, Any]:
+        """Draws ``(num_draws, K)`` of a :meth:`contrast`, normal with the covariance of linear response; they sum to 0."""
+        designs = [self._rows_with(values) for values in (before, after)]
+        count = len(designs[0])
+        weights = torch.cat([torch.full((1, count), -1 / count), torch.full((1, count), 1 / count)], 1).double()
+        mean, _, covariance = self._respond(torch.cat(designs), weights, repeats=2)
+        generator = np.random.default_rng(seed)
+        draws: np.ndarray[Any, Any] = generator.multivariate_normal(
+            mean[0].numpy(), covariance.numpy(), num_draws, method="eigh"
+        )
+        return draws
+
+    def _respond(self, design: Tensor, weights: Tensor, *, repeats: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Means and sds ``(M, K)``, and the covariance, of weighted means over rows; `repeats` times the fit's documents, or others."""
+        if self._response is None:
+            bound = bound_of(self._engine, Arguments(self._data))
+            self._response = StructuralResponse(bound, unconstrained(self.fit_.params))
+        groups = None if self._indices is None or not repeats else self._indices.repeat(repeats)
+        response = self._response(lambda parameters: expected_shares(parameters, design, groups, weights).reshape(-1))
+        sds = response.covariance.diagonal().clamp_min(0).sqrt()
+        shape = (len(weights), self.num_topics)
+        return response.mean.reshape(shape), sds.reshape(shape), response.covariance
+
+    def _intervals(self, mean: Tensor, sd: Tensor, level: float, terms: Sequence[str]) -> pd.DataFrame:
+        if not 0 < level < 1:
+            raise UsageError(f"level: expected a number between 0 and 1, found {level!r}.")
+        z = norm.ppf(0.5 + level / 2)
+        records = [
+            (self.topic_names_[k], term, m, s, m - z * s, m + z * s)
+            for term, means, sds in zip(terms, mean.tolist(), sd.tolist(), strict=True)
+            for k, (m, s) in enumerate(zip(means, sds, strict=True))
+        ]
+        return pd.DataFrame(records, columns=["topic", "term", "mean", "sd", "lower", "upper"])
+
+    def _rows_with(self, values: Mapping[str, Any]) -> Tensor:
+        self._check_fitted()
+        if self.prevalence_ is None:
+            raise UsageError("contrast: the model was fitted without covariates.")
+        table = self.prevalence_.table.copy()
+        for name, value in values.items():
+            if name not in table.columns:
+                raise UsageError(f"contrast: there is no covariate {name!r}; the model has {', '.join(table.columns)}.")
+            table[name] = pd.Series([value] * len(table))
+        return self.prevalence_.rows(table)
+
+    def _read_groups(self, table: pd.DataFrame) -> np.ndarray[Any, Any] | None:
+        self.levels_: list[Any] = []
+        if self.groups is None:
+            return None
+        if self.groups not in table.columns:
+            raise DataError(
+                f"groups: {self.groups!r} is no column of the covariates; they are {', '.join(map(str, table.columns))}."
+            )
+        indices, levels = pd.factorize(table[self.groups], sort=True)
+        if (indices < 0).any():
+            raise DataError(f"groups: {self.groups!r} is missing in row {int(np.argmax(indices < 0))}.")
+        self.levels_ = list(levels)
+        return np.asarray(indices, dtype=np.int64)
+
+
+def _mean_shares(loc: Tensor, scale: Tensor) -> np.ndarray[Any, Any]:
+    """E[softmax(logits)] ``(D, K)`` by 64 antithetic normals."""
+    half = torch.randn(32, loc.shape[1], generator=torch.Generator().manual_seed(0), dtype=loc.dtype)
+    total = torch.zeros_like(loc)
+    for normal in torch.cat([half, -half]):
+        total += (loc + normal * scale).softmax(-1)
+    return np.asarray(total / 64)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
