@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 import vipack
+from vipack.engine.steps import runner
+from vipack.engine.steps.training_step import assemble
 from vipack.sparse import BagOfWords
 
 NUM_DOCUMENTS, NUM_WORDS, NUM_TOPICS = 60, 25, 3
@@ -174,6 +176,66 @@ def test_a_loader_of_sparse_batches_is_traced(eager):
     assert fit.engine.tier == "traced"
     assert "every batch comes as a sparse tensor of its own" in fit.engine.reason
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-11)
+
+
+def test_a_step_does_not_compute_what_depends_on_the_matrix_alone(monkeypatch):
+    """The multinomial coefficients of all rows, and whether their values are counts."""
+    steps = []
+
+    def noted(*args, **options):
+        steps.append(assemble(*args, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(runner, "assemble", noted)
+    trained("log1p", "traced")
+    (step,) = steps
+    operators = [str(node.target) for node in step.module.graph.nodes]
+    assert "vipack.bag_of_words.default" in operators
+    assert not [name for name in operators if "coefficient" in name or "are_counts" in name or "log1p" in name]
+
+
+def test_no_check_makes_batches_dense(monkeypatch):
+    """Two batches of 2,048 documents by 100,000 words take 1.6 GB when dense."""
+    made_dense = []
+
+    def noted(self, *args, **options):
+        if self.layout != torch.strided:
+            made_dense.append(tuple(self.shape))
+        return original(self, *args, **options)
+
+    original = torch.Tensor.to_dense
+    monkeypatch.setattr(torch.Tensor, "to_dense", noted)
+    fit = trained("@", "traced")
+    fit.elbo(2)
+    fit.diagnose(num_draws=100)
+    assert made_dense == []
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.5])
+def test_a_sparse_value_that_is_no_count_is_named_with_its_position(wrong):
+    table = ragged().tolil()
+    table[9, 4] = wrong
+    program = Topics(LAYERS["@"])
+    message = rf"site 'x': observed value\(s\) \[{wrong:g}\] .*the first at index \[9, 4\]\) are outside the support"
+    with pytest.raises(vipack.errors.SupportError, match=message):
+        vipack.fit(program.model, program.guide, data=table.tocsr(), steps=3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x, w: x @ w + x.sum(-1)[:, None],
+        lambda x, w: (x / 2.0) @ w,
+        lambda x, w: x.softmax(-1) @ w,
+        lambda x, w: x.mean(-1)[:, None] + x @ w,
+    ],
+    ids=["sum", "quotient", "softmax", "mean"],
+)
+def test_what_torch_cannot_compute_with_a_sparse_tensor_has_a_cure(layer):
+    with pytest.raises(
+        vipack.errors.ModelError, match=r"CSR tensor\(16, 25\).*x.to_dense\(\), or use vipack.sparse.BagOfWords"
+    ):
+        trained(layer, "eager")
 
 
 def counts(table):

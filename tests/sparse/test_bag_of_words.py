@@ -249,3 +249,16 @@ def test_shares_of_words_sum_to_one_up_to_rounding():
     many = torch.randn(50, 60_000, generator=torch.Generator().manual_seed(0)).softmax(-1)
     assert BagOfWords(torch.full((1, 50), 0.02), many).support.is_discrete
     assert not constraints.simplex.check(many * (1 + 2e-6)).all()
+
+
+def test_functorch_differentiates_it():
+    """As fits without a guide do, though torch.func has no rule for the arrays of a CSR tensor."""
+    counts, (theta, beta) = documents().to_sparse_csr(), mixtures()
+
+    def total(theta, beta):
+        return BagOfWords(theta, beta).log_prob(counts).sum()
+
+    found = torch.func.grad(total, argnums=(0, 1))(theta, beta)
+    inputs = [each.clone().requires_grad_() for each in (theta, beta)]
+    for one, other in zip(found, torch.autograd.grad(total(*inputs), inputs), strict=True):
+        torch.testing.assert_close(one, other)

@@ -6,6 +6,7 @@ import scipy.sparse
 import torch
 from torch.distributions import Dirichlet, kl_divergence
 
+from vipack.engine.graph.compiled_functions import functions_of
 from vipack.sparse import library, passes
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.passes import column_expectations, fused_pass, relaxed, row_expectations
@@ -103,7 +104,7 @@ def test_loading_leaves_the_processor_as_it_was():
 def test_without_a_compiler_the_plain_form_serves(compiler, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("VIPACK_CACHE", str(tmp_path))
-    library.library.cache_clear()
+    functions_of.cache_clear()
     try:
         assert library.library(NUM_TOPICS, torch.float64, torch.int32) is None
         dense = counts()
@@ -112,7 +113,7 @@ def test_without_a_compiler_the_plain_form_serves(compiler, monkeypatch, tmp_pat
         expected = (torch.as_tensor(dense) * (theta @ beta.T).log()).sum(1)
         torch.testing.assert_close(outcome.log_likelihood, expected)
     finally:
-        library.library.cache_clear()
+        functions_of.cache_clear()
 
 
 def test_rows_are_chosen_in_an_order_of_their_own():

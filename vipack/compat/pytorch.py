@@ -18,6 +18,7 @@ from vipack.compat.versions import warn_if_untested
 __all__ = [
     "TENSOR_TYPES",
     "OpOverload",
+    "csr_arrays",
     "graph_module",
     "has_gradient_hooks",
     "is_fake",
@@ -51,6 +52,12 @@ _LAZY: Any = fx.GraphModule
 with contextlib.suppress(ImportError):
     from torch.fx._lazy_graph_module import _LazyGraphModule as _LAZY
 
+OUTSIDE_FUNC = named(
+    "torch",
+    "torch._C._DisableFuncTorch",
+    lambda: torch._C._DisableFuncTorch,
+    without="fits without a guide cannot take sparse counts",
+)
 VERSION = named(
     "torch",
     "torch.Tensor._version",
@@ -207,6 +214,12 @@ def traced_without_values(step: Callable[..., Any]) -> Callable[..., fx.GraphMod
 
     traced: Callable[..., fx.GraphModule] = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)
     return traced
+
+
+def csr_arrays(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """crow, col and values of a CSR tensor, which torch.func's gradients have no rule for."""
+    with torch._C._DisableFuncTorch() if OUTSIDE_FUNC.there else contextlib.nullcontext():
+        return matrix.crow_indices(), matrix.col_indices(), matrix.values()
 
 
 def storage_address(tensor: Tensor) -> int:

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from vipack.compat.pytorch import validate_sample
+from vipack.compat.pytorch import csr_arrays, validate_sample
 from vipack.errors import ShapeError, SupportError, UsageError
 from vipack.sparse.count_supports import Counts, Probabilities
 from vipack.sparse.drawing import draw_counts
@@ -124,8 +124,8 @@ class BagOfWords(TorchDistribution):  # type: ignore[misc]
         return type(self)(self.theta, self.beta, totals, coefficient=self.coefficient, validate_args=False)
 
     def _of_sparse(self, value: Tensor) -> Tensor:
-        counts = value.values().to(self.theta.dtype)
-        matrix = (value.crow_indices(), value.col_indices(), counts, None)
+        crow, col, counts = csr_arrays(value)
+        matrix = (crow, col, counts.to(self.theta.dtype), None)
         lead = self.batch_shape[:-1]
         theta = self.theta.expand(*lead, value.shape[0], self.theta.shape[-1])
         result: Tensor = log_likelihood(*matrix, theta, self.beta)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from vipack.compat.pytorch import csr_arrays
 from vipack.sparse.operators import are_counts
 
 __all__ = ["Counts", "Probabilities"]
@@ -25,7 +26,7 @@ class Counts(constraints.independent):
         """Whether each row is inside."""
         if value.layout == torch.strided:
             return super().check(value)  # type: ignore[no-untyped-call]
-        return are_counts(value.crow_indices(), value.col_indices(), value.values(), None)
+        return are_counts(*csr_arrays(value), None)
 
 
 class Probabilities(constraints.Constraint):

@@ -28,7 +28,8 @@ def log_likelihood(
     Returns:
         ``(..., B)`` in nats.
     """
-    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, beta)  # type: ignore[no-untyped-call]
+    words = beta.mT.contiguous()  # of which a word's numbers lie side by side
+    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, words)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -85,7 +86,7 @@ def _vectorized(operator: Any) -> Any:
         given, dims = inputs[4:], in_dims[4:]
         width = max(value.dim() - (dim is not None) for value, dim in zip(given[:2], dims, strict=False))
         repeated = [_repeated(value, dim, info.batch_size) for value, dim in zip(given, dims, strict=True)]
-        # theta and beta of as many dimensions, so that those over which vmap runs meet.
+        # theta and words of as many dimensions, so that those over which vmap runs meet.
         shares, words = (
             value.reshape(len(value), *(1,) * (width + 1 - value.dim()), *value.shape[1:]) for value in repeated[:2]
         )
@@ -100,65 +101,63 @@ def _repeated(value: Tensor, dim: int | None, size: int) -> Tensor:
 
 
 def _result_shape(
-    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor
 ) -> Tensor:
-    return theta.new_empty((*_lead(theta, beta), num_rows(crow, rows)))
+    return theta.new_empty((*_lead(theta, words), num_rows(crow, rows)))
 
 
-@row_operator("bag_of_words", "Tensor theta, Tensor beta", "Tensor", _result_shape, _vectorized)
-def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor) -> Tensor:
+@row_operator("bag_of_words", "Tensor theta, Tensor words", "Tensor", _result_shape, _vectorized)
+def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor) -> Tensor:
     """See :func:`log_likelihood`."""
     matrix = CsrRows.of(crow, col, values, rows)
-    result = theta.new_zeros((*_lead(theta, beta), theta.shape[-2]))
-    for (shares, words), total in zip(_pairs(theta, beta), result.view(-1, result.shape[-1]), strict=True):
-        add_log_likelihood(matrix, shares, words, total)
+    result = theta.new_zeros((*_lead(theta, words), theta.shape[-2]))
+    for (shares, own), total in zip(_pairs(theta, words), result.view(-1, result.shape[-1]), strict=True):
+        add_log_likelihood(matrix, shares, own, total)
     return result
 
 
 def _gradient_shapes(
-    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor, gradient: Tensor
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return theta.new_empty(theta.shape), beta.new_empty(beta.shape)
+    return theta.new_empty(theta.shape), words.new_empty(words.shape)
 
 
 @row_operator(
     "bag_of_words_backward",
-    "Tensor theta, Tensor beta, Tensor gradient",
+    "Tensor theta, Tensor words, Tensor gradient",
     "(Tensor, Tensor)",
     _gradient_shapes,
     _vectorized,
 )
 def _gradients(
-    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, beta: Tensor, gradient: Tensor
+    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of theta and beta, from that of the result."""
-    matrix, lead = CsrRows.of(crow, col, values, rows), _lead(theta, beta)
+    """Gradients of theta and words, from that of the result."""
+    matrix, lead = CsrRows.of(crow, col, values, rows), _lead(theta, words)
     of_theta = theta.new_zeros((*lead, *theta.shape[-2:]))
-    of_words = theta.new_zeros((*lead, beta.shape[-1], beta.shape[-2]))
+    of_words = theta.new_zeros((*(lead if words.dim() > 2 else ()), *words.shape[-2:]))
     pairs = zip(
-        _pairs(theta, beta),
+        _pairs(theta, words),
         of_theta.view(-1, *of_theta.shape[-2:]),
-        of_words.view(-1, *of_words.shape[-2:]),
+        of_words.expand(*lead, *of_words.shape[-2:]).view(-1, *of_words.shape[-2:]),  # to which all add what they share
         gradient.reshape(-1, gradient.shape[-1]),
         strict=True,
     )
-    for (shares, words), to_shares, to_words, weights in pairs:
-        add_gradients(matrix, shares, words, weights, to_shares, to_words)
-    return of_theta.sum_to_size(theta.shape), of_words.mT.sum_to_size(beta.shape).contiguous()
+    for (shares, own), to_shares, to_words, weights in pairs:
+        add_gradients(matrix, shares, own, weights, to_shares, to_words)
+    return of_theta.sum_to_size(theta.shape), of_words.sum_to_size(words.shape)
 
 
-def _lead(theta: Tensor, beta: Tensor) -> torch.Size:
+def _lead(theta: Tensor, words: Tensor) -> torch.Size:
     """The shape over which likelihoods of all rows are repeated, as over particles."""
-    shape: torch.Size = torch.broadcast_shapes(theta.shape[:-2], beta.shape[:-2])
-    return shape
+    one, other = theta.shape[:-2], words.shape[:-2]
+    return (
+        one if one == other else torch.Size(torch.broadcast_shapes(one, other))
+    )  # which takes longer than a small step
 
 
-def _pairs(theta: Tensor, beta: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(theta: Tensor, words: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """``(B, K)`` and ``(V, K)`` for each repetition."""
-    lead = _lead(theta, beta)
-    shares = theta.expand(*lead, *theta.shape[-2:]).reshape(-1, *theta.shape[-2:])
-    if beta.dim() == 2:
-        words = beta.mT.contiguous()
-        return ((own, words) for own in shares)
-    topics = beta.expand(*lead, *beta.shape[-2:]).reshape(-1, *beta.shape[-2:])
-    return ((own, each.mT.contiguous()) for own, each in zip(shares, topics, strict=True))
+    lead = _lead(theta, words)
+    flat = (value.expand(*lead, *value.shape[-2:]).reshape(-1, *value.shape[-2:]) for value in (theta, words))
+    return zip(*flat, strict=True)

@@ -7,6 +7,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
+from vipack.engine.graph import csr_products
 from vipack.engine.graph.csr_inputs import NotByRows, by_rows
 from vipack.engine.graph.csr_operators import ROW_OPERATORS, row_operator
 from vipack.engine.graph.csr_products import dense_rows, product, transposed_product
@@ -46,6 +47,15 @@ def arrays(tensor):
     return tensor.crow_indices(), tensor.col_indices(), tensor.values()
 
 
+@pytest.fixture(params=["compiled", "plain"])
+def form(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setattr(csr_products, "functions_of", lambda *_: None)
+    else:
+        assert csr_products.functions_of(csr_products.SOURCE, torch.float64, torch.int64) is not None
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_rows_of_the_whole_give_what_the_batch_gave(name):
     expected = PROGRAMS[name](BATCH, WEIGHT, ROWS)

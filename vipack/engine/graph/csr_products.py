@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
-import scipy.sparse
-import torch
 from torch import Tensor
 
+from vipack.engine.graph.compiled_functions import functions_of
 from vipack.engine.graph.csr_operators import entry_rows, num_rows, row_operator, selected
 
 __all__ = ["dense_rows", "product", "transposed_product"]
+
+SOURCE = "vipack/engine/graph/csr_products.cpp"
 
 
 def _with_columns_apart(operator: Any) -> Any:
@@ -33,11 +35,11 @@ def _product_shape(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | Non
 @row_operator("csr_mm", "Tensor dense", "Tensor", _product_shape, _with_columns_apart)
 def product(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, dense: Tensor) -> Tensor:
     """The rows times `dense` ``(V, O)``: ``(B, O)``."""
+    result = dense.new_zeros(num_rows(crow, rows), dense.shape[1])
+    if _native("vipack_csr_product", (crow, col, values, rows), dense, result):
+        return result
     crow, col, values = selected(crow, col, values, rows)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        matrix = torch.sparse_csr_tensor(crow, col, values, (num_rows(crow, None), len(dense)), check_invariants=False)
-    return matrix @ dense
+    return result.index_add_(0, entry_rows(crow), values[:, None] * dense.index_select(0, col))
 
 
 def _transposed_shape(
@@ -51,13 +53,32 @@ def transposed_product(
     crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, dense: Tensor, columns: int
 ) -> Tensor:
     """The transpose of the rows, of `columns` V, times `dense` ``(B, O)``: ``(V, O)``."""
+    result = dense.new_zeros(columns, dense.shape[1])
+    if _native("vipack_csr_transposed", (crow, col, values, rows), dense, result):
+        return result
     crow, col, values = selected(crow, col, values, rows)
-    if dense.device.type == "cpu":  # where torch's own products with a transpose take twenty times as long
-        matrix = scipy.sparse.csc_array(
-            (values.numpy(), col.numpy(), crow.numpy()), shape=(columns, num_rows(crow, None))
-        )
-        return torch.from_numpy(matrix @ dense.numpy())
-    return dense.new_zeros(columns, dense.shape[1]).index_add_(0, col, values[:, None] * dense[entry_rows(crow)])
+    return result.index_add_(0, col, values[:, None] * dense.index_select(0, entry_rows(crow)))
+
+
+def _native(name: str, matrix: Sequence[Tensor | None], dense: Tensor, result: Tensor) -> bool:
+    """Add a product to `result` by a function of csr_products.cpp, if there is one for these tensors."""
+    crow, col, values, rows = (None if each is None else each.contiguous() for each in matrix)
+    assert crow is not None
+    assert col is not None
+    assert values is not None
+    types = {dense.dtype, values.dtype}, {crow.dtype, col.dtype}
+    if dense.device.type != "cpu" or any(len(each) > 1 for each in types):
+        return False
+    functions = functions_of(SOURCE, dense.dtype, col.dtype)
+    if functions is None:
+        return False
+    order, dense = None if rows is None else rows.long(), dense.contiguous()
+    addresses = [
+        None if each is None else ctypes.c_void_p(each.data_ptr()) for each in (order, crow, col, values, dense)
+    ]
+    height, width = ctypes.c_int64(num_rows(crow, rows)), ctypes.c_int64(dense.shape[1])
+    functions[name](height, *addresses, width, ctypes.c_void_p(result.data_ptr()))
+    return True
 
 
 def _dense_shape(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, columns: int) -> Tensor:

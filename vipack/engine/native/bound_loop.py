@@ -36,11 +36,15 @@ class BoundLoop:
 
         Raises:
             NativeError: one of torch's operators raised.
+            KeyboardInterrupt: Ctrl-C.
         """
         pointers = (ctypes.c_void_p * max(1, len(feeds)))(*[feed.data_ptr() for feed in feeds])
         num_steps = self._run(ctypes.byref(self._setting), len(losses), pointers, losses.ctypes.data)
         if num_steps < 0:
-            raise NativeError(self._bridge.error() if self._bridge else "a library call failed")
+            message = self._bridge.error() if self._bridge else "a library call failed"
+            if message.startswith("KeyboardInterrupt"):  # Ctrl-C met an operator that is written in Python
+                raise KeyboardInterrupt
+            raise NativeError(message)
         return int(num_steps)
 
     def __del__(self) -> None:
