@@ -94,6 +94,19 @@ def test_a_schedule_moves_on_with_every_gradient_step_of_pyros_own_svi():
     assert asked == list(range(12))
 
 
+def test_a_schedule_of_free_bits_is_the_number_of_each_step():
+    pair = Encoder()
+    objective = BetaELBO(2.0, free_bits=lambda step: 0.1 * step)
+    for step in range(4):
+        losses = []
+        for each in (objective, BetaELBO(2.0, free_bits=0.1 * step)):
+            torch.manual_seed(step)
+            losses.append(each.loss_and_grads(pair.model, pair.guide, ROWS))
+        assert losses[0] == pytest.approx(losses[1])
+    with pytest.raises(UsageError, match="free_bits at step 0"):
+        BetaELBO(free_bits=lambda step: -1.0).loss(pair.model, pair.guide, ROWS)
+
+
 def test_a_constant_weight_is_captured_and_minibatches_are_scaled():
     pair = Encoder()
     options = {"data": ROWS, "loss": BetaELBO(0.5, free_bits=0.1), "steps": 10, "batch_size": 3}

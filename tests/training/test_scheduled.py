@@ -75,6 +75,15 @@ def test_the_compiled_loop_is_given_the_number_of_every_step(eager):
     assert fit.losses == pytest.approx(eager[20].losses, rel=2e-5)
 
 
+@pytest.mark.parametrize("beta", [1.0, Linear(0.0, 1.0, 25)], ids=["constant", "scheduled"])
+@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+def test_free_bits_follow_schedules_beside_the_weight(engine, beta):
+    eager, fast = (fitted(e, loss=BetaELBO(beta, free_bits=Linear(0.4, 0.0, 20))) for e in ("eager", engine))
+    assert fast.engine.tier == engine
+    assert fast.losses == pytest.approx(eager.losses, rel=2e-5)
+    assert fast.losses[:5] != pytest.approx(fitted(loss=BetaELBO(beta), steps=5).losses, rel=1e-3)
+
+
 def test_eager_steps_have_the_schedules_numbers():
     fitted(loss=Seen())
     seen = Seen.temperatures

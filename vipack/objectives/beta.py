@@ -22,7 +22,8 @@ from vipack.program.sites.sites import sample_nodes
 
 __all__ = ["BetaELBO"]
 
-Beta = float | Callable[[int], float]
+Scheduled = float | Callable[[int], float]
+Weight = float | Tensor
 
 
 @checked_class
@@ -38,7 +39,8 @@ class BetaELBO(ELBO):  # type: ignore[misc]
         beta: the weight, or a function from the number of the gradient step (from 0) to it, such as
             ``vipack.schedules.Linear(0.0, 1.0, 1_000)``. ``vipack.fit`` gives its numbers to the captured and the compiled
             step, and a fit that is resumed or loaded goes on with them. With ``vipack.SVI`` it keeps steps in the eager engine.
-        free_bits: nats for each element of a latent's event, as a mean over the rows of its plates.
+        free_bits: nats for each element of a latent's event, as a mean over the rows of its plates; or a function of the step,
+            as of `beta`.
         num_particles: draws for each gradient.
         vectorize_particles: evaluate them in one pass of a model and guide that are written for batches.
 
@@ -50,9 +52,9 @@ class BetaELBO(ELBO):  # type: ignore[misc]
 
     def __init__(
         self,
-        beta: Beta = 1.0,
+        beta: Scheduled = 1.0,
         *,
-        free_bits: float = 0.0,
+        free_bits: Scheduled = 0.0,
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: float = math.inf,
@@ -60,16 +62,16 @@ class BetaELBO(ELBO):  # type: ignore[misc]
         super().__init__(
             num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
         )
-        if not callable(beta):
-            _check("beta", beta)
-        _check("free_bits", free_bits)
+        for name, value in (("beta", beta), ("free_bits", free_bits)):
+            if not callable(value):
+                _check(name, value)
         self.beta = beta
         self.free_bits = free_bits
         self._step = 0
 
     def __repr__(self) -> str:
-        beta = getattr(self.beta, "__name__", self.beta)
-        return f"BetaELBO(beta={beta}, free_bits={self.free_bits}, num_particles={self.num_particles})"
+        beta, free_bits = (getattr(value, "__name__", value) for value in (self.beta, self.free_bits))
+        return f"BetaELBO(beta={beta}, free_bits={free_bits}, num_particles={self.num_particles})"
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
         """The loss in nats, with the weight of the step to come."""
@@ -88,40 +90,41 @@ class BetaELBO(ELBO):  # type: ignore[misc]
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """The loss ``()`` in nats."""
-        beta = self._weight()
+        beta, free_bits = self._weights()
         traces = list(traces_of(self, model, guide, args, kwargs))
-        terms = [self._term(model_trace, guide_trace, beta) for model_trace, guide_trace in traces]
+        terms = [self._term(model_trace, guide_trace, beta, free_bits) for model_trace, guide_trace in traces]
         loss: Tensor = torch.stack(terms).sum() / self.num_particles
         return loss
 
     @property
     def schedules(self) -> dict[str, Callable[[int], float]]:
         """What follows the number of the step, by name; a fit gives the numbers in this order."""
-        return {"beta": self.beta} if callable(self.beta) else {}
+        return {name: value for name, value in (("beta", self.beta), ("free_bits", self.free_bits)) if callable(value)}
 
-    def _weight(self) -> float | Tensor:
-        if not callable(self.beta):
-            return self.beta
-        if numbers := step_numbers():
-            return numbers[0]
-        if get_proxy_mode() is not None:
-            raise RuntimeError("beta follows a schedule, which changes from step to step outside the graph")
-        beta = self.beta(self._step)
-        _check(f"beta at step {self._step}", beta)
-        return beta
+    def _weights(self) -> list[Weight]:
+        """`beta` and `free_bits` of this step."""
+        scheduled: dict[str, Weight] = dict(zip(self.schedules, step_numbers(), strict=False))
+        for name, function in self.schedules.items():
+            if name in scheduled:
+                continue
+            if get_proxy_mode() is not None:
+                raise RuntimeError(f"{name} follows a schedule, which changes from step to step outside the graph")
+            scheduled[name] = value = function(self._step)
+            _check(f"{name} at step {self._step}", value)
+        return [scheduled.get(name, getattr(self, name)) for name in ("beta", "free_bits")]
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         traces: tuple[Trace, Trace] = get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
         return traces
 
-    def _term(self, model_trace: Trace, guide_trace: Trace, beta: float | Tensor) -> Tensor:
+    def _term(self, model_trace: Trace, guide_trace: Trace, beta: Weight, free_bits: Weight) -> Tensor:
         likelihood: Tensor = torch.zeros(())
         divergence: Tensor = torch.zeros(())
         for name, site in sample_nodes(model_trace).items():
             if site["is_observed"] or name not in guide_trace:
                 likelihood = likelihood + site["log_prob_sum"]
             else:
-                divergence = divergence + self._divergence(name, site, guide_trace.nodes[name])
+                divergence = divergence + self._divergence(name, site, guide_trace.nodes[name], free_bits)
         for name, site in sample_nodes(guide_trace).items():
             if not getattr(site["fn"], "has_rsample", False):
                 raise GuideError(
@@ -134,7 +137,7 @@ class BetaELBO(ELBO):  # type: ignore[misc]
                 divergence = divergence + site["log_prob_sum"]
         return beta * divergence - likelihood
 
-    def _divergence(self, name: str, model_site: Any, guide_site: Any) -> Tensor:
+    def _divergence(self, name: str, model_site: Any, guide_site: Any, free_bits: Weight) -> Tensor:
         masked = guide_site["mask"] is not None or model_site["mask"] is not None
         elements = None if masked else elementwise_divergence(guide_site["fn"], model_site["fn"])
         if self.free_bits:
@@ -142,8 +145,12 @@ class BetaELBO(ELBO):  # type: ignore[misc]
                 raise _no_elements(name)
             event_dim = guide_site["fn"].event_dim
             rows = elements.flatten(0, elements.dim() - event_dim - 1) if elements.dim() > event_dim else elements[None]
-            free: Tensor = rows.mean(0).clamp(min=self.free_bits).sum()
-            return torch.as_tensor(guide_site["scale"]) * len(rows) * free
+            mean = rows.mean(0)
+            if isinstance(free_bits, Tensor):
+                free: Tensor = torch.maximum(mean, free_bits.to(mean))
+            else:
+                free = mean.clamp(min=free_bits)
+            return torch.as_tensor(guide_site["scale"]) * len(rows) * free.sum()
         if elements is not None:
             return torch.as_tensor(guide_site["scale"]) * elements.sum()
         estimate: Tensor = guide_site["log_prob_sum"] - model_site["log_prob_sum"]

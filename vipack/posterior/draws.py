@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from vipack.display import Readable, listed
 from vipack.errors import ProgramWarning, warn
 from vipack.program import SiteTable
 
-__all__ = ["Draws", "few_labels", "points_of"]
+__all__ = ["Draws", "Extremes", "few_labels"]
 
 _MOST_LABELS = 250_000_000  # of enumerated latents in all draws together, 2 GB
 
@@ -59,16 +59,26 @@ class Draws(Readable):
         return {**self.latents, **self.enumerated, **self.deterministic}
 
 
-def points_of(
-    table: SiteTable, lows: Sequence[Mapping[str, Tensor]], highs: Sequence[Mapping[str, Tensor]]
-) -> tuple[str, ...]:
-    """Continuous latents that are the same in every draw though they need not be, from the extremes of each chunk."""
-    low, high = dict(lows[0]), dict(highs[0])
-    for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
-        low = {name: torch.minimum(value, other_low[name]) for name, value in low.items()}
-        high = {name: torch.maximum(value, other_high[name]) for name, value in high.items()}
-    free = [site.name for site in table.of_kind("latent") if site.is_free]
-    return tuple(name for name in free if torch.equal(low[name], high[name]))
+class Extremes:
+    """The least and the largest value of each element of the free continuous latents, over draws that come in chunks."""
+
+    def __init__(self, table: SiteTable) -> None:
+        self._names = [site.name for site in table.of_kind("latent") if site.is_free]
+        self._low: dict[str, Tensor] = {}
+        self._high: dict[str, Tensor] = {}
+
+    def add(self, latents: Mapping[str, Tensor]) -> None:
+        """Take in draws ``site -> (S, *shape)``."""
+        for name in self._names:
+            low, high = latents[name].amin(0), latents[name].amax(0)
+            if name not in self._low:
+                self._low[name], self._high[name] = low, high
+            torch.minimum(self._low[name], low, out=self._low[name])
+            torch.maximum(self._high[name], high, out=self._high[name])
+
+    def points(self) -> tuple[str, ...]:
+        """Latents that are the same in every draw though they need not be."""
+        return tuple(name for name in self._names if torch.equal(self._low[name], self._high[name]))
 
 
 def few_labels(table: SiteTable, num_draws: int) -> bool:

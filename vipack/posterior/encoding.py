@@ -254,7 +254,11 @@ def _known_moments(posterior: Posterior, seed: int) -> tuple[dict[str, tuple[Ten
 
 
 def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """The mean of each observed site at one draw of the latents, or a draw where it is not known; of labels, their probabilities."""
+    """The mean of each observed site at one draw of the latents, or a draw where it is not known; of labels, their probabilities.
+
+    A distribution may have `expectations` of its own, to be averaged in place of means, and `of_expectations`, which makes
+    values of them.
+    """
 
     def one(latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with Given(latents):
@@ -266,6 +270,8 @@ def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[s
                 base = base_distribution(fn)
                 if isinstance(base, Categorical):
                     result[name] = base.probs.expand(*value.shape, -1)
+                elif hasattr(base, "of_expectations"):
+                    result[name] = base.expectations.expand(*value.shape[:-1], -1)
                 else:
                     result[name] = fn.mean.expand(value.shape)
             except (NotImplementedError, AttributeError):
@@ -278,6 +284,9 @@ def _expected(evaluation: Evaluation) -> Callable[[Mapping[str, Tensor]], dict[s
 def _likeliest(posterior: Posterior, name: str, value: Tensor) -> Tensor:
     """Labels in place of their probabilities, which have a dimension more than the site; other values as they are."""
     observed = posterior.evaluation.observed[name]
+    base: Any = base_distribution(posterior.evaluation.model_trace.nodes[name]["fn"])
+    if hasattr(base, "of_expectations"):
+        return base.of_expectations(value)  # type: ignore[no-any-return]
     return value.argmax(-1) if value.dim() > observed.dim() else value
 
 

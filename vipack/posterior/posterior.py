@@ -13,11 +13,12 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
+from vipack.compat.heap import return_free_memory
 from vipack.display import listed
 from vipack.entry import entry, on_its_own
 from vipack.errors import VipackError
 from vipack.posterior.broadcast import Broadcast
-from vipack.posterior.draws import Draws, few_labels, points_of
+from vipack.posterior.draws import Draws, Extremes, few_labels
 from vipack.posterior.observations import Observations
 from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Program, SiteTable, seeded
@@ -149,15 +150,15 @@ class Posterior:
         Warns:
             ProgramWarning: the draws of enumerated latents would not fit in memory, and are left out.
         """
-        chunks, lows, highs = [], [], []
+        extremes = Extremes(self.table)
         computed = densities if computed is None else computed
         discrete = enumerated and computed and keep and few_labels(self.table, num_draws)
         replay = self._replay(num_draws)
-        with seeded(seed), self.running(self.arguments):
+
+        def chunks() -> Iterator[tuple[Latents, Latents, Latents, Tensor, Tensor, Tensor]]:
             for size in self._chunks(num_draws):
                 latents, log_q, row_log_q = self._draw_guide(size)
-                lows.append({name: value.amin(0) for name, value in latents.items()})
-                highs.append({name: value.amax(0) for name, value in latents.items()})
+                extremes.add(latents)
                 deterministic: Latents = {}
                 labels: Latents = {}
                 log_joint, row_log_joint = torch.full_like(log_q, torch.nan), torch.full_like(row_log_q, torch.nan)
@@ -170,10 +171,12 @@ class Posterior:
                     if self.evaluation.varying:
                         deterministic = self._deterministic({**latents, **labels}, size)
                 kept = (latents, deterministic, labels) if keep else ({}, {}, {})
-                chunks.append((*kept, log_joint, log_q, row_log_joint - row_log_q))
+                yield *kept, log_joint, log_q, row_log_joint - row_log_q
                 each(size)
-        latents, deterministic, labels, log_joint, log_q, rows = joined(chunks)
-        points = points_of(self.table, lows, highs) if num_draws > 1 else ()
+
+        with seeded(seed), self.running(self.arguments):
+            latents, deterministic, labels, log_joint, log_q, rows = joined(chunks(), num_draws)
+        points = extremes.points() if num_draws > 1 else ()
         rows = rows if self.evaluation.row_plate else None
         return Draws(latents, deterministic, log_joint, log_q, rows, points, labels, dict(self.evaluation.counted))
 
@@ -184,17 +187,16 @@ class Posterior:
         """
         if all(name in latents for name in self.evaluation.enumerated):
             with seeded(0), self.running(self.arguments):
-                chunks = [self._deterministic(chunk, size) for chunk, size in self._split(latents)]
-            return joined(chunks)  # type: ignore[no-any-return]
+                chunks = (self._deterministic(chunk, size) for chunk, size in self._split(latents))
+                return joined(chunks, _count(latents))  # type: ignore[no-any-return]
         return self.at(latents)[0]
 
     def at(self, latents: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The deterministic sites, and log p(x, z) ``(S,)`` in nats, at given latents ``site -> (S, *shape)``."""
         with seeded(0), self.running(self.arguments):
-            replay = self._replay(len(next(iter(latents.values()))) if latents else 0)
-            deterministic, log_joint, _ = joined(
-                [self._evaluate(chunk, size, replay) for chunk, size in self._split(latents)]
-            )
+            replay = self._replay(_count(latents))
+            chunks = (self._evaluate(chunk, size, replay) for chunk, size in self._split(latents))
+            deterministic, log_joint, _ = joined(chunks, _count(latents))
         return deterministic, log_joint
 
     def rows_of(self, latents: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
@@ -243,11 +245,11 @@ class Posterior:
             values = self._starts(num_draws, prediction, chosen, latents)
             with self.running(chosen):
                 prediction.check_shapes(values)
-                chunks = [
+                chunks = (
                     self.vectorizer.run("predictive", vmap_or_loop(prediction.predict, chunk, size), chosen)
                     for chunk, size in self._split(values, num_draws)
-                ]
-        return joined(chunks)  # type: ignore[no-any-return]
+                )
+                return joined(chunks, num_draws)  # type: ignore[no-any-return]
 
     def _checked(self, arguments: Arguments | None) -> Arguments:
         if arguments is None:
@@ -264,11 +266,11 @@ class Posterior:
         if self.evaluation.enumerated or not latents:
             return {}
         with seeded(0), self.running(self.arguments):
-            chunks = [
+            chunks = (
                 self._run("log_likelihood", self.evaluation.log_likelihood, chunk, size)
                 for chunk, size in self._split(latents)
-            ]
-        return joined(chunks)  # type: ignore[no-any-return]
+            )
+            return joined(chunks, _count(latents))  # type: ignore[no-any-return]
 
     def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
         """What the model is called with, positional arguments under their names; by default for the fit's data."""
@@ -300,17 +302,16 @@ class Posterior:
                 stack.enter_context(context)
             yield
 
-    def _chunks(self, num_draws: int) -> list[int]:
-        full, rest = divmod(num_draws, self._at_once)
-        return [self._at_once] * full + [rest] * bool(rest)
+    def _chunks(self, num_draws: int) -> Iterator[int]:
+        for start in range(0, num_draws, self._at_once):
+            yield min(self._at_once, num_draws - start)
+            return_free_memory()
 
     def _split(self, latents: Mapping[str, Tensor], num_draws: int = 0) -> Iterator[tuple[Latents, int]]:
         start = 0
-        for size in self._chunks(len(next(iter(latents.values()))) if latents else num_draws):
+        for size in self._chunks(_count(latents) or num_draws):
             yield {name: value[start : start + size] for name, value in latents.items()}, size
             start += size
-
-    # --- the guide
 
     def _draw_guide(self, num_draws: int, arguments: Arguments | None = None) -> tuple[Latents, Tensor, Tensor]:
         """Latents, log q and its rows; of the guide called with `arguments`, by default those of the fit."""
@@ -321,8 +322,6 @@ class Posterior:
             "loop": lambda: stacked([evaluation.draw(arguments) for _ in range(num_draws)]),
         }
         return self.vectorizer.run("guide", methods, arguments or self.arguments)  # type: ignore[no-any-return]
-
-    # --- the model
 
     def _replay(self, num_draws: int) -> Replay | None:
         """What evaluates the model at so many draws by a graph; None where they are too few to pay for it."""
@@ -336,7 +335,7 @@ class Posterior:
         """Deterministic sites, log p(x, z) and its rows."""
         methods = vmap_or_loop(self.evaluation.evaluate, latents, num_draws)
         if replay is not None and latents:
-            methods["graph"] = lambda: joined(replay(latents))
+            methods["graph"] = lambda: joined(replay(latents), num_draws)
         if not self.evaluation.enumerated and latents:
             methods["plate"] = lambda: self._broadcast.model(latents)
         return self.vectorizer.run("model", methods, self.arguments)  # type: ignore[no-any-return]
@@ -346,8 +345,6 @@ class Posterior:
 
     def _deterministic(self, values: Latents, num_draws: int) -> Latents:
         return self._run("deterministic", self.evaluation.deterministic, values, num_draws)  # type: ignore[no-any-return]
-
-    # --- predictions
 
     def _starts(
         self, num_draws: int, prediction: Prediction, arguments: Arguments, given: Mapping[str, Tensor] | None
@@ -359,8 +356,8 @@ class Posterior:
         labels: Latents = {}
         if prediction.drawn:
             with self.running(self.arguments):
-                chunks = [self._draw_enumerated(chunk, size) for chunk, size in self._split(latents, num_draws)]
-            drawn = joined(chunks)
+                chunks = (self._draw_enumerated(chunk, size) for chunk, size in self._split(latents, num_draws))
+                drawn = joined(chunks, num_draws)
             labels = {name: drawn[name] for name in prediction.drawn}
         if given is None and prediction.is_new and prediction.local:
             # Labels of groups of the fit's data go with the shared latents they were drawn for.
@@ -370,7 +367,8 @@ class Posterior:
     def _draw_latents(self, num_draws: int, arguments: Arguments) -> Latents:
         own = None if arguments is self.arguments else arguments
         with self.running(arguments):
-            return joined([self._draw_guide(size, own)[0] for size in self._chunks(num_draws)])  # type: ignore[no-any-return]
+            chunks = (self._draw_guide(size, own)[0] for size in self._chunks(num_draws))
+            return joined(chunks, num_draws)  # type: ignore[no-any-return]
 
     def _draw_local(
         self, latents: Latents, num_draws: int, prediction: Prediction, arguments: Arguments
@@ -384,11 +382,15 @@ class Posterior:
             return {name: drawn[name] for name in prediction.local}
 
         with self.running(arguments):
-            chunks = [self._run("local", one, chunk, size) for chunk, size in self._split(shared, num_draws)]
-        return joined(chunks)  # type: ignore[no-any-return]
+            chunks = (self._run("local", one, chunk, size) for chunk, size in self._split(shared, num_draws))
+            return joined(chunks, num_draws)  # type: ignore[no-any-return]
 
     def _run(self, what: str, one: Callable[[Any], Any], values: Mapping[str, Tensor], num_draws: int) -> Any:
         return self.vectorizer.run(what, vmap_or_loop(one, values, num_draws), self.arguments)
+
+
+def _count(latents: Mapping[str, Tensor]) -> int:
+    return len(next(iter(latents.values()))) if latents else 0
 
 
 @entry

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.compat import pytree
 from vipack.compat.pytorch import plain_normals
 from vipack.program.running.randomness import TorchState
 from vipack.program.running.runs import Arguments, explained
@@ -73,7 +74,7 @@ def vmapped(function: Callable[[Any], Any], inputs: Any) -> Any:
 
 def stacked(results: list[Any]) -> Any:
     """Results of single runs (tensors in tuples and dicts) along a new leading dimension."""
-    return _combined(results, torch.stack)
+    return pytree.tree_map(lambda *values: torch.stack(values), *results)
 
 
 def vmap_or_loop(
@@ -91,18 +92,25 @@ def vmap_or_loop(
     }
 
 
-def joined(results: list[Any]) -> Any:
-    """Results of several runs of many draws each, along their leading dimension."""
-    return results[0] if len(results) == 1 else _combined(results, torch.cat)
+def joined(results: Iterable[Any], num_draws: int) -> Any:
+    """Results of several runs of many draws each, `num_draws` in all, along their leading dimension.
 
-
-def _combined(results: list[Any], combine: Callable[[list[Tensor]], Tensor]) -> Any:
-    first = results[0]
-    if isinstance(first, dict):
-        return {key: _combined([result[key] for result in results], combine) for key in first}
-    if isinstance(first, tuple):
-        return tuple(_combined([result[i] for result in results], combine) for i in range(len(first)))
-    return combine(results)
+    Each is copied to where it belongs as it comes. Small tensors that are kept for the end while large ones come and go would
+    hold the memory between them: a long run then takes several times what it uses.
+    """
+    whole: Any = None
+    start = 0
+    for result in results:
+        values, form = pytree.tree_flatten(result)
+        if not values or len(values[0]) == num_draws:
+            return result
+        stop = start + len(values[0])
+        if whole is None:
+            whole = [value.new_empty(num_draws, *value.shape[1:]) for value in values]
+        for rows, value in zip(whole, values, strict=True):
+            rows[start:stop] = value
+        start = stop
+    return pytree.tree_unflatten(whole, form)
 
 
 def _other_generators() -> tuple[Any, Any]:

@@ -151,6 +151,6 @@ def _value(name: str, function: Callable[[int], float], step: int) -> float:
         ) from error
     if isinstance(value, bool) or not math.isfinite(number):
         raise UsageError(f"{name}: the schedule {function!r} gave {value!r} at step {step}; expected a finite number.")
-    if name == "loss: beta" and number < 0:
+    if name in ("loss: beta", "loss: free_bits") and number < 0:
         raise UsageError(f"{name}: the schedule {function!r} gave {value!r} at step {step}; expected at least 0.")
     return number

@@ -105,4 +105,4 @@ def warn_if_worse(trainer: Trainer) -> None:
 
 def _has_schedule(loss: Any) -> bool:
     """Whether the loss of equal parameters changes from step to step, as far as the objective shows it."""
-    return callable(getattr(loss, "beta", None))
+    return bool(getattr(loss, "schedules", None)) or callable(getattr(loss, "beta", None))

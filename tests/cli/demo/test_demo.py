@@ -10,6 +10,7 @@ import scipy.stats
 
 from vipack.cli import main
 from vipack.cli.demo.schools import exact_answer
+from vipack.cli.demo.speed import _beforehand
 from vipack.cli.demo.topics import one_topic_evidence, orderings
 from vipack.datasets import TextRules, corpus_from_texts, eight_schools
 
@@ -121,3 +122,8 @@ def test_the_evidence_of_one_topic_is_that_of_its_words_drawn_one_by_one():
         seen[word] += 1
     assert one_topic_evidence(corpus, 0.2) == pytest.approx(log_p)
     assert orderings(corpus) == pytest.approx(np.log(3) + np.log(6))
+
+
+def test_a_step_that_was_ready_took_no_seconds_to_compile():
+    assert "0 s" not in _beforehand(0.02)
+    assert "up to 12 s" in _beforehand(12.3)

@@ -13,7 +13,7 @@ def one(draw):
 @pytest.mark.parametrize("count", [1, 4, 6, 9])
 def test_chunks_are_what_vmap_gives(count):
     draws = {"x": torch.randn(count, 3), "y": torch.randn(count)}
-    parts = Replay(one, 4)(draws)
+    parts = list(Replay(one, 4)(draws))
     expected = torch.vmap(one)(draws)
     assert [len(part["sum"]) for part in parts] == [4] * (count // 4) + [count % 4] * bool(count % 4)
     torch.testing.assert_close(torch.cat([part["sum"] for part in parts]), expected["sum"])

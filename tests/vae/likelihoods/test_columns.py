@@ -54,6 +54,31 @@ def test_equal_columns_are_computed_together_and_come_back_in_order():
         assert abs(draws[:, column].mean() - values.mean()) < 4 * se + 0.01
 
 
+def test_a_reconstruction_has_the_class_that_is_most_probable_over_the_draws():
+    columns = {"a": Categories(3), "b": Continuous(), "c": Categories(3), "d": Categories(2)}
+    likelihood = MixedColumns(columns)
+    h = 3 * torch.randn(11, 7, 9, generator=torch.Generator().manual_seed(0))  # draws, rows, the decoder's numbers
+    draws = likelihood(h)
+    average = draws.of_expectations(draws.expectations.mean(0))
+    shares = {"a": h[..., :3].softmax(-1), "c": h[..., 3:6].softmax(-1), "d": h[..., 7:].softmax(-1)}
+    for index, name in enumerate(columns):
+        expected = shares[name].mean(0).argmax(-1).float() if name in shares else draws.mean[..., index].mean(0)
+        torch.testing.assert_close(average[:, index], expected)
+
+
+def test_class_columns_of_reconstructions_are_classes():
+    vae, x = small_vae("MixedColumns"), data_of("MixedColumns")
+    with torch.no_grad():
+        vae.decoder.head.weight.mul_(20)  # so that classes change from draw to draw
+    fit = vi.fit(vae.model, vae.guide, data=x, steps=0)
+    latents = fit.encode(num_draws=30).draws["z"]
+    each = torch.stack([fit.decode(z)["x"][:, 2] for z in latents])
+    assert (each != each[0]).any()
+    likely = fit.reconstruct(num_draws=30)["x"]
+    assert set(likely[:, 2].tolist()) <= {0.0, 1.0, 2.0}
+    assert not torch.equal(likely[:, 1], likely[:, 1].round())
+
+
 def test_missing_entries_have_no_gradient():
     likelihood = MixedColumns(COLUMNS)
     h = torch.randn(1, 6, requires_grad=True)

@@ -49,9 +49,16 @@ def measure_speed(settings: Settings) -> Picture:
     return Picture(
         _drawn(rates),
         "Fit fast: gradient steps a second by vipack.fit and by pyro.infer.SVI, on the same models, guides and data, measured in "
-        f"this run on one thread; medians. To capture and compile a step took up to {begun:.0f} s, which is not counted. The gain "
-        "is largest where steps are small, and Python takes most of the time.",
+        f"this run on one thread; medians. {_beforehand(begun)} The gain is largest where steps are small, and Python takes most "
+        "of the time.",
     )
+
+
+def _beforehand(seconds: float) -> str:
+    """What capturing and compiling took, at most, before steps were counted."""
+    if seconds < 0.5:
+        return "To prepare a step took less than half a second."
+    return f"To capture and compile a step took up to {seconds:.0f} s, which is not counted."
 
 
 def _problems(seed: int) -> list[_Problem]:

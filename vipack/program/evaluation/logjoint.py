@@ -116,7 +116,7 @@ class LogJoint:
         at_once = max(_LEAST_AT_ONCE, _NUMBERS_AT_ONCE // max(1, self._numbers))
         with torch.no_grad():
             if len(next(iter(named.values()))) > at_once:  # keeps only those nodes of the graph that the supports need
-                return torch.cat(Replay(one, _LEAST_AT_ONCE)(named))
+                return torch.cat(list(Replay(one, _LEAST_AT_ONCE)(named)))
             return torch.vmap(one, randomness="different")(named)
 
     def initial(self, radius: float = 2.0) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,10 +34,9 @@ class Replay:
         self._graph: fx.GraphModule | None = None
         self._spec: Any = None
 
-    def __call__(self, draws: Mapping[str, Tensor]) -> list[Any]:
+    def __call__(self, draws: Mapping[str, Tensor]) -> Iterator[Any]:
         """The results for named values ``(S, ...)``, of each chunk one, stacked as ``torch.vmap`` stacks them."""
         count = len(next(iter(draws.values())))
-        results = []
         for start in range(0, count, self._size):
             values = [value[start : start + self._size] for value in draws.values()]
             here = len(values[0])
@@ -45,8 +44,7 @@ class Replay:
                 values = [torch.cat([v, v[-1:].expand(self._size - here, *v.shape[1:])]) for v in values]
             if self._graph is None:
                 self._graph = captured(self._flat(tuple(draws)), *values)
-            results.append(pytree.tree_unflatten([output[:here] for output in self._graph(*values)], self._spec))
-        return results
+            yield pytree.tree_unflatten([output[:here] for output in self._graph(*values)], self._spec)
 
     def _flat(self, names: tuple[str, ...]) -> Callable[..., list[Tensor]]:
         def run(*values: Tensor) -> list[Tensor]:

@@ -329,8 +329,24 @@ class ColumnsDistribution(TorchDistribution):  # type: ignore[misc]
     @property
     def mean(self) -> Tensor:
         """Of each column ``(..., D)``; of categories, the most probable one."""
+        return self.of_expectations(self.expectations)
+
+    @property
+    def expectations(self) -> Tensor:
+        """What may be averaged over latents: means of columns, and probabilities of categories, side by side ``(..., E)``."""
+        each = [group.probs.flatten(-2) if isinstance(group, dist.Categorical) else group.mean for group in self.groups]
+        return torch.cat(each, -1)
+
+    def of_expectations(self, expectations: Tensor) -> Tensor:
+        """The columns ``(..., D)`` that (averaged) expectations ``(..., E)`` stand for: of categories, the most probable one."""
+        kinds = self.columns.groups.items()
+        widths = [kind.num_classes if isinstance(kind, Categories) else 1 for kind, _ in kinds]
+        numbers = expectations.split([width * count for width, (_, count) in zip(widths, kinds, strict=True)], -1)
         return self._in_order(
-            [group.probs.argmax(-1) if isinstance(group, dist.Categorical) else group.mean for group in self.groups]
+            [
+                each.unflatten(-1, (-1, width)).argmax(-1) if width > 1 else each
+                for each, width in zip(numbers, widths, strict=True)
+            ]
         )
 
     def _in_order(self, groups: Sequence[Tensor]) -> Tensor:
