@@ -18,6 +18,7 @@ from vipack.compat.versions import warn_if_untested
 __all__ = [
     "TENSOR_TYPES",
     "OpOverload",
+    "copy_validation",
     "csr_arrays",
     "graph_module",
     "has_gradient_hooks",
@@ -269,6 +270,12 @@ def validate_sample(distribution: Any, value: Tensor) -> None:
     """Raise for a value outside of the support, if the distribution validates its arguments."""
     if VALIDATE_ARGS.there and VALIDATE_SAMPLE.there and distribution._validate_args:
         distribution._validate_sample(value)
+
+
+def copy_validation(distribution: Any, other: Any) -> None:
+    """Let `other`, made from `distribution`, validate what it is given as that does."""
+    if VALIDATE_ARGS.there:
+        other._validate_args = distribution._validate_args
 
 
 def validation_refused(distribution: Any) -> bool:

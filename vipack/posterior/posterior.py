@@ -171,8 +171,8 @@ class Posterior:
                     if self.evaluation.varying:
                         deterministic = self._deterministic({**latents, **labels}, size)
                 kept = (latents, deterministic, labels) if keep else ({}, {}, {})
-                yield *kept, log_joint, log_q, row_log_joint - row_log_q
                 each(size)
+                yield *kept, log_joint, log_q, row_log_joint - row_log_q
 
         with seeded(seed), self.running(self.arguments):
             latents, deterministic, labels, log_joint, log_q, rows = joined(chunks(), num_draws)

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from vipack.compat.pytorch import csr_arrays, validate_sample
+from vipack.compat.pytorch import copy_validation, csr_arrays, validate_sample
 from vipack.errors import ShapeError, SupportError, UsageError
 from vipack.sparse.count_supports import Counts, Probabilities
 from vipack.sparse.drawing import draw_counts
@@ -93,7 +93,7 @@ class BagOfWords(TorchDistribution):  # type: ignore[misc]
         new.total_count = None if self.total_count is None else self.total_count.expand(batch_shape)
         new.beta, new.coefficient = self.beta, self.coefficient
         TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
+        copy_validation(self, new)
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -209,7 +209,7 @@ class Trainer:
         if last_step > self.state.step and self._missing_optimizer is not None:
             raise OptimizerError(
                 f"the fit was trained with the optimizer {self._missing_optimizer[0]}, and {self._optim_name} is at hand: to train "
-                "further, pass the former as optim= (or engine=) to vipack.load."
+                "further, pass the former as optim= to vipack.load, or as engine= if it is one."
             )
         if last_step > self.state.step and not self.program.parameters.unconstrained:
             raise GuideError(
