@@ -162,8 +162,12 @@ def test_draws_have_the_totals_and_the_means_of_the_mixture():
 
 def test_a_large_vocabulary_takes_no_dense_array():
     documents_, words, topics = 2_000, 100_000, 4
-    x = scipy.sparse.random(documents_, words, density=2e-4, format="csr", random_state=0, dtype=np.float32)
-    x.data[:] = 1.0
+    columns = np.sort(np.random.default_rng(0).integers(0, words, (documents_, 20), dtype=np.int32), 1).ravel()
+    x = scipy.sparse.csr_array(
+        (np.ones(len(columns), np.float32), columns, np.arange(0, len(columns) + 1, 20, dtype=np.int32))
+    )
+    x.resize(documents_, words)
+    x.sum_duplicates()
     value = torch.sparse_csr_tensor(*(torch.from_numpy(a) for a in (x.indptr, x.indices, x.data)), x.shape)
     theta = torch.rand(documents_, topics).softmax(-1).requires_grad_()
     beta = torch.rand(topics, words).softmax(-1).requires_grad_()
