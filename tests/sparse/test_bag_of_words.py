@@ -180,6 +180,7 @@ def test_a_large_vocabulary_takes_no_dense_array():
             sizes.extend(r.numel() for r in results if isinstance(r, torch.Tensor) and r.layout == torch.strided)
             return result
 
+    BagOfWords(theta, beta).log_prob(value).sum().backward()  # which compiles what it needs
     tracemalloc.start()
     with Largest():
         BagOfWords(theta, beta).log_prob(value).sum().backward()
