@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Dirichlet, kl_divergence
 
 from vipack.engine.graph.compiled_functions import functions_of
+from vipack.errors import DataError, ShapeError
 from vipack.sparse import library, passes
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.passes import column_expectations, fused_pass, relaxed, row_expectations
@@ -124,3 +125,35 @@ def test_rows_are_chosen_in_an_order_of_their_own():
     assert (rebuilt == dense[[7, 3, 0, 7]]).all()
     assert (rows.totals.numpy() == dense.sum(1)).all()
     assert (rows.word_totals.numpy() == dense.sum(0)).all()
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda r, t, b: fused_pass(r, t[:-1], b), "theta"),
+        (lambda r, t, b: fused_pass(r, t, b[:, :-1]), "beta"),
+        (lambda r, t, b: fused_pass(r, t.float(), b), "theta"),
+        (lambda r, t, b: fused_pass(r, t, b[:-1]), "beta"),
+        (lambda r, t, b: passes.fold_in(r, b, t[0, :-1], t), "prior"),
+        (lambda r, t, b: passes.fold_in(r, b, t[0], t[:-1]), "start"),
+        (lambda r, t, b: row_expectations(t, t[0, :-1]), "prior"),
+        (lambda r, t, b: column_expectations(b, b[:-1]), "prior"),
+        (lambda r, t, b: relaxed(t[:-1], t, 0.5), "old"),
+    ],
+)
+def test_shapes_that_would_reach_beyond_memory_are_refused(call, name):
+    dense = counts()
+    rows = CountRows.of(scipy.sparse.csr_array(dense), torch.float64)
+    with pytest.raises(ShapeError, match=f"{name}: expected shape"):
+        call(rows, *mixtures(dense, torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("pointer", "column"), [([0, 2, 1], [0, 1]), ([0, 1, 3], [0, 1]), ([0, 1, 2], [0, 7]), ([0, 1, 2], [-1, 0])]
+)
+def test_counts_that_point_beyond_memory_are_refused(pointer, column):
+    matrix = scipy.sparse.csr_array(np.eye(2, 5))
+    matrix.indptr, matrix.indices = np.array(pointer, np.int32), np.array(column, np.int32)
+    with pytest.raises(DataError, match="make the matrix anew"):
+        CountRows.of(matrix, torch.float64)

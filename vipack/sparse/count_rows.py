@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vipack.errors import DataError
+
 __all__ = ["CountRows"]
 
 
@@ -28,13 +30,28 @@ class CountRows:
 
     @classmethod
     def of(cls, matrix: Any, dtype: torch.dtype) -> CountRows:
-        """From a SciPy matrix or a torch tensor in CSR form, without a copy where the types agree."""
+        """From a SciPy matrix or a torch tensor in CSR form, without a copy where the types agree.
+
+        Raises:
+            DataError: its row pointers or column numbers cannot be.
+        """
         if isinstance(matrix, Tensor):
             starts, words, counts = matrix.crow_indices(), matrix.col_indices(), matrix.values()
         else:
             starts, words, counts = (torch.as_tensor(piece) for piece in (matrix.indptr, matrix.indices, matrix.data))
         if words.dtype not in (torch.int32, torch.int64):
             words = words.long()
+        num_words = int(matrix.shape[1])
+        # Passes write where these point to.
+        if len(words) and not 0 <= int(words.min()) <= int(words.max()) < num_words:
+            raise DataError(f"counts: a column number is outside of 0 to {num_words - 1}; make the matrix anew.")
+        if (
+            len(starts) != matrix.shape[0] + 1
+            or bool((starts.diff() < 0).any())
+            or int(starts[0])
+            or int(starts[-1]) != len(words)
+        ):
+            raise DataError("counts: the row pointers do not fit the values; make the matrix anew.")
         return cls(
             starts.to(words.dtype).contiguous(), words.contiguous(), counts.to(dtype).contiguous(), int(matrix.shape[1])
         )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vipack.errors import ShapeError
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.library import library
 
@@ -55,6 +56,8 @@ def fused_pass(rows: CountRows, theta: Tensor, beta: Tensor) -> Pass:
     """
     theta, beta = theta.contiguous(), beta.contiguous()
     num_rows, num_topics = theta.shape
+    _check(theta, "theta", (rows.num_rows, num_topics), rows.counts.dtype)
+    _check(beta, "beta", (rows.num_words, num_topics), rows.counts.dtype)
     compiled = library(num_topics, theta.dtype, rows.words.dtype)
     if compiled is None:
         return _plain_pass(rows, theta, beta)
@@ -85,6 +88,9 @@ def fold_in(
         tolerance: a document is done when its concentrations change by less than this, in the mean over topics.
     """
     beta, prior = beta.contiguous(), prior.double().contiguous()
+    _check(start, "start", (rows.num_rows, start.shape[1]), rows.counts.dtype)
+    _check(beta, "beta", (rows.num_words, start.shape[1]), rows.counts.dtype)
+    _check(prior, "prior", (start.shape[1],), torch.float64)
     gamma = start.clone(memory_format=torch.contiguous_format)
     compiled = library(gamma.shape[1], gamma.dtype, rows.words.dtype)
     if compiled is None:
@@ -118,8 +124,10 @@ def column_expectations(x: Tensor, prior: Tensor) -> Expectations:
 
 def relaxed(old: Tensor, updated: Tensor, power: float) -> Tensor:
     """``updated * (updated / old)^power``, written over `updated` ``(n, K)``."""
+    _check(old, "old", tuple(updated.shape), updated.dtype)
+    old = old.contiguous()
     compiled = library(updated.shape[-1], updated.dtype, torch.int32)
-    if compiled is None:
+    if compiled is None or not updated.is_contiguous():
         return updated.mul_((updated / old).pow_(power))
     compiled.vipack_relax(ctypes.c_int64(updated.numel()), _address(old), _address(updated), ctypes.c_double(power))
     return updated
@@ -127,6 +135,7 @@ def relaxed(old: Tensor, updated: Tensor, power: float) -> Tensor:
 
 def _expectations(x: Tensor, prior: Tensor, columns: Tensor | None) -> Expectations:
     x, prior = x.contiguous(), prior.double().contiguous()
+    _check(prior, "prior", tuple(x.shape)[2 - prior.dim() :], torch.float64)
     compiled = library(x.shape[1], x.dtype, torch.int32)
     if compiled is None:
         return _plain_expectations(x, prior, columns)
@@ -198,3 +207,14 @@ def _shared_out(run: Callable[[int, int], Tensor], rows: CountRows) -> Tensor:
 
 def _address(tensor: Tensor) -> Any:
     return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _check(tensor: Tensor, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """
+    Raises:
+        ShapeError: compiled code would read or write beyond its memory.
+    """
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise ShapeError(
+            f"{name}: expected shape {shape} of {dtype} on the host, found {tuple(tensor.shape)} of {tensor.dtype} on {tensor.device}."
+        )
