@@ -1,5 +1,7 @@
 """Coordinate ascent agrees with Trace_ELBO on the same program, never lowers the bound, and is a run like others."""
 
+import copy
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -147,14 +149,39 @@ def test_another_program_is_refused(planted):
         vi.fit(allocation.model, allocation.guide, data=planted.counts, engine=CoordinateAscent(other), steps=1)
 
 
+def test_another_model_or_prior_is_refused(planted):
+    """The bound would be that of another program, without a word."""
+    allocation = DirichletAllocation(planted.counts, 3)
+
+    class Changed(DirichletAllocation):
+        def model(self, counts):
+            super().model(counts)
+            pyro.sample("more", dist.Normal(0.0, 1.0), obs=torch.tensor(3.0))
+
+    changed, prior = Changed(planted.counts, 3), DirichletAllocation(planted.counts, 3, alpha=2.0)
+    for model in (lambda counts: allocation.model(counts), changed.model, prior.model):
+        with pytest.raises(UsageError, match="another model or prior"):
+            vi.fit(model, allocation.guide, data=planted.counts, engine=CoordinateAscent(allocation), steps=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"restarts": 3}, "restarts=3"),
+        ({"restarts": 3}, "restarts"),
         ({"optim": torch.optim.Adam}, "optim"),
+        ({"loss": vi.objectives.BetaELBO(0.1)}, "loss"),
+        ({"transform": {"counts": vi.transforms.Binarize()}}, "transform"),
+        ({"average": True}, "average"),
         ({"engine": "fast"}, "'compiled', found 'fast'"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(planted, options, message):
     with pytest.raises(UsageError, match=message):
         ascend(planted, **options)
+
+
+def test_a_fit_on_sparse_data_is_copied(planted):
+    fit = ascend(planted, steps=5)
+    other = copy.deepcopy(fit)
+    torch.testing.assert_close(other.params["topics"], fit.params["topics"], rtol=0, atol=0)
+    assert len(other.resume(3).losses) == 8

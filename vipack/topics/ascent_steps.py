@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
+from vipack.errors import UsageError
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.passes import Expectations, column_expectations, fold_in, fused_pass, relaxed, row_expectations
 
@@ -17,6 +18,7 @@ __all__ = [
     "Totals",
     "ascend_topics",
     "bound_of_documents",
+    "check_on_host",
     "columns_of",
     "divergence_of_documents",
     "divergence_of_topics",
@@ -165,3 +167,12 @@ def columns_of(eta: Tensor, num_topics: int) -> Tensor:
 def step_size(step: int, delay: float, forgetting: float) -> float:
     """Of the natural gradient: ``(delay + step)**-forgetting``, at most 1."""
     return min(1.0, (delay + step) ** -forgetting) if delay + step > 0 else 1.0
+
+
+def check_on_host(device: torch.device, engine: str) -> None:
+    """
+    Raises:
+        UsageError: the parameters are on another device.
+    """
+    if device.type != "cpu":
+        raise UsageError(f"device: {engine} runs on the host, found {device}; leave device= out, or engine=.")

@@ -13,7 +13,7 @@ from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
 from vipack.errors import NonFiniteError, UsageError
 from vipack.program import Arguments, Program
 from vipack.sparse.count_rows import CountRows
-from vipack.topics.ascent_steps import Totals, ascend_topics, columns_of, step_size, sweep
+from vipack.topics.ascent_steps import Totals, ascend_topics, check_on_host, columns_of, step_size, sweep
 from vipack.topics.dirichlet_allocation import DirichletAllocation
 from vipack.topics.learned_priors import learned_alpha
 from vipack.types import EngineReport
@@ -87,6 +87,14 @@ class CoordinateAscent:
                 f"engine: coordinate ascent moves the parameters topics {own['topics']} and documents {own['documents']} of "
                 f"allocation.model and allocation.guide; found {listed}."
             )
+        given = getattr(program.model, "__self__", None)
+        whole = getattr(program.model, "__func__", None) is DirichletAllocation.model
+        if not (whole and isinstance(given, DirichletAllocation) and given.same_prior(self.allocation)):
+            raise UsageError(
+                "engine: coordinate ascent is derived for allocation.model itself, and the fit has another model or prior; train that "
+                "by gradients (leave engine= out)."
+            )
+        check_on_host(program.parameters.device, _NAME)
         return AscentEngine(self, program)
 
 

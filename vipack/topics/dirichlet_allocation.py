@@ -87,6 +87,11 @@ class DirichletAllocation:
         with pyro.plate("document", self.num_documents) as rows:
             pyro.sample("shares", dist.Dirichlet(documents[rows]))
 
+    def same_prior(self, other: DirichletAllocation) -> bool:
+        """Whether alpha and eta are those of `other`."""
+        pairs = ((self.alpha, other.alpha), (self.eta, other.eta))
+        return self.learn_alpha == other.learn_alpha and all(torch.equal(one, two) for one, two in pairs)
+
     def random_topics(self) -> Tensor:
         """Concentrations ``(K, V)`` to start from: those of documents that are mostly of one topic each, drawn at random."""
         return self.topics_of(self.random_documents())

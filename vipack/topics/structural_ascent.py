@@ -13,6 +13,7 @@ from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
 from vipack.errors import NonFiniteError, UsageError
 from vipack.program import Arguments, Program
 from vipack.sparse.count_rows import CountRows
+from vipack.topics.ascent_steps import check_on_host
 from vipack.topics.structural_bound import StructuralBound
 from vipack.topics.structural_topic_model import OFFSET_SD, StructuralTopicModel
 from vipack.types import EngineReport
@@ -64,6 +65,14 @@ class StructuralAscent:
             )
         if own["topics"].dtype != torch.float64:
             raise UsageError(f"engine: {_NAME} needs float64, found {own['topics'].dtype}; pass dtype=torch.float64.")
+        given = getattr(program.model, "__self__", None)
+        whole = getattr(program.model, "__func__", None) is StructuralTopicModel.model
+        if not (whole and isinstance(given, StructuralTopicModel) and given.prior == self.model.prior):
+            raise UsageError(
+                f"engine: {_NAME} is derived for model.model itself, and the fit has another model or prior; train that by gradients "
+                "(leave engine= out)."
+            )
+        check_on_host(program.parameters.device, _NAME)
         return StructuralAscentEngine(self, program)
 
 

@@ -112,7 +112,7 @@ class StructuralTopicModel:
         """The mean-field guide of all documents, of which a minibatch takes its own."""
         size, dtype = self.num_topics, covariates.dtype
         positive = {"constraint": constraints.positive, "event_dim": 1}
-        topics = pyro.param("topics", lambda: self._starting_point()[0].to(dtype), **positive)
+        topics = pyro.param("topics", lambda: self._starting_point()[0].to(dtype, copy=True), **positive)
         with pyro.plate("topic", size):
             pyro.sample("words", dist.Dirichlet(topics))
         zeros = covariates.new_zeros
@@ -126,9 +126,14 @@ class StructuralTopicModel:
             loc, scale = _locations("offsets", zeros(self.num_groups, size), _SD_OF_OTHERS)
             with pyro.plate("group", self.num_groups):
                 pyro.sample("offsets", dist.Normal(loc, scale).to_event(1))
-        loc, scale = _locations("logits", lambda: self._starting_point()[1].to(dtype), _SD_OF_LOGITS)
+        loc, scale = _locations("logits", lambda: self._starting_point()[1].to(dtype, copy=True), _SD_OF_LOGITS)
         with pyro.plate("document", self.num_documents) as rows:
             pyro.sample("logits", dist.Normal(loc[rows], scale[rows]).to_event(1))
+
+    @property
+    def prior(self) -> tuple[float, float, int]:
+        """Its numbers: eta, the sd of coefficients, and how many groups there are."""
+        return self.eta, self.coefficient_sd, self.num_groups
 
     def _starting_point(self) -> tuple[Tensor, Tensor]:
         """Concentrations of topics ``(K, V)`` and logits ``(D, K)``, from the best of several runs of latent Dirichlet allocation."""

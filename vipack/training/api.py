@@ -118,7 +118,15 @@ def fit(
     _check_validation(validation, rules, restarts)
     options = (loss, optim, steps, epochs, checkpoint, validation, transform, None if restarts == 1 else restarts)
     climbs = guide is None and all(option is None for option in options)
-    check_engine(engine, restarts=restarts, climbs=climbs, optim=optim)
+    check_engine(
+        engine,
+        climbs=climbs,
+        optim=optim,
+        loss=loss,
+        transform=transform,
+        average=average,
+        restarts=restarts if restarts > 1 else None,
+    )
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
     if transform is not None:
@@ -201,6 +209,7 @@ def load(
     Raises:
         CheckpointError: missing, damaged or hostile file, or one of another model, guide or version.
     """
+    check_engine(engine, optim=optim, loss=loss, transform=transform)
     content = read_file(path)
     axes = None
     if data is None:

@@ -15,8 +15,12 @@ __all__ = ["check_engine", "make_engine", "settled_tier", "trained_by"]
 _TRACED_FROM, _COMPILED_FROM = 300, 10_000  # steps, for the tier of a run that is saved as it goes
 
 
-def check_engine(engine: object, *, restarts: int, climbs: bool, optim: object) -> None:
+def check_engine(engine: object, *, climbs: bool = False, **options: object) -> None:
     """
+    Args:
+        climbs: whether there is no guide.
+        options: by name, what the user asked for that is about steps by gradients; None and False for what was not asked for.
+
     Raises:
         UsageError: `engine` is no tier and makes no engine, or makes one for a run that it cannot serve.
     """
@@ -25,15 +29,12 @@ def check_engine(engine: object, *, restarts: int, climbs: bool, optim: object) 
             raise UsageError(f"engine: expected one of {', '.join(map(repr, TIERS))}, found {engine!r}.")
         return
     name = getattr(engine, "name", type(engine).__name__)
-    for given, option in (
-        (restarts > 1, f"restarts={restarts}"),
-        (climbs, "a fit without a guide"),
-        (optim is not None, "optim"),
-    ):
-        if given:
-            raise UsageError(
-                f"engine: {name} takes no steps by gradients, so it does not go with {option}; leave one of them out."
-            )
+    asked = ["a fit without a guide"] if climbs else []
+    asked += [option for option, value in options.items() if value is not None and value is not False]
+    if asked:
+        raise UsageError(
+            f"engine: {name} takes no steps by gradients, so it does not go with {asked[0]}; leave one of them out."
+        )
 
 
 def make_engine(engine: Tier | EngineMaker, program: Program, loss: Any, optimizer: FitOptimizer, tier: Tier) -> Engine:
