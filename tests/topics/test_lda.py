@@ -1,5 +1,7 @@
 """LDA as an estimator."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -84,6 +86,40 @@ def test_merged_topics_take_words_and_documents_along(model, tmp_path):
     assert other.topic_names_ == ["animals", "topic 1"]
     with pytest.raises(UsageError, match="each once"):
         other.merge([[0, 1], [1]])
+
+
+def test_merged_and_loaded_models_take_more_of_a_stream(model, planted, tmp_path):
+    model.save(tmp_path / "lda.pt")
+    loaded = LDA.load(tmp_path / "lda.pt").partial_fit(planted.counts)
+    assert not hasattr(loaded, "shares_")  # those of the topics as they were
+    assert loaded.merge([[0, 1]]).partial_fit(planted.counts).components_.shape == (2, 40)
+
+
+def test_other_words_in_the_columns_are_refused():
+    table = pd.DataFrame(np.random.default_rng(0).poisson(1.0, (20, 4)), columns=["cat", "dog", "cow", "hen"])
+    fitted = LDA(2, steps=5, progress=False).fit(table)
+    for method in (fitted.transform, fitted.score, fitted.perplexity, fitted.partial_fit):
+        with pytest.raises(
+            DataError, match=r"column 0 is the word 'hen', that of the fit is 'cat'.*in the order of vocabulary_"
+        ):
+            method(table[["hen", "cow", "dog", "cat"]])
+    np.testing.assert_array_equal(fitted.transform(table.to_numpy()), fitted.transform(table))
+
+
+def test_seeds_hold_in_a_stream(planted):
+    """Their pseudo-counts are of the stream, not of its first batch."""
+    rare = int(planted.counts.sum(0).argsort()[5])
+    stream = LDA(3, seeds={1: [str(rare)]}, seed_weight=20.0, total_documents=10_000)
+    for _ in range(20):
+        stream.partial_fit(planted.counts)
+    pseudo_counts = 20.0 * planted.counts.sum(0)[rare] * 10_000 / 120
+    assert stream.components_[1, rare] > 0.9 * pseudo_counts
+
+
+def test_it_is_copied_and_pickled(model, planted):
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other.transform(planted.counts), model.transform(planted.counts))
+        assert other.fit_.steps == model.fit_.steps
 
 
 def test_a_saved_model_answers_alike(model, planted, tmp_path):

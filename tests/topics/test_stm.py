@@ -1,5 +1,7 @@
 """Structural topics: the bound, its optimum, effects with intervals, and what is refused."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -171,7 +173,13 @@ def test_a_trend_by_a_spline_and_groups():
 
 
 TABLE = pd.DataFrame(
-    {"party": ["a", "b", "a", "b"], "year": [1.0, 2.0, 3.0, 4.0], "same": 1.0, "holes": [1.0, None, 2.0, 3.0]}
+    {
+        "party": ["a", "b", "a", "b"],
+        "year": [1.0, 2.0, 3.0, 4.0],
+        "same": 1.0,
+        "holes": [1.0, None, 2.0, 3.0],
+        "endless": [0.0, 1.0, np.inf, 2.0],
+    }
 )
 
 
@@ -180,6 +188,7 @@ TABLE = pd.DataFrame(
     [
         (["party", "holes"], None, DataError, r"'holes' is missing in row 1 \(1 row"),
         (["party", "same"], None, DataError, "'same' has the same value"),
+        (["party", "endless"], None, DataError, "'endless' is infinite in row 2"),
         (["party"], "party + era", DataError, "'era' is no column"),
         (["party"], "party +* year", UsageError, "cannot be read"),
         (["party", "same"], "party + same", DataError, "'same' has one level"),
@@ -219,6 +228,22 @@ def test_effects_without_covariates_are_refused():
     model = STM(3, num_starts=1, steps=2, progress=False).fit(counts)
     with pytest.raises(UsageError, match="without covariates"):
         model.effects()
+
+
+def test_it_is_copied_and_pickled(fitted):
+    model, _, _ = fitted
+    effects = model.effects()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        pd.testing.assert_frame_equal(other.effects(), effects)
+
+
+def test_another_model_is_refused():
+    counts, _, _, _ = corpus(30)
+    model, prior = (StructuralTopicModel(counts, 3, 1, num_starts=1, eta=eta) for eta in (0.1, 0.3))
+    data = (scipy.sparse.csr_array(counts.astype(float)), torch.ones(30, 1, dtype=torch.float64))
+    for given in (prior.model, lambda counts, covariates: model.model(counts, covariates)):
+        with pytest.raises(UsageError, match="another model or prior"):
+            vi.fit(given, model.guide, data=data, engine=StructuralAscent(model), steps=1, dtype=torch.float64)
 
 
 def test_minibatches_and_float32_are_refused():

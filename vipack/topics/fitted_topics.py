@@ -10,7 +10,7 @@ import pandas as pd
 
 from vipack.errors import DataError, DataWarning, UsageError, warn
 from vipack.topics.estimator import Estimator
-from vipack.topics.word_counts import Counts
+from vipack.topics.word_counts import Counts, read_counts
 from vipack.topics.word_measures import Measure, measured, word_intervals
 
 __all__ = ["FittedTopics", "seed_of", "warn_of_empty"]
@@ -116,6 +116,24 @@ class FittedTopics(Estimator):
             raise DataError(f"vocabulary: the word {twice!r} stands twice; add its columns together.")
         self.vocabulary_ = known or tuple(map(str, range(num_words)))
         self.titles_ = counts.titles or tuple(map(str, range(num_documents)))
+
+    def _read(self, X: Any) -> Counts:
+        """New counts over the words of the fit.
+
+        Raises:
+            ShapeError: another number of words.
+            DataError: other words, or the same in another order, where those of both are known.
+        """
+        self._check_fitted()
+        counts = read_counts(X, self.components_.shape[1], owner=type(self).__name__)
+        numbered = tuple(map(str, range(len(self.vocabulary_))))
+        if counts.vocabulary not in (None, self.vocabulary_) and numbered not in (counts.vocabulary, self.vocabulary_):
+            column = next(i for i, own in enumerate(self.vocabulary_) if own != counts.vocabulary[i])
+            raise DataError(
+                f"X: column {column} is the word {counts.vocabulary[column]!r}, that of the fit is {self.vocabulary_[column]!r}; put columns in "
+                "the order of vocabulary_, as with corpus.with_vocabulary(model.vocabulary_) or table[list(model.vocabulary_)]."
+            )
+        return counts
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "components_"):

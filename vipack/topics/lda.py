@@ -62,7 +62,7 @@ class LDA(FittedTopics):
     bound_: float
     allocation_: DirichletAllocation
     fit_: Fit
-    _priors: tuple[torch.Tensor, torch.Tensor]
+    _eta: Array  # of the prior, () or (K, V)
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class LDA(FittedTopics):
             counts.matrix,
             self.num_topics,
             alpha=self.alpha,
-            eta=self._eta(counts),
+            eta=self._concentrations_of_words(counts),
             learn_alpha=self.learn_alpha,
         )
         ascends = self.method == "coordinate_ascent"
@@ -125,7 +125,7 @@ class LDA(FittedTopics):
             rules = (SmallGain(self.tolerance),)
         if self.time_limit is not None:
             rules = (*rules, TimeLimit(self.time_limit))
-        self._priors = self.allocation_.alpha, self.allocation_.eta
+        self._eta = self.allocation_.eta.numpy()
         self.fit_ = fit(
             self.allocation_.model,
             self.allocation_.guide,
@@ -161,23 +161,26 @@ class LDA(FittedTopics):
         Source: Hoffman, Blei and Bach (2010), "Online learning for latent Dirichlet allocation", algorithm 2.
         """
         started = hasattr(self, "components_")
-        counts = read_counts(X, self.components_.shape[1] if started else None, owner=type(self).__name__)
+        counts = self._read(X) if started else read_counts(X)
+        rows = CountRows.of(counts.matrix, torch.float32)
+        scale = self.total_documents / rows.num_rows
+        for name in ("documents_", "shares_", "fit_", "allocation_"):  # of the topics as they were
+            self.__dict__.pop(name, None)
         if not started:
             self._name_columns(counts, vocabulary)
             self._word_totals = np.zeros(counts.matrix.shape[1])
             self.n_iter_ = 0
-            allocation = DirichletAllocation(counts.matrix, self.num_topics, alpha=self.alpha, eta=self._eta(counts))
-            self._priors = allocation.alpha, allocation.eta
+            eta = self._concentrations_of_words(counts, scale)
+            allocation = DirichletAllocation(counts.matrix, self.num_topics, alpha=self.alpha, eta=eta)
+            self._eta, self._alpha = allocation.eta.numpy(), allocation.alpha.numpy()
             with torch.random.fork_rng([]):
                 torch.manual_seed(seed_of(self.random_state))
                 topics = allocation.random_topics().double()
             self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
         else:
             topics = torch.from_numpy(self.components_)
-        rows = CountRows.of(counts.matrix, torch.float32)
         rate = step_size(self.n_iter_, 10.0 if self.n_iter_ else 0.0, 0.7)
-        scale = self.total_documents / rows.num_rows
-        alpha, eta = self._priors
+        alpha, eta = torch.from_numpy(self._alpha), torch.from_numpy(self._eta)
         moved = ascend_topics(rows, topics.T.float(), alpha, eta, scale=scale, rate=rate)
         self._word_totals += np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
         self.n_iter_ += 1
@@ -194,7 +197,7 @@ class LDA(FittedTopics):
     def infer(self, X: Any) -> Array:
         """Concentrations ``(D, K)`` of the Dirichlet posteriors of new documents' shares, the topics as they are."""
         self._check_fitted()
-        counts = read_counts(X, self.components_.shape[1], owner=type(self).__name__)
+        counts = self._read(X)
         rows = CountRows.of(counts.matrix, torch.float32)
         alpha = torch.from_numpy(self._alpha)
         start = alpha.float() + rows.totals.float()[:, None] / len(alpha)
@@ -203,14 +206,14 @@ class LDA(FittedTopics):
     def score(self, X: Any, y: Any = None) -> float:
         """The bound on log p(X | topics), nats: what documents, new ones or those fitted to, contribute to the ELBO."""
         self._check_fitted()
-        rows = CountRows.of(read_counts(X, self.components_.shape[1], owner=type(self).__name__).matrix, torch.float32)
+        rows = CountRows.of(self._read(X).matrix, torch.float32)
         concentrations = torch.from_numpy(self.infer(X)).float()
         topics = torch.from_numpy(self.components_.T.copy()).float()
         return float(bound_of_documents(rows, concentrations, topics, torch.from_numpy(self._alpha)).sum())
 
     def perplexity(self, X: Any) -> float:
         """exp(-:meth:`score` / tokens): an upper bound on it; to compare with other models use document completion."""
-        tokens = float(read_counts(X).matrix.sum(dtype=np.float64))
+        tokens = float(self._read(X).matrix.sum(dtype=np.float64))
         return float(np.exp(-self.score(X) / tokens))
 
     def merge(self, groups: Sequence[Sequence[int]]) -> Self:
@@ -232,6 +235,7 @@ class LDA(FittedTopics):
         kept = np.unique(target)
         onto = (target[:, None] == kept).astype(float)
         self._alpha = onto.T @ self._alpha
+        self._eta = onto.T @ self._eta if self._eta.ndim else self._eta
         self.components_ = onto.T @ self.components_
         self.topic_names_ = [self.topic_names_[k] for k in kept]
         if hasattr(self, "documents_"):
@@ -243,9 +247,7 @@ class LDA(FittedTopics):
         """Write topics, documents and options to one file; :meth:`load` reads it, and runs nothing that is in it."""
         self._check_fitted()
         options = {name: _plain(value) for name, value in self.get_params().items()}
-        arrays = {
-            name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS if hasattr(self, name)
-        }
+        arrays = {name: torch.from_numpy(np.array(getattr(self, name))) for name in _ARRAYS if hasattr(self, name)}
         names = {name: list(getattr(self, name)) for name in _NAMES if hasattr(self, name)}
         write_file(
             path,
@@ -297,16 +299,16 @@ class LDA(FittedTopics):
         topics = torch.from_numpy(self.components_.T.copy()).float()
         return column_expectations(topics, torch.ones(topics.shape[1], dtype=torch.float64)).weights
 
-    def _eta(self, counts: Counts) -> Any:
+    def _concentrations_of_words(self, counts: Counts, scale: float = 1.0) -> Any:
         if not self.seeds:
             return self.eta
         totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
         return concentrations_of_seeds(
-            self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, totals
+            self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, scale * totals
         )
 
 
-_ARRAYS = ("components_", "documents_", "_alpha", "_word_totals")
+_ARRAYS = ("components_", "documents_", "_alpha", "_eta", "_word_totals")
 _NAMES = ("vocabulary_", "titles_", "topic_names_")
 
 

@@ -185,6 +185,12 @@ def _check_complete(table: pd.DataFrame) -> None:
             f"covariates: {table.columns[column]!r} is missing in row {row} ({count} row(s) in all); fill it, or leave these "
             "documents out."
         )
+    for name in table.select_dtypes("number"):
+        infinite = np.flatnonzero(~np.isfinite(table[name].to_numpy(float)))
+        if len(infinite):
+            raise DataError(
+                f"covariates: {name!r} is infinite in row {infinite[0]}; covariates are finite numbers or categories."
+            )
 
 
 def _spline(name: str, table: pd.DataFrame) -> str:

@@ -94,6 +94,12 @@ def _matrix(name: str, counts: Any) -> Any:
                 f"{name}: found array with 0 {what} (shape={tuple(counts.shape)}) while a minimum of 1 is required: documents by words."
             )
     matrix = scipy.sparse.csr_array(counts)
+    try:
+        matrix.check_format(full_check=True)  # compiled passes go where it points
+    except ValueError as error:
+        raise DataError(
+            f"{name}: is no valid sparse matrix ({error}); make it anew from its rows and columns."
+        ) from error
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()

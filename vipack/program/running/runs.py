@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import linecache
@@ -71,6 +72,13 @@ class Arguments:
         """The leading sizes of its tensors."""
         values = (*self.args, *self.kwargs.values())
         return frozenset(len(value) for value in values if isinstance(value, Tensor) and value.dim())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
+        for value in (*self.args, *self.kwargs.values(), *self.numbers):
+            if isinstance(value, Tensor) and value.layout != torch.strided:  # torch copies no sparse tensor so
+                memo[id(value)] = value.clone()
+        args, kwargs = copy.deepcopy(self.args, memo), copy.deepcopy(self.kwargs, memo)
+        return Arguments(args, kwargs, copy.deepcopy(self.indices, memo), copy.deepcopy(self.numbers, memo))
 
     def __str__(self) -> str:
         described = [_describe(value) for value in self.args]
