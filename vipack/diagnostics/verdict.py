@@ -33,6 +33,7 @@ from vipack.diagnostics.collapse import latent_activity
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift
 from vipack.diagnostics.evidence import elbo
+from vipack.diagnostics.grounds import Grounds
 from vipack.diagnostics.modes import ModeSearch, search_modes
 from vipack.diagnostics.moments import (
     Columns,
@@ -118,14 +119,14 @@ def diagnose(
     with interrupts() as interrupted:
         bar = Progress(show, interrupted)
         try:
-            diagnosis, _ = diagnose_and_weigh(
+            diagnosis, weights = diagnose_and_weigh(
                 posterior, options, stopped=stopped, several_starts=several_starts, progress=bar
             )
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:
             bar.close()
-    posterior.judge(diagnosis.verdict)  # which answers follow from now on
+    posterior.judge(diagnosis.verdict, Grounds(diagnosis, weights))  # which answers follow from now on
     return diagnosis
 
 

@@ -51,6 +51,7 @@ class Posterior:
         table: the model's sites.
         evaluation: the program, called with its arguments; to be asked inside :meth:`running`.
         vectorizer: runs the program for many draws; ``vectorizer.chosen`` says how (graph, vmap, plate or loop).
+        grounds: what the last verdict was given on, as whoever judged left it.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Posterior:
         self._broadcast = Broadcast(self.evaluation)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
         self._judged: tuple[Verdict, str] | None = None
+        self.grounds: object = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
@@ -83,9 +85,9 @@ class Posterior:
             return None
         return self._judged[0]
 
-    def judge(self, verdict: Verdict) -> None:
+    def judge(self, verdict: Verdict, grounds: object = None) -> None:
         """Let answers follow `verdict`, which is of the guide as it stands."""
-        self._judged = verdict, self.program.parameters.digest()
+        self._judged, self.grounds = (verdict, self.program.parameters.digest()), grounds
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -213,9 +215,8 @@ class Posterior:
 
     def guide_draws(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
         """Draws of the guide alone, called on new data if `arguments` are given: ``site -> (S, *shape)``."""
-        chosen = self._checked(arguments)
         with seeded(seed):
-            return self._draw_latents(num_draws, chosen)
+            return self._draw_latents(num_draws, self._checked(arguments))
 
     def predictive(
         self,
@@ -275,19 +276,17 @@ class Posterior:
     def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
         """What the model is called with, positional arguments under their names; by default for the fit's data."""
         chosen = self.arguments if arguments is None else arguments
-        positional = chosen.args
         try:
             names = list(inspect.signature(self.program.model).parameters)
         except (TypeError, ValueError):
             names = []
-        names += [f"argument_{i}" for i in range(len(names), len(positional))]
-        return {**dict(zip(names, positional, strict=False)), **chosen.kwargs}
+        names += [f"argument_{i}" for i in range(len(names), len(chosen.args))]
+        return {**dict(zip(names, chosen.args, strict=False)), **chosen.kwargs}
 
     @property
     def guide_name(self) -> str:
         """The name of the guide's function or class."""
-        guide = self.program.guide
-        return str(getattr(guide, "__name__", type(guide).__name__))
+        return str(getattr(self.program.guide, "__name__", type(self.program.guide).__name__))
 
     @contextlib.contextmanager
     def running(self, arguments: Arguments | None = None) -> Iterator[None]:
