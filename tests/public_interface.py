@@ -62,7 +62,9 @@ class Shown:
 
     def __init__(self, value):
         self.text = repr(value)
-        if " at 0x" in self.text:
+        if isinstance(value, set | frozenset):  # whose order changes from run to run
+            self.text = f"<{len(value)} of them>"
+        elif " at 0x" in self.text:
             self.text = f"<{getattr(value, '__name__', type(value).__name__)}>"
 
     def __repr__(self):
