@@ -58,8 +58,8 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Roles of docstrings as plain code, and code that keys can scroll."""
-    return re.sub(r"(<pre>(?:<span></span>)?<code)>", r'\1 tabindex="0">', ROLE.sub(r"<code>\1</code>", html))
+    """Roles of docstrings as plain code."""
+    return ROLE.sub(r"<code>\1</code>", html)
 
 
 def reference():
