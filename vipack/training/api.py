@@ -253,7 +253,7 @@ def load(
         trainer.load_content(content)
         judged = content.get("verdict") if saved["data"] == own["data"] else None
         verdict = None if judged is None else Verdict(judged)
-    return Fit(trainer, verdict)
+    return Fit(trainer, verdict, "" if judged is None else content.get("within", ""))
 
 
 def _transforms(path: object, stored: Any, transform: Any) -> Transforms:

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vipack.diagnostics.modes import ends_of
 from vipack.errors import NonFiniteError
 from vipack.importance import mean_and_se
 from vipack.program import seeded
+from vipack.program.evaluation.ascent import climb
 from vipack.program.evaluation.logjoint import LogJoint
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import effort_for
-from vipack.training.ladder.paths import climb
 from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.rungs import Family, Rung, polish, train_rung
 from vipack.training.ladder.stages import Stage, Stages
@@ -59,6 +60,7 @@ class _Ladder:
         self._started = time.perf_counter()
         self._stages: list[Stage] = []
         self._ended: Stopped | None = None
+        self._ends: tuple[Tensor, Tensor] | None = None
         with seeded(plan.seed):
             self._effort = effort_for(self._surface)
 
@@ -96,7 +98,7 @@ class _Ladder:
         for name in left_out:
             self._skip(name, reason)
         trainer = best.trainer
-        trainer.stages = Stages.of(self._stages)
+        trainer.stages, trainer.ends = Stages.of(self._stages), self._ends
         trainer.family = asdict(best.family)
         trainer.state.seconds = time.perf_counter() - self._started
         if self._ended is not None:
@@ -119,7 +121,8 @@ class _Ladder:
                     return not interrupted and self._left() > 0
 
                 starts = _starts(self._surface, effort.num_starts)
-                paths = climb(self._surface, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
+                paths = climb(self._surface.gradients, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
+                self._ends = ends_of(paths)
                 candidate, bound = best_on_paths(self._surface, paths, memory=_MEMORY, dense=effort.dense)
                 check_proper(self._surface, candidate)
                 if effort.dense:
