@@ -13,11 +13,13 @@ from vipack.diagnostics.modes import ModeSearch, search_modes
 from vipack.diagnostics.symmetries import Copies, find_copies
 from vipack.errors import VipackError
 from vipack.posterior import Posterior
-from vipack.posterior.prior import prior_draws
-from vipack.program import LogJoint
+from vipack.program import LogJoint, seeded
+from vipack.program.densities.values import unvalidated
+from vipack.program.running.flat import flat_priors_sampled
+from vipack.program.running.runs import trace_prior
 from vipack.progress import Progress
 
-__all__ = ["climb_elsewhere", "copies_of"]
+__all__ = ["climb_elsewhere", "copies_of", "images_near", "prior_points"]
 
 _PRIOR = 16  # draws to climb from
 
@@ -48,7 +50,7 @@ def climb_elsewhere(
     """Search for modes that are not images of the draws' own; see :func:`search_modes`."""
     nearest = None
     if copies is not None and copies.moves:
-        nearest = _nearest(density.joint, copies, white)
+        nearest = images_near(density.joint, copies, white)
     return search_modes(
         density,
         u,
@@ -64,16 +66,24 @@ def climb_elsewhere(
 
 
 def prior_points(posterior: Posterior, joint: LogJoint, seed: int) -> Tensor:
-    """Draws of the prior on R^D ``(N, D)``; none where it is improper or cannot be drawn from."""
+    """Draws of the latents' own distributions on R^D ``(N, D)``, whatever factors and data make of them; none where they fail."""
+    program, call = posterior.program, posterior.arguments
+    empty = torch.empty(0, joint.dim, dtype=joint.dtype, device=joint.device)
+    drawn = []
     try:
-        drawn, _ = prior_draws(posterior, _PRIOR, seed=seed)
-        points = joint.unconstrain_many(drawn)
+        bound = program.bound(call, values=program.parameters.detached(), training=False)
+        with seeded(seed), bound, unvalidated(), flat_priors_sampled(), torch.no_grad():
+            for _ in range(_PRIOR):
+                nodes = trace_prior(program.model, call).nodes
+                drawn.append({name: nodes[name]["value"] for name in joint.shapes})
+        points = joint.unconstrain_many({name: torch.stack([each[name] for each in drawn]) for name in joint.shapes})
     except (VipackError, RuntimeError, NotImplementedError, ValueError, TypeError, KeyError):
-        return torch.empty(0, joint.dim, dtype=joint.dtype, device=joint.device)
+        return empty
     return points[points.isfinite().all(1)]
 
 
-def _nearest(joint: LogJoint, copies: Copies, white: Whitening) -> Callable[[Tensor], Tensor]:
+def images_near(joint: LogJoint, copies: Copies, white: Whitening) -> Callable[[Tensor], Tensor]:
+    """A function of points ``(N, D)`` that gives their images under the symmetries that are nearest to the draws."""
     coordinates = copies.coordinates
     assert coordinates is not None
 

@@ -31,7 +31,7 @@ from vipack.diagnostics.elsewhere import climb_elsewhere, copies_of
 from vipack.diagnostics.evidence import elbo
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Columns, Shift, columns_of_sets, comparable, shift_by_weights
-from vipack.diagnostics.regions import MOST_DRAWS
+from vipack.diagnostics.regions import thinned
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
 from vipack.diagnostics.symmetries import Copies
@@ -121,9 +121,8 @@ class Judgement:
     def _find_copies(self, posterior: Posterior) -> None:
         latents = {name: torch.cat([draws.latents[name] for draws in self._sets]) for name in self._sets[0].latents}
         if self.usable:
-            generator = torch.Generator().manual_seed(self._seed)
-            rows = torch.multinomial(torch.from_numpy(self.even), MOST_DRAWS, replacement=True, generator=generator)
-            latents = {name: value[rows.to(value.device)] for name, value in latents.items()}
+            kept = thinned(torch.from_numpy(self.even), self._seed)
+            latents = {name: value[kept.to(value.device)] for name, value in latents.items()}
         self.copies, why = copies_of(posterior, latents)
         if why:
             self._skipped.append(f"symmetries: {why}")
@@ -211,6 +210,8 @@ class Judgement:
     def _conclude(self) -> tuple[Verdict, list[str], list[str]]:
         """What :meth:`_decide` says, unless it certifies one start by weights that are all there is to go by."""
         verdict, reasons, advice = self._decide()
+        if verdict is not Verdict.DISTRUST and self.copies is not None and self.copies.broken:
+            return Verdict.DISTRUST, [self.copies.broken], list(BROKEN)
         searched = self.drift is not None or self.modes is not None
         if verdict is Verdict.DISTRUST or not self._alone or searched or self.share > ESS_ALONE:
             return verdict, reasons, advice
@@ -225,8 +226,6 @@ class Judgement:
                 "an ordering or a prior that rules the other mode out, if it is a mere relabelling",
             ]
             return Verdict.DISTRUST, [f"the draws miss {self.modes.missed[0]}"], advice
-        if self.copies is not None and self.copies.broken:
-            return Verdict.DISTRUST, [self.copies.broken], list(BROKEN)
         drift = None if self.drift is None or self.drift.stuck else self.drift
         against_raw, against_weighted = self._against_raw(drift), self._against_weighted(drift)
         if against_raw is None:

@@ -16,7 +16,7 @@ from vipack.display import Readable
 from vipack.program.evaluation.ascent import Path, climb
 from vipack.progress import Progress
 
-__all__ = ["MissedMode", "ModeSearch", "ends_of", "search_modes"]
+__all__ = ["MissedMode", "ModeSearch", "distinct_modes", "ends_of", "search_modes"]
 
 MOST_LATENTS = 1_000
 _CUBES, _WIDE = 8, 8  # starts from the model's usual cube and from around the fit; the others come from the prior
@@ -141,7 +141,7 @@ def search_modes(
         ends = nearest(ends)
     most = max(2, min(_MOST_MODES, _NUMBERS // (6 * density.dim * max(1, density.numbers))))
     num_modes, missed = 0, []
-    for at, tril in _distinct(gradients_of, ends, scales, most, _STEPS[u.dtype], progress):
+    for at, tril in distinct_modes(gradients_of, ends, scales, most, _STEPS[u.dtype], progress):
         num_modes += 1
         judged = _weigh(density, at.to(u), tril, u, weights, log_evidence, generator)
         if judged is not None:
@@ -166,13 +166,13 @@ def ends_of(paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
     return torch.stack([path.points[-1] for path in paths]), widths
 
 
-def _distinct(
+def distinct_modes(
     gradients_of: Callable[[Tensor], tuple[Tensor, Tensor]],
     ends: Tensor,
     scales: Tensor,
     most: int,
     step: float,
-    progress: Progress,
+    progress: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Modes near the ends, the highest first, each once, with the Cholesky factor of its precision."""
     values = gradients_of(ends)[0]

@@ -7,9 +7,9 @@ import enum
 import torch
 from torch import Tensor
 
-__all__ = ["MOST_DRAWS", "Overlap", "overlap"]
+__all__ = ["Overlap", "overlap", "thinned"]
 
-MOST_DRAWS = 2_000
+_MOST_DRAWS = 2_000
 _APART = 0.002  # share of draws that may lie nearer to the other set, where two regions are apart
 _MIXED = 0.35  # share that must, where they are one
 _SHIFT, _STRETCH = 0.15, 0.10  # by which means (in sds) and log sds of one region may differ, as for a verdict
@@ -33,7 +33,7 @@ def overlap(draws: Tensor, images: Tensor) -> Overlap:
     moved = (draws != images).any(0)
     if not bool(moved.any()):
         return Overlap.SAME
-    step = max(1, len(draws) // MOST_DRAWS)
+    step = max(1, len(draws) // _MOST_DRAWS)
     x, y = draws[::step, moved], images[::step, moved]
     scale = (0.5 * (x.var(0) + y.var(0))).sqrt().clamp(min=1e-300)
     centre = 0.5 * (x.mean(0) + y.mean(0))
@@ -48,6 +48,18 @@ def overlap(draws: Tensor, images: Tensor) -> Overlap:
     stretch = (x.std(0) / y.std(0)).log().abs().max()
     same = float(shift) < _SHIFT + se and float(stretch) < 2 * _STRETCH + se and errors > _MIXED
     return Overlap.SAME if same else Overlap.PARTIAL
+
+
+def thinned(weights: Tensor, seed: int) -> Tensor:
+    """Indices of different draws, each kept with a probability in proportion to its weight, which nearest neighbours need.
+
+    Args:
+        weights: ``(S,)``, which add up to one.
+    """
+    count = min(_MOST_DRAWS, 0.5 / float((weights**2).sum()))
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(len(weights), dtype=weights.dtype, generator=generator)
+    return (uniform < count * weights).nonzero()[:, 0]
 
 
 def _by_neighbours(x: Tensor, y: Tensor, tested: Tensor) -> float:

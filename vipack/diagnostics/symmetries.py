@@ -112,6 +112,7 @@ def find_copies(posterior: Posterior, latents: dict[str, Tensor], *, names: Sequ
                 1,
                 candidate.sites,
                 broken=f"the posterior is unchanged by {_said([candidate])}, but the draws are not: they hold one side and a part of the other",
+                moves=tuple(_closure([c.move for c in accepted]) or ()),
                 coordinates=coordinates,
             )
     apart = [c for c in accepted if kinds[id(c)] is Overlap.APART]
