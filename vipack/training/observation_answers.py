@@ -23,7 +23,8 @@ from vipack.program import Arguments
 from vipack.program.checks.observed import check_observed
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.training.arrays import num_rows_of, read_array
-from vipack.training.data import Rows, read_data
+from vipack.training.data import Rows
+from vipack.training.reading_data import read_data
 from vipack.training.trainer import Trainer
 from vipack.training.transformed import TransformedRows
 from vipack.types import Estimate

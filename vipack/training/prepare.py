@@ -25,8 +25,9 @@ from vipack.program.densities.values import same_values, unvalidated
 from vipack.program.running.flat import flat_priors_sampled
 from vipack.program.running.randomness import check_seed
 from vipack.program.running.runs import check_signature, named_arguments, trace_prior
-from vipack.training.data import Rows, read_data
+from vipack.training.data import Rows
 from vipack.training.particle_checks import check_particles, scaled_weights
+from vipack.training.reading_data import read_data
 
 __all__ = ["Prepared", "Problem", "device_of", "loss_of", "no_guide", "prepare", "try_prepare"]
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from vipack.errors import CheckpointError, UsageError
 from vipack.program import Arguments, seeded
 from vipack.program.running.runs import named_arguments
-from vipack.training.data import ArrayRows, Rows, read_data
+from vipack.training.data import ArrayRows, Rows
 from vipack.training.prepare import Problem, device_of
+from vipack.training.reading_data import read_data
 from vipack.training.streams import BatchStream
 from vipack.transforms import KINDS, Transform
 
