@@ -68,13 +68,15 @@ def stored_rows(array: Any) -> RowSource:
     if not isinstance(form, str):
         return StoredArray(array)
     if form != "csr":
-        raise DataError(f"{_name_of(array)}: is a sparse matrix in {form} form, which has no rows to read; store it as CSR.")
+        raise DataError(
+            f"{_name_of(array)}: is a sparse matrix in {form} form, which has no rows to read; store it as CSR."
+        )
     return _csr(array.group, int(array.shape[1]))
 
 
 def _csr(group: Any, num_columns: int) -> CsrRows:
-    pieces = [StoredArray(group[name]) for name in ("data", "indices", "indptr")]
-    return CsrRows(pieces[0].name.removesuffix("/data]") + "]", *pieces, num_columns)
+    values, indices, indptr = (StoredArray(group[name]) for name in ("data", "indices", "indptr"))
+    return CsrRows(values.name.removesuffix("/data]") + "]", values, indices, indptr, num_columns)
 
 
 def _is_csr(member: Any) -> bool:

@@ -116,7 +116,7 @@ class _File:
             DataError: the file ends before.
         """
         buffer = np.empty(count, np.uint8)
-        view = memoryview(buffer)
+        view = memoryview(buffer.data)
         done = 0
         with self._lock:
             try:
@@ -148,27 +148,31 @@ class _File:
 class _Records:
     """Records of a file, of which the last range read is kept: several views of the same rows read them once."""
 
-    def __init__(self, path: Path, origin: int, size: int) -> None:
-        self._file, self._origin, self._size = _File(path), origin, size
-        self._last: tuple[int, int, int, np.ndarray[Any, Any]] | None = None
+    def __init__(self, path: Path, end: int, origin: int, size: int) -> None:
+        self._file, self._end, self._origin, self._size = _File(path), end, origin, size
+        self._last: tuple[int, int, np.ndarray[Any, Any]] | None = None
 
     def read(self, start: int, count: int, extent: int) -> np.ndarray[Any, Any]:
-        """The bytes of `count` records; of the last one at least `extent` bytes."""
+        """The bytes of `count` records, of which a view needs the first `extent`; the file's last one may be shorter."""
         last = self._last
-        if last is not None and last[:2] == (start, count) and last[2] >= extent:
-            self._last = None  # both views have it
-            return last[3]
-        whole = (count - 1) * self._size + extent
-        buffer = self._file.read(self._origin + start * self._size, whole)
-        self._last = (start, count, extent, buffer) if extent < self._size else None
+        if last is not None and last[:2] == (start, count):
+            return last[2]
+        first = self._origin + start * self._size
+        buffer = self._file.read(
+            first, max((count - 1) * self._size + extent, min(count * self._size, self._end - first))
+        )
+        self._last = (start, count, buffer) if extent < self._size else None
         return buffer
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
 
 
 def _records_of(state: FileState, origin: int, size: int) -> _Records:
     key = (str(state.path), state.size, origin, size)
     records = _SHARED.get(key)
     if records is None:
-        records = _SHARED[key] = _Records(state.path, origin, size)
+        records = _SHARED[key] = _Records(state.path, state.size, origin, size)
     return records
 
 

@@ -64,7 +64,9 @@ def stream(
     if num_rows is not None:
         raise UsageError(f"stream: num_rows is for an IterableDataset; {opened.name} has {opened.num_rows:,} rows.")
     if columns is not None and not isinstance(opened, TableRows):
-        raise UsageError(f"stream: columns is for Parquet and Arrow tables; take columns of {opened.name} in the model.")
+        raise UsageError(
+            f"stream: columns is for Parquet and Arrow tables; take columns of {opened.name} in the model."
+        )
     opened.missing, opened.block_rows, opened.window_rows = missing, block_rows, window_rows
     return opened
 

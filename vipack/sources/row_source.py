@@ -98,7 +98,11 @@ class FileState:
         """
         now = self._now()
         if now != self._state:
-            detail = f"it had {self._state[0]:,} bytes, and has {now[0]:,}" if now[0] != self._state[0] else "it was written to"
+            detail = (
+                f"it had {self._state[0]:,} bytes, and has {now[0]:,}"
+                if now[0] != self._state[0]
+                else "it was written to"
+            )
             raise DataError(
                 f"{self.path}: has changed since it was opened ({detail}), so that rows read before and after would not belong "
                 "together; leave the file alone while a fit runs, and start again."
@@ -117,7 +121,7 @@ def checked_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     Raises:
         DtypeError: not of real numbers.
     """
-    kind = np.dtype(dtype)
+    kind: np.dtype[Any] = np.dtype(dtype)
     if kind.kind == "c":
         raise DtypeError(f"{name}: complex numbers are not supported; store real and imaginary columns.")
     if kind.kind not in "fiub" or kind.itemsize > 8:

@@ -83,7 +83,9 @@ class TableRows(RowSource):
         for name, values in zip(self._columns, table, strict=True):
             if values.null_count and self.dtype.kind != "f":
                 row = first + int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-                raise DataError(f"{path}: row {row:,}, column {name!r} has no value, and integers know no NaN; fill it.")
+                raise DataError(
+                    f"{path}: row {row:,}, column {name!r} has no value, and integers know no NaN; fill it."
+                )
             arrays.append(values.to_numpy(zero_copy_only=False).astype(self.dtype, copy=False))
         rows = arrays[0] if self.row_shape == () else np.stack(arrays, 1)
         self._last = index, rows
@@ -125,7 +127,9 @@ def _opened(path: Path) -> _Opened:
         return _Opened(path)
     except (OSError, ValueError) as error:  # pyarrow's own are of these kinds
         message = str(error).strip().partition("\n")[0]
-        raise DataError(f"{path}: cannot be read as a table ({message}); it is truncated, damaged or of another kind.") from error
+        raise DataError(
+            f"{path}: cannot be read as a table ({message}); it is truncated, damaged or of another kind."
+        ) from error
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -67,6 +67,11 @@ class Rows(ABC):
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
 
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether the rows are few enough for :meth:`full`."""
+        return True
+
     def subset(self, indices: Tensor) -> Rows:
         """The rows `indices` alone, as data of their own.
 

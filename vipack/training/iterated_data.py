@@ -23,6 +23,7 @@ from vipack.training.windows import Window, Windows
 __all__ = ["IteratedDataRows"]
 
 _WINDOW_BYTES, _WINDOW_BATCHES = 8 << 20, 4
+_STRIDE = 0x9E3779B1  # between the seeds of epochs
 _HEAD = 1_000  # rows that are kept, for checks to look at
 
 
@@ -51,13 +52,18 @@ class IteratedDataRows(Rows):
         some = self._collated(self._head[:100], 0)
         self._row_bytes = sum(array.nbytes for _, array in named_arrays(some)) / len(self._head[:100])
 
+    @property
+    def fits_in_memory(self) -> bool:
+        """See :class:`Rows`."""
+        return self._source.num_rows * self._row_bytes <= MOST_WHOLE
+
     def full(self) -> Arguments:
         """The call on every row.
 
         Raises:
             UsageError: they are too many to be put in memory.
         """
-        if self.num_rows * self._row_bytes > MOST_WHOLE:  # type: ignore[operator]
+        if not self.fits_in_memory:
             raise UsageError(
                 f"data: all {self.num_rows:,} rows of {self._source.name} are asked for at once, which come one after another. To train "
                 "on them pass batch_size=; for answers pass data= with fewer rows, in arrays."
@@ -133,7 +139,9 @@ class IteratedDataRows(Rows):
             ) from error
         for name, array in named_arrays(rows):
             if not isinstance(array, Tensor):
-                raise DataError(f"{name}: {self._source.name} gives a {type(array).__name__}, expected numbers or tensors.")
+                raise DataError(
+                    f"{name}: {self._source.name} gives a {type(array).__name__}, expected numbers or tensors."
+                )
             bad = (array.isinf() if self._source.missing else ~array.isfinite()) if array.is_floating_point() else None
             if bad is not None and bool(bad.any()):
                 row, *column = (int(i) for i in bad.nonzero()[0])
@@ -153,7 +161,6 @@ class _IteratedWindows(Windows):
     def __init__(self, data: IteratedDataRows, size: int, generator: torch.Generator) -> None:
         self._data, self._size, self._generator = data, size, generator
         self._epoch, self._done = 0, 0
-        self._epoch_start = generator.get_state()
         self._random: RandomState | None = None
         self._items: Iterator[Any] = iter(())
 
@@ -162,7 +169,6 @@ class _IteratedWindows(Windows):
         state = self.state()
         source = self._data._source
         if self._done == 0:
-            self._epoch_start = self._generator.get_state()
             self._begin()
         items = self._give(min(self._size, source.num_rows - self._done))
         start = self._done
@@ -180,14 +186,11 @@ class _IteratedWindows(Windows):
 
     def state(self) -> dict[str, Any]:
         """See :class:`Windows`."""
-        state = self._generator.get_state()
-        return {"epoch": self._epoch, "done": self._done, "epoch_start": self._epoch_start.clone(), "generator": state}
+        return {"epoch": self._epoch, "done": self._done, "generator": self._generator.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`Windows`; rows of the epoch that were already seen are passed by."""
         self._epoch, self._done = int(state["epoch"]), int(state["done"])
-        self._epoch_start = state["epoch_start"].clone()
-        self._generator.set_state(self._epoch_start)
         if self._done:
             self._begin()
             left = self._done
@@ -196,7 +199,7 @@ class _IteratedWindows(Windows):
         self._generator.set_state(state["generator"])
 
     def _begin(self) -> None:
-        self._random = RandomState.from_seed(int(torch.randint(2**31, (), generator=self._generator)))
+        self._random = RandomState.from_seed((self._generator.initial_seed() + _STRIDE * (self._epoch + 1)) % 2**31)
         with self._random.active():
             self._items = iter(self._data._source.dataset)
 

@@ -81,7 +81,9 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        calls = BatchCalls(rows.full, first, second, fewer, functools.partial(_halved, rows, second))
+        calls = BatchCalls(
+            functools.partial(_every, rows), first, second, fewer, functools.partial(_halved, rows, second)
+        )
         cover_batches(program, calls, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
@@ -113,6 +115,10 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
             f"{', '.join(map(repr, check.table.plates)) or 'none'}."
         )
     return Prepared(program, rows, batch_size, first, loss, check)
+
+
+def _every(rows: Rows) -> Arguments | None:
+    return rows.full() if rows.fits_in_memory else None
 
 
 def _check_arguments(model: object, seed: object) -> None:

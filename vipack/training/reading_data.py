@@ -55,7 +55,9 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
     given |= dict(named_arrays(data))
     if any(is_stored(value) for value in own.values()):
         kept = [value if is_stored(value) else read_array(name, value) for name, value in named_arrays(data)]
-        return StreamedRows(data if is_stored(data) else rebuilder(data)(kept), fixed, choose_dtype(given, dtype), device)
+        return StreamedRows(
+            data if is_stored(data) else rebuilder(data)(kept), fixed, choose_dtype(given, dtype), device
+        )
     arrays = [read_array(name, value) for name, value in named_arrays(data)]
     rows = ArrayRows(rebuilder(data)(arrays), fixed, choose_dtype(given, dtype), device)
     rows.axes = {name: axes for name, value in {**own, **before}.items() if (axes := axes_of(value))}

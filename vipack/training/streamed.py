@@ -25,7 +25,10 @@ from vipack.training.windows import BlockWindows
 
 __all__ = ["StreamedRows"]
 
-_WINDOW_BYTES, _BLOCK_BYTES = 8 << 20, 128 << 10  # a window's rows are shuffled several times faster in a processor's cache
+_WINDOW_BYTES, _BLOCK_BYTES = (
+    8 << 20,
+    128 << 10,
+)  # a window's rows are shuffled several times faster in a processor's cache
 _WINDOW_BATCHES = 4
 _LEAST_BLOCKS = 20  # of which a share can be held out
 _SAMPLED = 16, 64  # ranges of the data, and rows of each, that a fingerprint is of
@@ -58,11 +61,12 @@ class StreamedRows(Rows):
         self._blocks = self._cut() if blocks is None else blocks
         self._bounds = np.concatenate([[0], np.cumsum(self._blocks[:, 1] - self._blocks[:, 0])])
         self.num_rows = int(self._bounds[-1])
+        self._nbytes = int(self._bounds[-1]) * self._row_bytes
 
     @property
     def fits_in_memory(self) -> bool:
-        """Whether the rows are few enough to be put in memory where all are asked for at once."""
-        return self.num_rows is not None and self.num_rows * self._row_bytes <= MOST_WHOLE
+        """See :class:`Rows`."""
+        return self._nbytes <= MOST_WHOLE
 
     def full(self) -> Arguments:
         """The call on every row.
@@ -72,7 +76,7 @@ class StreamedRows(Rows):
         """
         if not self.fits_in_memory:
             raise UsageError(
-                f"data: all {self.num_rows:,} rows of {self._names} are asked for at once, {self.num_rows * self._row_bytes / 1e9:,.1f} GB, "
+                f"data: all {self.num_rows:,} rows of {self._names} are asked for at once, {self._nbytes / 1e9:,.1f} GB, "
                 "which are read in pieces alone. To train on them pass batch_size=, with a plate of the size of the batch and a guide "
                 "without parameters for each row; for answers pass data= with fewer rows. To have them in memory, pass "
                 "data=numpy.array(...) of them."
@@ -103,12 +107,12 @@ class StreamedRows(Rows):
         self,
         batch_size: int | None,
         generator: torch.Generator,
-        observe: Callable[[Arguments], None] | None = None,
+        observe: Callable[[Tensor], None] | None = None,
     ) -> BatchStream:
         """See :class:`Rows`.
 
         Args:
-            observe: is called on rows with values that are the smallest or largest so far.
+            observe: is called on the indices of rows with values that are the smallest or largest so far.
         """
         if batch_size is None or batch_size >= _count(self.num_rows):
             return WholeStream(self.full, generator)
@@ -120,8 +124,7 @@ class StreamedRows(Rows):
             return arrays, numbers
 
         windows = BlockWindows(read, self._bounds, self._window_rows(batch_size), batch_size, generator)
-        looked = None if observe is None else lambda indices: observe(self.rows(indices))
-        return WindowStream(windows, self._call, _count(self.num_rows), batch_size, looked)
+        return WindowStream(windows, self._call, _count(self.num_rows), batch_size, observe)
 
     def subset(self, indices: Tensor) -> Rows:
         """See :class:`Rows`; in memory.
@@ -164,7 +167,9 @@ class StreamedRows(Rows):
         for block in np.unique(np.linspace(0, len(self._blocks) - 1, pieces).round().astype(int)):
             start, stop = self._blocks[block]
             for name, source in self._sources.items():
-                digest.update(fingerprint_of([(name, _tensor(name, source.read(start, min(stop, start + size))))]).encode())
+                digest.update(
+                    fingerprint_of([(name, _tensor(name, source.read(start, min(stop, start + size))))]).encode()
+                )
         others = fingerprint_of([*(self.fixed | self.schedules).items()])
         return f"{digest.hexdigest()}{others[:8]}"
 
@@ -235,7 +240,9 @@ class _MemoryRows(RowSource):
         self.num_rows, self.row_shape = count, tuple(array.shape[1:])
         self.dtype = np.dtype(array.dtype if scipy.sparse.issparse(array) else array[:0].cpu().numpy().dtype)
         self.is_sparse = scipy.sparse.issparse(array)
-        self.row_bytes = self.dtype.itemsize * float(np.prod(self.row_shape)) if not self.is_sparse else 12.0 * array.nnz / count
+        self.row_bytes = (
+            self.dtype.itemsize * float(np.prod(self.row_shape)) if not self.is_sparse else 12.0 * array.nnz / count
+        )
 
     def read(self, start: int, stop: int) -> Any:
         """See :class:`RowSource`."""
@@ -253,7 +260,9 @@ def _common_length(sources: Mapping[str, RowSource]) -> int:
             f"{name}: {source.num_rows:,}" + (f" ({source.name})" if source.name != name else "")
             for name, source in sources.items()
         )
-        raise DataError(f"data: every array needs the same number of rows, found {listed}; a file may be cut off, or of another run.")
+        raise DataError(
+            f"data: every array needs the same number of rows, found {listed}; a file may be cut off, or of another run."
+        )
     return sizes.pop()
 
 
@@ -305,7 +314,8 @@ def _bad_value(source: RowSource, stored: Any, ranges: Sequence[tuple[int, int]]
     if scipy.sparse.issparse(stored):
         table = stored.tocoo()
         index = int(np.flatnonzero(~np.isfinite(table.data.astype(_numpy_of(dtype))))[0])
-        position, value = (int(table.row[index]), int(table.col[index])), float(table.data[index])
+        position: tuple[int, ...] = int(table.row[index]), int(table.col[index])
+        value = float(table.data[index])
     else:
         values = stored.to(dtype)
         bad = values.isinf() if source.missing else ~values.isfinite()
@@ -313,7 +323,9 @@ def _bad_value(source: RowSource, stored: Any, ranges: Sequence[tuple[int, int]]
         value = float(stored[position])
     where = f"{source.name}: row {rows[position[0]]:,}{source.column(position[1:])}"
     if math.isfinite(value):
-        return DataError(f"{where} is {value:g}, which {dtype} cannot hold; pass dtype=torch.float64, or scale the column.")
+        return DataError(
+            f"{where} is {value:g}, which {dtype} cannot hold; pass dtype=torch.float64, or scale the column."
+        )
     if math.isnan(value):
         return DataError(
             f"{where} is NaN; leave such rows out, or, if NaN stands for missing values that the model masks (obs_mask=), pass "

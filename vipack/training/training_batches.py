@@ -28,8 +28,8 @@ def training_batches(
     """
     raw = rows.raw if isinstance(rows, TransformedRows) else rows  # which the loss transforms, anew at every step
     generator = torch.Generator().manual_seed(seed)
-    if isinstance(raw, StreamedRows) and raw is rows:
-        stream = raw.stream(batch_size, generator, observe)
+    if isinstance(raw, StreamedRows) and observe is not None:
+        stream = raw.stream(batch_size, generator, lambda indices: observe(rows.rows(indices)))
     else:
         stream = raw.stream(batch_size, generator)
     own = getattr(loss, "schedules", {})

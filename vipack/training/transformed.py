@@ -114,8 +114,15 @@ class TransformedRows(Rows):
         """Other observations, transformed likewise."""
         return TransformedRows(rows, self.model, self.transforms, self.seed)
 
+    @property
+    def fits_in_memory(self) -> bool:
+        """See :class:`Rows`."""
+        return self.raw.fits_in_memory
+
     def full(self) -> Arguments:
         """See :class:`Rows`."""
+        if not self.fits_in_memory:
+            self.raw.full()  # which says why not
         if self._full is None:
             if isinstance(self.raw, ArrayRows):
                 self._full = self._drawn(self.raw.full(), self.seed)

@@ -62,7 +62,9 @@ class WindowStream(BatchStream):
         """See :class:`BatchStream`."""
         if self._next is None:
             pieces = self._pieces()
-            arrays = [_joined([window.arrays[k][start:stop] for window, start, stop in pieces]) for k in self._columns()]
+            arrays = [
+                _joined([window.arrays[k][start:stop] for window, start, stop in pieces]) for k in self._columns()
+            ]
             self._next = self._call(arrays, self._indices_of(pieces))
         return self._next
 
