@@ -122,7 +122,8 @@ def csr_in_hdf5(folder):
 @pytest.mark.parametrize("make", [lambda folder: vi.stream(write_csr(folder), num_columns=8), csr_in_hdf5])
 def test_any_range_of_sparse_rows_is_that_of_the_matrix(make, tmp_path):
     source = make(tmp_path)
-    assert source.shape == SPARSE.shape and source.is_sparse
+    assert source.shape == SPARSE.shape
+    assert source.is_sparse
     for start, stop in RANGES:
         assert (source.read(start, stop) != SPARSE[start:stop]).nnz == 0
 
@@ -131,7 +132,7 @@ def test_the_width_of_a_sparse_matrix_may_lie_beside_it(tmp_path):
     write_csr(tmp_path, shape=SPARSE.shape)
     assert vi.stream(tmp_path).shape == SPARSE.shape
     (tmp_path / "shape.npy").unlink()
-    with pytest.raises(UsageError, match="number of columns.*num_columns="):
+    with pytest.raises(UsageError, match=r"number of columns.*num_columns="):
         vi.stream(tmp_path)
 
 
@@ -141,7 +142,7 @@ def test_one_column_of_a_table_is_a_vector(tmp_path):
     np.testing.assert_array_equal(source.read(10, 30), TABLE[10:30, 3])
     two = vi.stream(tmp_path / "t.parquet", columns=["x3", "x0"])
     np.testing.assert_array_equal(two.read(10, 30), TABLE[10:30, [3, 0]])
-    with pytest.raises(UsageError, match="no column 'z'.*x0, x1"):
+    with pytest.raises(UsageError, match=r"no column 'z'.*x0, x1"):
         vi.stream(tmp_path / "t.parquet", columns="z")
 
 
@@ -250,7 +251,7 @@ def test_hdf5_names_what_it_has(tmp_path):
         vi.stream(tmp_path / "t.h5")
     with h5py.File(tmp_path / "t.h5", "r") as file:
         source = vi.stream(file["x"])
-    with pytest.raises(DataError, match="rows 0 to 3 cannot be read.*closed"):
+    with pytest.raises(DataError, match=r"rows 0 to 3 cannot be read.*closed"):
         source.read(0, 3)
 
 
@@ -260,5 +261,5 @@ def test_options_of_other_kinds_are_refused(tmp_path):
         vi.stream(tmp_path / "t.npy", columns="x")
     with pytest.raises(UsageError, match="block_rows must be a positive integer, found 0"):
         vi.stream(tmp_path / "t.npy", block_rows=0)
-    with pytest.raises(UsageError, match="found a ndarray.*What lies in memory is data= itself"):
+    with pytest.raises(UsageError, match=r"found a ndarray.*What lies in memory is data= itself"):
         vi.stream(TABLE)

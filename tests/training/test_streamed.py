@@ -205,7 +205,8 @@ def test_rows_by_their_numbers_are_those_of_the_file(path):
     rows = rows_of(vi.stream(path, block_rows=10))
     indices = torch.tensor([5, 5, 639, 0, 17, 12, 300])
     call = rows.rows(indices)
-    assert torch.equal(call.args[0], torch.from_numpy(TABLE)[indices]) and torch.equal(call.indices, indices)
+    assert torch.equal(call.args[0], torch.from_numpy(TABLE)[indices])
+    assert torch.equal(call.indices, indices)
 
 
 def test_blocks_are_held_out_for_validation(path):
@@ -215,7 +216,8 @@ def test_blocks_are_held_out_for_validation(path):
     assert (kept.num_rows, others.num_rows) == (N - 64, 64)
     assert torch.equal(both.sort(0).values, torch.from_numpy(TABLE).sort(0).values)
     fitted = fit(vi.stream(path, block_rows=8, window_rows=100), validation=0.1, steps=220)
-    assert fitted.num_observations == N - 64 and fitted.history.elbo.notna().any()
+    assert fitted.num_observations == N - 64
+    assert fitted.history.elbo.notna().any()
 
 
 # --- memory
@@ -234,7 +236,8 @@ def test_memory_goes_by_the_window_and_not_by_the_file(tmp_path):
         next(stream)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert stream.epoch == 2 and peak < 3_000_000
+    assert stream.epoch == 2
+    assert peak < 3_000_000
 
 
 def test_all_rows_at_once_are_refused_where_they_are_many(path, monkeypatch):
@@ -247,7 +250,8 @@ def test_a_large_memory_map_is_read_in_pieces_and_a_small_one_is_not(path, monke
     table = np.load(path, mmap_mode="r")
     assert not isinstance(rows_of(table), StreamedRows)
     monkeypatch.setattr("vipack.sources.opening.MOST_WHOLE", 1_000)
-    assert isinstance(rows_of(table), StreamedRows) and isinstance(rows_of((table[:, :2], TABLE[:, 2])), StreamedRows)
+    assert isinstance(rows_of(table), StreamedRows)
+    assert isinstance(rows_of((table[:, :2], TABLE[:, 2])), StreamedRows)
     np.testing.assert_array_equal(fit(table).losses, fit(TABLE).losses)
 
 
@@ -267,7 +271,8 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(path, tmp_path):
     np.testing.assert_array_equal(again.losses, whole.losses)
     fit(stored(), steps=30).save(file)
     loaded = vi.load(file, model, AutoNormal, data=stored(), engine="traced")
-    assert loaded.steps == 30 and np.array_equal(loaded.resume(steps=30).losses[:30], fit(stored(), steps=30).losses)
+    assert loaded.steps == 30
+    assert np.array_equal(loaded.resume(steps=30).losses[:30], fit(stored(), steps=30).losses)
 
 
 def test_a_checkpoint_knows_other_data(path, tmp_path):
@@ -401,3 +406,92 @@ def test_an_iterable_dataset_that_does_not_give_what_it_said():
         fit(Rows(0), of_two)
     with pytest.raises(DataError, match=r"Unsized has no length.*vipack\.stream\(dataset, num_rows=N\)"):
         fit(Unsized())
+
+
+# --- answers
+
+
+@pytest.fixture(scope="module")
+def two_fits(tmp_path_factory):
+    """One fit, once with its rows in memory and once with rows that are too many for it."""
+    file = tmp_path_factory.mktemp("rows") / "t.npy"
+    np.save(file, TABLE)
+    in_memory = fit(TABLE, steps=200)
+    in_memory.save(file.with_suffix(".pt"), data=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vipack.training.streamed.MOST_WHOLE", 1_000)
+        patch.setattr("vipack.posterior.blocked_posterior._BLOCK", 250)
+        stored = vi.load(
+            file.with_suffix(".pt"), model, AutoNormal, data=vi.stream(file, block_rows=10), engine="traced"
+        )
+        yield in_memory, stored
+
+
+def test_answers_of_shared_latents_are_those_from_memory(two_fits):
+    in_memory, stored = two_fits
+    assert torch.equal(stored.sample(20)["w"], in_memory.sample(20)["w"])
+    torch.testing.assert_close(stored.log_weights(20), in_memory.log_weights(20), rtol=1e-6, atol=1e-3)
+    assert stored.elbo(20).value == pytest.approx(in_memory.elbo(20).value, rel=1e-6)
+    torch.testing.assert_close(stored.sample(20, resample=True)["w"], in_memory.sample(20, resample=True)["w"])
+    one, two = (vi.diagnostics.loo(each, num_draws=100) for each in (in_memory, stored))
+    assert one.names == two.names
+    np.testing.assert_allclose(one.elpds, two.elpds, atol=1e-4)
+    judged = stored.diagnose(200)
+    assert judged.khat == pytest.approx(in_memory.diagnose(200).khat, abs=1e-3)
+    assert "short chains and other modes: their density: all 640 observations" in str(judged)
+
+
+def test_predictions_of_new_rows_in_a_file(two_fits, tmp_path):
+    in_memory, stored = two_fits
+    np.save(tmp_path / "new.npy", TABLE[:20])
+    new = vi.stream(tmp_path / "new.npy")
+    assert new.nbytes < 1_000
+    predicted = stored.predict(10, data=new)["y"]
+    assert torch.equal(predicted, in_memory.predict(10, data=TABLE[:20])["y"])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda fit: fit.predict(10),
+        lambda fit: fit.to_arviz(10),
+        lambda fit: fit.predict(10, data=fit._trainer.rows._data),
+        lambda fit: fit.posterior.log_likelihood(fit.sample(2)),
+    ],
+)
+def test_what_needs_all_rows_at_once_says_so(two_fits, ask):
+    with pytest.raises(UsageError, match=r"all 640 (observations|rows of .*) are asked for at once"):
+        ask(two_fits[1])
+
+
+def amortised(x):
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ torch.ones(2, 3), 0.5).to_event(1), obs=x)
+
+
+def encoder(x):
+    weights = pyro.param("weights", lambda: 0.1 * torch.ones(3, 2))
+    scale = pyro.param("scale", lambda: torch.tensor(0.5), constraint=dist.constraints.positive)
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", dist.Normal(x @ weights, scale).to_event(1))
+
+
+def test_observations_with_latents_of_their_own_are_gone_through_in_blocks(path, monkeypatch):
+    options = {"batch_size": 48, "steps": 20, "engine": "eager", "progress": False}
+    in_memory = vi.fit(amortised, encoder, data=TABLE, **options)
+    monkeypatch.setattr("vipack.training.streamed.MOST_WHOLE", 1_000)
+    stored = vi.fit(amortised, encoder, data=vi.stream(path, block_rows=10), **options)
+    np.testing.assert_array_equal(stored.losses, in_memory.losses)
+    np.testing.assert_allclose(stored.log_evidence(20).rows, in_memory.log_evidence(20).rows, rtol=1e-4)
+    new = vi.stream(path)
+    np.testing.assert_allclose(stored.elbo(20, data=new).rows, in_memory.elbo(20, data=TABLE).rows, rtol=1e-4)
+    torch.testing.assert_close(stored.encode().mean, in_memory.encode().mean)
+    with pytest.raises(UsageError, match=r"latent 'z' belongs to the observations.*fit\.encode\(\)"):
+        stored.sample()
+
+
+def test_a_transform_of_a_batch(path):
+    noise = {"table": vi.transforms.Noise(0.1)}
+    from_file, from_memory = (fit(data, transform=noise, steps=15) for data in (vi.stream(path), TABLE))
+    np.testing.assert_allclose(from_file.losses, from_memory.losses, rtol=1e-5)

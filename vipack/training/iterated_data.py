@@ -55,7 +55,7 @@ class IteratedDataRows(Rows):
     @property
     def fits_in_memory(self) -> bool:
         """See :class:`Rows`."""
-        return self._source.num_rows * self._row_bytes <= MOST_WHOLE
+        return bool(self._source.num_rows * self._row_bytes <= MOST_WHOLE)
 
     def full(self) -> Arguments:
         """The call on every row.
@@ -190,7 +190,7 @@ class _IteratedWindows(Windows):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See :class:`Windows`; rows of the epoch that were already seen are passed by."""
-        self._epoch, self._done = int(state["epoch"]), int(state["done"])
+        self._epoch, self._done = int(state["epoch"]), int(state.get("done", 0))
         if self._done:
             self._begin()
             left = self._done

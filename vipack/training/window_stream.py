@@ -96,7 +96,7 @@ class WindowStream(BatchStream):
         self._ready.clear()
         self._ahead, self._next = None, None
         self._windows.load_state(state)
-        self._done = int(state["rows"])
+        self._done = int(state.get("rows", 0))
 
     def _pass(self) -> None:
         self._done += self._batch_size

@@ -112,10 +112,10 @@ class BlockWindows(Windows):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`Windows`."""
-        self._epoch, self._index = int(state["epoch"]), int(state["window"])
-        self._tail, self._recent = state["tail"], state["recent"]
-        self._epoch_start = state["epoch_start"].clone()
+        """See :class:`Windows`; the state may be of rows in memory, whose epoch is one window."""
+        self._epoch, self._index = int(state["epoch"]), int(state.get("window", 0))
+        self._tail, self._recent = state.get("tail"), state.get("recent", self._recent[:0])
+        self._epoch_start = state.get("epoch_start", state["generator"]).clone()
         if self._index:
             self._generator.set_state(self._epoch_start)
             self._order = self._draw_order()
