@@ -95,7 +95,7 @@ def stored_matrix(annotated: Any, key: str | None) -> RowSource:
     if not is_stored_array(matrix):
         raise UsageError(
             f"{type(annotated).__name__}: its matrix lies in memory ({type(matrix).__name__}), and can be data= itself; to read "
-            "it from the file, open that with anndata.read_h5ad(path, backed='r')."
+            "it from the file, open that with anndata.read_h5ad(path, backed='r'), or a layer by vipack.stream(path, key='layers/counts')."
         )
     return stored_rows(matrix)
 

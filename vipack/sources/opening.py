@@ -13,11 +13,11 @@ from torch.utils.data import IterableDataset
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked
 from vipack.sources.array_stores import is_stored_array, open_hdf5, open_zarr, stored_matrix, stored_rows
+from vipack.sources.columnar import TABLE_KINDS, TableRows, open_table
 from vipack.sources.csr_files import is_csr_folder, open_csr
 from vipack.sources.iterated import IteratedRows
 from vipack.sources.npy_files import mapped, open_npy
 from vipack.sources.row_source import RowSource
-from vipack.sources.tables import TABLE_KINDS, TableRows, open_table
 
 __all__ = ["MOST_WHOLE", "as_source", "is_stored", "stream"]
 
