@@ -491,6 +491,11 @@ def test_observations_with_latents_of_their_own_are_gone_through_in_blocks(path,
         stored.sample()
 
 
+def test_several_starts(path):
+    from_file, from_memory = (fit(data, steps=20, restarts=2) for data in (vi.stream(path), TABLE))
+    np.testing.assert_allclose(from_file.restarts, from_memory.restarts, rtol=1e-5)
+
+
 def test_a_transform_of_a_batch(path):
     noise = {"table": vi.transforms.Noise(0.1)}
     from_file, from_memory = (fit(data, transform=noise, steps=15) for data in (vi.stream(path), TABLE))

@@ -67,6 +67,10 @@ class Rows(ABC):
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
 
+    def spread(self, count: int) -> Tensor:
+        """Indices of `count` rows to look at, evenly spaced where any row can be asked for."""
+        return torch.linspace(0, _count(self.num_rows) - 1, count, dtype=torch.float64).round().long()
+
     @property
     def fits_in_memory(self) -> bool:
         """Whether the rows are few enough for :meth:`full`."""

@@ -52,6 +52,10 @@ class IteratedDataRows(Rows):
         some = self._collated(self._head[:100], 0)
         self._row_bytes = sum(array.nbytes for _, array in named_arrays(some)) / len(self._head[:100])
 
+    def spread(self, count: int) -> Tensor:
+        """See :class:`Rows`; the first ones."""
+        return torch.arange(min(count, len(self._head)))
+
     @property
     def fits_in_memory(self) -> bool:
         """See :class:`Rows`."""

@@ -46,8 +46,8 @@ def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | N
         )
     if isinstance(data, str | bytes | os.PathLike | set | Iterator):
         raise DataError(
-            f"data: found a {type(data).__name__}; pass an array made with torch.tensor or numpy.array, or what lies in "
-            "files as vipack.stream(path)."
+            f"data: found a {type(data).__name__}; read the file or collect the values first, and pass an array made with "
+            "torch.tensor or numpy.array, or what lies in files as vipack.stream(path)."
         )
     own: dict[str | int, Any] = dict(enumerate(value for _, value in named_arrays(data)))
     if isinstance(data, Mapping):

@@ -77,8 +77,8 @@ class StreamedRows(Rows):
         if not self.fits_in_memory:
             raise UsageError(
                 f"data: all {self.num_rows:,} rows of {self._names} are asked for at once, {self._nbytes / 1e9:,.1f} GB, "
-                "which are read in pieces alone. To train on them pass batch_size=, with a plate of the size of the batch and a guide "
-                "without parameters for each row; for answers pass data= with fewer rows. To have them in memory, pass "
+                "which are read in pieces alone. To train on them pass batch_size= and a guide without parameters for each row, and size the "
+                "plate by the batch (len(x)); for answers pass data= with fewer rows. To have them in memory, pass "
                 "data=numpy.array(...) of them."
             )
         return self._full

@@ -114,6 +114,10 @@ class TransformedRows(Rows):
         """Other observations, transformed likewise."""
         return TransformedRows(rows, self.model, self.transforms, self.seed)
 
+    def spread(self, count: int) -> Tensor:
+        """See :class:`Rows`."""
+        return self.raw.spread(count)
+
     @property
     def fits_in_memory(self) -> bool:
         """See :class:`Rows`."""
