@@ -298,6 +298,17 @@ def test_nan_is_named_by_file_row_and_column(path):
         fit(vi.stream(path, block_rows=10, window_rows=100, missing=True))
 
 
+def test_no_call_gets_past_rows_that_cannot_be_trained_on(path):
+    table = TABLE.copy()
+    table[611, 1] = np.nan
+    np.save(path, table)
+    stream = rows_of(vi.stream(path, block_rows=10, window_rows=100)).stream(48, torch.Generator().manual_seed(0))
+    for _ in range(2):  # an engine that tries a faster tier goes on after an error
+        with pytest.raises(DataError, match="row 611"):
+            for _ in range(40):
+                next(stream)
+
+
 def test_missing_values_under_a_mask_may_be_nan(tmp_path):
     y = TABLE[:, 2].copy()
     y[::5] = np.nan

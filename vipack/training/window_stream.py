@@ -47,6 +47,7 @@ class WindowStream(BatchStream):
         self._next: Arguments | None = None  # already cut, not yet handed out
         self._thread: ThreadPoolExecutor | None = None
         self._ahead: Future[Window] | None = None
+        self._error: Exception | None = None  # of the data, which no further call gets past
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
@@ -127,10 +128,17 @@ class WindowStream(BatchStream):
         return pieces
 
     def _add(self) -> None:
-        window = self._windows.next() if self._ahead is None else self._ahead.result()
-        self._ahead = None
-        if self._observe is not None and window.extremes is not None:
-            self._observe(window.extremes)
+        if self._error is not None:
+            raise self._error
+        try:
+            window = self._windows.next() if self._ahead is None else self._ahead.result()
+            self._ahead = None
+            if self._observe is not None and window.extremes is not None:
+                self._observe(window.extremes)
+        except Exception as error:
+            # An engine that tries a faster tier goes back to a slower one after an error: that must not go on without the window.
+            self._error = error
+            raise
         self._ready.append(window)
 
     def _columns(self) -> range:
