@@ -41,7 +41,7 @@ class LogLinearBagOfWords(TorchDistribution):  # type: ignore[misc]
 
     arg_constraints: ClassVar[dict[str, Any]] = {
         "theta": constraints.real_vector,
-        "weights": constraints.independent(constraints.real, 2),  # type: ignore[no-untyped-call]
+        "weights": constraints.independent(constraints.real, 2),
     }
     has_rsample = False
 
@@ -67,9 +67,7 @@ class LogLinearBagOfWords(TorchDistribution):  # type: ignore[misc]
         try:
             batch_shape = torch.broadcast_shapes(theta.shape[:-1], (*weights.shape[:-2], 1))
         except RuntimeError as error:
-            raise ShapeError(
-                f"LogLinearBagOfWords: {shapes}; their leading dimensions do not broadcast."
-            ) from error
+            raise ShapeError(f"LogLinearBagOfWords: {shapes}; their leading dimensions do not broadcast.") from error
         if total_count is not None:
             total_count = torch.as_tensor(total_count, device=theta.device)
             batch_shape = torch.broadcast_shapes(batch_shape, total_count.shape)

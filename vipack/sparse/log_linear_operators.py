@@ -111,7 +111,8 @@ def _gradients(
 
 def _totals(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, words: Tensor) -> Tensor:
     """Counts of each row added up, ``(B,)``."""
-    return product(crow, col, values, rows, values.new_ones(words.shape[-2], 1))[:, 0]
+    totals: Tensor = product(crow, col, values, rows, values.new_ones(words.shape[-2], 1))
+    return totals[:, 0]
 
 
 def _pieces(number: int, width: int) -> Iterator[slice]:
