@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vipack.diagnostics.judgement import ENDED
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.rows import Weights, row_sampling_se
-from vipack.diagnostics.verdict import ENDED, DiagnosisOptions, diagnose_and_weigh
+from vipack.diagnostics.verdict import DiagnosisOptions, diagnose_and_weigh
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean, mean_and_se

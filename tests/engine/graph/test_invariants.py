@@ -108,3 +108,21 @@ def test_calls_of_svi_on_other_data_and_on_changed_data_are_pyros(engine):
         return told
 
     assert losses(vi.SVI, engine=engine) == pytest.approx(losses(SVI), rel=1e-4)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+@pytest.mark.parametrize(
+    "shaped", [torch.zeros_like, torch.ones_like, lambda z: z.new_zeros(()), lambda z: torch.full_like(z, 2.0)]
+)
+def test_data_may_meet_constants_of_a_latents_shape(shaped, restarts):
+    """As in ``total = offset + torch.zeros_like(mu)`` before a loop over time."""
+
+    def model(counts):
+        rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("rows", len(counts)):
+            pyro.sample("counts", dist.Poisson(rate * (counts[0] + shaped(rate)).exp()), obs=counts)
+
+    def losses(engine):
+        return fitted(engine, model, steps=20, restarts=restarts).losses
+
+    assert losses("traced") == pytest.approx(losses("eager"), rel=1e-4)
