@@ -77,8 +77,14 @@ def test_what_is_large_and_cheap_is_not_kept(steps):
     assert large.count("aten.add.Tensor") == small.count("aten.add.Tensor") + 1
 
 
-@pytest.mark.parametrize("engine", TIERS)
-@pytest.mark.parametrize("model", [poisson, offset])
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [
+        *((poisson, tier) for tier in TIERS),
+        *((offset, tier) for tier in ("traced", "interpreted")),
+        pytest.param(offset, "compiled", marks=pytest.mark.slow),
+    ],
+)
 def test_data_that_are_written_to_while_a_run_goes_on_are_seen(engine, model):
     def losses(tier):
         counts = COUNTS.clone()
