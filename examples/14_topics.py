@@ -1,7 +1,7 @@
 """Topics of a corpus: fitted in seconds, read with intervals, judged on documents held out.
 
     topic k:     words_k  ~ Dirichlet(0.5)
-    document d:  shares_d ~ Dirichlet(0.8), counts_d ~ BagOfWords(shares_d, words)
+    document d:  shares_d ~ Dirichlet(0.5), counts_d ~ BagOfWords(shares_d, words)
 
 Source: Blei, Ng and Jordan (2003), Journal of Machine Learning Research 3, 993-1022.
 """

@@ -269,6 +269,21 @@ def test_new_documents_get_the_shares_that_old_ones_have(fitted):
         model.transform(counts)
 
 
+def test_a_file_brings_effects_and_new_documents_back(fitted, tmp_path):
+    model, _, _ = fitted
+    counts, covariates, _, _ = corpus()
+    model.save(tmp_path / "model.pt")
+    again = STM.load(tmp_path / "model.pt")
+    pd.testing.assert_frame_equal(again.effects(), model.effects())
+    new = {"covariates": covariates[["party"]][:9]}
+    np.testing.assert_array_equal(again.transform(counts[:9], **new), model.transform(counts[:9], **new))
+    np.testing.assert_array_equal(again.shares_, model.shares_)
+    dated = copy.copy(model)
+    dated.levels_ = [pd.Timestamp("2020-01-01")]
+    with pytest.raises(UsageError, match="groups has values of type Timestamp"):
+        dated.save(tmp_path / "other.pt")
+
+
 def test_topics_that_are_found_together_are_correlated(fitted):
     model, _, _ = fitted
     table = model.topic_correlations()

@@ -36,8 +36,8 @@ class DirichletAllocation:
         counts: ``(D, V)``, the data to train on; the start is drawn for them.
         num_topics: K.
         alpha: prior concentration of shares, a number or one for each topic. Variational Bayes wants it about .5 higher
-            than collapsed Gibbs sampling does, since exp(digamma(x)) is about x - .5 (Asuncion et al. 2009). Topics of a lower alpha
-            have rarer leading words, which meet in fewer documents: .8 was chosen by coherence in documents held out.
+            than collapsed Gibbs sampling does, since exp(digamma(x)) is about x - .5 (Asuncion et al. 2009). Leading words of a lower
+            alpha are rarer and meet in fewer documents; with many topics 1 may give more coherent ones than .5.
         eta: prior concentration of words, a number, or ``(K, V)`` to give words to topics; likewise.
         learn_alpha: whether the concentration for each topic is a parameter, ``alpha``, where `alpha` is its start.
 
@@ -50,7 +50,7 @@ class DirichletAllocation:
     """
 
     def __init__(
-        self, counts: Any, num_topics: int, *, alpha: Any = 0.8, eta: Any = 0.5, learn_alpha: bool = False
+        self, counts: Any, num_topics: int, *, alpha: Any = 0.5, eta: Any = 0.5, learn_alpha: bool = False
     ) -> None:
         if isinstance(num_topics, bool) or not isinstance(num_topics, int) or num_topics < 1:
             raise UsageError(f"num_topics: expected a whole number of at least 1, found {num_topics!r}.")

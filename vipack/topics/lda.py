@@ -68,7 +68,7 @@ class LDA(FittedTopics):
         self,
         num_topics: int = 20,
         *,
-        alpha: Any = 0.8,
+        alpha: Any = 0.5,
         eta: Any = 0.5,
         learn_alpha: bool = False,
         seeds: Mapping[int, Sequence[str]] | None = None,

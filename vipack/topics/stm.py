@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -14,22 +15,24 @@ from torch import Tensor
 from vipack.errors import DataError, UsageError
 from vipack.program import Arguments
 from vipack.sparse.count_rows import CountRows
+from vipack.topics.estimator_files import read_estimator
 from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
-from vipack.topics.logistic_normals import mean_shares
+from vipack.topics.logistic_normals import mean_shares, share_correlations
 from vipack.topics.outcomes import OutcomeScale, read_outcome
-from vipack.topics.prevalence import Prevalence, read_covariates
+from vipack.topics.prevalence import Prevalence, read_covariates, read_groups
 from vipack.topics.structural_ascent import StructuralAscent, bound_of
 from vipack.topics.structural_bound import unconstrained
 from vipack.topics.structural_effects import StructuralResponse, expected_shares
+from vipack.topics.structural_files import read_data, read_prevalence, write_structural
 from vipack.topics.structural_inference import infer_logits
 from vipack.topics.structural_topic_model import StructuralTopicModel
 from vipack.topics.word_counts import read_counts
 from vipack.training import Fit, TimeLimit, fit
+from vipack.training.checkpoint import unharmed
 from vipack.training.stopping import SmallGain
 
 __all__ = ["STM"]
 
-_DRAWS = 64  # of the documents' shares
 _PERIOD = 2  # steps of ten iterations each
 
 
@@ -120,7 +123,7 @@ class STM(FittedTopics):
             if covariates is None
             else read_covariates(covariates, num_documents)
         )
-        indices = self._read_groups(table)
+        self.levels_, indices = read_groups(self.groups, table)
         others = table.drop(columns=[self.groups]) if self.groups is not None and self.prevalence is None else table
         self.prevalence_ = Prevalence(others, self.prevalence) if len(others.columns) else None
         design = (
@@ -128,20 +131,10 @@ class STM(FittedTopics):
             if self.prevalence_ is None
             else self.prevalence_.rows(table)
         )
-        self.model_ = StructuralTopicModel(
-            counts.matrix,
-            self.num_topics,
-            design.shape[1],
-            num_groups=len(self.levels_),
-            eta=self.eta,
-            coefficient_sd=self.coefficient_sd,
-            supervised=self.supervised,
-            num_starts=self.num_starts,
-        )
+        self._make_model(counts.matrix, design.shape[1])
         rules: tuple[Any, ...] = (SmallGain(self.tolerance, _PERIOD),) if self.steps is None else ()
         if self.time_limit is not None:
             rules = (*rules, TimeLimit(self.time_limit))
-        self._engine = StructuralAscent(self.model_)
         data: dict[str, Any] = {"counts": counts.matrix.astype(np.float64), "covariates": design}
         if indices is not None:
             data["groups"] = torch.from_numpy(indices)
@@ -247,12 +240,8 @@ class STM(FittedTopics):
         Without covariates this is what correlated topic models are asked for: which topics are found in the same documents.
         """
         self._check_fitted()
-        loc, scale = self._params["logits_loc"], self._params["logits_scale"]
-        generator, total = torch.Generator().manual_seed(0), torch.zeros(self.num_topics, self.num_topics).double()
-        for _ in range(_DRAWS):
-            shares = (loc + scale * torch.randn(loc.shape, generator=generator, dtype=loc.dtype)).softmax(-1)
-            total += torch.corrcoef(shares.T)
-        return pd.DataFrame((total / _DRAWS).numpy(), index=self.topic_names_, columns=self.topic_names_)
+        table = share_correlations(self._params["logits_loc"], self._params["logits_scale"])
+        return pd.DataFrame(table, index=self.topic_names_, columns=self.topic_names_)
 
     def effects(self, *, level: float = 0.9) -> pd.DataFrame:
         """How expected shares of topics differ along each covariate, a row a topic and comparison.
@@ -312,6 +301,49 @@ class STM(FittedTopics):
         )
         return draws
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write topics, data, covariates and options to one file; :meth:`load` reads it, and runs nothing that is in it."""
+        self._check_fitted()
+        write_structural(
+            path,
+            self,
+            params=self._params,
+            data=self._data,
+            prevalence=self.prevalence_,
+            levels=self.levels_,
+            scale=self._outcome,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> STM:
+        """What :meth:`save` wrote, without ``fit_``; effects, outcomes and new documents are as before.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind.
+        """
+        model, more = read_estimator(path, cls)
+        with unharmed(path):
+            model._params, model._data, model.levels_ = more["params"], read_data(more), list(more["levels"])
+            model._outcome = None if more["scale"] is None else OutcomeScale(*more["scale"])
+            model.prevalence_ = read_prevalence(more, model.prevalence)
+            model._indices, model._response = model._data.get("groups"), None
+            model.n_features_in_ = model.components_.shape[1]
+            model._make_model(model._data["counts"], model._data["covariates"].shape[1])
+        return model
+
+    def _make_model(self, counts: Any, num_covariates: int) -> None:
+        self.model_ = StructuralTopicModel(
+            counts,
+            self.num_topics,
+            num_covariates,
+            num_groups=len(self.levels_),
+            eta=self.eta,
+            coefficient_sd=self.coefficient_sd,
+            supervised=self.supervised,
+            num_starts=self.num_starts,
+        )
+        self._engine = StructuralAscent(self.model_)
+
     def _respond(self, design: Tensor, weights: Tensor, *, repeats: int) -> tuple[Tensor, Tensor, Tensor]:
         """Means and sds ``(M, K)``, and the covariance, of weighted means over rows; `repeats` times the fit's documents, or others."""
         groups = None if self._indices is None or not repeats else self._indices.repeat(repeats)
@@ -356,20 +388,6 @@ class STM(FittedTopics):
                 raise UsageError(f"contrast: there is no covariate {name!r}; the model has {', '.join(table.columns)}.")
             table[name] = pd.Series([value] * len(table))
         return self.prevalence_.rows(table)
-
-    def _read_groups(self, table: pd.DataFrame) -> np.ndarray[Any, Any] | None:
-        self.levels_: list[Any] = []
-        if self.groups is None:
-            return None
-        if self.groups not in table.columns:
-            raise DataError(
-                f"groups: {self.groups!r} is no column of the covariates; they are {', '.join(map(str, table.columns))}."
-            )
-        indices, levels = pd.factorize(table[self.groups], sort=True)
-        if (indices < 0).any():
-            raise DataError(f"groups: {self.groups!r} is missing in row {int(np.argmax(indices < 0))}.")
-        self.levels_ = list(levels)
-        return np.asarray(indices, dtype=np.int64)
 
 
 def _listed(values: Mapping[str, Any]) -> str:
