@@ -144,7 +144,7 @@ class STM(FittedTopics):
         self.fit_ = fit(
             self.model_.model,
             self.model_.guide,
-            data=data,
+            data=data if self.supervised else tuple(data.values()),
             engine=self._engine,
             steps=self.steps,
             stop=rules,
