@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -15,6 +16,8 @@ from vipack.engine import svi as svi_module
 from vipack.engine import tiers
 from vipack.engine.compiled import compiler
 from vipack.engine.guards.python_state import PythonState
+from vipack.engine.steps import promotion
+from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.runner import GraphRunner
 
 Y = torch.linspace(-1, 1, 20)
@@ -39,7 +42,7 @@ def test_one_slow_measurement_does_not_keep_a_run_from_the_interpreter(monkeypat
     def delayed(self, batches, number):
         calls.append(number)
         if len(calls) <= slow:
-            time.sleep(0.02)
+            time.sleep(0.1)
         return native(self, batches, number)
 
     monkeypatch.setattr(GraphRunner, "native_steps", delayed)
@@ -51,6 +54,19 @@ def test_one_slow_measurement_does_not_keep_a_run_from_the_interpreter(monkeypat
     for _ in range(12):
         svi.step(Y)
     assert svi.engine.tier == ("interpreted" if slow == 2 else "traced"), svi.engine
+
+
+@pytest.mark.parametrize(
+    ("tier", "seconds", "compiles"), [("auto", 0.08, True), ("auto", 0.06, False), ("compiled", 0.0, True)]
+)
+def test_auto_compiles_where_the_rest_of_the_run_takes_most_of_the_time_that_it_would_take(
+    tier, seconds, compiles, monkeypatch
+):
+    monkeypatch.setattr(promotion, "_COMPILE_SHARE", 0.7)  # which else forbids it in tests
+    runner = SimpleNamespace(step=SimpleNamespace(single=torch.fx.GraphModule({}, torch.fx.Graph())))
+    moving = Promotion(runner, None, tier, None)
+    moving.seconds = seconds
+    assert moving._pays(predicted=10.0, remaining=100) is compiles
 
 
 @pytest.mark.usefixtures("folder")
@@ -86,7 +102,7 @@ def test_one_slow_look_at_variables_does_not_keep_a_run_from_its_graph(monkeypat
     def delayed(self):
         looks.append(self)
         if len(looks) <= slow:
-            time.sleep(0.02)
+            time.sleep(0.1)
         return outdated(self)
 
     monkeypatch.setattr(PythonState, "outdated", delayed)
