@@ -19,7 +19,6 @@ from vipack.export import NewData, to_arviz
 from vipack.export.labels import Axis
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer, predictions
-from vipack.posterior.observations import Observations
 from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.covariance_answers import CovarianceAnswers
@@ -27,7 +26,7 @@ from vipack.training.data import ArrayRows, Rows
 from vipack.training.fitted_guide import FittedGuide, name_of
 from vipack.training.history import history
 from vipack.training.ladder.stages import Stages
-from vipack.training.observation_answers import ObservationAnswers
+from vipack.training.observation_answers import ObservationAnswers, posterior_of_rows
 from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
 from vipack.training.transformed import raw_rows
@@ -45,10 +44,10 @@ class Fit(ObservationAnswers, CovarianceAnswers):
         posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
     """
 
-    def __init__(self, trainer: Trainer, verdict: Verdict | None = None) -> None:
+    def __init__(self, trainer: Trainer, verdict: Verdict | None = None, within: str = "") -> None:
         self._trainer = trainer
         self._posterior: Posterior | None = None
-        self._loaded = verdict  # of the fit as it was saved
+        self._loaded, self._within = verdict, within  # of the fit as it was saved
 
     # --- what training did
 
@@ -130,11 +129,10 @@ class Fit(ObservationAnswers, CovarianceAnswers):
     def posterior(self) -> Posterior:
         """The fitted guide on all of the fit's data."""
         if self._posterior is None:
-            rows = self._trainer.rows
-            observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
-            self._posterior = Posterior(self._trainer.program, rows.full(), observations=observations)
+            self._posterior = posterior_of_rows(self._trainer.program, self._trainer.rows)
+            self._posterior.ends = self._trainer.ends
             if self._loaded is not None:
-                self._posterior.judge(self._loaded)
+                self._posterior.judge(self._loaded, self._within)
         return self._posterior
 
     # --- what it found
@@ -237,8 +235,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
 
         Ctrl-C ends it once there is a set of draws; the verdict then says what was not checked.
 
-        From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it: after
-        CORRECTED they show resampled draws, until the fit goes on.
+        From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it (resampled after CORRECTED).
 
         Args:
             progress: True or False; a bar where there is a terminal or notebook by default.
@@ -357,8 +354,8 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             UsageError: the folder of `path` does not exist, or `path` is a folder.
         """
         content = self._trainer.content()
-        verdict = self.verdict
-        content["verdict"] = None if verdict is None else verdict.value
+        content["verdict"] = None if self.verdict is None else self.verdict.value
+        content["within"] = "" if self.verdict is None else self.posterior.within
         rows = raw_rows(self._trainer.rows)
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
 from vipack.engine.steps.contracts import EngineMaker, Tier
@@ -17,6 +19,7 @@ from vipack.entry import entry
 from vipack.errors import DivergenceWarning, GuideError, OptimizerError, warn
 from vipack.pickling import check_picklable
 from vipack.program import RandomState, seeded
+from vipack.program.checks.observed import check_observed
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
@@ -86,12 +89,15 @@ class Trainer:
         self.engine = make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier)
         self.state = RunState(
             RandomState.from_seed(plan.seed),
-            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed),
+            training_batches(
+                self.rows, prepared.batch_size, self.loss, plan.seed, functools.partial(check_observed, self.program)
+            ),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
         self.stages = Stages()  # of the ladder, where there was no guide, and
         self.family: dict[str, Any] | None = None  # what makes the guide that it found
+        self.ends: tuple[Tensor, Tensor] | None = None  # of its paths, on R^D, and the widths there
         self._average: Average | None = None
         self.recovers = True  # from divergences; False where several starts are under way
         self._slowed = 0  # times that the learning rate was lowered after a divergence
@@ -317,6 +323,7 @@ class Trainer:
             ],
             "family": self.family,
             "stages": self.stages.plain(),
+            "ends": None if self.ends is None else list(self.ends),
         }
 
     def load_content(self, content: Mapping[str, Any]) -> None:
@@ -337,6 +344,8 @@ class Trainer:
         self.state.validation = [ValidationPoint(*point) for point in content.get("validation", ())]
         self.state.best_valid = content.get("best_valid")
         self.family, self.stages = content.get("family"), Stages.from_plain(content.get("stages", []))
+        ends = content.get("ends")
+        self.ends = None if ends is None else (ends[0], ends[1])
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])
         self.engine.report.steps.update(content["engine_steps"])
