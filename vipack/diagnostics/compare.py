@@ -99,7 +99,7 @@ def compare(
             finally:
                 bar.close()
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                fit.posterior.judge(diagnoses[name].verdict)
+                fit.posterior.judge(diagnoses[name].verdict, diagnoses[name].certified)
             if interrupted:
                 break
     if interrupted:
@@ -192,7 +192,7 @@ def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, rows_se: float, fit
         "khat": diagnosis.khat,
         "ess": diagnosis.ess,
         "verdict": diagnosis.verdict.value,
-        "certified": diagnosis.verdict.certifies,
+        "certified": diagnosis.certifies,
         "seconds": fit.seconds,
         "stopped": fit.stopped.reason.value,
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vipack.diagnostics.drift import Drift
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Shift
+from vipack.diagnostics.tails import NOT_CHECKED, Tails
 from vipack.display import Readable, badge, block
 from vipack.types import Estimate, Verdict
 
@@ -17,7 +19,8 @@ __all__ = ["Diagnosis", "Verdict"]
 class Diagnosis(Readable):
     """The verdict with its figures. ELBO, evidence and gap are in nats.
 
-    ``verdict.certifies`` says what can be believed: means and sds, and of which draws.
+    `certifies` says what can be believed, and of which draws: means and sds, unless the verdict is DISTRUST, and tails
+    (5% and 95% quantiles, to 0.02 in probability) and the evidence (to 0.05 nats) where `doubts` has none of them.
 
     Attributes:
         evidence: the importance estimate of log p(x), by Pareto-smoothed weights.
@@ -30,6 +33,8 @@ class Diagnosis(Readable):
         drift: what short chains found; None where there were none.
         modes: what the search for other modes found; None where there was none.
         skipped: the checks that were not made, and why.
+        tails: those of the draws that the verdict is about, by each witness that saw them.
+        doubts: why "tails" and "evidence" are not certified.
     """
 
     verdict: Verdict
@@ -45,6 +50,20 @@ class Diagnosis(Readable):
     drift: Drift | None = None
     modes: ModeSearch | None = None
     skipped: tuple[str, ...] = ()
+    tails: tuple[Tails, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=lambda: {"tails": NOT_CHECKED, "evidence": NOT_CHECKED})
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """Which of "means", "sds", "tails" and "evidence" can be believed."""
+        if self.verdict is Verdict.DISTRUST:
+            return ()
+        return "means", "sds", *(quantity for quantity in ("tails", "evidence") if quantity not in self.doubts)
+
+    @property
+    def certifies(self) -> str:
+        """What can be believed, and of which draws, in words."""
+        return self.verdict.certifying(self.certified)
 
     @property
     def gap(self) -> float:
@@ -64,7 +83,7 @@ class Diagnosis(Readable):
     def __str__(self) -> str:
         low, high = self.khat_range
         spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
-        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.verdict.certifies} are certified; "
+        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.certifies} are certified{self._but()}; "
         lines = [
             f"{self.verdict.value}: {certified}{self.reasons[0]}",
             f"  ELBO {self.elbo}   log evidence {self.evidence}   gap {self.gap:.2f} nats",
@@ -76,12 +95,17 @@ class Diagnosis(Readable):
             lines.append(f"  {self.drift.num_chains} short chains from the fit's draws move {self.drift.draws}")
         if self.modes is not None and not self.modes.missed:
             lines.append(f"  {self.modes.num_starts} climbs from elsewhere found no other mode that matters")
-        if self.verdict is not Verdict.DISTRUST:
-            lines.append("  not looked at: tails, quantiles and small probabilities, and how good the evidence is")
         lines += [f"  {reason}" for reason in self.reasons[1:]]
         lines += [f"  not checked: {each}" for each in self.skipped]
         lines += [f"  try: {advice}" for advice in self.advice]
         return "\n".join(lines)
+
+    def _but(self) -> str:
+        """What is not certified, and why."""
+        reasons: dict[str, list[str]] = {}
+        for quantity, reason in self.doubts.items():
+            reasons.setdefault(reason, []).append(quantity if quantity == "tails" else f"the {quantity}")
+        return "".join(f", {' and '.join(quantities)} not ({reason})" for reason, quantities in reasons.items())
 
     def _repr_html_(self) -> str:
         return block(str(self).removeprefix(self.verdict.value), badge(self.verdict.value))

@@ -37,16 +37,21 @@ class Used:
     Attributes:
         resampled: with the importance weights; else they are the guide's own.
         verdict: None where the guide, as it stands, was not judged.
+        certified: what that diagnosis certifies, of "means", "sds", "tails" and "evidence".
     """
 
     resampled: bool
     verdict: Verdict | None
+    certified: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """A few words, for the head of a table or a legend."""
         name = "resampled draws" if self.resampled else "draws of the guide"
-        return f"{name}, {'not judged' if self.verdict is None else self.verdict.value}"
+        if self.verdict is None:
+            return f"{name}, not judged"
+        but = " but for tails" if self._are_certified and "tails" not in self.certified else ""
+        return f"{name}, {self.verdict.value}{but}"
 
     def __str__(self) -> str:
         name, other = "resampled draws", "the guide's own"
@@ -56,9 +61,15 @@ class Used:
             return f"{name}; not judged: run fit.diagnose()"
         if self.verdict is Verdict.DISTRUST:
             return f"{name}, of which nothing is certified, nor of {other} (DISTRUST)"
-        if self.resampled is (self.verdict is Verdict.CORRECTED):
-            return f"{name}, whose means and sds are certified ({self.verdict.value})"
+        if self._are_certified:
+            certified = "means, sds and tails" if "tails" in self.certified else "means and sds"
+            return f"{name}, whose {certified} are certified ({self.verdict.value})"
         return f"{name}, which are not certified; {other} are ({self.verdict.value})"
+
+    @property
+    def _are_certified(self) -> bool:
+        """Whether they are those that the verdict is about."""
+        return self.verdict not in (None, Verdict.DISTRUST) and self.resampled is (self.verdict is Verdict.CORRECTED)
 
 
 def used(posterior: Posterior, resample: bool | None) -> Used:
@@ -73,7 +84,7 @@ def used(posterior: Posterior, resample: bool | None) -> Used:
             f"verdict says), found {resample!r}."
         )
     verdict = posterior.verdict
-    return Used(verdict is Verdict.CORRECTED if resample is None else resample, verdict)
+    return Used(verdict is Verdict.CORRECTED if resample is None else resample, verdict, posterior.certified)
 
 
 def answer(
@@ -135,7 +146,7 @@ def predictions(
             draws, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
     if reason:
         raw = posterior.predictive(num_draws, arguments, seed=seed)
-        return raw, Used(False, which.verdict), reason
+        return raw, Used(False, which.verdict, which.certified), reason
     if draws is None:
         draws = _resampled(posterior, num_draws, seed)
     other = (seed + _NEXT_STREAM) % 2**32

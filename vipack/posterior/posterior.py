@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -71,7 +70,7 @@ class Posterior:
         self.table: SiteTable = self.evaluation.table
         self._broadcast = Broadcast(self.evaluation)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
-        self._judged: tuple[Verdict, str] | None = None
+        self._judged: tuple[Verdict, str, tuple[str, ...]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
@@ -83,9 +82,14 @@ class Posterior:
             return None
         return self._judged[0]
 
-    def judge(self, verdict: Verdict) -> None:
-        """Let answers follow `verdict`, which is of the guide as it stands."""
-        self._judged = verdict, self.program.parameters.digest()
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """What that diagnosis certifies: some of "means", "sds", "tails" and "evidence"."""
+        return () if self._judged is None or self.verdict is None else self._judged[2]
+
+    def judge(self, verdict: Verdict, certified: Sequence[str] = ("means", "sds")) -> None:
+        """Let answers follow `verdict`, of the guide as it stands, which certifies these of means, sds, tails and evidence."""
+        self._judged = verdict, self.program.parameters.digest(), tuple(certified)
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -274,14 +278,7 @@ class Posterior:
 
     def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
         """What the model is called with, positional arguments under their names; by default for the fit's data."""
-        chosen = self.arguments if arguments is None else arguments
-        positional = chosen.args
-        try:
-            names = list(inspect.signature(self.program.model).parameters)
-        except (TypeError, ValueError):
-            names = []
-        names += [f"argument_{i}" for i in range(len(names), len(positional))]
-        return {**dict(zip(names, positional, strict=False)), **chosen.kwargs}
+        return (self.arguments if arguments is None else arguments).named(self.program.model)
 
     @property
     def guide_name(self) -> str:
@@ -394,7 +391,7 @@ def _count(latents: Mapping[str, Tensor]) -> int:
 
 
 @entry
-def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: tuple[Verdict, str] | None) -> Posterior:
+def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: Any) -> Posterior:
     posterior = Posterior(program, arguments, scaled=scaled)
     posterior._judged = judged
     return posterior

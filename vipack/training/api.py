@@ -252,7 +252,7 @@ def load(
         compare_fingerprints(saved, own, path, ("sites", "parameters"), data_differ=saved["data"] != own["data"])
         trainer.load_content(content)
         judged = content.get("verdict") if saved["data"] == own["data"] else None
-        verdict = None if judged is None else Verdict(judged)
+        verdict = None if judged is None else (Verdict(judged), tuple(content.get("certified", ("means", "sds"))))
     return Fit(trainer, verdict)
 
 

@@ -45,10 +45,10 @@ class Fit(ObservationAnswers, CovarianceAnswers):
         posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
     """
 
-    def __init__(self, trainer: Trainer, verdict: Verdict | None = None) -> None:
+    def __init__(self, trainer: Trainer, judged: tuple[Verdict, Sequence[str]] | None = None) -> None:
         self._trainer = trainer
         self._posterior: Posterior | None = None
-        self._loaded = verdict  # of the fit as it was saved
+        self._loaded = judged  # of the fit as it was saved
 
     # --- what training did
 
@@ -134,7 +134,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
             self._posterior = Posterior(self._trainer.program, rows.full(), observations=observations)
             if self._loaded is not None:
-                self._posterior.judge(self._loaded)
+                self._posterior.judge(*self._loaded)
         return self._posterior
 
     # --- what it found
@@ -358,7 +358,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
         """
         content = self._trainer.content()
         verdict = self.verdict
-        content["verdict"] = None if verdict is None else verdict.value
+        content |= {"verdict": verdict and verdict.value, "certified": verdict and list(self.posterior.certified)}
         rows = raw_rows(self._trainer.rows)
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:
