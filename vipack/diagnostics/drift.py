@@ -135,6 +135,7 @@ def find_drift(
         column = varying.values[:, slow[0]]
         stratum = strata(column, judged, slow[1])
         again = _stratified(stratum, judged, num_chains, generator)
+        progress.begin(f"short chains in a tail of {varying.names[slow[0]]}", transitions)
         more = run(again, chains.step_size)
         more_states = _constrained(density, more, columns.names)[:, :, ~without][:, :, same]
         moving = np.concatenate([moving, more_states], axis=1)
