@@ -49,7 +49,8 @@ class Result:
         certified_tails, certified_evidence: whether the verdict vouches for them too.
         true_evidence: the reference's, with its standard error; NaN where it has none.
         seconds: wall time of the fit, compiling included; ``diagnose_seconds`` come on top.
-        cpu_seconds: processor time of the fit and of the compilers that it started; on a busy machine the fairer one.
+        cpu_seconds: processor time of the fit and of the compilers that it started; on a busy machine the fairer one;
+            ``diagnose_cpu_seconds`` come on top.
         note: the ladder's stages that were kept, or what went wrong.
         figures: further numbers of the diagnosis.
     """
@@ -75,6 +76,7 @@ class Result:
     compile_seconds: float = 0.0
     note: str = ""
     figures: dict[str, float] = field(default_factory=dict)
+    diagnose_cpu_seconds: float = math.nan
     quantile_error: float = math.nan
     true_evidence: float = math.nan
     true_evidence_se: float = math.nan
@@ -138,7 +140,7 @@ def judge(
     log_weights: Tensor,
     reference: Reference,
     seconds: tuple[float, float],
-    cpu_seconds: float = math.nan,
+    cpu_seconds: tuple[float, float] = (math.nan, math.nan),
 ) -> Result:
     """The row of one fit.
 
@@ -146,7 +148,7 @@ def judge(
         name: of posterior, method and seed.
         flat: draws of the guide by flat name, ``(S,)``, whose log importance ratios are `log_weights` ``(S,)``.
         seconds: of the fit and of the diagnosis.
-        cpu_seconds: of the fit.
+        cpu_seconds: likewise.
     """
     weights = np.exp(importance(log_weights).log_weights)
     raw, corrected = errors(reference, flat), errors(reference, flat, weights)
@@ -169,7 +171,8 @@ def judge(
         evidence_se=found.evidence.se,
         seconds=seconds[0],
         diagnose_seconds=seconds[1],
-        cpu_seconds=cpu_seconds,
+        cpu_seconds=cpu_seconds[0],
+        diagnose_cpu_seconds=cpu_seconds[1],
         compile_seconds=fit.engine.capture_seconds + fit.engine.compile_seconds,
         note="+".join(stage.name for stage in fit.stages if stage.kept),
         quantile_error=tails,

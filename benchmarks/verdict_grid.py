@@ -29,9 +29,10 @@ from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariate
 from tqdm import tqdm
 
 import vipack as vi
-from benchmarks.estimates import Reference, Result, judge
+from benchmarks.estimates import Result, judge
 from benchmarks.known_posteriors import KNOWN, Known
 from benchmarks.posteriordb_models import POSTERIORS, flat_names
+from benchmarks.reference_draws import read_reference
 from benchmarks.sabotage import SABOTAGE
 from benchmarks.tail_posteriors import TAILS
 from vipack.errors import VipackError, VipackWarning
@@ -367,15 +368,10 @@ def _numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _from_posteriordb(root: Path) -> list[Known]:
-    known = []
-    for path in sorted((root / "reference").glob("*.npz")):
-        if path.stem in POSTERIORS:
-            with np.load(path) as file:
-                names, quantiles = tuple(map(str, file["names"])), {0.05: file["q05"], 0.95: file["q95"]}
-                truth = Reference(names, file["mean"], file["sd"], quantiles)
-            posterior = POSTERIORS[path.stem]
-            known.append(Known(path.stem, posterior.model, posterior.data(root), truth))
-    return known
+    names = [path.stem for path in sorted((root / "reference").glob("*.npz")) if path.stem in POSTERIORS]
+    return [
+        Known(name, POSTERIORS[name].model, POSTERIORS[name].data(root), read_reference(root, name)) for name in names
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
