@@ -131,9 +131,9 @@ def find_drift(
     tails = tails_by_chains(varying, judged, moving, lag)
     counts = np.full(num_chains, 1 / num_chains)
     slow = tails.slowest
-    if slow is not None and chains.acceptance > 0.4:
-        column = varying.values[:, slow[0]]
-        stratum = strata(column, judged, slow[1])
+    spent = _EVALUATIONS * density.numbers * num_chains * transitions
+    stratum = strata(varying.values[:, slow[0]], judged, slow[1]) if slow is not None else np.zeros(0, dtype=np.int64)
+    if slow is not None and chains.acceptance > 0.4 and spent <= _MOST_NUMBERS / 2 and len(set(stratum)) == 3:
         again = _stratified(stratum, judged, num_chains, generator)
         progress.begin(f"short chains in a tail of {varying.names[slow[0]]}", transitions)
         more = run(again, chains.step_size)
@@ -142,8 +142,10 @@ def find_drift(
         both = stratum[torch.cat([starts, again]).numpy()]
         shares = np.bincount(stratum, judged, 3)
         counts = (shares / np.bincount(both, minlength=3))[both]
-    tails = tails_by_chains(varying, even, moving, lag, counts)
-    weighted_tails = None if weights is None else tails_by_chains(varying, weights, moving, lag, counts)
+        tails = tails_by_chains(varying, judged, moving, lag, counts)
+    weighted_tails = None if weights is None else tails
+    if weights is not None:
+        tails = tails_by_chains(varying, even, moving, lag, counts)
     chained = _Chained.of(values[:, :, ~without], columns.values[0])
     drift = Drift(
         _shift(columns, even, chained),
