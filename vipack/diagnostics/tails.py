@@ -32,6 +32,7 @@ LEVELS = (0.05, 0.95)
 BESIDE = (LEVELS[0], 4 * LEVELS[0])  # up to where chains begin beside a tail
 FAR = (0.005, 0.995)  # where mass further out comes in
 NOT_CHECKED = "not checked"
+_SIDES = ("lower", "upper")
 _AT_ONCE = 2_000_000  # comparisons of values with thresholds
 
 
@@ -72,7 +73,7 @@ class Tails(Readable):
         index, side = _largest(shown)
         wrong = "thin" if self.estimate[index, side] > self.drawn[index, side] else "heavy"
         return (
-            f"the {('lower', 'upper')[side]} tail of {self.names[index]} is too {wrong}: {self.event(index, side)} is "
+            f"the {_SIDES[side]} tail of {self.names[index]} is too {wrong}: {self.event(index, side)} is "
             f"{self.drawn[index, side]:.3f} in the draws, {self.estimate[index, side]:.3f} by {self.witness}"
         )
 
@@ -82,8 +83,11 @@ class Tails(Readable):
         furthest = np.where(np.isnan(furthest), np.inf, furthest)
         if not furthest.size or furthest.max() <= TAIL_BAD:
             return ""
-        index, side = _largest(furthest)
-        return f"{self.witness} show {self.event(index, side)} to within {_probability(furthest[index, side])} only"
+        return self.open_at(*_largest(furthest))
+
+    def open_at(self, index: int, side: int) -> str:
+        """That a tail is not known closely enough, in words."""
+        return f"{self.witness} do not show the {_SIDES[side]} tail of {self.names[index]} closely enough"
 
     @property
     def slowest(self) -> tuple[int, int] | None:
@@ -148,8 +152,7 @@ def doubt_of_evidence(se: float, weighted: Tails | None) -> str:
     furthest = np.where(np.isnan(furthest), np.inf, furthest)
     if not furthest.size or furthest.max() <= EVIDENCE_BAD:
         return ""
-    event = weighted.event(*_largest(furthest))
-    return f"{event} is not known well enough by {weighted.witness} to exclude an error of {EVIDENCE_BAD} nats"
+    return weighted.open_at(*_largest(furthest))
 
 
 def tails_by_weights(columns: Columns, weights: Array) -> Tails:
@@ -247,10 +250,6 @@ def _largest(values: Array) -> tuple[int, int]:
     return int(index), int(side)
 
 
-def _probability(value: float) -> str:
-    return f"{min(1.0, value):.3f}"
-
-
 def _variance(weights: Array, below: Array, share: Array) -> Array:
     """Of a weighted share ``(P, 2)``, from what ``(S, P, 2)`` is below."""
     return np.tensordot(weights**2, (below - share) ** 2, 1)
@@ -258,9 +257,9 @@ def _variance(weights: Array, below: Array, share: Array) -> Array:
 
 def _quantiles(values: Array, weights: Array, levels: tuple[float, float] = LEVELS) -> Array:
     """At both levels ``(P, 2)``, of ``(S, P)`` with weights ``(S,)`` that add up to one."""
-    found = np.empty((values.shape[1], 2))
+    quantiles = np.empty((values.shape[1], 2))
     for i, column in enumerate(values.T):
         order = column.argsort()
         cumulated = weights[order].cumsum()
-        found[i] = column[order[np.searchsorted(cumulated, levels).clip(max=len(order) - 1)]]
-    return found
+        quantiles[i] = column[order[np.searchsorted(cumulated, levels).clip(max=len(order) - 1)]]
+    return quantiles
