@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vipack.engine.steps import promotion
+from vipack.program import RandomState
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,6 +50,6 @@ def _ctrl_c_is_heard():
 @pytest.fixture(autouse=True)
 def _a_clean_process():
     pyro.clear_param_store()
-    pyro.set_rng_seed(0)
+    RandomState.from_seed(0).install()  # torch.manual_seed would write down the stack of every test
     yield
     assert torch.get_default_dtype() is torch.float32

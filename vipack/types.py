@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vipack.display import Readable, badge
 
-__all__ = ["EngineReport", "Estimate", "StopReason", "Stopped", "Verdict"]
+__all__ = ["EngineReport", "Estimate", "Judged", "StopReason", "Stopped", "Verdict"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +61,19 @@ class Verdict(_Badge, enum.Enum):
         draws = "the guide's own draws" if self is Verdict.TRUST else "resampled draws"
         evidence = ", and the evidence," if "evidence" in quantities else ""
         return f"{', '.join(firsts)} and {last} of {draws}{evidence}"
+
+
+class Judged(NamedTuple):
+    """What answers follow of a diagnosis.
+
+    Attributes:
+        within: which of several equal modes the draws hold, as "within one of 2 equal modes (...)"; empty of the whole posterior.
+        certified: of "means", "sds", "tails" and "evidence".
+    """
+
+    verdict: Verdict
+    within: str = ""
+    certified: tuple[str, ...] = ("means", "sds")
 
 
 class StopReason(enum.Enum):

@@ -221,7 +221,7 @@ def test_answers_and_files_keep_what_was_certified(tmp_path):
     fit.diagnose()
     fit.save(tmp_path / "fit.pt")
     loaded = vi.load(tmp_path / "fit.pt", heavy, exact)
-    assert loaded.posterior.certified == ("means", "sds", "tails", "evidence")
+    assert loaded.posterior.judged.certified == ("means", "sds", "tails", "evidence")
     table = loaded.summary()
     assert table.columns.name == "draws of the guide, TRUST"
     assert table.attrs["draws"] == "draws of the guide, whose means, sds and tails are certified (TRUST)"

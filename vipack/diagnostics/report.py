@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vipack.diagnostics.drift import Drift
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Shift
+from vipack.diagnostics.symmetries import Copies
 from vipack.diagnostics.tails import NOT_CHECKED, Tails
 from vipack.display import Readable, badge, block
 from vipack.types import Estimate, Verdict
@@ -23,7 +24,8 @@ class Diagnosis(Readable):
     (5% and 95% quantiles, to 0.02 in probability) and the evidence (to 0.05 nats) where `doubts` has none of them.
 
     Attributes:
-        evidence: the importance estimate of log p(x), by Pareto-smoothed weights.
+        evidence: the importance estimate of log p(x), by Pareto-smoothed weights; where the draws hold one of several equal
+            modes, the log of their number is added.
         khat: the median over independent sets of draws; `khats` has each.
         ess: effective sample size of the weights, of `num_draws`.
         num_draws: in each set.
@@ -33,6 +35,7 @@ class Diagnosis(Readable):
         drift: what short chains found; None where there were none.
         modes: what the search for other modes found; None where there was none.
         skipped: the checks that were not made, and why.
+        copies: equal modes that symmetries of the posterior make, of which the draws hold one; None where none were looked for.
         tails: those of the draws that the verdict is about, by each witness that saw them.
         doubts: why "tails" and "evidence" are not certified.
     """
@@ -50,6 +53,7 @@ class Diagnosis(Readable):
     drift: Drift | None = None
     modes: ModeSearch | None = None
     skipped: tuple[str, ...] = ()
+    copies: Copies | None = None
     tails: tuple[Tails, ...] = ()
     doubts: Mapping[str, str] = field(default_factory=lambda: {"tails": NOT_CHECKED, "evidence": NOT_CHECKED})
 
@@ -67,8 +71,20 @@ class Diagnosis(Readable):
 
     @property
     def gap(self) -> float:
-        """``evidence - elbo``, in nats: an estimate of KL(q || p) that a missed mode escapes."""
-        return self.evidence.value - self.elbo.value
+        """``evidence - elbo``, in nats: an estimate of KL(q || p) that a missed mode escapes.
+
+        Of one of several equal modes, it is that from the guide to this mode.
+        """
+        return self.evidence.value - self._log_copies - self.elbo.value
+
+    @property
+    def within(self) -> str:
+        """What the draws stand for, as "within one of 2 equal modes (sign of t)"; empty of the whole posterior."""
+        return "" if self.copies is None else self.copies.within
+
+    @property
+    def _log_copies(self) -> float:
+        return 0.0 if self.copies is None else self.copies.log_count
 
     @property
     def ess_share(self) -> float:
@@ -84,9 +100,10 @@ class Diagnosis(Readable):
         low, high = self.khat_range
         spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
         certified = "" if self.verdict is Verdict.DISTRUST else f"{self.certifies} are certified{self._but()}; "
+        within = "" if self.verdict is Verdict.DISTRUST or not self.within else f" {self.within}"
         lines = [
-            f"{self.verdict.value}: {certified}{self.reasons[0]}",
-            f"  ELBO {self.elbo}   log evidence {self.evidence}   gap {self.gap:.2f} nats",
+            f"{self.verdict.value}{within}: {certified}{self.reasons[0]}",
+            f"  ELBO {self.elbo}   log evidence {self._evidence_text()}   gap {self.gap:.2f} nats",
             f"  k-hat {self.khat:.2f}{spread}   ESS {self.ess:.0f} of {self.num_draws} draws",
         ]
         if self.shift is not None:
@@ -106,6 +123,12 @@ class Diagnosis(Readable):
         for quantity, reason in self.doubts.items():
             reasons.setdefault(reason, []).append(quantity if quantity == "tails" else f"the {quantity}")
         return "".join(f", {' and '.join(quantities)} not ({reason})" for reason, quantities in reasons.items())
+
+    def _evidence_text(self) -> str:
+        if self.copies is None or self.copies.count == 1:
+            return str(self.evidence)
+        one = self.evidence.value - self._log_copies
+        return f"{self.evidence} (of one mode {one:.2f}, plus log {self.copies.count:,})"
 
     def _repr_html_(self) -> str:
         return block(str(self).removeprefix(self.verdict.value), badge(self.verdict.value))

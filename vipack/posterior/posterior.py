@@ -18,7 +18,7 @@ from vipack.entry import entry, on_its_own
 from vipack.errors import VipackError
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws, Extremes, few_labels
-from vipack.posterior.observations import Observations
+from vipack.posterior.observations import Observations, by_names
 from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Program, SiteTable, seeded
 from vipack.program.densities.scaling import Unscaled
@@ -28,7 +28,7 @@ from vipack.program.evaluation.evaluation import Evaluation
 from vipack.program.evaluation.prediction import Prediction
 from vipack.program.running.replay import Replay
 from vipack.program.running.runs import check_signature, explained
-from vipack.types import Verdict
+from vipack.types import Judged, Verdict
 
 __all__ = ["Posterior"]
 
@@ -49,6 +49,7 @@ class Posterior:
     Attributes:
         table: the model's sites.
         evaluation: the program, called with its arguments; to be asked inside :meth:`running`.
+        ends: where climbs of the training ended on R^D ``(R, D)``, and the widths there; None without any.
         vectorizer: runs the program for many draws; ``vectorizer.chosen`` says how (graph, vmap, plate or loop).
     """
 
@@ -70,26 +71,25 @@ class Posterior:
         self.table: SiteTable = self.evaluation.table
         self._broadcast = Broadcast(self.evaluation)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
-        self._judged: tuple[Verdict, str, tuple[str, ...]] | None = None
+        self._judged: tuple[Judged, str] | None = None
+        self.ends: tuple[Tensor, Tensor] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def judged(self) -> Judged | None:
         """What the last diagnosis said of the guide as it stands; None without one, or if its parameters moved since."""
-        if self._judged is None or self._judged[1] != self.program.parameters.digest():
-            return None
-        return self._judged[0]
+        return self._judged[0] if self._judged and self._judged[1] == self.program.parameters.digest() else None
 
     @property
-    def certified(self) -> tuple[str, ...]:
-        """What that diagnosis certifies: some of "means", "sds", "tails" and "evidence"."""
-        return () if self._judged is None or self.verdict is None else self._judged[2]
+    def verdict(self) -> Verdict | None:
+        """That diagnosis' verdict."""
+        return None if self.judged is None else self.judged.verdict
 
-    def judge(self, verdict: Verdict, certified: Sequence[str] = ("means", "sds")) -> None:
-        """Let answers follow `verdict`, of the guide as it stands, which certifies these of means, sds, tails and evidence."""
-        self._judged = verdict, self.program.parameters.digest(), tuple(certified)
+    def judge(self, verdict: Verdict, within: str = "", certified: Sequence[str] = ("means", "sds")) -> None:
+        """Let answers follow this, which is of the guide as it stands; see :class:`vipack.types.Judged`."""
+        self._judged = Judged(verdict, within, tuple(certified)), self.program.parameters.digest()
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -278,13 +278,12 @@ class Posterior:
 
     def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
         """What the model is called with, positional arguments under their names; by default for the fit's data."""
-        return (self.arguments if arguments is None else arguments).named(self.program.model)
+        return by_names(self.program.model, self.arguments if arguments is None else arguments)
 
     @property
     def guide_name(self) -> str:
         """The name of the guide's function or class."""
-        guide = self.program.guide
-        return str(getattr(guide, "__name__", type(guide).__name__))
+        return str(getattr(self.program.guide, "__name__", type(self.program.guide).__name__))
 
     @contextlib.contextmanager
     def running(self, arguments: Arguments | None = None) -> Iterator[None]:
@@ -293,8 +292,7 @@ class Posterior:
         bound = self.program.bound(arguments or self.arguments, values=values, training=False)
         with contextlib.ExitStack() as stack:
             stack.enter_context(on_its_own())
-            if not self._scaled:
-                stack.enter_context(Unscaled())
+            stack.enter_context(contextlib.nullcontext() if self._scaled else Unscaled())
             for context in (bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad()):
                 stack.enter_context(context)
             yield
@@ -391,7 +389,7 @@ def _count(latents: Mapping[str, Tensor]) -> int:
 
 
 @entry
-def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: Any) -> Posterior:
+def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: tuple[Judged, str] | None) -> Posterior:
     posterior = Posterior(program, arguments, scaled=scaled)
     posterior._judged = judged
     return posterior

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from vipack.training.trainer import Plan, Trainer
 from vipack.training.transformed import Transforms, read_transforms, transforms_of, with_transforms
 from vipack.training.validation import EarlyStopping, split_off
 from vipack.training.worsening import warn_if_worse
-from vipack.types import Verdict
+from vipack.types import Judged, Verdict
 
 __all__ = ["check", "fit", "load"]
 
@@ -64,6 +64,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     restarts: int = 1,
     average: bool = False,
+    symmetric: Literal["one", "all"] = "one",
 ) -> Fit:
     """Train a guide for a Pyro model by stochastic variational inference.
 
@@ -104,6 +105,8 @@ def fit(
         restarts: train from so many starts at once and keep the highest ELBO; see ``fit.restarts``.
         average: end with the mean of the later iterates, over the second half of `steps` or while the learning rate falls
             after convergence: nearer to the optimum than the last iterate. The ladder always does.
+        symmetric: of equal modes that symmetries make, as the labellings of a mixture's components, "one" fits one, and
+            ``fit.diagnose()`` counts the others; "all" has the ladder end in a guide of all of them.
 
     Raises:
         VipackError: anything wrong with model, guide, data or options; the message names it and says what to do.
@@ -127,6 +130,7 @@ def fit(
         average=average,
         restarts=restarts if restarts > 1 else None,
     )
+    _check_symmetric(symmetric, climbs)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
     if transform is not None:
@@ -135,7 +139,8 @@ def fit(
         refuse_schedules(
             fixed, "a fit without a guide, whose stages each have steps of their own,", "pass a guide, or "
         )
-        return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
+        plan = Plan(None, seed, rules, calls, progress, None, engine)
+        return Fit(train_without_guide(problem, plan, symmetric=symmetric == "all"))
     prepared = prepare(problem, guide, seed=seed, loss=loss)
     prepared.check.raise_if_bad()
     per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
@@ -227,7 +232,7 @@ def load(
         dtype = getattr(torch, saved["dtype"].removeprefix("torch."))
         num_steps = content["planned_steps"]
         if guide is None and content.get("family") is not None:
-            family = Family(**content["family"])
+            family = Family.from_plain(content["family"])
             guide, loss = guide_of(family), loss_of_family(family, saved["loss"]) if loss is None else loss
     _check_rows(path, data, batch_size)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
@@ -252,7 +257,8 @@ def load(
         compare_fingerprints(saved, own, path, ("sites", "parameters"), data_differ=saved["data"] != own["data"])
         trainer.load_content(content)
         judged = content.get("verdict") if saved["data"] == own["data"] else None
-        verdict = None if judged is None else (Verdict(judged), tuple(content.get("certified", ("means", "sds"))))
+        certified = content.get("certified", ("means", "sds"))
+        verdict = None if judged is None else Judged(Verdict(judged), content.get("within", ""), tuple(certified))
     return Fit(trainer, verdict)
 
 
@@ -318,6 +324,16 @@ def _num_steps(steps: object, epochs: object, per_epoch: float) -> int | None:
     if isinstance(epochs, int):
         return math.ceil(epochs * per_epoch)
     return steps if isinstance(steps, int) else None
+
+
+def _check_symmetric(symmetric: object, climbs: bool) -> None:
+    if symmetric not in ("one", "all"):
+        raise UsageError(f'symmetric: expected "one" or "all", found {symmetric!r}.')
+    if symmetric == "all" and not climbs:
+        raise UsageError(
+            'symmetric="all": only a fit without a guide, and without options of a single run, ends in all copies; leave them out, or '
+            "pass a guide that has all copies, such as vipack.guides.Copies."
+        )
 
 
 def _check_validation(validation: object, rules: tuple[StopRule, ...], restarts: int) -> None:

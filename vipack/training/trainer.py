@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
 from vipack.engine.steps.contracts import EngineMaker, Tier
@@ -92,6 +93,7 @@ class Trainer:
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
         self.stages = Stages()  # of the ladder, where there was no guide, and
         self.family: dict[str, Any] | None = None  # what makes the guide that it found
+        self.ends: tuple[Tensor, Tensor] | None = None  # of its paths, on R^D, and the widths there
         self._average: Average | None = None
         self.recovers = True  # from divergences; False where several starts are under way
         self._slowed = 0  # times that the learning rate was lowered after a divergence
@@ -317,6 +319,7 @@ class Trainer:
             ],
             "family": self.family,
             "stages": self.stages.plain(),
+            "ends": None if self.ends is None else list(self.ends),
         }
 
     def load_content(self, content: Mapping[str, Any]) -> None:
@@ -337,6 +340,8 @@ class Trainer:
         self.state.validation = [ValidationPoint(*point) for point in content.get("validation", ())]
         self.state.best_valid = content.get("best_valid")
         self.family, self.stages = content.get("family"), Stages.from_plain(content.get("stages", []))
+        ends = content.get("ends")
+        self.ends = None if ends is None else (ends[0], ends[1])
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])
         self.engine.report.steps.update(content["engine_steps"])

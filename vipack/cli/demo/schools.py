@@ -110,7 +110,7 @@ def run_schools(settings: Settings) -> Section:
             fits[f"{written} {kind}"] = fit
             say(f"  {written} {kind}: {fit.steps} steps in {fit.seconds:.1f} s")
     table = vipack.compare(fits, num_draws=settings.num_draws, seed=settings.seed)
-    say(f"\n{text_table(for_people(table))}\n{certified_by(table['verdict'])}\n")
+    say(f"\n{text_table(for_people(table))}\n{certified_by(table)}\n")
     return _report(fits, table, exact_answer(schools["y"], schools["sigma"]), settings, started)
 
 

@@ -73,15 +73,6 @@ class Arguments:
         values = (*self.args, *self.kwargs.values())
         return frozenset(len(value) for value in values if isinstance(value, Tensor) and value.dim())
 
-    def named(self, function: Callable[..., Any]) -> dict[str, Any]:
-        """All of them by name, positional ones under those of the parameters of `function`."""
-        try:
-            names = list(inspect.signature(function).parameters)
-        except (TypeError, ValueError):
-            names = []
-        names += [f"argument_{i}" for i in range(len(names), len(self.args))]
-        return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
         for value in (*self.args, *self.kwargs.values(), *self.numbers):
             if isinstance(value, Tensor) and value.layout != torch.strided:  # torch copies no sparse tensor so
