@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from vipack.entry import entry
 from vipack.errors import DivergenceWarning, GuideError, OptimizerError, warn
 from vipack.pickling import check_picklable
 from vipack.program import RandomState, seeded
+from vipack.program.checks.observed import check_observed
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
@@ -87,7 +89,9 @@ class Trainer:
         self.engine = make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier)
         self.state = RunState(
             RandomState.from_seed(plan.seed),
-            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed),
+            training_batches(
+                self.rows, prepared.batch_size, self.loss, plan.seed, functools.partial(check_observed, self.program)
+            ),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from vipack.program import Arguments
 from vipack.training.data import Rows
 from vipack.training.scheduled import ScheduledStream
+from vipack.training.streamed import StreamedRows
 from vipack.training.streams import BatchStream
 from vipack.training.transformed import TransformedRows
 
 __all__ = ["training_batches"]
 
 
-def training_batches(rows: Rows, batch_size: int | None, loss: Any, seed: int) -> BatchStream:
+def training_batches(
+    rows: Rows, batch_size: int | None, loss: Any, seed: int, observe: Callable[[Arguments], None] | None = None
+) -> BatchStream:
     """An endless, resumable stream of batches, shuffled by `seed`.
 
     Args:
+        observe: is called on rows of data in files whose values are the smallest or largest so far, as they are read.
         loss: whose ``schedules``, if it has any, are functions of the step by name.
     """
     raw = rows.raw if isinstance(rows, TransformedRows) else rows  # which the loss transforms, anew at every step
-    stream = raw.stream(batch_size, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(raw, StreamedRows) and observe is not None:
+        stream = raw.stream(batch_size, generator, lambda indices: observe(rows.rows(indices)))
+    else:
+        stream = raw.stream(batch_size, generator)
     own = getattr(loss, "schedules", {})
     if not own and not rows.schedules:
         return stream
