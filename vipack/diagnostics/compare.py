@@ -77,8 +77,7 @@ def compare(
                 bar.close()
             weights[name] = weights[name].of_copies(diagnoses[name].copies)
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                grounds = Grounds(diagnoses[name], weights[name])
-                fit.posterior.judge(diagnoses[name].verdict, diagnoses[name].within, grounds)
+                fit.posterior.judge(diagnoses[name].judged, Grounds(diagnoses[name], weights[name]))
             if interrupted:
                 break
     if interrupted:
@@ -176,7 +175,7 @@ def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, rows_se: float, fit
         "khat": diagnosis.khat,
         "ess": diagnosis.ess,
         "verdict": diagnosis.verdict.value,
-        "certified": diagnosis.verdict.certifies,
+        "certified": diagnosis.certifies,
         "copies": 1 if diagnosis.copies is None else diagnosis.copies.count,
         "seconds": fit.seconds,
         "stopped": fit.stopped.reason.value,

@@ -93,9 +93,7 @@ def diagnose(
             raise KeyboardInterrupt from None
         finally:
             bar.close()
-    posterior.judge(
-        diagnosis.verdict, diagnosis.within, Grounds(diagnosis, weights)
-    )  # which answers follow from now on
+    posterior.judge(diagnosis.judged, Grounds(diagnosis, weights))  # which answers follow from now on
     return diagnosis
 
 

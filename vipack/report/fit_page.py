@@ -26,7 +26,6 @@ from vipack.version import __version__
 __all__ = ["banner_of", "guide_title", "verdict_section", "versions", "write_fit_page"]
 
 _LIBRARIES = ("torch", "pyro-ppl", "numpy", "pandas", "arviz")
-_UNSEEN = "Tails, quantiles and small probabilities, and how good the evidence is: no verdict looks at these."
 
 
 def write_fit_page(
@@ -87,11 +86,10 @@ def guide_title(fit: Fitted) -> str:
 
 def banner_of(diagnosis: Diagnosis) -> Banner:
     """The verdict in two sentences."""
-    certified = diagnosis.verdict.certifies
     if diagnosis.verdict is Verdict.DISTRUST:
         first = "Nothing of this fit is certified: neither the guide's draws nor resampled ones."
     else:
-        first = f"Certified: {certified}."
+        first = f"Certified{diagnosis.within and ' ' + diagnosis.within}: {diagnosis.certifies}."
     return Banner(diagnosis.verdict.value, (first, _sentence(diagnosis.reasons[0])))
 
 
@@ -104,7 +102,7 @@ def verdict_section(diagnosis: Diagnosis, title: str = "Verdict") -> Section:
             for each in (
                 Section("Further reasons", notes=[_sentence(reason) for reason in diagnosis.reasons[1:]]),
                 Section("What was checked", notes=_witnesses(diagnosis)),
-                Section("What was not checked", notes=[_UNSEEN, *(_sentence(each) for each in diagnosis.skipped)]),
+                Section("What was not checked or is not certified", notes=_doubts(diagnosis)),
                 Section("What to try", notes=[_sentence(each) for each in diagnosis.advice]),
             )
             if each.notes
@@ -133,6 +131,13 @@ def _witnesses(diagnosis: Diagnosis) -> list[str]:
         outcome = "found another mode that matters" if diagnosis.modes.missed else "found no other mode that matters"
         said.append(f"{diagnosis.modes.num_starts} climbs from elsewhere {outcome}.")
     return said
+
+
+def _doubts(diagnosis: Diagnosis) -> list[str]:
+    """A sentence on each quantity that is not certified though means and sds may be, and on what was not looked at."""
+    quantities = {"tails": "5% and 95% quantiles", "evidence": "the log evidence"}
+    said = [f"{quantities[name]}: {reason}" for name, reason in diagnosis.doubts.items()]
+    return [_sentence(each) for each in [*said, *diagnosis.skipped]]
 
 
 def versions() -> dict[str, str]:
