@@ -6,23 +6,34 @@ from typing import Any
 
 import torch
 
-from vipack.training.data import Rows
+from vipack.training.data import ArrayRows, Rows
+from vipack.training.distributed.shards import Shard, seed_of
 from vipack.training.scheduled import ScheduledStream
-from vipack.training.streams import BatchStream
+from vipack.training.streams import BatchStream, ShuffledStream
 from vipack.training.transformed import TransformedRows
 
 __all__ = ["training_batches"]
 
 
-def training_batches(rows: Rows, batch_size: int | None, loss: Any, seed: int) -> BatchStream:
+def training_batches(
+    rows: Rows, batch_size: int | None, loss: Any, seed: int, shard: Shard | None = None
+) -> BatchStream:
     """An endless, resumable stream of batches, shuffled by `seed`.
 
     Args:
+        shard: the rows that this process draws from, where there are several.
         loss: whose ``schedules``, if it has any, are functions of the step by name.
     """
     raw = rows.raw if isinstance(rows, TransformedRows) else rows  # which the loss transforms, anew at every step
-    stream = raw.stream(batch_size, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed if shard is None else seed_of(seed, shard.first))
+    stream = raw.stream(batch_size, generator) if shard is None else _own_batches(raw, shard, generator)
     own = getattr(loss, "schedules", {})
     if not own and not rows.schedules:
         return stream
     return ScheduledStream(stream, rows.schedules, rows.fixed, own, rows.dtype, rows.device)
+
+
+def _own_batches(rows: Rows, shard: Shard, generator: torch.Generator) -> BatchStream:
+    """Batches of the rows of one process, each with the numbers that its rows have among all."""
+    whole = rows.full if isinstance(rows, ArrayRows) else None
+    return ShuffledStream(rows.rows, whole, shard.num_rows, shard.batch_size, generator, shard.first)

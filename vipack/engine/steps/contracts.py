@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vipack.engine.capture.outlook import Effort
+from vipack.engine.graph.all_reduce import Reducer
 from vipack.engine.guards.execution import Execution
 from vipack.engine.optimizers.parameter_groups import ParameterGroup
 from vipack.errors import NonFiniteError
@@ -155,10 +156,14 @@ class StepMemory(Protocol):
     """The memory of a step, as far as running it needs to know.
 
     Attributes:
+        names: of the parameters of the groups, by index.
         order: for each parameter of the graph, its index among those of the groups.
         active: for each group, whether the step updates it.
+        reducer: adds up gradients over the processes of a run; None where there is one process.
     """
 
+    names: Sequence[str]
+    reducer: Reducer | None
     groups: list[ParameterGroup]
     values: list[Tensor]
     states: list[Tensor]
