@@ -198,8 +198,8 @@ class LockstepEngine:
     def _agree_on_graph(self, shape: Shape) -> None:
         """All have a graph with the same gradients, or none has."""
         layout = "" if shape.runner is None else self._layout(shape)
-        answers = self._reducer.exchange.gather((layout, self.report.reason))
-        layouts = [layout for layout, _ in answers]  # type: ignore[misc]
+        answers: list[Any] = self._reducer.exchange.gather((layout, self.report.reason))
+        layouts = [answer[0] for answer in answers]
         if all(layouts) and len(set(layouts)) == 1:
             return
         shape.graph, shape.runner, shape.promotion = None, None, None
@@ -218,8 +218,8 @@ class LockstepEngine:
             with self._reducer.alone("compiling a step"):
                 if turn == min(1, self._reducer.exchange.rank):
                     shape.promotion(RepeatedBatch(batches.peek()), remaining)
-            answers = self._reducer.exchange.gather((shape.runner.native_tier, self.report.reason))
-        tiers = [tier for tier, _ in answers]  # type: ignore[misc]
+            answers: list[Any] = self._reducer.exchange.gather((shape.runner.native_tier, self.report.reason))
+        tiers = [answer[0] for answer in answers]
         if len(set(tiers)) > 1:
             shape.runner.go_back(None, "traced")
             named = [tier if tier == self._tier else "" for tier in tiers]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
 from vipack.engine.steps.contracts import Engine, EngineMaker, Tier
@@ -80,9 +79,8 @@ class Trainer:
         self.rows = prepared.rows
         self.loss = transformed_loss(own_loss(prepared.loss, plan.seed), self.rows)
         self._optim, self._optim_name = optim, trained_by(plan.tier, optim)
-        self._missing_optimizer: tuple[str, Any] | None = (
-            None  # that of a file, where another one is at hand: name and state
-        )
+        # That of a file, where another one is at hand: name and state.
+        self._missing_optimizer: tuple[str, Any] | None = None
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
         self.tier = settled_tier(
             plan.tier,
@@ -92,7 +90,7 @@ class Trainer:
         self.engine = self._make_engine()
         self.state = RunState(
             RandomState.from_seed(plan.seed) if team is None else team.random(plan.seed),
-            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed, team and team.shard),
+            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed, team.shard if team else None),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
@@ -296,9 +294,10 @@ class Trainer:
         reducer = None if self.team is None else self.team.reducer
         return make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier, reducer)
 
-    def averaged(self, name: str) -> list[Tensor]:
-        """The mean of a parameter's later iterates, if there is one."""
-        return [] if self._average is None else self._average.of(name)
+    @property
+    def average(self) -> Average | None:
+        """The mean of the later iterates, if it is wanted."""
+        return self._average
 
     def content(self) -> dict[str, Any]:
         """Everything but the data that a file needs to go on bit for bit."""
@@ -389,11 +388,8 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         assert self.plan.checkpoint is not None
-        path = self.plan.checkpoint.path
-        if self.team is None:
-            write_file(path, self.content())
-        else:
-            self.team.save(self, functools.partial(write_file, path))
+        write = functools.partial(write_file, self.plan.checkpoint.path)
+        write(self.content()) if self.team is None else self.team.save(self, write)
 
 
 def _cut_off(step: int) -> Stopped:

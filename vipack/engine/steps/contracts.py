@@ -162,14 +162,22 @@ class StepMemory(Protocol):
         reducer: adds up gradients over the processes of a run; None where there is one process.
     """
 
-    names: Sequence[str]
-    reducer: Reducer | None
     groups: list[ParameterGroup]
     values: list[Tensor]
     states: list[Tensor]
     copies: int | None
     order: tuple[int, ...]
     active: tuple[bool, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See above."""
+        ...
+
+    @property
+    def reducer(self) -> Reducer | None:
+        """See above."""
+        ...
 
     @property
     def one_by_one(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from vipack.errors import ProcessError, UsageError, VipackError
 from vipack.training.distributed.options import DataParallel
@@ -210,15 +211,13 @@ class Processes:
         host = os.environ.get("MASTER_ADDR", "127.0.0.1")
         second = datetime.timedelta(seconds=10)
         keeper = (
-            dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False, timeout=second)
-            if self.rank == 0
-            else None
+            TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False, timeout=second) if self.rank == 0 else None
         )
         port = int(self.numbers_at_start(0.0 if keeper is None else float(keeper.port))[0, 0])
         self._keeper = keeper
         # A store of its own for each thread: one waits until another one's call is done.
-        self._pulse_store = dist.TCPStore(host, port, is_master=False, timeout=second)
-        return dist.TCPStore(host, port, is_master=False, timeout=second)
+        self._pulse_store = TCPStore(host, port, is_master=False, timeout=second)
+        return TCPStore(host, port, is_master=False, timeout=second)
 
     def numbers_at_start(self, value: float) -> Tensor:
         """As :meth:`numbers`, before there is a store."""
