@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 import warnings
 from typing import Any
 
@@ -39,6 +40,9 @@ class LockstepEngine:
 
     Args:
         tier: none but "auto" goes by the clock, so it is not among them.
+
+    Attributes:
+        seconds: that steps took, adding up included.
     """
 
     def __init__(self, program: Program, loss: Any, optimizer: FitOptimizer, tier: Tier, reducer: Reducer) -> None:
@@ -50,6 +54,7 @@ class LockstepEngine:
         self._shape: Shape | None = None
         self._steps, self._next_check = 0, _FIRST_CHECK
         self._recorded = False
+        self.seconds = 0.0
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
         """See :class:`Engine`."""
@@ -59,10 +64,13 @@ class LockstepEngine:
             self._look_around()
             while len(losses) < num_steps:
                 self._move_up(batches, remaining - len(losses))
+                began = time.perf_counter()
                 try:
                     losses += self._take(batches, num_steps - len(losses))
                 except NonFiniteStep as error:
                     raise error.after(losses) from error.cause
+                finally:
+                    self.seconds += time.perf_counter() - began
         return losses
 
     def refresh(self) -> None:

@@ -142,7 +142,7 @@ def fit(
     processes = started_processes(together)
     if processes is not None:
         refuse_together(
-            guide=climbs and "a fit without a guide climbs the ladder in one process",
+            guide=climbs and "a fit without a guide climbs the ladder, in one process",
             engine=not isinstance(engine, str) and f"{engine!r} takes its steps in one process",
             restarts=restarts > 1 and "several starts run side by side in one process",
         )

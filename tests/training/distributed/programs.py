@@ -115,9 +115,7 @@ CASES: Mapping[str, Case] = {
     "regression": Case(regression, AutoNormal, (X, Y)),
     "every row": Case(regression, AutoNormal, (X, Y), batch_size=None),
     "hierarchical": Case(hierarchical, AutoNormal, Y),
-    "mixture": Case(
-        mixture, AutoNormal(poutine.block(mixture, hide=["k"])), Y, TraceEnum_ELBO(max_plate_nesting=1)
-    ),
+    "mixture": Case(mixture, AutoNormal(poutine.block(mixture, hide=["k"])), Y, TraceEnum_ELBO(max_plate_nesting=1)),
     "vae": Case(vae, vae_guide, X),
     "topics": Case(topics, topics_guide, COUNTS),
     "flow": Case(regression, vi.guides.Flow, (X, Y)),

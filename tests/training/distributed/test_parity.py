@@ -1,11 +1,13 @@
 """Two processes with batches of B rows take the steps of one process with batches of 2B, on the same random numbers."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import vipack as vi
-from tests.training.distributed.programs import BATCH, CASES, N, Joined, SameNoise
+from tests.training.distributed.programs import BATCH, CASES, Joined, N, SameNoise
 from vipack.training import trainer as trainer_module
 from vipack.training.distributed.shards import shard_of
 from vipack.training.training_batches import training_batches
@@ -27,12 +29,16 @@ RUNS = [
 
 
 @pytest.fixture(scope="module")
-def together(start, tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def together(start, folder):
     """What two processes come to, run by run, by rank."""
-    folder = tmp_path_factory.mktemp("together")
     processes = start("-m", "tests.training.distributed.together", str(folder), *RUNS)
     outputs = [process.communicate(timeout=900)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(output[-3_000:] for output in outputs)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
@@ -57,7 +63,8 @@ def _fit_alone(case, dtype):
     with pytest.MonkeyPatch.context() as patch:
         if case.batch_size is not None:
             patch.setattr(trainer_module, "training_batches", joined)
-        with SameNoise(BATCH, 2):
+        with SameNoise(BATCH, 2), warnings.catch_warnings():
+            warnings.simplefilter("ignore", vi.errors.TrustWarning)  # after so few steps
             return vi.fit(case.model, case.guide, engine="eager", **case.options(getattr(torch, dtype)))
 
 
@@ -82,3 +89,27 @@ def test_all_processes_have_the_same_fit(together, run):
         assert all(torch.equal(one[kind][name], other[kind][name]) for name in one[kind])
 
 
+@pytest.mark.parametrize("tier", ["eager", "interpreted"])
+def test_a_run_that_was_cut_off_goes_on_bit_for_bit(together, tier):
+    for each in together:
+        runs = each["cut off"][tier]
+        assert runs["cut off"].keys() == runs["undisturbed"].keys()
+        assert all(torch.equal(runs["cut off"][name], value) for name, value in runs["undisturbed"].items())
+
+
+def test_one_process_goes_on_with_the_file_of_two(together, folder):
+    case = CASES["topics"]
+    options = {**case.options(torch.float64), "steps": 80, "average": True, "engine": "eager"}
+    path = folder / "eager-undisturbed.pt"
+    alone = vi.fit(case.model, case.guide, checkpoint=path, distributed=True, **options)
+    for name, value in together[0]["cut off"]["eager"]["undisturbed"].items():
+        torch.testing.assert_close(alone.params[name], value, rtol=0, atol=0)
+    loaded = vi.load(path, case.model, case.guide, data=case.data)
+    assert loaded.steps == 80
+    assert loaded.resume(steps=3).steps == 83
+
+
+def test_each_process_draws_for_itself_unless_told_otherwise(together):
+    own, same = (together[0]["shares"][name] for name in ("own", "same"))
+    assert torch.equal(own, together[1]["shares"]["own"])
+    assert not torch.equal(own, same)

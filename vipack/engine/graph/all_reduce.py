@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -50,11 +51,16 @@ class Reducer:
     Args:
         weight: of this process, its share of the rows.
         of_rows: parameters that belong to rows of this process alone, which are weighted and not added up.
+
+    Attributes:
+        losses: of the steps since they were last cleared, over all processes.
+        seconds: spent in adding up, waiting for the others included.
     """
 
     def __init__(self, exchange: Exchange, weight: float, of_rows: frozenset[str] = frozenset()) -> None:
         self.exchange, self.weight, self.of_rows = exchange, weight, of_rows
-        self.losses: list[float] = []  # of the steps since they were last cleared, added up
+        self.losses: list[float] = []
+        self.seconds = 0.0
         self._alone = False
         self._flat = torch.empty(0)
 
@@ -93,7 +99,9 @@ class Reducer:
                 start = end
             flat[start] = loss * weight
             if not self._alone:
+                began = time.perf_counter()
                 self.exchange.sum(flat)
+                self.seconds += time.perf_counter() - began
                 self.losses.append(float(flat[start]))
             flat[-1] = weight
         return flat

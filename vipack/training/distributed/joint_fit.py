@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vipack.engine.lockstep import LockstepEngine
 from vipack.errors import UsageError, VipackWarning
 from vipack.training.checkpoint import Checkpoint, clean_temporaries, read_file, unharmed
 from vipack.training.data import LoadedRows, Rows, read_data
@@ -28,6 +29,8 @@ from vipack.training.transformed import raw_rows
 
 __all__ = ["alone_or_together", "prepare_together", "refuse_together", "train_together"]
 
+_CURES = {"guide": "pass a guide, or leave distributed out"}
+
 
 def refuse_together(**options: object) -> None:
     """
@@ -39,7 +42,7 @@ def refuse_together(**options: object) -> None:
     """
     for name, value in options.items():
         if value:
-            raise UsageError(f"distributed: {value}; leave {name} or distributed out.")
+            raise UsageError(f"distributed: {value}; {_CURES.get(name, f'leave {name} or distributed out')}.")
 
 
 @contextlib.contextmanager
@@ -106,7 +109,24 @@ def train_together(
     check_same_fit(processes, trainer, more)
     trainer.train(again=file is not None and _go_on(trainer, team, file))
     team.complete(trainer)
+    if plan.tier == "auto":
+        _say_if_slower(trainer, team)
     return _alone(trainer, optim, processes)
+
+
+def _say_if_slower(trainer: Trainer, team: Team) -> None:
+    """Let the report say where one process would have been faster, which takes at most W times what is computed here."""
+    engine, size = trainer.engine, team.processes.size
+    assert isinstance(engine, LockstepEngine)
+    every = team.processes.numbers(engine.seconds, engine.seconds - team.reducer.seconds)
+    total, computing = float(every[0, 0]), float(every[:, 1].max())
+    if trainer.state.step and 0 < size * computing < total:
+        each = 1e6 / trainer.state.step
+        note = (
+            f"{size} processes take at least {total / (size * computing):.1f} times as long as one would: of {each * total:,.0f} "
+            f"microseconds a step only {each * computing:,.0f} are computing; leave distributed out, or take larger batches"
+        )
+        engine.report.reason = "; ".join(filter(None, [engine.report.reason, note]))
 
 
 def _go_on(trainer: Trainer, team: Team, file: Checkpoint) -> bool:
