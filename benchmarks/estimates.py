@@ -14,17 +14,27 @@ from torch import Tensor
 from benchmarks.posteriordb_models import flat_names
 from vipack import Fit
 from vipack.diagnostics import Diagnosis, Verdict, importance
+from vipack.types import Estimate
 
-__all__ = ["Reference", "Result", "cpu_clock", "errors", "judge", "unjudged"]
+__all__ = ["Reference", "Result", "cpu_clock", "errors", "judge", "quantile_error", "unjudged"]
+
+NO_EVIDENCE = Estimate(math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Names ``(P,)`` and the true mean and sd of each."""
+    """Names ``(P,)`` and the true mean and sd of each.
+
+    Attributes:
+        quantiles: probability -> ``(P,)``; empty where they are not known.
+        evidence: log p(x), in nats; NaN where it is not known.
+    """
 
     names: tuple[str, ...]
     mean: np.ndarray
     sd: np.ndarray
+    quantiles: Mapping[float, np.ndarray] = field(default_factory=dict)
+    evidence: Estimate = NO_EVIDENCE
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,13 @@ class Result:
 
     Attributes:
         certified: "raw", "corrected" or "none": the estimate that the verdict vouches for, and whose errors
-            ``mean_error`` and ``sd_error`` are. Where it vouches for none they are the better ones of the two.
+            ``mean_error``, ``sd_error`` and ``quantile_error`` are. Where it vouches for none they are the better
+            ones of the two.
+        quantile_error: of a tail, on the probability scale; NaN where the reference has no quantiles.
+        true_evidence: the reference's, with its standard error; NaN where it has none.
         seconds: wall time of the fit, compiling included; ``diagnose_seconds`` come on top.
-        cpu_seconds: processor time of the fit and of the compilers that it started; on a busy machine the fairer one.
+        cpu_seconds: processor time of the fit and of the compilers that it started; on a busy machine the fairer one;
+            ``diagnose_cpu_seconds`` come on top.
         note: the ladder's stages that were kept, or what went wrong.
         figures: further numbers of the diagnosis.
     """
@@ -61,6 +75,15 @@ class Result:
     compile_seconds: float = 0.0
     note: str = ""
     figures: dict[str, float] = field(default_factory=dict)
+    diagnose_cpu_seconds: float = math.nan
+    quantile_error: float = math.nan
+    true_evidence: float = math.nan
+    true_evidence_se: float = math.nan
+
+    @property
+    def evidence_error(self) -> float:
+        """``|evidence - true_evidence|``, in nats."""
+        return abs(self.evidence - self.true_evidence)
 
     @property
     def error(self) -> float:
@@ -78,16 +101,32 @@ def errors(reference: Reference, draws: Mapping[str, Tensor], weights: np.ndarra
     Raises:
         KeyError: a name of the reference is not among the draws.
     """
-    missing = [name for name in reference.names if name not in draws]
-    if missing:
-        raise KeyError(f"the draws lack {missing}; they have {sorted(draws)}.")
-    table = np.stack([np.asarray(draws[name], dtype=np.float64) for name in reference.names], axis=1)
-    shares = np.full(len(table), 1 / len(table)) if weights is None else weights / weights.sum()
+    table, shares = _table(reference, draws, weights)
     mean = shares @ table
     sd = np.sqrt(shares @ (table - mean) ** 2)
     with np.errstate(divide="ignore"):
         ratio = np.abs(np.log(sd / reference.sd))
     return float(np.max(np.abs(mean - reference.mean) / reference.sd)), float(np.max(ratio))
+
+
+def quantile_error(reference: Reference, draws: Mapping[str, Tensor], weights: np.ndarray | None = None) -> float:
+    """``max |share of draws below the reference's quantile - its probability|`` over names and probabilities.
+
+    Args:
+        draws: flat name -> ``(S,)``.
+        weights: ``(S,)``, which need not sum to one; even by default.
+
+    Returns:
+        NaN where the reference has no quantiles.
+
+    Raises:
+        KeyError: a name of the reference is not among the draws.
+    """
+    table, shares = _table(reference, draws, weights)
+    return max(
+        (float(np.abs(shares @ (table < at) - probability).max()) for probability, at in reference.quantiles.items()),
+        default=math.nan,
+    )
 
 
 def judge(
@@ -98,7 +137,7 @@ def judge(
     log_weights: Tensor,
     reference: Reference,
     seconds: tuple[float, float],
-    cpu_seconds: float = math.nan,
+    cpu_seconds: tuple[float, float] = (math.nan, math.nan),
 ) -> Result:
     """The row of one fit.
 
@@ -106,12 +145,13 @@ def judge(
         name: of posterior, method and seed.
         flat: draws of the guide by flat name, ``(S,)``, whose log importance ratios are `log_weights` ``(S,)``.
         seconds: of the fit and of the diagnosis.
-        cpu_seconds: of the fit.
+        cpu_seconds: likewise.
     """
-    raw = errors(reference, flat)
-    corrected = errors(reference, flat, np.exp(importance(log_weights).log_weights))
+    weights = np.exp(importance(log_weights).log_weights)
+    raw, corrected = errors(reference, flat), errors(reference, flat, weights)
     certified = {Verdict.TRUST: "raw", Verdict.CORRECTED: "corrected", Verdict.DISTRUST: "none"}[found.verdict]
     best = {"raw": raw, "corrected": corrected, "none": min(raw, corrected, key=_larger)}[certified]
+    tails = quantile_error(reference, flat, weights if best is corrected else None)
     return Result(
         *name,
         verdict=found.verdict.value,
@@ -128,9 +168,13 @@ def judge(
         evidence_se=found.evidence.se,
         seconds=seconds[0],
         diagnose_seconds=seconds[1],
-        cpu_seconds=cpu_seconds,
+        cpu_seconds=cpu_seconds[0],
+        diagnose_cpu_seconds=cpu_seconds[1],
         compile_seconds=fit.engine.capture_seconds + fit.engine.compile_seconds,
         note="+".join(stage.name for stage in fit.stages if stage.kept),
+        quantile_error=tails,
+        true_evidence=reference.evidence.value,
+        true_evidence_se=reference.evidence.se,
     )
 
 
@@ -148,8 +192,8 @@ def unjudged(
         draws: site -> ``(S, *shape)``.
         seconds: of the clock and of processors.
     """
-    found = errors(reference, flat_names({site: torch.from_numpy(np.array(values)) for site, values in draws.items()}))
-    none = math.nan
+    flat = flat_names({site: torch.from_numpy(np.array(values)) for site, values in draws.items()})
+    found, none = errors(reference, flat), math.nan
     return Result(
         *name,
         verdict="-",
@@ -167,6 +211,9 @@ def unjudged(
         seconds=seconds[0],
         cpu_seconds=seconds[1],
         note=note,
+        quantile_error=quantile_error(reference, flat),
+        true_evidence=reference.evidence.value,
+        true_evidence_se=reference.evidence.se,
     )
 
 
@@ -174,6 +221,17 @@ def cpu_clock() -> float:
     """Seconds of processor time that this process and its finished children have had."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def _table(
+    reference: Reference, draws: Mapping[str, Tensor], weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws ``(S, P)`` in the order of the reference's names, and weights ``(S,)`` that sum to one."""
+    missing = [name for name in reference.names if name not in draws]
+    if missing:
+        raise KeyError(f"the draws lack {missing}; they have {sorted(draws)}.")
+    table = np.stack([np.asarray(draws[name], dtype=np.float64) for name in reference.names], axis=1)
+    return table, np.full(len(table), 1 / len(table)) if weights is None else weights / weights.sum()
 
 
 def _larger(pair: tuple[float, float]) -> float:

@@ -1,10 +1,11 @@
 """How close do guides come to long MCMC runs, and do their verdicts say so? ``python -m benchmarks.posteriordb --root DIR``
 
-`DIR` holds ``data/NAME.json`` and ``reference/NAME.npz`` (names, mean, sd), as made from posteriordb
+`DIR` holds ``data/NAME.json`` and ``reference/NAME.npz`` (names, mean, sd, q05, q95, draws), as made from posteriordb
 (https://github.com/stan-dev/posteriordb). Each method is one call with its defaults: nothing is tuned to a posterior.
 Errors are those of the estimate that the verdict certifies, the guide's own draws or the importance-weighted ones.
 
     python -m benchmarks.posteriordb --root DIR --methods ladder --seeds 3 --json ladder.json
+    python -m benchmarks.posteriordb --report ladder.json nuts.json           # the tables of earlier runs; fits nothing
     python -m benchmarks.posteriordb --root DIR --check                       # are the models the references'?
     python -m benchmarks.posteriordb --root DIR --models my_models.py         # a file with POSTERIORS = [...]
     python -m benchmarks.posteriordb --root DIR --methods ladder "NumPyro NUTS" "NumPyro AutoNormal"
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
@@ -24,6 +26,7 @@ import math
 import os
 import runpy
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -35,14 +38,15 @@ from tqdm import tqdm
 
 import vipack as vi
 from benchmarks.estimates import Reference, Result, cpu_clock, judge
-from benchmarks.posteriordb_models import POSTERIORS, Posterior, flat_names, shaped
+from benchmarks.posteriordb_models import POSTERIORS, Posterior, flat_names
+from benchmarks.reference_draws import check, evidence, read_reference
 from vipack.errors import VipackError
-from vipack.program import Arguments, LogJoint, Program, seeded
 
-__all__ = ["METHODS", "check", "main", "read_reference", "run", "table"]
+__all__ = ["METHODS", "beside", "main", "run", "summary", "table"]
 
 NUM_DRAWS = 20_000  # the mean of a hundred parameters is then within .025 sd of its own limit
-MEAN_LIMIT, SD_LIMIT = 0.05, 0.10  # the errors that long MCMC runs of these posteriors stay within
+# The errors that long MCMC runs of these posteriors stay within; and an error of the evidence, in nats.
+MEAN_LIMIT, SD_LIMIT, QUANTILE_LIMIT, EVIDENCE_LIMIT = 0.05, 0.10, 0.02, 0.05
 
 Method = Callable[[Posterior, Path, int, Reference], Result]
 
@@ -54,9 +58,10 @@ def guided(name: str, guide: object, steps: int | None = None) -> Method:
         data = posterior.data(root)
         start, cpu_start = time.perf_counter(), cpu_clock()
         fit = vi.fit(posterior.model, guide, data=data, seed=seed, steps=steps)
-        fitted, cpu = time.perf_counter(), cpu_clock() - cpu_start
+        fitted, cpu_fitted = time.perf_counter(), cpu_clock()
         found = fit.diagnose(seed=seed)
         seconds = fitted - start, time.perf_counter() - fitted
+        cpu = cpu_fitted - cpu_start, cpu_clock() - cpu_fitted
         draws = fit.posterior.draws(NUM_DRAWS, seed=seed + 1)
         flat = flat_names({**draws.latents, **draws.deterministic})
         return judge((posterior.name, name, seed), fit, found, flat, draws.log_weights, reference, seconds, cpu)
@@ -81,12 +86,6 @@ def with_peers() -> dict[str, Method]:
     return found
 
 
-def read_reference(root: Path, name: str) -> Reference:
-    """The reference of the posterior `name`."""
-    with np.load(root / "reference" / f"{name}.npz") as file:
-        return Reference(tuple(str(n) for n in file["names"]), file["mean"], file["sd"])
-
-
 def run(
     posteriors: Iterable[Posterior],
     methods: Mapping[str, Method],
@@ -101,11 +100,16 @@ def run(
     """
     plan = [(p, m, s) for p in posteriors for m in methods for s in seeds]
     rows: list[Result] = []
+
+    @functools.cache
+    def reference_of(posterior: Posterior) -> Reference:
+        return read_reference(root, posterior.name, evidence(posterior, root))
+
     bar = tqdm(plan, unit="fit")
     for posterior, method, seed in bar:
         bar.set_postfix_str(f"{posterior.name} {method} {seed}")
         try:
-            row = methods[method](posterior, root, seed, read_reference(root, posterior.name))
+            row = methods[method](posterior, root, seed, reference_of(posterior))
         except VipackError as error:
             row = _failed(posterior.name, method, seed, error)
         rows.append(row)
@@ -115,74 +119,76 @@ def run(
 
 
 def table(rows: list[Result]) -> pd.DataFrame:
-    """One row a posterior and method: the worst error of its seeds, the verdicts and the median time."""
-    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-    return frame.groupby(["posterior", "method"], sort=False).agg(
-        mean_error=("mean_error", "max"),
-        sd_error=("sd_error", "max"),
-        verdicts=("verdict", lambda column: " ".join(sorted(column))),
-        khat=("khat", "max"),
-        ess_share=("ess_share", "min"),
-        elbo=("elbo", "min"),
-        evidence=("evidence", "median"),
-        seconds=("seconds", "median"),
-        slowest=("seconds", "max"),
-        cpu=("cpu_seconds", "median"),
-        compile=("compile_seconds", "max"),
+    """One row a posterior and method: the worst errors of its seeds, the verdicts and the median times."""
+    return (
+        _frame(rows)
+        .groupby(["posterior", "method"], sort=False)
+        .agg(
+            verdicts=("verdict", _counted),
+            mean=("mean_error", "max"),
+            sd=("sd_error", "max"),
+            tails=("quantile_error", "max"),
+            khat=("khat", "max"),
+            ess=("ess_share", "min"),
+            evidence=("evidence", "median"),
+            off=("evidence_error", "max"),
+            seconds=("seconds", "median"),
+            diagnose=("diagnose_seconds", "median"),
+            slowest=("total", "max"),
+            cpu=("cpu_seconds", "median"),
+            diagnose_cpu=("diagnose_cpu_seconds", "median"),
+            compile=("compile_seconds", "max"),
+        )
     )
 
 
+def beside(rows: list[Result]) -> pd.DataFrame:
+    """One row a posterior, a column a method: the worst ``max(mean error, sd error)``, and after a / that of the tails."""
+    cells: dict[tuple[str, str], list[Result]] = {}
+    for row in rows:
+        cells.setdefault((row.posterior, row.method), []).append(row)
+    found = pd.Series(
+        {
+            key: f"{_worst(r.error for r in part):.2f}/{_worst(r.quantile_error for r in part):.3f}"
+            for key, part in cells.items()
+        }
+    )
+    methods = dict.fromkeys(row.method for row in rows)
+    return found.unstack()[list(methods)].reindex(dict.fromkeys(row.posterior for row in rows)).fillna("-")
+
+
 def summary(rows: list[Result]) -> pd.DataFrame:
-    """One row a method: fits within the limits and certified, fits far off and certified, and times."""
+    """One row a method: fits within the limits and certified, fits beyond them and certified, and times."""
     found = {}
     for method in dict.fromkeys(row.method for row in rows):
         of_method = [row for row in rows if row.method == method]
-        good = [row.mean_error <= MEAN_LIMIT and row.sd_error <= SD_LIMIT for row in of_method]
+        good = [_is_good(row) for row in of_method]
         sure = [row.certified != "none" for row in of_method]
+        frame = _frame(of_method)
         found[method] = {
             "fits": len(of_method),
+            "good": sum(good),
             "good and certified": sum(g and s for g, s in zip(good, sure, strict=True)),
-            "good, not certified": sum(g and not s for g, s in zip(good, sure, strict=True)),
+            "not good, certified": sum(s and not g for g, s in zip(good, sure, strict=True)),
             "error > .2, certified": sum(s and not row.error <= 0.2 for row, s in zip(of_method, sure, strict=True)),
-            "median seconds": float(np.median([row.seconds for row in of_method])),
-            "slowest": max(row.seconds for row in of_method),
-            "median cpu": float(np.median([row.cpu_seconds for row in of_method])),
+            "median s": frame["total"].median(),
+            "slowest s": frame["total"].max(),
+            "median cpu": frame["total_cpu"].median(),
+            "most cpu": frame["total_cpu"].max(),
         }
     return pd.DataFrame.from_dict(found, orient="index")
-
-
-def check(posteriors: Iterable[Posterior], root: Path, num_draws: int = 200) -> pd.DataFrame:
-    """Are the models the references' own? z-scores of two identities that hold under no other posterior.
-
-    With u drawn from the posterior on R^D, the score has mean zero, and its product with u - E[u] has mean minus one.
-    The reference's draws give both; the larger of the D z-scores of each stays below 4 where the model is right.
-    """
-    rows = {}
-    for posterior in tqdm(list(posteriors), unit="model"):
-        program = Program(posterior.model, _no_guide, dtype=torch.float64, device=torch.device("cpu"))
-        with seeded(0):
-            joint = LogJoint(program, Arguments((), posterior.data(root)))
-        with np.load(root / "reference" / f"{posterior.name}.npz") as file:
-            chosen = np.linspace(0, len(file["draws"]) - 1, num_draws).astype(int)
-            columns = torch.from_numpy(file["draws"][chosen]).double().T
-            named = dict(zip((str(n) for n in file["names"]), columns, strict=True))
-        latents = posterior.latents(shaped(named))
-        u = torch.stack([joint.unconstrain({s: latents[s][i] for s in joint.shapes}) for i in range(num_draws)])
-        score, value = torch.func.vmap(torch.func.grad_and_value(joint))(u)
-        product = (u - u.mean(0)) * score + 1
-        rows[posterior.name] = {
-            "dim": joint.dim,
-            "finite": bool(value.isfinite().all() and score.isfinite().all()),
-            "score z": _largest_z(score),
-            "product z": _largest_z(product),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     methods = with_peers()
-    options = _parser(list(methods)).parse_args(argv)
+    parser = _parser(list(methods))
+    options = parser.parse_args(argv)
+    if options.report:
+        _print([Result(**row) for file in options.report for row in json.loads(file.read_text())])
+        return 0
+    if options.root is None:
+        parser.error("--root: say which folder has data/ and reference/, or give --report.")
     known = dict(POSTERIORS)
     for file in options.models:
         known |= {posterior.name: posterior for posterior in runpy.run_path(str(file))["POSTERIORS"]}
@@ -194,25 +200,73 @@ def main(argv: list[str] | None = None) -> int:
     if not chosen:
         print(f"nothing to fit: {options.root}/reference has no posterior that was asked for.")
         return 2
-    with pd.option_context("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3f}".format):
-        if options.check:
-            print(check(chosen, options.root).to_string())
-            return 0
-        print(f"{os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s)")
-        wanted_methods = {name: methods[name] for name in options.methods}
-        rows = run(chosen, wanted_methods, range(options.seeds), options.root, _keeper(options.json))
-        print(table(rows).to_string(), summary(rows).to_string(), sep="\n\n")
+    if options.check:
+        print(check(chosen, options.root).to_string(float_format="{:.3f}".format))
+        return 0
+    print(f"{os.cpu_count()} cores, torch with {torch.get_num_threads()} thread(s)")
+    wanted_methods = {name: methods[name] for name in options.methods}
+    _print(run(chosen, wanted_methods, range(options.seeds), options.root, _keeper(options.json)))
     return 0
+
+
+def _print(rows: list[Result]) -> None:
+    """The tables: a long one for each method with a verdict, one of all methods side by side, and the counts."""
+    for method in dict.fromkeys(row.method for row in rows if row.verdict != "-"):
+        long = table([row for row in rows if row.method == method]).droplevel("method")
+        print(
+            method, long.to_string(formatters=_FORMATS, float_format="{:.3f}".format, na_rep="-"), sep="\n", end="\n\n"
+        )
+    if len({row.method for row in rows}) > 1:
+        print(beside(rows).to_string(), end="\n\n")
+    print(summary(rows).to_string(float_format="{:.1f}".format))
+
+
+_FORMATS = {
+    **dict.fromkeys(("khat", "ess", "evidence"), "{:.2f}".format),
+    **dict.fromkeys(("seconds", "diagnose", "slowest", "cpu", "diagnose_cpu", "compile"), "{:.1f}".format),
+}
+
+
+def _is_good(row: Result) -> bool:
+    """Within the limits, as far as the method and the reference have the figures."""
+    pairs = (
+        (row.mean_error, MEAN_LIMIT),
+        (row.sd_error, SD_LIMIT),
+        (row.quantile_error, QUANTILE_LIMIT),
+        (row.evidence_error, EVIDENCE_LIMIT),
+    )
+    return not math.isnan(row.mean_error) and all(math.isnan(error) or error <= limit for error, limit in pairs)
+
+
+def _frame(rows: list[Result]) -> pd.DataFrame:
+    """One row a fit; its totals are those of fit and diagnosis."""
+    frame = pd.DataFrame([dataclasses.asdict(row) | {"evidence_error": row.evidence_error} for row in rows])
+    frame["total"] = frame["seconds"] + frame["diagnose_seconds"]
+    frame["total_cpu"] = frame["cpu_seconds"] + frame["diagnose_cpu_seconds"].fillna(0.0)
+    return frame
+
+
+def _worst(errors: Iterable[float]) -> float:
+    return float(np.max(list(errors)))
+
+
+def _counted(verdicts: Iterable[str]) -> str:
+    """``2 TRUST, 1 CORRECTED``; the bare verdict where there is one seed."""
+    counts = Counter(verdicts)
+    if counts.total() == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
 def _parser(methods: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder with data/ and reference/")
+    parser.add_argument("--root", type=Path, help="folder with data/ and reference/")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="Python files with POSTERIORS = [...]")
     parser.add_argument("--only", nargs="*", default=[""], help="posteriors whose names contain one of these")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=methods)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all rows here, after each fit")
+    parser.add_argument("--report", type=Path, nargs="*", help="make the tables of these --json files, fit nothing")
     parser.add_argument("--check", action="store_true", help="hold the models to the references' draws, fit nothing")
     return parser
 
@@ -234,16 +288,9 @@ def _failed(posterior: str, method: str, seed: int, error: VipackError) -> Resul
 def _line(row: Result) -> str:
     return (
         f"{row.posterior:42s} {row.method:22s} {row.seed} {row.verdict:9s} mean {row.mean_error:.3f} sd {row.sd_error:.3f} "
-        f"k-hat {row.khat:.2f} ESS {row.ess_share:.2f} ELBO {row.elbo:.2f} {row.seconds:.1f} s {row.note}"
+        f"tails {row.quantile_error:.3f} evidence {row.evidence_error:.3f} k-hat {row.khat:.2f} ESS {row.ess_share:.2f} "
+        f"ELBO {row.elbo:.2f} {row.seconds:.1f} + {row.diagnose_seconds:.1f} s {row.note}"
     )
-
-
-def _largest_z(values: torch.Tensor) -> float:
-    return float((values.mean(0) / values.std(0)).abs().max()) * math.sqrt(len(values))
-
-
-def _no_guide(**_: torch.Tensor) -> None:
-    pass
 
 
 if __name__ == "__main__":

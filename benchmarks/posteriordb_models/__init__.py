@@ -1,4 +1,4 @@
-"""Twelve posteriors of posteriordb as Pyro programs, to be read as examples of models and fitted as a benchmark.
+"""38 posteriors of posteriordb as Pyro programs, to be read as examples of models and fitted as a benchmark.
 
 Each is the Stan program of the same name: the same priors, flat ones flat on the parameter's own scale, and the same
 names of parameters. posteriordb: https://github.com/stan-dev/posteriordb (BSD-3).

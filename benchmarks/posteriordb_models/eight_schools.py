@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
+from benchmarks.posteriordb_models.evidence import eight_schools_evidence
 from benchmarks.posteriordb_models.posterior import Posterior, column
 
 __all__ = ["POSTERIORS", "centered", "noncentered"]
@@ -36,6 +37,8 @@ def _standardised(stan):
 
 
 POSTERIORS = [
-    Posterior("eight_schools-eight_schools_centered", centered, _read),
-    Posterior("eight_schools-eight_schools_noncentered", noncentered, _read, _standardised),
+    Posterior("eight_schools-eight_schools_centered", centered, _read, evidence=eight_schools_evidence),
+    Posterior(
+        "eight_schools-eight_schools_noncentered", noncentered, _read, _standardised, evidence=eight_schools_evidence
+    ),
 ]

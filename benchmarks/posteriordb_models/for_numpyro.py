@@ -1,4 +1,4 @@
-"""The same twelve programs for NumPyro, to compare with its guides and its NUTS; loops over time are scans here."""
+"""The same programs for NumPyro, to compare with its guides and its NUTS; loops over time are scans here."""
 
 import math
 
@@ -9,6 +9,16 @@ import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 from numpyro import deterministic, factor, plate, sample
 from numpyro.distributions import constraints
+
+from benchmarks.posteriordb_models import (
+    POSTERIORS,
+    eight_schools,
+    gaussian_process,
+    mixture,
+    predator_prey,
+    regressions,
+    time_series,
+)
 
 __all__ = ["MODELS"]
 
@@ -42,6 +52,19 @@ def kidscore(X, y):
     sample("kid_score", dist.Normal(X @ beta, sigma), obs=y)
 
 
+def normal_regression(X, y):
+    beta = sample("beta", dist.Normal(0.0, 10.0).expand([X.shape[1]]).to_event(1))
+    sigma = sample("sigma", dist.HalfNormal(10.0))
+    sample("y", dist.Normal(X @ beta, sigma), obs=y)
+
+
+def trend(x, y, pmualpha, psalpha, pmubeta, psbeta):
+    alpha = sample("alpha", dist.Normal(pmualpha, psalpha))
+    beta = sample("beta", dist.Normal(pmubeta, psbeta))
+    sigma = sample("sigma", dist.ImproperUniform(constraints.positive, (), ()))
+    sample("y", dist.Normal(alpha + beta * x, sigma), obs=y)
+
+
 def autoregression(y, lags):
     alpha = sample("alpha", dist.Normal(0.0, 10.0))
     beta = sample("beta", dist.Normal(0.0, 10.0).expand([lags.shape[1]]).to_event(1))
@@ -69,13 +92,26 @@ def hidden_markov(y):
     theta2 = sample("theta2", dist.Dirichlet(jnp.ones(2)))
     mu = sample("mu", dist.ImproperUniform(constraints.positive_ordered_vector, (), (2,)))
     factor("mu_prior", dist.Normal(jnp.array([3.0, 10.0]), 1.0).log_prob(mu).sum())
-    moves = jnp.log(jnp.stack([theta1, theta2]))
-    emissions = dist.Normal(mu, 1.0).log_prob(y[:, None])
+    factor("y", _summed_out(jnp.stack([theta1, theta2]), dist.Normal(mu, 1.0).log_prob(y[:, None])))
 
+
+def drives(u, v, alpha):
+    theta1 = sample("theta1", dist.Dirichlet(alpha[0]))
+    theta2 = sample("theta2", dist.Dirichlet(alpha[1]))
+    centres = jnp.array([0.0, 3.0])
+    phi = sample("phi", dist.ImproperUniform(constraints.positive_ordered_vector, (), (2,)))
+    factor("phi_prior", dist.Normal(centres, 1.0).log_prob(phi).sum())
+    lambda_ = sample("lambda", dist.ImproperUniform(constraints.positive_ordered_vector, (), (2,)))
+    factor("lambda_prior", dist.Normal(centres, 1.0).log_prob(lambda_).sum())
+    emissions = dist.Exponential(phi).log_prob(u[:, None]) + dist.Exponential(lambda_).log_prob(v[:, None])
+    factor("uv", _summed_out(jnp.stack([theta1, theta2]), emissions))
+
+
+def _summed_out(theta, emissions):
     def step(forward, emission):
-        return logsumexp(forward[:, None] + moves, axis=0) + emission, None
+        return logsumexp(forward[:, None] + jnp.log(theta), axis=0) + emission, None
 
-    factor("y", logsumexp(jax.lax.scan(step, emissions[0], emissions[1:])[0]))
+    return logsumexp(jax.lax.scan(step, emissions[0], emissions[1:])[0])
 
 
 def two_normals(y):
@@ -87,7 +123,7 @@ def two_normals(y):
     sample("y", dist.MixtureSameFamily(share, dist.Normal(mu, sigma)), obs=y)
 
 
-def gaussian_process(x, y):
+def gaussian_process_regression(x, y):
     rho = sample("rho", dist.Gamma(25.0, 4.0))
     alpha = sample("alpha", dist.HalfNormal(2.0))
     sigma = sample("sigma", dist.HalfNormal(1.0))
@@ -121,20 +157,24 @@ def lotka_volterra(y_init, y, substeps=20):
     sample("y", dist.LogNormal(log_z, sigma), obs=y)
 
 
-MODELS = {
-    "eight_schools-eight_schools_centered": centered,
-    "eight_schools-eight_schools_noncentered": noncentered,
-    "kidiq-kidscore_interaction": kidscore,
-    "mesquite-logmesquite": flat_regression,
-    "earnings-earn_height": flat_regression,
-    "nes1980-nes": flat_regression,
-    "arK-arK": autoregression,
-    "garch-garch11": garch,
-    "hmm_example-hmm_example": hidden_markov,
-    "low_dim_gauss_mix-low_dim_gauss_mix": two_normals,
-    "gp_pois_regr-gp_regr": gaussian_process,
-    "hudson_lynx_hare-lotka_volterra": lotka_volterra,
+# The Pyro programs in these files, and what each is here.
+_SAME = {
+    eight_schools.centered: centered,
+    eight_schools.noncentered: noncentered,
+    regressions.flat_regression: flat_regression,
+    regressions.kidscore: kidscore,
+    regressions.normal_regression: normal_regression,
+    regressions.trend: trend,
+    time_series.autoregression: autoregression,
+    time_series.drives: drives,
+    time_series.garch: garch,
+    time_series.hidden_markov: hidden_markov,
+    mixture.two_normals: two_normals,
+    gaussian_process.regression: gaussian_process_regression,
+    predator_prey.lotka_volterra: lotka_volterra,
 }
+
+MODELS = {name: _SAME[posterior.model] for name, posterior in POSTERIORS.items()}
 
 # Errors of a hundredth of an sd are beyond float32 on raw scales.
 numpyro.enable_x64()

@@ -1,13 +1,23 @@
 """The same programs for PyMC, to compare with its ADVI. That of the differential equation is left out.
 
-PyMC has no positive ordered vector: the hidden Markov model's means are ordered only, and no draw of them is near zero.
+PyMC has no positive ordered vector: the means of the hidden Markov model of normals are ordered only, and no draw of them
+is near zero.
 """
 
 import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
-from pymc.distributions.transforms import ordered
+from pymc.distributions.transforms import Chain, log, ordered
+
+from benchmarks.posteriordb_models import (
+    POSTERIORS,
+    eight_schools,
+    gaussian_process,
+    mixture,
+    regressions,
+    time_series,
+)
 
 __all__ = ["MODELS"]
 
@@ -39,6 +49,19 @@ def kidscore(X, y):
     pm.Normal("kid_score", X @ beta, sigma, observed=y)
 
 
+def normal_regression(X, y):
+    beta = pm.Normal("beta", 0.0, 10.0, shape=X.shape[1])
+    sigma = pm.HalfNormal("sigma", 10.0)
+    pm.Normal("y", X @ beta, sigma, observed=y)
+
+
+def trend(x, y, pmualpha, psalpha, pmubeta, psbeta):
+    alpha = pm.Normal("alpha", pmualpha, psalpha)
+    beta = pm.Normal("beta", pmubeta, psbeta)
+    sigma = pm.HalfFlat("sigma")
+    pm.Normal("y", alpha + beta * x, sigma, observed=y)
+
+
 def autoregression(y, lags):
     alpha = pm.Normal("alpha", 0.0, 10.0)
     beta = pm.Normal("beta", 0.0, 10.0, shape=lags.shape[1])
@@ -67,16 +90,28 @@ def hidden_markov(y):
     theta1 = pm.Dirichlet("theta1", np.ones(2))
     theta2 = pm.Dirichlet("theta2", np.ones(2))
     mu = pm.Normal("mu", np.array([3.0, 10.0]), 1.0, transform=ordered, initval=np.array([3.0, 10.0]))
-    moves = pt.log(pt.stack([theta1, theta2]))
-    emissions = pm.logp(pm.Normal.dist(mu, 1.0), y[:, None])
+    pm.Potential("y", _summed_out(pt.stack([theta1, theta2]), pm.logp(pm.Normal.dist(mu, 1.0), y[:, None])))
+
+
+def drives(u, v, alpha):
+    theta1 = pm.Dirichlet("theta1", alpha[0])
+    theta2 = pm.Dirichlet("theta2", alpha[1])
+    rates, start = Chain([log, ordered]), np.array([1.0, 3.0])
+    phi = pm.TruncatedNormal("phi", np.array([0.0, 3.0]), 1.0, lower=0.0, transform=rates, initval=start)
+    lambda_ = pm.TruncatedNormal("lambda", np.array([0.0, 3.0]), 1.0, lower=0.0, transform=rates, initval=start)
+    emissions = pm.logp(pm.Exponential.dist(phi), u[:, None]) + pm.logp(pm.Exponential.dist(lambda_), v[:, None])
+    pm.Potential("uv", _summed_out(pt.stack([theta1, theta2]), emissions))
+
+
+def _summed_out(theta, emissions):
     forward = pytensor.scan(
         lambda emission, forward, moves: _logsumexp(forward[:, None] + moves) + emission,
         sequences=emissions[1:],
         outputs_info=emissions[0],
-        non_sequences=moves,
+        non_sequences=pt.log(theta),
         return_updates=False,
     )
-    pm.Potential("y", _logsumexp(forward[-1]))
+    return _logsumexp(forward[-1])
 
 
 def _logsumexp(values):
@@ -92,7 +127,7 @@ def two_normals(y):
     pm.NormalMixture("y", pt.stack([theta, 1 - theta]), mu, sigma, observed=y)
 
 
-def gaussian_process(x, y):
+def gaussian_process_regression(x, y):
     rho = pm.Gamma("rho", 25.0, 4.0)
     alpha = pm.HalfNormal("alpha", 2.0)
     sigma = pm.HalfNormal("sigma", 1.0)
@@ -100,16 +135,20 @@ def gaussian_process(x, y):
     pm.MvNormal("y", np.zeros(len(x)), kernel + sigma * pt.eye(len(x)), observed=y)
 
 
-MODELS = {
-    "eight_schools-eight_schools_centered": centered,
-    "eight_schools-eight_schools_noncentered": noncentered,
-    "kidiq-kidscore_interaction": kidscore,
-    "mesquite-logmesquite": flat_regression,
-    "earnings-earn_height": flat_regression,
-    "nes1980-nes": flat_regression,
-    "arK-arK": autoregression,
-    "garch-garch11": garch,
-    "hmm_example-hmm_example": hidden_markov,
-    "low_dim_gauss_mix-low_dim_gauss_mix": two_normals,
-    "gp_pois_regr-gp_regr": gaussian_process,
+# The Pyro programs in these files, and what each is here.
+_SAME = {
+    eight_schools.centered: centered,
+    eight_schools.noncentered: noncentered,
+    regressions.flat_regression: flat_regression,
+    regressions.kidscore: kidscore,
+    regressions.normal_regression: normal_regression,
+    regressions.trend: trend,
+    time_series.autoregression: autoregression,
+    time_series.drives: drives,
+    time_series.garch: garch,
+    time_series.hidden_markov: hidden_markov,
+    mixture.two_normals: two_normals,
+    gaussian_process.regression: gaussian_process_regression,
 }
+
+MODELS = {name: _SAME[posterior.model] for name, posterior in POSTERIORS.items() if posterior.model in _SAME}

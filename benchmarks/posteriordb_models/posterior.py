@@ -24,12 +24,14 @@ class Posterior:
         model: the Pyro program; its sites have the names of the Stan program's parameters.
         read: makes the model's keyword arguments of the contents of the data file.
         latents: makes the values of the model's latents of the Stan program's parameters, where they are not the same.
+        evidence: log p(x) in nats of the model's keyword arguments, where an integral of one dimension gives it.
     """
 
     name: str
     model: Callable[..., Any]
     read: Callable[[Mapping[str, Any]], dict[str, Tensor]]
     latents: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    evidence: Callable[..., float] | None = None
 
     def data(self, root: str | Path) -> dict[str, Tensor]:
         """The model's keyword arguments, float64, from the folder `root` that holds ``data/`` and ``reference/``."""

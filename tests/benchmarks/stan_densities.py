@@ -21,35 +21,162 @@ def eight_schools_noncentered(file, stan):
     return eight_schools(file, stan) + stats.norm.logpdf(stan["theta_trans"]).sum()
 
 
-def kidscore_interaction(file, stan):
-    b, total = stan["beta"], stats.halfcauchy.logpdf(stan["sigma"], scale=2.5)
-    for score, school, iq in zip(file["kid_score"], file["mom_hs"], file["mom_iq"], strict=True):
-        total += stats.norm.logpdf(score, b[0] + b[1] * school + b[2] * iq + b[3] * school * iq, stan["sigma"])
-    return total
+def regression(outcome, centre, prior=None):
+    """A Stan program whose likelihood is ``outcome ~ normal(centre, sigma)``, written row by row.
+
+    Args:
+        outcome: ``(row) -> number``; a row is a dict of the file's entries, with the whole file under "file".
+        centre: ``(b, row) -> number``, where b[1] is the first coefficient, as in Stan.
+        prior: ``(stan) -> log density``; flat by default.
+    """
+
+    def density(file, stan):
+        b = [None, *stan["beta"]]
+        columns = {name: values for name, values in file.items() if isinstance(values, list)}
+        total = 0.0 if prior is None else prior(stan)
+        for values in zip(*columns.values(), strict=True):
+            row = {**dict(zip(columns, values, strict=True)), "file": file}
+            total += stats.norm.logpdf(outcome(row), centre(b, row), stan["sigma"])
+        return total
+
+    return density
 
 
-def logmesquite(file, stan):
-    b, total = stan["beta"], 0.0
-    for i, weight in enumerate(file["weight"]):
-        loc = b[0] + b[1] * np.log(file["diam1"][i]) + b[2] * np.log(file["diam2"][i])
-        loc += b[3] * np.log(file["canopy_height"][i]) + b[4] * np.log(file["total_height"][i])
-        loc += b[5] * np.log(file["density"][i]) + b[6] * file["group"][i]
-        total += stats.norm.logpdf(np.log(weight), loc, stan["sigma"])
-    return total
+def mean(row, name):
+    return float(np.mean(row["file"][name]))
 
 
-def earn_height(file, stan):
-    loc = stan["beta"][0] + stan["beta"][1] * np.array(file["height"])
-    return stats.norm.logpdf(file["earn"], loc, stan["sigma"]).sum()
+def sd(row, name):
+    values = row["file"][name]
+    return float(np.sqrt(np.sum((np.array(values) - np.mean(values)) ** 2) / (len(values) - 1)))
 
 
-def nes(file, stan):
-    b, total = stan["beta"], 0.0
-    for i, party in enumerate(file["partyid7"]):
-        loc = b[0] + b[1] * file["real_ideo"][i] + b[2] * file["race_adj"][i]
-        loc += {1: 0.0, 2: b[3], 3: b[4], 4: b[5]}[file["age_discrete"][i]]
-        loc += b[6] * file["educ1"][i] + b[7] * file["gender"][i] + b[8] * file["income"][i]
-        total += stats.norm.logpdf(party, loc, stan["sigma"])
+def cauchy(stan):
+    return stats.cauchy.logpdf(stan["sigma"], 0, 2.5)
+
+
+def score(r):
+    return r["kid_score"]
+
+
+kidscore_momhs = regression(score, lambda b, r: b[1] + b[2] * r["mom_hs"], cauchy)
+kidscore_momiq = regression(score, lambda b, r: b[1] + b[2] * r["mom_iq"], cauchy)
+kidscore_momhsiq = regression(score, lambda b, r: b[1] + b[2] * r["mom_hs"] + b[3] * r["mom_iq"], cauchy)
+
+
+def interacting(b, first, second):
+    return b[1] + b[2] * first + b[3] * second + b[4] * first * second
+
+
+kidscore_interaction = regression(score, lambda b, r: interacting(b, r["mom_hs"], r["mom_iq"]), cauchy)
+kidscore_interaction_c = regression(
+    score, lambda b, r: interacting(b, r["mom_hs"] - mean(r, "mom_hs"), r["mom_iq"] - mean(r, "mom_iq"))
+)
+kidscore_interaction_c2 = regression(score, lambda b, r: interacting(b, r["mom_hs"] - 0.5, r["mom_iq"] - 100))
+kidscore_interaction_z = regression(
+    score,
+    lambda b, r: interacting(
+        b,
+        (r["mom_hs"] - mean(r, "mom_hs")) / (2 * sd(r, "mom_hs")),
+        (r["mom_iq"] - mean(r, "mom_iq")) / (2 * sd(r, "mom_iq")),
+    ),
+)
+kidscore_mom_work = regression(score, lambda b, r: b[1] + {1: 0.0, 2: b[2], 3: b[3], 4: b[4]}[r["mom_work"]])
+
+
+def log_weight(r):
+    return np.log(r["weight"])
+
+
+def log_volume(r):
+    return np.log(r["diam1"] * r["diam2"] * r["canopy_height"])
+
+
+def log_area(r):
+    return np.log(r["diam1"] * r["diam2"])
+
+
+def log_shape(r):
+    return np.log(r["diam1"] / r["diam2"])
+
+
+logmesquite = regression(
+    log_weight,
+    lambda b, r: (
+        b[1]
+        + b[2] * np.log(r["diam1"])
+        + b[3] * np.log(r["diam2"])
+        + b[4] * np.log(r["canopy_height"])
+        + b[5] * np.log(r["total_height"])
+        + b[6] * np.log(r["density"])
+        + b[7] * r["group"]
+    ),
+)
+logmesquite_logvolume = regression(log_weight, lambda b, r: b[1] + b[2] * log_volume(r))
+logmesquite_logva = regression(
+    log_weight, lambda b, r: b[1] + b[2] * log_volume(r) + b[3] * log_area(r) + b[4] * r["group"]
+)
+logmesquite_logvas = regression(
+    log_weight,
+    lambda b, r: (
+        b[1]
+        + b[2] * log_volume(r)
+        + b[3] * log_area(r)
+        + b[4] * log_shape(r)
+        + b[5] * np.log(r["total_height"])
+        + b[6] * np.log(r["density"])
+        + b[7] * r["group"]
+    ),
+)
+logmesquite_logvash = regression(
+    log_weight,
+    lambda b, r: (
+        b[1]
+        + b[2] * log_volume(r)
+        + b[3] * log_area(r)
+        + b[4] * log_shape(r)
+        + b[5] * np.log(r["total_height"])
+        + b[6] * r["group"]
+    ),
+)
+
+
+def log_earn(r):
+    return np.log(r["earn"])
+
+
+earn_height = regression(lambda r: r["earn"], lambda b, r: b[1] + b[2] * r["height"])
+logearn_height = regression(log_earn, lambda b, r: b[1] + b[2] * r["height"])
+log10earn_height = regression(lambda r: np.log10(r["earn"]), lambda b, r: b[1] + b[2] * r["height"])
+logearn_height_male = regression(log_earn, lambda b, r: b[1] + b[2] * r["height"] + b[3] * r["male"])
+logearn_logheight_male = regression(log_earn, lambda b, r: b[1] + b[2] * np.log(r["height"]) + b[3] * r["male"])
+logearn_interaction_z = regression(
+    log_earn, lambda b, r: interacting(b, (r["height"] - mean(r, "height")) / sd(r, "height"), r["male"])
+)
+nes = regression(
+    lambda r: r["partyid7"],
+    lambda b, r: (
+        b[1]
+        + b[2] * r["real_ideo"]
+        + b[3] * r["race_adj"]
+        + {1: 0.0, 2: b[4], 3: b[5], 4: b[6]}[r["age_discrete"]]
+        + b[7] * r["educ1"]
+        + b[8] * r["gender"]
+        + b[9] * r["income"]
+    ),
+)
+blr = regression(
+    lambda r: r["y"],
+    lambda b, r: sum(b[d + 1] * x for d, x in enumerate(r["X"])),
+    lambda stan: stats.norm.logpdf(stan["beta"], 0, 10).sum() + stats.norm.logpdf(stan["sigma"], 0, 10),
+)
+
+
+def kilpisjarvi(file, stan):
+    total = stats.norm.logpdf(stan["alpha"], file["pmualpha"], file["psalpha"])
+    total += stats.norm.logpdf(stan["beta"], file["pmubeta"], file["psbeta"])
+    for x, y in zip(file["x"], file["y"], strict=True):
+        total += stats.norm.logpdf(y, stan["alpha"] + stan["beta"] * x, stan["sigma"])
     return total
 
 
@@ -79,6 +206,23 @@ def hmm_example(file, stan):
     for y in file["y"][1:]:
         forward = special.logsumexp(forward[:, None] + np.log(moves), axis=0) + stats.norm.logpdf(y, mu, 1)
     return stats.norm.logpdf(mu, [3, 10], 1).sum() + special.logsumexp(forward)
+
+
+def hmm_drive_0(file, stan):
+    theta = [stan["theta1"], stan["theta2"]]
+    total = sum(stats.dirichlet.logpdf(theta[k], file["alpha"][k]) for k in range(2))
+    for rates in (stan["phi"], stan["lambda"]):
+        total += stats.norm.logpdf(rates[0], 0, 1) + stats.norm.logpdf(rates[1], 3, 1)
+
+    def emitted(t, k):
+        phi, rate = stan["phi"][k], stan["lambda"][k]
+        return stats.expon.logpdf(file["u"][t], scale=1 / phi) + stats.expon.logpdf(file["v"][t], scale=1 / rate)
+
+    gamma = [emitted(0, k) for k in range(2)]
+    for t in range(1, file["N"]):
+        acc = [[gamma[j] + np.log(theta[j][k]) + emitted(t, k) for j in range(2)] for k in range(2)]
+        gamma = [special.logsumexp(each) for each in acc]
+    return total + special.logsumexp(gamma)
 
 
 def low_dim_gauss_mix(file, stan):

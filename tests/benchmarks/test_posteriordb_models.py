@@ -32,7 +32,8 @@ BUSHES = {
     **{name: positive(7) for name in ("weight", "diam1", "diam2", "canopy_height", "total_height", "density")},
     "group": integers(7, 0, 2),
 }
-EARNERS = {"earn": normal(6, 2e4, 1e4), "height": normal(6, 67, 4), "male": integers(6, 0, 2)}
+WORKING_MOTHERS = {**KIDS, "mom_work": [1, 2, 3, 4, 1, 2, 3, 4, 4]}
+EARNERS = {"earn": [2e4 * e for e in positive(6)], "height": normal(6, 67, 4), "male": integers(6, 0, 2)}
 VOTERS = {
     "partyid7": integers(12, 1, 8),
     "real_ideo": integers(12, 1, 8),
@@ -45,6 +46,10 @@ VOTERS = {
 SERIES = {"K": 3, "T": 12, "y": normal(12)}
 RETURNS = {"T": 10, "y": normal(10, 5, 2), "sigma1": 0.5}
 STATES = {"N": 9, "K": 2, "y": [*normal(4, 3), *normal(5, 9)]}
+DRIVES = {"N": 7, "K": 2, "u": positive(7), "v": [10 * d for d in positive(7)], "alpha": [[4, 2], [2, 3]]}
+MEASURED = {"N": 8, "D": 3, "X": RNG.normal(0, 30, (8, 3)).tolist(), "y": normal(8, 0, 40)}
+TREND = {"N": 9, "x": list(range(3952, 3961)), "y": normal(9, 9, 1), "xpred": 2016}
+TREND |= {"pmualpha": 9.3, "psalpha": 100, "pmubeta": 0.1, "psbeta": 0.03}
 MIXED = {"N": 9, "y": [*normal(5, -2), *normal(4, 3)]}
 CURVE = {"N": 6, "x": [-5.0, -3.0, -1.0, 1.0, 3.0, 5.0], "y": normal(6)}
 HARES = {"N": 4, "ts": [1, 2, 3, 4], "y_init": [30.0, 4.0], "y": [[47.2, 6.1], [70.2, 9.8], [77.4, 35.2], [36.3, 59.4]]}
@@ -59,22 +64,46 @@ def unchanged(u):
     return u
 
 
+REGRESSIONS = [
+    ("kidiq", KIDS, "kidscore_momhs kidscore_momiq kidscore_momhsiq kidscore_interaction"),
+    (
+        "kidiq_with_mom_work",
+        WORKING_MOTHERS,
+        "kidscore_mom_work kidscore_interaction_c kidscore_interaction_c2 kidscore_interaction_z",
+    ),
+    (
+        "mesquite",
+        BUSHES,
+        "logmesquite logmesquite_logvolume logmesquite_logva logmesquite_logvas logmesquite_logvash",
+    ),
+    (
+        "earnings",
+        EARNERS,
+        "earn_height logearn_height log10earn_height logearn_height_male logearn_logheight_male logearn_interaction_z",
+    ),
+    *((f"nes{year}", VOTERS, "nes") for year in range(1972, 2004, 4)),
+    ("sblri", MEASURED, "blr"),
+]
+
 # name, file, density, the parameters' free coordinates (a simplex has one less than its length), start of the points
 CASES = [
     ("eight_schools-eight_schools_centered", SCHOOLS, stan.eight_schools_centered, ["mu", "tau", "theta"]),
     ("eight_schools-eight_schools_noncentered", SCHOOLS, stan.eight_schools_noncentered, ["mu", "tau", "theta_trans"]),
-    ("kidiq-kidscore_interaction", KIDS, stan.kidscore_interaction, ["beta", "sigma"]),
-    ("mesquite-logmesquite", BUSHES, stan.logmesquite, ["beta", "sigma"]),
-    ("earnings-earn_height", EARNERS, stan.earn_height, ["beta", "sigma"]),
-    ("nes1980-nes", VOTERS, stan.nes, ["beta", "sigma"]),
+    *(
+        (f"{data}-{program}", file, getattr(stan, program), ["beta", "sigma"])
+        for data, file, programs in REGRESSIONS
+        for program in programs.split()
+    ),
+    ("kilpisjarvi_mod-kilpisjarvi", TREND, stan.kilpisjarvi, ["alpha", "beta", "sigma"]),
     ("arK-arK", SERIES, stan.ar_k, ["alpha", "beta", "sigma"]),
     ("garch-garch11", RETURNS, stan.garch11, ["mu", "alpha0", "alpha1", "beta1"]),
+    ("bball_drive_event_0-hmm_drive_0", DRIVES, stan.hmm_drive_0, ["theta1", "theta2", "phi", "lambda"]),
     ("hmm_example-hmm_example", STATES, stan.hmm_example, ["theta1", "theta2", "mu"]),
     ("low_dim_gauss_mix-low_dim_gauss_mix", MIXED, stan.low_dim_gauss_mix, ["mu", "sigma", "theta"]),
     ("gp_pois_regr-gp_regr", CURVE, stan.gp_regr, ["rho", "alpha", "sigma"]),
     ("hudson_lynx_hare-lotka_volterra", HARES, stan.lotka_volterra, ["theta", "z_init", "sigma"]),
 ]
-SIMPLEXES = {"hmm_example-hmm_example": ["theta1", "theta2"]}
+SIMPLEXES = dict.fromkeys(("bball_drive_event_0-hmm_drive_0", "hmm_example-hmm_example"), ("theta1", "theta2"))
 
 
 def log_joint(name, file):
@@ -89,7 +118,7 @@ def points(name, dim):
     return lotka_start(u) if "lotka" in name else u
 
 
-def test_all_twelve_are_here():
+def test_each_has_a_density_to_be_held_against():
     assert sorted(POSTERIORS) == sorted(name for name, *_ in CASES)
     assert all(posterior.name == name for name, posterior in POSTERIORS.items())
 

@@ -244,7 +244,7 @@ def counts(table):
         pyro.sample("table", dist.Poisson(rate).expand(table.shape).to_event(1), obs=table.to_dense())
 
 
-@pytest.mark.parametrize("tier", ["auto", *TIERS])
+@pytest.mark.parametrize("tier", ["auto", "traced", "interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_a_sparse_matrix_trains_in_minibatches(tier):
     table = scipy.sparse.random(60, 10, density=0.3, format="csr", random_state=0)
     table.data[:] = 2.0

@@ -52,7 +52,7 @@ def assert_alike(optim, acts, engine):
     return world
 
 
-@settings(max_examples=20, derandomize=True, **ONCE)
+@settings(max_examples=8, derandomize=True, **ONCE)
 @given(OPTIMIZERS, st.lists(CALLS, max_size=7))
 def test_sequences_of_acts_end_where_they_do_in_pyro(optim, acts):
     assert_alike(optim, acts, "traced")
@@ -81,7 +81,7 @@ def test_every_act_alone(name, engine):
     assert sum(count for tier, count in world.svi.engine.steps.items() if tier != "eager") >= 4, world.svi.engine
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [6, pytest.param(500, marks=pytest.mark.slow)])
 def test_sequences_by_auto_move_between_pyros_steps_and_graphs(examples, monkeypatch):
     """After the fifth step rather than after 240, so that short sequences are captured, and rest on Pyro's steps before."""
     for module in (tiers, svi_module):

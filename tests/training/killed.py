@@ -18,21 +18,21 @@ import vipack as vi
 from tests.training.programs import RECIPES
 from vipack.training.checkpoint import read_file
 
-STEPS = 1_500
-STEPS_A_LIFE = 25  # at most, so that the kills are over before the run is
+STEPS_A_LIFE = 25  # at most
+STEPS_A_KILL = 40  # so that the run is longer than the lives that are cut off
 
 
-def train(checkpoint: vi.Checkpoint | None, started: Path | None = None) -> vi.Fit:
+def train(checkpoint: vi.Checkpoint | None, steps: int, started: Path | None = None) -> vi.Fit:
     def note(progress: object) -> None:
         if started is not None and not started.exists():
             started.write_text("\n".join(str(path) for path in started.parent.glob(".fit.*.tmp")))
 
     warnings.simplefilter("ignore", vi.errors.CheckpointWarning)
     recipe = RECIPES["VAE in batches"]
-    return vi.fit(**recipe, steps=STEPS, seed=3, checkpoint=checkpoint, callbacks=vi.Every(1, note), engine="eager")
+    return vi.fit(**recipe, steps=steps, seed=3, checkpoint=checkpoint, callbacks=vi.Every(1, note), engine="eager")
 
 
-def life(folder: Path, seconds: float | None, *, stepping: bool = False) -> tuple[bool, list[str]]:
+def life(folder: Path, steps: int, seconds: float | None, *, stepping: bool = False) -> tuple[bool, list[str]]:
     """One worker, killed after so many seconds; whether it was, and the temporary files it found when it had started.
 
     Args:
@@ -42,7 +42,7 @@ def life(folder: Path, seconds: float | None, *, stepping: bool = False) -> tupl
     started.unlink(missing_ok=True)
     worker = os.fork()
     if worker == 0:
-        train(vi.Checkpoint(folder / "fit", every_steps=100 if seconds is None else 1), started)
+        train(vi.Checkpoint(folder / "fit", every_steps=100 if seconds is None else 1), steps, started)
         os._exit(0)
     ended, status = 0, 0
     if seconds is not None:
@@ -72,9 +72,10 @@ def seconds_for(path: Path, num_steps: int) -> float:
 def main(folder: Path, num_kills: int, seed: int) -> dict[str, object]:
     longest = seconds_for(folder / "warm", STEPS_A_LIFE)
     moments = random.Random(seed)
+    steps = STEPS_A_KILL * num_kills
     kills, unreadable, stale, steps_at_death, temporaries_left = 0, 0, 0, [], 0
     for i in range(num_kills):
-        killed, found = life(folder, moments.uniform(0.0, longest), stepping=i % 3 > 0)
+        killed, found = life(folder, steps, moments.uniform(0.0, longest), stepping=i % 3 > 0)
         kills += killed
         stale += len(found)
         temporaries_left += len(list(folder.glob(".fit.*.tmp")))
@@ -83,8 +84,8 @@ def main(folder: Path, num_kills: int, seed: int) -> dict[str, object]:
                 steps_at_death.append(len(read_file(folder / "fit")["losses"]))
             except vi.errors.CheckpointError:
                 unreadable += 1
-    _, found = life(folder, None)
-    final, whole = read_file(folder / "fit"), train(None)
+    _, found = life(folder, steps, None)
+    final, whole = read_file(folder / "fit"), train(None, steps)
     state = whole._trainer.program.parameters.state()
     return {
         "kills": kills,

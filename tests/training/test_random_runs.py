@@ -76,7 +76,7 @@ def check_container(container):
     np.testing.assert_array_equal(found, expected)
 
 
-@settings(max_examples=20, **QUIET)
+@settings(max_examples=10, **QUIET)
 @given(container=containers())
 def test_the_form_of_the_data_does_not_matter(container):
     check_container(container)
@@ -122,7 +122,7 @@ def check_interruption(interruption, path):
         assert torch.equal(fit.params[name], value), name
 
 
-@settings(max_examples=8, **QUIET)
+@settings(max_examples=5, **QUIET)
 @given(interruption=interruptions())
 def test_a_run_in_pieces_is_the_run(tmp_path_factory, interruption):
     check_interruption(interruption, tmp_path_factory.getbasetemp() / "pieces")

@@ -14,7 +14,7 @@ from vipack.errors import DivergenceWarning
 from vipack.types import StopReason
 
 X = torch.full((10,), 5.0)
-TIERS = ("traced", "interpreted", "compiled", "auto")
+TIERS = ("traced", "interpreted", "auto")
 OPTIMIZERS = {
     "Adam": lambda: pyro.optim.Adam({"lr": 0.02}),
     "ClippedAdam": lambda: pyro.optim.ClippedAdam({"lr": 0.02}),
@@ -86,6 +86,7 @@ def eager():
     ("model", "engine"),
     [
         *((cliff, tier) for tier in TIERS),
+        pytest.param(cliff, "compiled", marks=pytest.mark.slow),
         *((m, tier) for m in (steep, deceptive) for tier in ("traced", "interpreted")),
     ],
     ids=lambda value: getattr(value, "__name__", value),

@@ -69,7 +69,7 @@ def test_guide_and_model_see_one_draw_which_is_new_at_every_step():
     assert 0.85 < z.std() < 1.15
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted", "compiled"])
+@pytest.mark.parametrize("engine", ["traced", "interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_all_engines_see_the_same_draws(engine, eager):
     result, _ = fit(engine=engine)
     assert result.engine.tier == engine

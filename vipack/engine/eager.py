@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,6 @@ from vipack.program.densities.values import count_non_finite, non_finite_densiti
 from vipack.program.running.runs import explanation, named_arguments, without_trace_shapes
 
 __all__ = ["EagerStep", "explain_missing"]
-
-Loss = Callable[..., Any]
 
 _OVERFLOW = (
     "no site's log_prob is itself non-finite, so the gradient overflowed on the way back; lower the learning rate, clip "

@@ -30,7 +30,6 @@ from vipack.types import EngineReport
 __all__ = ["RestartsEngine", "Start"]
 
 _RECENT = 100  # steps whose mean loss says which start leads
-_COMPILE_SHARE = 0.7  # as for a single fit
 _TRACED_AT_ONCE = 64
 
 Start = dict[str, Tensor]

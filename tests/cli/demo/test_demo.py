@@ -1,12 +1,12 @@
 """The demo, quickly: it writes a page that holds everything, and the exact answers that it checks itself against are right."""
 
+import math
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.integrate
-import scipy.stats
 
 from vipack.cli import main
 from vipack.cli.demo.schools import exact_answer
@@ -87,10 +87,13 @@ def test_eight_schools_exact_answer_is_that_of_quadrature():
     schools = eight_schools()
     y, sigma = schools["y"], schools["sigma"]
 
+    def normal(x, loc, scale):  # scipy.stats' own takes a hundred times as long for so few numbers
+        return np.exp(-0.5 * ((x - loc) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
+
     def integrate(function):
         def density(mu, tau):
-            likelihood = np.prod(scipy.stats.norm.pdf(y, mu, np.sqrt(sigma**2 + tau**2)))
-            prior = scipy.stats.norm.pdf(mu, 0, 5) * scipy.stats.halfcauchy.pdf(tau, scale=5)
+            likelihood = np.prod(normal(y, mu, np.sqrt(sigma**2 + tau**2)))
+            prior = normal(mu, 0, 5) * 2 / (5 * math.pi * (1 + (tau / 5) ** 2))
             return function(mu, tau) * likelihood * prior * 1e12  # so that the absolute tolerance means something
 
         return scipy.integrate.dblquad(density, 0, 200, -40, 40, epsabs=1e-6, epsrel=1e-5)[0] / 1e12

@@ -15,7 +15,7 @@ import vipack as vi
 from vipack.errors import EngineWarning
 
 X = torch.randn(20, generator=torch.Generator().manual_seed(0))
-STEPS = 90
+STEPS = 72
 TABLE = {number: 0.01 * number for number in range(0, 100, 2)}
 
 
@@ -41,7 +41,7 @@ def thresholds(x, beta, epoch=0):
     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
     if isinstance(beta, float) and beta > 0.5:
         mu = 1.1 * mu
-    if epoch > 70 or epoch in (5, 50):
+    if epoch > 62 or epoch in (5, 50):
         mu = mu + 0.1
     rows(x, mu, max(beta, 0.3))
 

@@ -124,7 +124,10 @@ def assert_same(found, expected):
 
 
 NATIVELY = [a_loop_as_long_as_the_data_say, branches_on_draws, other_parameters_by_branch, numbers_of_the_data]
-RUNS = [(program, "traced") for program in PROGRAMS] + [(program, "interpreted") for program in NATIVELY]
+RUNS = [
+    (program, "traced") for program in PROGRAMS if program not in NATIVELY
+]  # before it is interpreted a step is traced
+RUNS += [(program, "interpreted") for program in NATIVELY]
 
 
 @pytest.mark.parametrize(("program", "engine"), RUNS, ids=lambda value: getattr(value, "__name__", value))
@@ -284,7 +287,7 @@ CONDITIONS = {
 }
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.slow)])
 def test_random_programs_of_branches(examples):
     @settings(max_examples=examples, deadline=None, derandomize=examples < 100, suppress_health_check=list(HealthCheck))
     @given(

@@ -316,6 +316,70 @@ def test_two_processes_that_compile_the_same_step_at_once_both_end_well(tmp_path
     assert list((tmp_path / "engine").glob(".build-*")) == []
 
 
+CLAIMING = """
+import fcntl, os, sys
+handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.lockf(handle, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def rival(cache):
+    """Another process, which compiles the entry `key` until it is killed."""
+    cache.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-S", "-c", CLAIMING, str(cache / ".claim-key")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_process_waits_for_another_one_that_compiles_the_same(rival, cache, monkeypatch):
+    monkeypatch.setattr(compiler, "start_compiling", lambda work: pytest.fail("compiled twice"))
+    build = Build(Request(lambda: "a job", "key"))
+    assert not build.done()
+    assert compiler.busy()
+    (cache / "key").mkdir()
+    (cache / "key" / "manifest.json").write_text("{}")
+    (cache / "key" / "step.so").write_text("theirs")
+    assert not build.done()  # not yet sealed
+    seal(cache / "key", "key")
+    rival.kill()
+    assert build.done(wait=True)
+    assert (build.folder / "step.so").read_text() == "theirs"
+    assert not compiler.busy()
+    assert {path.name for path in cache.iterdir()} == {"key"}
+
+
+def test_a_process_compiles_itself_what_another_one_gave_up(rival, cache, monkeypatch):
+    monkeypatch.setattr(compiler, "start_compiling", Finished())
+    build = Build(Request(lambda: "a job", "key"))
+    assert not build.done()
+    rival.kill()
+    assert build.done(wait=True)
+    assert (build.folder / "step.so").read_text() == "new"
+    assert {path.name for path in cache.iterdir()} == {"key"}
+
+
+def test_a_process_that_was_halted_is_not_waited_for_for_ever(rival, cache, monkeypatch):
+    monkeypatch.setattr(compiler, "start_compiling", Finished())
+    build = Build(Request(lambda: "a job", "key"))
+    assert not build.done()
+    monkeypatch.setattr(compiler, "_LATE", 0.0)
+    assert build.done(wait=True)
+    assert (build.folder / "step.so").read_text() == "new"
+
+
+def test_a_build_that_waits_can_be_stopped(rival, cache):
+    build = Build(Request(lambda: "a job", "key"))
+    build.stop()
+    assert build.done()
+    assert build.folder is None
+    assert not compiler.busy()
+
+
 def test_the_bar_and_the_log_say_that_something_is_compiled(cache, monkeypatch, caplog):
     seen = []
 

@@ -77,8 +77,14 @@ def test_what_is_large_and_cheap_is_not_kept(steps):
     assert large.count("aten.add.Tensor") == small.count("aten.add.Tensor") + 1
 
 
-@pytest.mark.parametrize("engine", TIERS)
-@pytest.mark.parametrize("model", [poisson, offset])
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [
+        *((poisson, tier) for tier in TIERS),
+        *((offset, tier) for tier in ("traced", "interpreted")),
+        pytest.param(offset, "compiled", marks=pytest.mark.slow),
+    ],
+)
 def test_data_that_are_written_to_while_a_run_goes_on_are_seen(engine, model):
     def losses(tier):
         counts = COUNTS.clone()
@@ -108,3 +114,21 @@ def test_calls_of_svi_on_other_data_and_on_changed_data_are_pyros(engine):
         return told
 
     assert losses(vi.SVI, engine=engine) == pytest.approx(losses(SVI), rel=1e-4)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+@pytest.mark.parametrize(
+    "shaped", [torch.zeros_like, torch.ones_like, lambda z: z.new_zeros(()), lambda z: torch.full_like(z, 2.0)]
+)
+def test_data_may_meet_constants_of_a_latents_shape(shaped, restarts):
+    """As in ``total = offset + torch.zeros_like(mu)`` before a loop over time."""
+
+    def model(counts):
+        rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("rows", len(counts)):
+            pyro.sample("counts", dist.Poisson(rate * (counts[0] + shaped(rate)).exp()), obs=counts)
+
+    def losses(engine):
+        return fitted(engine, model, steps=20, restarts=restarts).losses
+
+    assert losses("traced") == pytest.approx(losses("eager"), rel=1e-4)

@@ -102,7 +102,7 @@ UNREAD = st.lists(st.sampled_from(NAMES), max_size=2)
 ORDER = st.lists(st.integers(0, 6), min_size=1, max_size=7)
 
 
-@settings(max_examples=20, derandomize=True, **QUIET)
+@settings(max_examples=12, derandomize=True, **QUIET)
 @given(PARTS, UNREAD, ORDER)
 @example([("a_set", "method"), ("a_small_array", "partial")], ["a_deque"], [0, 0, 0])
 def test_random_programs(parts, unread, order):

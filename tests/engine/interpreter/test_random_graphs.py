@@ -106,7 +106,7 @@ def check(folder, program, seed):
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 
 
-@settings(max_examples=50, **QUIET)
+@settings(max_examples=30, **QUIET)
 @given(program=programs(), seed=st.integers(0, 10))
 def test_random_graphs(folder, program, seed):
     check(folder, program, seed)

@@ -33,13 +33,26 @@ def forms(a, b, bias):
     ]
 
 
-@pytest.mark.parametrize("rows", ROWS)
-def test_products_are_those_of_float64(folder, rows):
-    for columns, middle in itertools.product(COLUMNS, MIDDLE):
+def assert_those_of_float64(folder, rows, sizes):
+    for columns, middle in sizes:
         inputs = [matrix(rows, middle), matrix(middle, columns), matrix(columns)]
         found, _ = run(folder, forms, inputs)
         for got, wanted in zip(found, forms(*[v.double() for v in inputs]), strict=True):
             torch.testing.assert_close(got.double(), wanted, rtol=1e-6, atol=3e-6 * middle**0.5)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_products_are_those_of_float64(folder, rows):
+    """Every two sizes occur together."""
+    first = ROWS.index(rows)
+    sizes = [(columns, MIDDLE[(first + i) % len(MIDDLE)]) for i, columns in enumerate(COLUMNS)]
+    assert_those_of_float64(folder, rows, sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ROWS)
+def test_products_of_all_sizes_are_those_of_float64(folder, rows):
+    assert_those_of_float64(folder, rows, itertools.product(COLUMNS, MIDDLE))
 
 
 def test_threads_share_the_work_and_change_no_bit(folder):

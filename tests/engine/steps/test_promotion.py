@@ -39,7 +39,7 @@ def test_one_slow_measurement_does_not_keep_a_run_from_the_interpreter(monkeypat
     def delayed(self, batches, number):
         calls.append(number)
         if len(calls) <= slow:
-            time.sleep(0.02)
+            time.sleep(0.1)
         return native(self, batches, number)
 
     monkeypatch.setattr(GraphRunner, "native_steps", delayed)
@@ -86,7 +86,7 @@ def test_one_slow_look_at_variables_does_not_keep_a_run_from_its_graph(monkeypat
     def delayed(self):
         looks.append(self)
         if len(looks) <= slow:
-            time.sleep(0.02)
+            time.sleep(0.1)
         return outdated(self)
 
     monkeypatch.setattr(PythonState, "outdated", delayed)

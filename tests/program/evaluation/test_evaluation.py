@@ -254,7 +254,7 @@ def test_it_holds_of_programs_found_before(holds, spec):
 
 @pytest.mark.parametrize("holds", PROPERTIES, ids=lambda holds: holds.__name__)
 def test_it_holds_of_random_programs(holds):
-    search(holds, 20)
+    search(holds, 10)
 
 
 @pytest.mark.slow

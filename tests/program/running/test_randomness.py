@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pyro
+import pytest
 import torch
 
 from vipack.program import RandomState, seeded
@@ -25,6 +26,14 @@ def test_a_seed_starts_pyros_stream_and_gives_the_process_its_own_back():
     with seeded(0):
         pyro.set_rng_seed(5)
         assert draw() == found
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="its generator has to be told")
+def test_a_seed_leaves_nothing_behind_for_devices_that_are_not_there():
+    """Torch keeps each for every kind of device, with the text of the whole stack."""
+    kept = len(torch.cuda._queued_calls)
+    with seeded(5):
+        assert len(torch.cuda._queued_calls) == kept
 
 
 def test_the_process_gets_its_own_back_after_an_error():

@@ -87,7 +87,6 @@ class Graph:
 
     module: fx.GraphModule
     layout: Layout
-    buffer_names: tuple[str, ...]
     touched: frozenset[str]
     unused: frozenset[str]
     num_checks: int
@@ -156,7 +155,6 @@ def capture(program: Program, loss: Any, arguments: Arguments, execution: Execut
     return Graph(
         module,
         step.layout,
-        tuple(step.buffers),
         frozenset(step.touched),
         frozenset(step.unused),
         num_checks,

@@ -25,6 +25,7 @@ from vipack.engine.interpreter.layout import contiguous
 from vipack.engine.interpreter.source import source as interpreter_source
 from vipack.engine.native.cache_entries import (
     cache_folder,
+    claim_entry,
     find_entry,
     forget,
     machine,
@@ -55,6 +56,8 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 COMPILING = "compiling once for this machine, in the background"
+_LATE = 60.0  # seconds after which a process that compiles the same is not waited for: it may have been halted
+_LOOK = 0.05  # seconds until another look at whether it is done
 INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordinary cores, once a machine
 
 _SOURCES = (
@@ -121,7 +124,7 @@ def cached(wanted: Request) -> Path | None:
 
 
 class Build:
-    """A compilation under way in another process.
+    """A compilation under way in another process, of this one's or of another one that uses the same cache.
 
     Attributes:
         folder: the result, once there.
@@ -135,22 +138,27 @@ class Build:
         self.seconds = 0.0
         self.folder: Path | None = None
         self.reason = ""
+        self._waits = False
         self._process: CompilingProcess | None = None
+        self._give_up: Callable[[], None] = lambda: None
         try:
-            job = wanted.make_job()
+            self._job = wanted.make_job()
             # In the folder of the entries, so that the result is put in place in one move.
             self._root = writable_folder()
-            self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=self._root))
-            with (self._work / "job.pkl").open("wb") as file:
-                pickle.dump(job, file)
-            self._process = start_compiling(self._work)
-            _RUNNING.add(self)
-            _LOG.info("%s; steps are slower until it is done", COMPILING)
+            self._begin()
         except OSError as error:
-            self.reason = f"the compiler could not be started: {error}"
+            self._failed(error)
 
     def done(self, *, wait: bool = False) -> bool:
         """Whether it has ended, well or not."""
+        while self._waits:
+            try:
+                self._begin()
+            except OSError as error:
+                self._failed(error)
+            if self._waits and not wait:
+                return False
+            time.sleep(_LOOK if self._waits else 0.0)
         if self._process is None:
             return True
         code = self._process.poll(wait=wait)
@@ -159,12 +167,41 @@ class Build:
             return False
         self._collect(code)
         self._process = None
-        _RUNNING.discard(self)
+        self._end()
         return True
+
+    def _begin(self) -> None:
+        """Start to compile, unless another process has done so meanwhile, or is at it and not late."""
+        claim = claim_entry(self._root, self._wanted.key)
+        self.seconds = time.perf_counter() - self._started
+        self._waits = claim is None and self.seconds < _LATE
+        self._give_up = claim or self._give_up
+        _RUNNING.add(self)
+        if self._waits:
+            return
+        self.folder = cached(self._wanted)
+        if self.folder is not None:
+            self._end()
+            return
+        self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=self._root))
+        with (self._work / "job.pkl").open("wb") as file:
+            pickle.dump(self._job, file)
+        self._process = start_compiling(self._work)
+        _LOG.info("%s; steps are slower until it is done", COMPILING)
+
+    def _failed(self, error: OSError) -> None:
+        self.reason = f"the compiler could not be started: {error}"
+        self._end()
+
+    def _end(self) -> None:
+        self._waits = False
+        self._give_up()
+        self._give_up = lambda: None
+        _RUNNING.discard(self)
 
     def stop(self) -> None:
         """End it, and leave nothing behind."""
-        _RUNNING.discard(self)
+        self._end()
         if self._process is not None:
             self._process.stop()
             self._process = None

@@ -111,12 +111,17 @@ def split_steady_results(module: fx.GraphModule, steady: Sequence[bool], num_inp
     graph = module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     given = [node for node, known in zip(placeholders, steady, strict=True) if known]
-    depends, dear = set(given), set[fx.Node]()
+    depends, dear, numbers = set(given), set[fx.Node](), set[fx.Node]()
     for node in graph.nodes:
         inputs = node.all_input_nodes
-        if node.op != "call_function" or not depends.intersection(inputs) or is_random(node) or _is_number(node):
+        if node.op != "call_function" or is_random(node):
             continue
-        if all(source in depends or _is_number(source) for source in inputs):
+        # Zeros in the shape of a latent wait for the latent, though they are the same at every step.
+        if not all(source in depends or source in numbers for source in inputs):
+            continue
+        if _is_number(node):
+            numbers.add(node)
+        elif depends.intersection(inputs):
             depends.add(node)
             if _name(node) in _DEAR or node.target in ROW_OPERATORS or dear.intersection(inputs):
                 dear.add(node)

@@ -17,6 +17,7 @@ import platform
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,15 @@ import torch
 import vipack.cache as cache
 from vipack.errors import EngineWarning, VipackError, warn
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "NativeError",
     "cache_folder",
+    "claim_entry",
     "find_entry",
     "forget",
     "machine",
@@ -88,6 +95,36 @@ def find_entry(key: str) -> Path | None:
             os.utime(folder)  # used lately
         return folder
     return None
+
+
+def claim_entry(root: Path, key: str) -> Callable[[], None] | None:
+    """The right to make an entry, until what is returned is called or the process ends; None while another process has it.
+
+    Where files cannot be locked every process has it, an entry may be made twice, and the first one counts.
+
+    Raises:
+        OSError: no file can be made in `root`.
+    """
+    if fcntl is None:
+        return lambda: None
+    path, process = root / f".claim-{key}", os.getpid()
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(handle)
+        return None
+    except OSError:  # a file system without locks
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        return lambda: None
+
+    def give_up() -> None:
+        if os.getpid() == process:  # a child that was forked has no part in it
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+    return give_up
 
 
 def put_entry(work: Path, root: Path, key: str) -> Path:

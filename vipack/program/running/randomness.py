@@ -74,7 +74,7 @@ class RandomState:
     def from_seed(cls, seed: int) -> RandomState:
         """The stream that ``pyro.set_rng_seed(seed)`` starts."""
         with _restored():
-            pyro.set_rng_seed(seed)
+            _seed(seed)
             return cls.current()
 
     @classmethod
@@ -167,8 +167,21 @@ def seeded(seed: int) -> Iterator[None]:
     """
     check_seed(seed)
     with _restored():
-        pyro.set_rng_seed(seed)
+        _seed(seed)
         yield
+
+
+def _seed(seed: int) -> None:
+    """What ``pyro.set_rng_seed`` does; without an accelerator, none of torch's devices takes note of it for later.
+
+    Torch would write down the whole stack for each kind of device, and keep it.
+    """
+    if torch.accelerator.is_available():
+        pyro.set_rng_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
 
 
 @contextlib.contextmanager
