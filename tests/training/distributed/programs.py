@@ -43,7 +43,8 @@ def _draws(*size: int, seed: int = 0) -> Tensor:
 
 X = _draws(N, 3)
 Y = X @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) + 0.5 * _draws(N, seed=1)
-COUNTS = torch.poisson(torch.rand(N, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 4)
+_RATES = 4 * torch.rand(N, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+COUNTS = torch.poisson(_RATES, generator=torch.Generator().manual_seed(3))
 
 
 def regression(x, y):
