@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -53,7 +54,7 @@ class LockstepEngine:
         self._graphs.safe = SafeStates(_COPIED_EVERY)
         self._shape: Shape | None = None
         self._steps, self._next_check = 0, _FIRST_CHECK
-        self._recorded = False
+        self._recording = False
         self.seconds = 0.0
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
@@ -120,14 +121,11 @@ class LockstepEngine:
         return result if math.isfinite(result[-1]) else self._recover(batches, result[:-1])
 
     def _eager_step(self, batches: Batches) -> float:
-        recording = self._recorded is False and self._optimizer.has_stepped()
         try:
-            if recording:
-                self._recorded = True
-                with recorded() as self._graphs.execution:
-                    loss = self._eager(next(batches))
-            else:
+            with recorded() if self._recording else contextlib.nullcontext() as execution:
                 loss = self._eager(next(batches))
+            if self._recording:
+                self._recording, self._graphs.execution = False, execution
         except NonFiniteError as error:
             raise NonFiniteStep([], error) from error
         self._count("eager", 1)
@@ -176,12 +174,15 @@ class LockstepEngine:
             self._shape = None
 
     def _move_up(self, batches: Batches, remaining: int) -> None:
-        if self._tier == "eager" or not self._recorded:
+        if self._tier == "eager":
             return
         if self._graphs.plain_left:
             self._graphs.plain_left -= 1
             return
         if self._shape is None:
+            if not self._optimizer.has_stepped():
+                self._recording = True  # the next step, which is Pyro's anyway, shows what it runs and reads
+                return
             self._shape = self._graphs.shapes.of(batches.upcoming()[0], 0)
             if not self._shape.done:
                 self._shape.done = True

@@ -20,7 +20,8 @@ class DataParallel:
         same_noise: let all processes draw the same random numbers. By default each draws its own, so that what it does not
             share with the others, and latents that it shares too, are averaged over more draws.
         timeout: seconds that a process which lives may let the others wait, as in a callback, before all of them end with an
-            error. Capturing and compiling do not count.
+            error. Capturing and compiling do not count. At the beginning they wait ten times as long, since each imports and reads
+            first.
     """
 
     same_noise: bool = False

@@ -26,6 +26,7 @@ _SLICE = datetime.timedelta(seconds=0.5)  # of waiting, after which signals are 
 _PULSE = 1.0  # seconds between signs of life
 _SILENT = 12.0  # seconds without one, after which a process has ended or is frozen
 _NOTE_SECONDS = 3.0  # that a process which ends has to leave a note, after its connections are gone
+_BEGINNING = 10  # times the timeout, that the others may come later: they import and read their data first
 _FOREVER = datetime.timedelta(hours=24)  # of the group; who waits looks after the others itself
 
 
@@ -43,11 +44,13 @@ class Processes:
         self.rank, self.size, self._timeout = dist.get_rank(), dist.get_world_size(), options.timeout
         self._group: Any = dist.new_group(backend="gloo", timeout=_FOREVER)
         try:
-            dist.monitored_barrier(self._group, datetime.timedelta(seconds=options.timeout), wait_all_ranks=True)
+            dist.monitored_barrier(
+                self._group, datetime.timedelta(seconds=_BEGINNING * options.timeout), wait_all_ranks=True
+            )
         except RuntimeError as error:
             raise ProcessError(
                 f"process {self.rank} of {self.size}: the fit could not begin, since not all processes have come to it within "
-                f"{options.timeout:g} s ({_first_line(error)}); every process must call vipack.fit with distributed=."
+                f"{_BEGINNING * options.timeout:g} s ({_first_line(error)}); every process must call vipack.fit with distributed=."
             ) from error
         self._calls, self._doing, self._ended = 0, "", threading.Event()
         self._store = self._common_store()
@@ -256,7 +259,7 @@ def _initialise(options: DataParallel) -> None:
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     try:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=max(options.timeout, 30.0)))
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=_BEGINNING * options.timeout))
     except (RuntimeError, ValueError) as error:
         text = _first_line(error)
         in_use = "in use" in text or "EADDRINUSE" in str(error)
