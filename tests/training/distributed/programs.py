@@ -131,10 +131,10 @@ class SameNoise(TorchFunctionMode):
         self._size, self._copies = size, copies
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.normal and isinstance(args[0], Tensor) and self._size in args[0].shape:
+        if func is torch.Tensor.normal_ and self._size in args[0].shape:
             dim = tuple(args[0].shape).index(self._size)
-            shares = [each.narrow(dim, 0, self._size // self._copies) for each in args[:2]]
-            return torch.cat([func(*shares, **(kwargs or {}))] * self._copies, dim)
+            share = args[0].narrow(dim, 0, self._size // self._copies).contiguous()
+            return args[0].copy_(torch.cat([func(share, *args[1:], **(kwargs or {}))] * self._copies, dim))
         return func(*args, **(kwargs or {}))
 
 

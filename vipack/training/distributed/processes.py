@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from vipack.errors import ProcessError, UsageError, VipackError
 from vipack.training.distributed.options import DataParallel
@@ -259,7 +259,14 @@ def _initialise(options: DataParallel) -> None:
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     try:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=_BEGINNING * options.timeout))
+        wait = datetime.timedelta(seconds=_BEGINNING * options.timeout)
+        # torchrun keeps one store, in which addresses of processes that it has started anew still stand.
+        by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        master = rank == "0" and not by_torchrun
+        store = TCPStore(host, port, int(size), is_master=master, timeout=wait, multi_tenant=True)
+        own = PrefixStore(f"vipack/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group("gloo", timeout=wait, store=own, rank=int(rank), world_size=int(size))
     except (RuntimeError, ValueError) as error:
         text = _first_line(error)
         in_use = "in use" in text or "EADDRINUSE" in str(error)
