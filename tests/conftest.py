@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from vipack.engine.steps import promotion
+from vipack.program import RandomState
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What is collected stays. Capture makes many small objects, and to look through all others for garbage took an eighth of the time."""
-    gc.disable()
+    """Capture makes many small objects; to look for garbage after every few hundred of them took an eighth of the time."""
+    gc.disable()  # all that is collected stays; it is not frozen, since the product finds modules among the collector's objects
     result = yield
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
     return result
 
@@ -35,7 +34,7 @@ def _a_cache_of_compiled_steps(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_compiled_unasked():
-    """Whether it would pay depends on how fast the machine is; tests/engine, where this is tested, takes it back."""
+    """Whether it would pay depends on how fast the machine is; see tests/engine/steps/test_promotion.py."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(promotion, "_COMPILE_SHARE", float("inf"))
         yield
@@ -51,6 +50,6 @@ def _ctrl_c_is_heard():
 @pytest.fixture(autouse=True)
 def _a_clean_process():
     pyro.clear_param_store()
-    pyro.set_rng_seed(0)
+    RandomState.from_seed(0).install()  # torch.manual_seed would write down the stack of every test
     yield
     assert torch.get_default_dtype() is torch.float32

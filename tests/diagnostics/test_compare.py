@@ -40,7 +40,7 @@ def test_the_columns(table):
     assert isinstance(table, pd.DataFrame)
     expected = (
         "rank", "elbo", "elbo_se", "elbo_diff", "diff_se", "diff_khat", "evidence", "evidence_se", "khat", "ess", "verdict",
-        "certified", "seconds", "stopped",
+        "certified", "copies", "seconds", "stopped",
     )  # fmt: skip
     assert tuple(table.columns) == expected
     assert table.index.name == "fit"

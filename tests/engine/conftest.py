@@ -3,17 +3,8 @@
 import pytest
 
 from vipack.engine.compiled import compiler
-from vipack.engine.steps import promotion
 
-SHARE = promotion._COMPILE_SHARE
 _REMEMBERED = (compiler.interpreter, compiler.start_interpreter)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _compiled_where_it_pays():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(promotion, "_COMPILE_SHARE", SHARE)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from vipack.engine import graphs
 from vipack.engine.capture.capture import tensors_of
 from vipack.program.sites.plates import subsampled
 
-STEPS = 40
+STEPS = 24
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,18 @@ def trained():
     return vae, fit, x, labels
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_every_likelihood_trains_with_labels_missing(name):
+# Likelihoods are traced without labels in test_vae.py.
+TRACED = ("Bernoulli", "DiscretizedLogisticMixture linked", "MixedColumns")
+RUNS = [(name, "traced" if name in TRACED else "eager") for name in LIKELIHOODS]
+RUNS += [pytest.param(name, "traced", marks=pytest.mark.slow) for name in LIKELIHOODS if name not in TRACED]
+
+
+@pytest.mark.parametrize(("name", "engine"), RUNS)
+def test_every_likelihood_trains_with_labels_missing(name, engine):
     likelihood, x = LIKELIHOODS[name][0](), data_of(name)
     vae = small(likelihood).initialize(x, Y)
-    fit = vi.fit(vae.model, vae.guide, data=(x, Y), batch_size=8, steps=10, loss=LOSS, engine="traced")
-    assert fit.engine.tier == "traced", fit.engine.reason
+    fit = vi.fit(vae.model, vae.guide, data=(x, Y), batch_size=8, steps=10, loss=LOSS, engine=engine)
+    assert fit.engine.tier == engine, fit.engine.reason
     assert fit.check.warnings == ()
     assert np.isfinite(fit.losses).all()
     assert fit.generate(3)["x"].shape == (3, *likelihood.shape)

@@ -30,7 +30,8 @@ def text_table(table: pd.DataFrame) -> str:
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """A comparison as the command line shows it: ranks from 1, and in words below it what the verdicts certify."""
-    return table.drop(columns="certified").assign(rank=table["rank"] + 1)
+    hidden = ["certified"] if bool((table["copies"] > 1).any()) else ["certified", "copies"]
+    return table.drop(columns=hidden).assign(rank=table["rank"] + 1)
 
 
 def certified_by(verdicts: Iterable[str]) -> str:

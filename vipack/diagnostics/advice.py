@@ -19,8 +19,12 @@ from vipack.guides import Flow, Structured
 from vipack.posterior import Posterior
 from vipack.program import SiteTable
 
-__all__ = ["richer"]
+__all__ = ["BROKEN", "richer"]
 
+BROKEN = (
+    'a guide that has the symmetry, as no guide and symmetric="all" give it',
+    "a prior or an order that rules all copies but one out",
+)
 _MOST_DENSE = 2_000  # latent numbers, up to which a full covariance can be had
 _STEPS = "more steps, if the loss still falls"
 _FULL = "a richer guide: AutoMultivariateNormal for correlated latents, a normalizing flow for curved ones"

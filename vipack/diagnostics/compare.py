@@ -20,7 +20,7 @@ from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean, mean_and_se
 from vipack.posterior import Posterior
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
-from vipack.types import Stopped
+from vipack.types import Estimate, Stopped
 
 __all__ = ["Fitted", "check_fits", "compare"]
 
@@ -66,8 +66,9 @@ def compare(
     of two guides share their random numbers, so that noise that both have in common drops out; ``diff_khat``, of the
     heavier tail of these differences: above 0.7 a few rare draws decide ``elbo_diff``, and ``diff_se`` may be far too
     small; ``evidence`` and ``evidence_se``, the importance estimate of log p(x); ``khat``; ``ess`` of `num_draws`;
-    ``verdict`` and what is ``certified`` by it; ``seconds`` of training; ``stopped``, why training ended, "converged" or
-    otherwise. All in nats but k-hats, ``ess`` and the last four.
+    ``verdict`` and what is ``certified`` by it; ``copies``, how many equal modes symmetries make, of which the draws hold one:
+    their log is in ``elbo`` and ``evidence``, so that fits of one mode and of all compare; ``seconds`` of training;
+    ``stopped``, why training ended, "converged" or otherwise. All in nats but k-hats, ``ess`` and the last five.
     Answers of a fit that was not judged follow this verdict from then on, as after ``fit.diagnose()``. Ctrl-C ends the
     comparison once one fit is judged: the table then holds the fits so far, the last of them judged by what is known.
 
@@ -98,13 +99,14 @@ def compare(
                 break
             finally:
                 bar.close()
+            weights[name] = weights[name].of_copies(diagnoses[name].copies)
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                fit.posterior.judge(diagnoses[name].verdict)
+                fit.posterior.judge(diagnoses[name].verdict, diagnoses[name].within)
             if interrupted:
                 break
     if interrupted:
         _say_what_is_known(fits, diagnoses)
-    order = sorted(diagnoses, key=lambda name: _sortable(diagnoses[name].elbo.value), reverse=True)
+    order = sorted(diagnoses, key=lambda name: _sortable(_elbo(diagnoses[name]).value), reverse=True)
     best = weights[order[0]]
     eps = max(torch.finfo(fit.posterior.program.parameters.dtype).eps for fit in fits.values())
     rows = [
@@ -176,13 +178,18 @@ def _by_rows(best: Weights, other: Weights) -> float:
     return row_sampling_se(best.row_means - other.row_means, best.num_rows)
 
 
+def _elbo(diagnosis: Diagnosis) -> Estimate:
+    """Of the guide's copies in all equal modes, where it holds one of them."""
+    return diagnosis.elbo if diagnosis.copies is None else diagnosis.copies.added_to(diagnosis.elbo)
+
+
 def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, rows_se: float, fit: Fitted) -> dict[str, object]:
     # The draws of two guides share their random numbers one by one, which the standard error of the mean of the
     # differences accounts for, whether or not it makes them agree.
     difference = mean_and_se(below)
     return {
         "rank": rank,
-        "elbo": diagnosis.elbo.value,
+        "elbo": _elbo(diagnosis).value,
         "elbo_se": diagnosis.elbo.se,
         "elbo_diff": difference.value,
         "diff_se": math.hypot(difference.se, rows_se) if rank else 0.0,
@@ -193,6 +200,7 @@ def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, rows_se: float, fit
         "ess": diagnosis.ess,
         "verdict": diagnosis.verdict.value,
         "certified": diagnosis.verdict.certifies,
+        "copies": 1 if diagnosis.copies is None else diagnosis.copies.count,
         "seconds": fit.seconds,
         "stopped": fit.stopped.reason.value,
     }

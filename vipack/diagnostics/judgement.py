@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.diagnostics.advice import richer
+from vipack.diagnostics.advice import BROKEN, richer
 from vipack.diagnostics.bounds import (
     BAD,
     CONFIDENT,
@@ -27,11 +27,14 @@ from vipack.diagnostics.bounds import (
 from vipack.diagnostics.chains import whitening
 from vipack.diagnostics.density import ManyPoints
 from vipack.diagnostics.drift import MOST_LATENTS, Drift, find_drift
+from vipack.diagnostics.elsewhere import climb_elsewhere, copies_of
 from vipack.diagnostics.evidence import elbo
-from vipack.diagnostics.modes import ModeSearch, search_modes
+from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Columns, Shift, columns_of_sets, comparable, shift_by_weights
+from vipack.diagnostics.regions import thinned
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
+from vipack.diagnostics.symmetries import Copies
 from vipack.errors import VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
@@ -81,6 +84,7 @@ class Judgement:
             self.shift = shift_by_weights(self.columns, self.even)
         self.drift: Drift | None = None
         self.modes: ModeSearch | None = None
+        self.copies: Copies | None = None
 
     def judge(self, chains: bool, modes: bool, ended: str = "") -> Diagnosis:
         """
@@ -92,12 +96,14 @@ class Judgement:
         if ended:
             self._skipped += [ended, *([f"short chains and other modes: {ENDED} them"] if chains or modes else [])]
         elif (chains or modes) and not points and finite and self._posterior is not None:
+            if modes and self._sets[0].latents:
+                self._find_copies(self._posterior)
             self._run_checks(self._posterior, chains, modes)
         verdict, reasons, advice = self._conclude()
         diagnosis = Diagnosis(
             verdict,
             self.elbo,
-            self.weights.evidence,
+            self.weights.evidence if self.copies is None else self.copies.added_to(self.weights.evidence),
             self.khat,
             self.share * len(self._sets[0].log_q),
             len(self._sets[0].log_q),
@@ -108,8 +114,18 @@ class Judgement:
             self.drift,
             self.modes,
             tuple(self._skipped),
+            self.copies,
         )
         return finished(diagnosis, self._sets, self._stopped)
+
+    def _find_copies(self, posterior: Posterior) -> None:
+        latents = {name: torch.cat([draws.latents[name] for draws in self._sets]) for name in self._sets[0].latents}
+        if self.usable:
+            kept = thinned(torch.from_numpy(self.even), self._seed)
+            latents = {name: value[kept.to(value.device)] for name, value in latents.items()}
+        self.copies, why = copies_of(posterior, latents)
+        if why:
+            self._skipped.append(f"symmetries: {why}")
 
     def _columns(self) -> Columns | None:
         if not self._sets[0].latents:
@@ -159,7 +175,18 @@ class Judgement:
             share = torch.from_numpy(weights).to(u.device)
             evidence = self.weights.evidence.value
             white = whitening(u, share if self.usable else None)
-            self.modes, why = search_modes(density, u, share, evidence, white, seed=self._seed, progress=self._progress)
+            assert self._posterior is not None
+            self.modes, why = climb_elsewhere(
+                self._posterior,
+                density,
+                u,
+                share,
+                evidence,
+                white,
+                self.copies,
+                seed=self._seed,
+                progress=self._progress,
+            )
             if why:
                 self._skipped.append(f"other modes: {why}")
 
@@ -183,6 +210,8 @@ class Judgement:
     def _conclude(self) -> tuple[Verdict, list[str], list[str]]:
         """What :meth:`_decide` says, unless it certifies one start by weights that are all there is to go by."""
         verdict, reasons, advice = self._decide()
+        if verdict is not Verdict.DISTRUST and self.copies is not None and self.copies.broken:
+            return Verdict.DISTRUST, [self.copies.broken], list(BROKEN)
         searched = self.drift is not None or self.modes is not None
         if verdict is Verdict.DISTRUST or not self._alone or searched or self.share > ESS_ALONE:
             return verdict, reasons, advice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,19 +13,27 @@ from torch import Tensor
 from vipack.diagnostics.chains import Whitening
 from vipack.diagnostics.density import ManyPoints
 from vipack.display import Readable
+from vipack.program.evaluation.ascent import Path, climb
 from vipack.progress import Progress
 
-__all__ = ["MissedMode", "ModeSearch", "search_modes"]
+__all__ = ["MissedMode", "ModeSearch", "distinct_modes", "ends_of", "search_modes"]
 
-MOST_LATENTS = 100
+MOST_LATENTS = 1_000
+_CUBES, _WIDE = 8, 8  # starts from the model's usual cube and from around the fit; the others come from the prior
 _STARTS = 32
-_MOST_STEPS, _FEWEST_STEPS = 150, 40
+_MOST_STEPS, _FEWEST_STEPS = 100, 25
 _WORK = 300_000  # operations of the whole climb
 _NUMBERS = 1_500_000_000  # that it may produce: a few seconds' worth
-_PATH_LENGTH = 75.0  # sds of the fit that a climb's steps add up to, twice over
-_OVERDISPERSED = 6.0  # sds of the fit, from which half of the starts climb
-_APART = 0.5  # sds of the fit, by which different modes differ
-_MOST_MODES = 6
+_EVALUATIONS = 4  # of log p(x, z), of a step of a climb
+_OVERDISPERSED = 6.0  # sds of the fit, from which some climb
+_SLACK = 2.0  # nats, by which an end may lie below the hill that it belongs to
+_MOST_MODES = 12
+_MEMORY = 10  # pairs of L-BFGS
+_NEWTON_STEPS = 4
+_STEPS = {
+    torch.float64: 1e-3,
+    torch.float32: 2e-2,
+}  # of differences of gradients, in the widths that a climb has learned
 _LEFT = 1e-3  # nats to be climbed yet, below which a point is a mode
 _PROPOSALS = 1_000
 _SHARE = 0.02  # of the mass, that a missed region must hold to matter
@@ -82,17 +90,24 @@ def search_modes(
     white: Whitening,
     *,
     seed: int,
+    prior: Tensor | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
+    nearest: Callable[[Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> tuple[ModeSearch | None, str]:
     """Climb to modes, and hold the mass around each against the draws there.
 
-    Starts are the model's usual ones, uniform in (-2, 2) on R^D, and points spread around the fit several times as
-    wide as its draws. The mass of a mode's surroundings, the ellipsoid that holds half of its Laplace approximation, is
+    Climbs are L-BFGS in the program's own unconstrained coordinates, so that neither the scale of the fit nor how far a mode
+    is from it matters. They start in the cube (-2, 2), at draws of the prior, and around the fit several times as wide as
+    its draws. The mass of a mode's surroundings, the ellipsoid that holds half of its Laplace approximation, is
     estimated by importance sampling from that approximation.
 
     Args:
         u: draws ``(S, D)`` with `weights` ``(S,)`` that add up to one.
         log_evidence: that the weights estimate, in nats.
+        prior: draws of the prior ``(N, D)``, to climb from.
+        known: points ``(N, D)`` at which other climbs have ended, and the widths ``(N, D)`` that they had learned.
+        nearest: of points ``(N, D)`` the images under the posterior's symmetries that are nearest to the draws.
 
     Returns:
         The search, or None with the reason for which there was none.
@@ -100,75 +115,111 @@ def search_modes(
     started = time.perf_counter()
     steps = min(_MOST_STEPS, _WORK // max(1, density.operations))
     # A model of many rows is dear in numbers: it gets fewer steps, but none so few that modes stay out of reach.
-    steps = min(steps, max(_FEWEST_STEPS, _NUMBERS // max(1, _STARTS * density.numbers)))
+    steps = min(steps, max(_FEWEST_STEPS, _NUMBERS // max(1, _EVALUATIONS * _STARTS * density.numbers)))
     if density.dim > MOST_LATENTS:
         return None, f"{density.dim:,} latent numbers are too many to search for other modes"
     if steps < _FEWEST_STEPS:
         return None, f"one evaluation of the model takes {density.operations:,} operations, too many for a search"
     generator = torch.Generator().manual_seed(seed)
-    half = (_STARTS // 2, density.dim)
-    usual = (torch.rand(half, dtype=u.dtype, generator=generator) * 4 - 2).to(u.device)
-    radii = _OVERDISPERSED * torch.rand(half[0], 1, dtype=u.dtype, generator=generator)
-    away = (radii * torch.randn(half, dtype=u.dtype, generator=generator)).to(u.device)
-    wide = white.u_of(away)
+    starts = _starts(u, white, prior, generator)
     progress = Progress() if progress is None else progress
     progress.begin("other modes", steps + _MOST_MODES)
-    ends = _climb(density, torch.cat([usual, wide]), white, steps, progress)
-    num_modes, missed = 0, []
-    for mode in _distinct(density, ends, white):
+
+    def gradients_of(points: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = density(points.to(u))
+        return value.double(), gradient.double()
+
+    def go_on() -> bool:
         progress()
-        polished = _polish(density, mode, white)
-        if polished is None:
-            continue
+        return True
+
+    paths = climb(gradients_of, starts.double(), memory=_MEMORY, num_steps=steps, go_on=go_on, side_by_side=False)
+    ends, scales = ends_of(paths)
+    if known is not None:
+        ends, scales = torch.cat([ends, known[0].to(ends)]), torch.cat([scales, known[1].to(ends)])
+    if nearest is not None:
+        ends = nearest(ends)
+    most = max(2, min(_MOST_MODES, _NUMBERS // (6 * density.dim * max(1, density.numbers))))
+    num_modes, missed = 0, []
+    for at, tril in distinct_modes(gradients_of, ends, scales, most, _STEPS[u.dtype], progress):
         num_modes += 1
-        at, tril = polished
-        judged = _weigh(density, at, tril, u, weights, log_evidence, generator)
+        judged = _weigh(density, at.to(u), tril, u, weights, log_evidence, generator)
         if judged is not None:
             missed.append(judged)
     missed.sort(key=lambda each: -each.share)
-    return ModeSearch(num_modes, tuple(missed), _STARTS, time.perf_counter() - started), ""
+    return ModeSearch(num_modes, tuple(missed), len(starts), time.perf_counter() - started), ""
 
 
-def _climb(density: ManyPoints, start: Tensor, white: Whitening, steps: int, progress: Progress) -> Tensor:
-    """Adam in whitened coordinates, where modes like the fit's are about one sd wide."""
-    z = white.z_of(start)
-    first, second = torch.zeros_like(z), torch.zeros_like(z)
-    for t in range(steps):
-        progress()
-        _, gradient = density(white.u_of(z))
-        gradient = gradient @ white.scale_tril
-        first = 0.8 * first + 0.2 * gradient
-        second = 0.95 * second + 0.05 * gradient**2
-        rate = _PATH_LENGTH / steps * 0.5 * (1 + math.cos(math.pi * t / steps)) + 1e-3
-        scale = (second / (1 - 0.95 ** (t + 1))).sqrt() + 1e-8
-        z = z + rate * first / (1 - 0.8 ** (t + 1)) / scale
-    return white.u_of(z)
+def _starts(u: Tensor, white: Whitening, prior: Tensor | None, generator: torch.Generator) -> Tensor:
+    dim = u.shape[1]
+    prior = u[:0] if prior is None else prior[: _STARTS - _CUBES - _WIDE]
+    shares = (_CUBES, _WIDE) if len(prior) else (_STARTS // 2, _STARTS // 2)
+    usual = torch.rand(shares[0], dim, dtype=u.dtype, generator=generator) * 4 - 2
+    radii = _OVERDISPERSED * torch.rand(shares[1], 1, dtype=u.dtype, generator=generator)
+    away = radii * torch.randn(shares[1], dim, dtype=u.dtype, generator=generator)
+    return torch.cat([usual.to(u), prior.to(u), white.u_of(away.to(u))])
 
 
-def _distinct(density: ManyPoints, ends: Tensor, white: Whitening) -> Iterator[Tensor]:
-    """The highest end points that are apart from each other."""
-    values = density(ends)[0]
-    z = white.z_of(ends)
-    kept: list[Tensor] = []
+def ends_of(paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """Where climbs ended ``(R, D)``, and the widths of the coordinates there ``(R, D)``, as L-BFGS has learned them."""
+    widths = torch.stack([path.diagonals[-1].clamp(min=1e-24).sqrt() for path in paths])
+    return torch.stack([path.points[-1] for path in paths]), widths
+
+
+def distinct_modes(
+    gradients_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ends: Tensor,
+    scales: Tensor,
+    most: int,
+    step: float,
+    progress: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Modes near the ends, the highest first, each once, with the Cholesky factor of its precision."""
+    values = gradients_of(ends)[0]
+    modes: list[tuple[Tensor, Tensor, float]] = []
+    tried = 0
     for index in values.argsort(descending=True):
-        if not values[index].isfinite() or len(kept) == _MOST_MODES:
+        if not values[index].isfinite() or tried == most:
             return
-        if all(float((z[index] - other).norm()) > _APART for other in kept):
-            kept.append(z[index])
-            yield ends[index]
+        if any(_on_hill(ends[index], float(values[index]), *mode) for mode in modes):
+            continue
+        tried += 1
+        progress()
+        polished = _polish(gradients_of, ends[index], scales[index], step)
+        if polished is None or any(_on_hill(polished[0], polished[2], *mode) for mode in modes):
+            continue
+        modes.append(polished)
+        yield polished[:2]
 
 
-def _polish(density: ManyPoints, u: Tensor, white: Whitening) -> tuple[Tensor, Tensor] | None:
-    """The mode near `u` by Newton's method, and the Cholesky factor of its precision; None where there is no peak."""
-    for _ in range(8):
-        gradient, hessian = density.hessian(u, white.scale_tril)
-        tril, failed = torch.linalg.cholesky_ex(-hessian)
+def _on_hill(point: Tensor, value: float, at: Tensor, tril: Tensor, top: float) -> bool:
+    """Whether a point lies as far from a mode as its height below it says."""
+    squared = float((((point - at) @ tril) ** 2).sum())
+    return squared <= 4 * max(0.0, top - value) + _SLACK
+
+
+def _polish(
+    gradients_of: Callable[[Tensor], tuple[Tensor, Tensor]], u: Tensor, scale: Tensor, step: float
+) -> tuple[Tensor, Tensor, float] | None:
+    """The mode near `u` by Newton's method, the Cholesky factor of its precision, and its log p; None where there is no peak.
+
+    Second derivatives are differences of gradients, over `step` of the widths `scale` ``(D,)``.
+    """
+    for _ in range(_NEWTON_STEPS):
+        away = torch.diag(step * scale)
+        value, gradient = gradients_of(torch.cat([u + away, u - away, u[None]]))
+        second = (gradient[: len(u)] - gradient[len(u) : -1]) * scale / (2 * step)
+        tril, failed = torch.linalg.cholesky_ex(-0.5 * (second + second.T))
         if int(failed) or not tril.isfinite().all():
             return None
-        move = torch.cholesky_solve(gradient[:, None], tril)[:, 0]
-        if float(gradient @ move) < _LEFT:
-            return u, torch.linalg.solve_triangular(white.scale_tril.T, tril, upper=True)
-        u = u + white.scale_tril @ move * min(1.0, 1.0 / float(move.norm()))
+        slope = gradient[-1] * scale
+        move = torch.cholesky_solve(slope[:, None], tril)[:, 0]
+        if float(slope @ move) < _LEFT:
+            return u, tril / scale[:, None], float(value[-1])
+        moved = u + scale * move
+        if not gradients_of(moved[None])[0] >= value[-1] - _LEFT:
+            return None
+        u = moved
     return None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vipack.diagnostics.drift import Drift
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Shift
+from vipack.diagnostics.symmetries import Copies
 from vipack.display import Readable, badge, block
 from vipack.types import Estimate, Verdict
 
@@ -20,7 +21,8 @@ class Diagnosis(Readable):
     ``verdict.certifies`` says what can be believed: means and sds, and of which draws.
 
     Attributes:
-        evidence: the importance estimate of log p(x), by Pareto-smoothed weights.
+        evidence: the importance estimate of log p(x), by Pareto-smoothed weights; where the draws hold one of several equal
+            modes, the log of their number is added.
         khat: the median over independent sets of draws; `khats` has each.
         ess: effective sample size of the weights, of `num_draws`.
         num_draws: in each set.
@@ -30,6 +32,7 @@ class Diagnosis(Readable):
         drift: what short chains found; None where there were none.
         modes: what the search for other modes found; None where there was none.
         skipped: the checks that were not made, and why.
+        copies: equal modes that symmetries of the posterior make, of which the draws hold one; None where none were looked for.
     """
 
     verdict: Verdict
@@ -45,11 +48,24 @@ class Diagnosis(Readable):
     drift: Drift | None = None
     modes: ModeSearch | None = None
     skipped: tuple[str, ...] = ()
+    copies: Copies | None = None
 
     @property
     def gap(self) -> float:
-        """``evidence - elbo``, in nats: an estimate of KL(q || p) that a missed mode escapes."""
-        return self.evidence.value - self.elbo.value
+        """``evidence - elbo``, in nats: an estimate of KL(q || p) that a missed mode escapes.
+
+        Of one of several equal modes, it is that from the guide to this mode.
+        """
+        return self.evidence.value - self._log_copies - self.elbo.value
+
+    @property
+    def within(self) -> str:
+        """What the draws stand for, as "within one of 2 equal modes (sign of t)"; empty of the whole posterior."""
+        return "" if self.copies is None else self.copies.within
+
+    @property
+    def _log_copies(self) -> float:
+        return 0.0 if self.copies is None else self.copies.log_count
 
     @property
     def ess_share(self) -> float:
@@ -65,9 +81,10 @@ class Diagnosis(Readable):
         low, high = self.khat_range
         spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
         certified = "" if self.verdict is Verdict.DISTRUST else f"{self.verdict.certifies} are certified; "
+        within = "" if self.verdict is Verdict.DISTRUST or not self.within else f" {self.within}"
         lines = [
-            f"{self.verdict.value}: {certified}{self.reasons[0]}",
-            f"  ELBO {self.elbo}   log evidence {self.evidence}   gap {self.gap:.2f} nats",
+            f"{self.verdict.value}{within}: {certified}{self.reasons[0]}",
+            f"  ELBO {self.elbo}   log evidence {self._evidence_text()}   gap {self.gap:.2f} nats",
             f"  k-hat {self.khat:.2f}{spread}   ESS {self.ess:.0f} of {self.num_draws} draws",
         ]
         if self.shift is not None:
@@ -82,6 +99,12 @@ class Diagnosis(Readable):
         lines += [f"  not checked: {each}" for each in self.skipped]
         lines += [f"  try: {advice}" for advice in self.advice]
         return "\n".join(lines)
+
+    def _evidence_text(self) -> str:
+        if self.copies is None or self.copies.count == 1:
+            return str(self.evidence)
+        one = self.evidence.value - self._log_copies
+        return f"{self.evidence} (of one mode {one:.2f}, plus log {self.copies.count:,})"
 
     def _repr_html_(self) -> str:
         return block(str(self).removeprefix(self.verdict.value), badge(self.verdict.value))

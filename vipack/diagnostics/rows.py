@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from vipack.diagnostics.bounds import ESS_ALONE, ESS_CORRECTED, ESS_FLAT, ROWS_LIMIT
 from vipack.diagnostics.moments import Array
 from vipack.diagnostics.report import Diagnosis, Verdict
+from vipack.diagnostics.symmetries import Copies
 from vipack.importance import KHAT_LIMIT, importance, mean_and_se
 from vipack.posterior import Draws
 from vipack.types import Estimate
@@ -40,6 +42,10 @@ class Weights:
             return cls(totals)
         rows = np.asarray(draws.row_log_weights)
         return cls(totals * num_rows / rows.shape[1], rows.mean(0), num_rows)
+
+    def of_copies(self, copies: Copies | None) -> Weights:
+        """Those of a mixture of all copies of a guide that holds one of several equal modes."""
+        return self if copies is None else dataclasses.replace(self, totals=self.totals + copies.log_count)
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,19 @@ class Used:
     Attributes:
         resampled: with the importance weights; else they are the guide's own.
         verdict: None where the guide, as it stands, was not judged.
+        within: of which equal modes of the posterior the draws hold one; empty where they stand for all of it.
     """
 
     resampled: bool
     verdict: Verdict | None
+    within: str = ""
 
     @property
     def label(self) -> str:
         """A few words, for the head of a table or a legend."""
         name = "resampled draws" if self.resampled else "draws of the guide"
-        return f"{name}, {'not judged' if self.verdict is None else self.verdict.value}"
+        within = f" {self.within}" if self.within else ""
+        return f"{name}, {'not judged' if self.verdict is None else self.verdict.value}{within}"
 
     def __str__(self) -> str:
         name, other = "resampled draws", "the guide's own"
@@ -57,7 +60,8 @@ class Used:
         if self.verdict is Verdict.DISTRUST:
             return f"{name}, of which nothing is certified, nor of {other} (DISTRUST)"
         if self.resampled is (self.verdict is Verdict.CORRECTED):
-            return f"{name}, whose means and sds are certified ({self.verdict.value})"
+            within = f" {self.within}" if self.within else ""
+            return f"{name}, whose means and sds{within} are certified ({self.verdict.value})"
         return f"{name}, which are not certified; {other} are ({self.verdict.value})"
 
 
@@ -73,7 +77,8 @@ def used(posterior: Posterior, resample: bool | None) -> Used:
             f"verdict says), found {resample!r}."
         )
     verdict = posterior.verdict
-    return Used(verdict is Verdict.CORRECTED if resample is None else resample, verdict)
+    within = "" if verdict is Verdict.DISTRUST else posterior.within
+    return Used(verdict is Verdict.CORRECTED if resample is None else resample, verdict, within)
 
 
 def answer(
@@ -135,7 +140,7 @@ def predictions(
             draws, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
     if reason:
         raw = posterior.predictive(num_draws, arguments, seed=seed)
-        return raw, Used(False, which.verdict), reason
+        return raw, Used(False, which.verdict, which.within), reason
     if draws is None:
         draws = _resampled(posterior, num_draws, seed)
     other = (seed + _NEXT_STREAM) % 2**32

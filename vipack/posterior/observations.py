@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vipack.program import Arguments
 
-__all__ = ["Observations"]
+__all__ = ["Observations", "by_names"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,13 @@ class Observations:
         """The call on `count` of them, evenly spaced, which count for themselves alone."""
         call = self.rows(torch.linspace(0, self.num_rows - 1, count, dtype=torch.float64).round().long())
         return Arguments(call.args, call.kwargs)
+
+
+def by_names(model: Callable[..., Any], call: Arguments) -> dict[str, Any]:
+    """The arguments of a call, positional ones under their names."""
+    try:
+        names = list(inspect.signature(model).parameters)
+    except (TypeError, ValueError):
+        names = []
+    names += [f"argument_{i}" for i in range(len(names), len(call.args))]
+    return {**dict(zip(names, call.args, strict=False)), **call.kwargs}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from vipack.entry import entry, on_its_own
 from vipack.errors import VipackError
 from vipack.posterior.broadcast import Broadcast
 from vipack.posterior.draws import Draws, Extremes, few_labels
-from vipack.posterior.observations import Observations
+from vipack.posterior.observations import Observations, by_names
 from vipack.posterior.vectorize import Vectorizer, joined, stacked, vmap_or_loop, vmapped
 from vipack.program import Arguments, Program, SiteTable, seeded
 from vipack.program.densities.scaling import Unscaled
@@ -38,6 +37,7 @@ _REPLAYED_AT_ONCE = 6_000_000  # numbers of one replay, which stay in a processo
 _LEAST_REPLAYS = 8  # that pay for the capture
 
 Latents = dict[str, Tensor]  # site -> (S, *site shape)
+Judged = tuple[Verdict, str, str]  # with the digest of the parameters, and what the draws stand for
 
 
 class Posterior:
@@ -50,6 +50,7 @@ class Posterior:
     Attributes:
         table: the model's sites.
         evaluation: the program, called with its arguments; to be asked inside :meth:`running`.
+        ends: where climbs of the training ended on R^D ``(R, D)``, and the widths there; None without any.
         vectorizer: runs the program for many draws; ``vectorizer.chosen`` says how (graph, vmap, plate or loop).
     """
 
@@ -71,7 +72,8 @@ class Posterior:
         self.table: SiteTable = self.evaluation.table
         self._broadcast = Broadcast(self.evaluation)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
-        self._judged: tuple[Verdict, str] | None = None
+        self._judged: Judged | None = None
+        self.ends: tuple[Tensor, Tensor] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
@@ -79,13 +81,20 @@ class Posterior:
     @property
     def verdict(self) -> Verdict | None:
         """What the last diagnosis said of the guide as it stands; None without one, or if its parameters moved since."""
-        if self._judged is None or self._judged[1] != self.program.parameters.digest():
-            return None
-        return self._judged[0]
+        return None if self._last is None else self._last[0]
 
-    def judge(self, verdict: Verdict) -> None:
+    @property
+    def within(self) -> str:
+        """Of the last verdict: "within one of 2 equal modes (...)", where the draws hold one; else empty."""
+        return "" if self._last is None else self._last[2]
+
+    @property
+    def _last(self) -> Judged | None:
+        return self._judged if self._judged and self._judged[1] == self.program.parameters.digest() else None
+
+    def judge(self, verdict: Verdict, within: str = "") -> None:
         """Let answers follow `verdict`, which is of the guide as it stands."""
-        self._judged = verdict, self.program.parameters.digest()
+        self._judged = verdict, self.program.parameters.digest(), within
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -274,20 +283,12 @@ class Posterior:
 
     def named_arguments(self, arguments: Arguments | None = None) -> dict[str, Any]:
         """What the model is called with, positional arguments under their names; by default for the fit's data."""
-        chosen = self.arguments if arguments is None else arguments
-        positional = chosen.args
-        try:
-            names = list(inspect.signature(self.program.model).parameters)
-        except (TypeError, ValueError):
-            names = []
-        names += [f"argument_{i}" for i in range(len(names), len(positional))]
-        return {**dict(zip(names, positional, strict=False)), **chosen.kwargs}
+        return by_names(self.program.model, self.arguments if arguments is None else arguments)
 
     @property
     def guide_name(self) -> str:
         """The name of the guide's function or class."""
-        guide = self.program.guide
-        return str(getattr(guide, "__name__", type(guide).__name__))
+        return str(getattr(self.program.guide, "__name__", type(self.program.guide).__name__))
 
     @contextlib.contextmanager
     def running(self, arguments: Arguments | None = None) -> Iterator[None]:
@@ -296,8 +297,7 @@ class Posterior:
         bound = self.program.bound(arguments or self.arguments, values=values, training=False)
         with contextlib.ExitStack() as stack:
             stack.enter_context(on_its_own())
-            if not self._scaled:
-                stack.enter_context(Unscaled())
+            stack.enter_context(contextlib.nullcontext() if self._scaled else Unscaled())
             for context in (bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad()):
                 stack.enter_context(context)
             yield
@@ -394,7 +394,7 @@ def _count(latents: Mapping[str, Tensor]) -> int:
 
 
 @entry
-def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: tuple[Verdict, str] | None) -> Posterior:
+def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: Judged | None) -> Posterior:
     posterior = Posterior(program, arguments, scaled=scaled)
     posterior._judged = judged
     return posterior

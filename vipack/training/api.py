@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -72,6 +72,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     restarts: int = 1,
     average: bool = False,
+    symmetric: Literal["one", "all"] = "one",
     distributed: bool | DataParallel | None = None,
 ) -> Fit:
     """Train a guide for a Pyro model by stochastic variational inference.
@@ -115,6 +116,8 @@ def fit(
             after convergence: nearer to the optimum than the last iterate. The ladder always does.
         distributed: True, or a ``DataParallel``, trains on all processes that ``torchrun`` has started: each steps on its share
             of the rows and of `batch_size`, and all come to the same parameters. A script that was started alone trains alone.
+        symmetric: of equal modes that symmetries make, as the labellings of a mixture's components, "one" fits one, and
+            ``fit.diagnose()`` counts the others; "all" has the ladder end in a guide of all of them.
 
     Raises:
         VipackError: anything wrong with model, guide, data or options; the message names it and says what to do.
@@ -138,6 +141,7 @@ def fit(
         average=average,
         restarts=restarts if restarts > 1 else None,
     )
+    _check_symmetric(symmetric, climbs)
     together = data_parallel_of(distributed)
     processes = started_processes(together)
     if processes is not None:
@@ -155,7 +159,8 @@ def fit(
             refuse_schedules(
                 fixed, "a fit without a guide, whose stages each have steps of their own,", "pass a guide, or "
             )
-            return Fit(train_without_guide(problem, Plan(None, seed, rules, calls, progress, None, engine)))
+            plan = Plan(None, seed, rules, calls, progress, None, engine)
+            return Fit(train_without_guide(problem, plan, symmetric=symmetric == "all"))
         if processes is None:
             prepared = prepare(problem, guide, seed=seed, loss=loss)
         else:
@@ -252,7 +257,7 @@ def load(
         dtype = getattr(torch, saved["dtype"].removeprefix("torch."))
         num_steps = content["planned_steps"]
         if guide is None and content.get("family") is not None:
-            family = Family(**content["family"])
+            family = Family.from_plain(content["family"])
             guide, loss = guide_of(family), loss_of_family(family, saved["loss"]) if loss is None else loss
     _check_rows(path, data, batch_size)
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
@@ -278,7 +283,7 @@ def load(
         trainer.load_content(content)
         judged = content.get("verdict") if saved["data"] == own["data"] else None
         verdict = None if judged is None else Verdict(judged)
-    return Fit(trainer, verdict)
+    return Fit(trainer, verdict, "" if judged is None else content.get("within", ""))
 
 
 def _transforms(path: object, stored: Any, transform: Any) -> Transforms:
@@ -343,6 +348,16 @@ def _num_steps(steps: object, epochs: object, per_epoch: float) -> int | None:
     if isinstance(epochs, int):
         return math.ceil(epochs * per_epoch)
     return steps if isinstance(steps, int) else None
+
+
+def _check_symmetric(symmetric: object, climbs: bool) -> None:
+    if symmetric not in ("one", "all"):
+        raise UsageError(f'symmetric: expected "one" or "all", found {symmetric!r}.')
+    if symmetric == "all" and not climbs:
+        raise UsageError(
+            'symmetric="all": only a fit without a guide, and without options of a single run, ends in all copies; leave them out, or '
+            "pass a guide that has all copies, such as vipack.guides.Copies."
+        )
 
 
 def _check_validation(validation: object, rules: tuple[StopRule, ...], restarts: int) -> None:

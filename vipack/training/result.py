@@ -45,10 +45,10 @@ class Fit(ObservationAnswers, CovarianceAnswers):
         posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
     """
 
-    def __init__(self, trainer: Trainer, verdict: Verdict | None = None) -> None:
+    def __init__(self, trainer: Trainer, verdict: Verdict | None = None, within: str = "") -> None:
         self._trainer = trainer
         self._posterior: Posterior | None = None
-        self._loaded = verdict  # of the fit as it was saved
+        self._loaded, self._within = verdict, within  # of the fit as it was saved
 
     # --- what training did
 
@@ -133,8 +133,9 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             rows = self._trainer.rows
             observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
             self._posterior = Posterior(self._trainer.program, rows.full(), observations=observations)
+            self._posterior.ends = self._trainer.ends
             if self._loaded is not None:
-                self._posterior.judge(self._loaded)
+                self._posterior.judge(self._loaded, self._within)
         return self._posterior
 
     # --- what it found
@@ -237,8 +238,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
 
         Ctrl-C ends it once there is a set of draws; the verdict then says what was not checked.
 
-        From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it: after
-        CORRECTED they show resampled draws, until the fit goes on.
+        From then on :meth:`sample`, :meth:`predict`, :meth:`summary`, :meth:`to_arviz` and plots follow it (resampled after CORRECTED).
 
         Args:
             progress: True or False; a bar where there is a terminal or notebook by default.
@@ -357,8 +357,8 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             UsageError: the folder of `path` does not exist, or `path` is a folder.
         """
         content = self._trainer.content()
-        verdict = self.verdict
-        content["verdict"] = None if verdict is None else verdict.value
+        content["verdict"] = None if self.verdict is None else self.verdict.value
+        content["within"] = "" if self.verdict is None else self.posterior.within
         rows = raw_rows(self._trainer.rows)
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
 from vipack.engine.steps.contracts import Engine, EngineMaker, Tier
@@ -82,11 +83,8 @@ class Trainer:
         # That of a file, where another one is at hand: name and state.
         self._missing_optimizer: tuple[str, Any] | None = None
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
-        self.tier = settled_tier(
-            plan.tier,
-            MAX_STEPS if plan.steps is None else plan.steps,
-            saved=plan.checkpoint is not None or team is not None,
-        )
+        num_steps = MAX_STEPS if plan.steps is None else plan.steps
+        self.tier = settled_tier(plan.tier, num_steps, saved=plan.checkpoint is not None or team is not None)
         self.engine = self._make_engine()
         self.state = RunState(
             RandomState.from_seed(plan.seed) if team is None else team.random(plan.seed),
@@ -96,6 +94,7 @@ class Trainer:
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
         self.stages = Stages()  # of the ladder, where there was no guide, and
         self.family: dict[str, Any] | None = None  # what makes the guide that it found
+        self.ends: tuple[Tensor, Tensor] | None = None  # of its paths, on R^D, and the widths there
         self._average: Average | None = None
         self.recovers = True  # from divergences; False where several starts are under way
         self._slowed = 0  # times that the learning rate was lowered after a divergence
@@ -294,11 +293,6 @@ class Trainer:
         reducer = None if self.team is None else self.team.reducer
         return make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier, reducer)
 
-    @property
-    def average(self) -> Average | None:
-        """The mean of the later iterates, if it is wanted."""
-        return self._average
-
     def content(self) -> dict[str, Any]:
         """Everything but the data that a file needs to go on bit for bit."""
         return {
@@ -331,6 +325,7 @@ class Trainer:
             ],
             "family": self.family,
             "stages": self.stages.plain(),
+            "ends": None if self.ends is None else list(self.ends),
         }
 
     def load_content(self, content: Mapping[str, Any]) -> None:
@@ -351,6 +346,8 @@ class Trainer:
         self.state.validation = [ValidationPoint(*point) for point in content.get("validation", ())]
         self.state.best_valid = content.get("best_valid")
         self.family, self.stages = content.get("family"), Stages.from_plain(content.get("stages", []))
+        ends = content.get("ends")
+        self.ends = None if ends is None else (ends[0], ends[1])
         self._settled = _stopped_of(content["settled"])
         self.state.stopped = _stopped_of(content["stopped"])
         self.engine.report.steps.update(content["engine_steps"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -15,6 +16,8 @@ from vipack.engine import svi as svi_module
 from vipack.engine import tiers
 from vipack.engine.compiled import compiler
 from vipack.engine.guards.python_state import PythonState
+from vipack.engine.steps import promotion
+from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.runner import GraphRunner
 
 Y = torch.linspace(-1, 1, 20)
@@ -51,6 +54,19 @@ def test_one_slow_measurement_does_not_keep_a_run_from_the_interpreter(monkeypat
     for _ in range(12):
         svi.step(Y)
     assert svi.engine.tier == ("interpreted" if slow == 2 else "traced"), svi.engine
+
+
+@pytest.mark.parametrize(
+    ("tier", "seconds", "compiles"), [("auto", 0.08, True), ("auto", 0.06, False), ("compiled", 0.0, True)]
+)
+def test_auto_compiles_where_the_rest_of_the_run_takes_most_of_the_time_that_it_would_take(
+    tier, seconds, compiles, monkeypatch
+):
+    monkeypatch.setattr(promotion, "_COMPILE_SHARE", 0.7)  # which else forbids it in tests
+    runner = SimpleNamespace(step=SimpleNamespace(single=torch.fx.GraphModule({}, torch.fx.Graph())))
+    moving = Promotion(runner, None, tier, None)
+    moving.seconds = seconds
+    assert moving._pays(predicted=10.0, remaining=100) is compiles
 
 
 @pytest.mark.usefixtures("folder")

@@ -72,7 +72,7 @@ class Team:
         for name, dim in sorted(self._of_rows.items()):
             tensors = [parameters.unconstrained[name].data]
             tensors += [s["params"][name] for s in (trainer.state.best, trainer.state.best_valid) if s is not None]
-            tensors += [] if trainer.average is None else trainer.average.of(name)
+            tensors += [] if trainer._average is None else trainer._average.of(name)
             for handle in trainer.optimizer.handles([parameters.unconstrained[name]]) or ():
                 state = handle.optimizer.state.get(handle.parameter, {})
                 shape = handle.parameter.shape

@@ -12,7 +12,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
 
 from vipack.diagnostics import elbo
-from vipack.errors import NonFiniteError, VipackError, warn
+from vipack.errors import NonFiniteError, UsageError, VipackError, warn
 from vipack.objectives import StickingTheLanding
 from vipack.posterior import Posterior
 from vipack.program import Program, seeded
@@ -32,12 +32,13 @@ __all__ = ["train_without_guide"]
 _LOW_RANK_UP_TO = 2_000  # dimensions; beyond it a guide by SVI has independent latents
 
 
-def train_without_guide(problem: Problem, plan: Plan) -> Trainer:
+def train_without_guide(problem: Problem, plan: Plan, *, symmetric: bool = False) -> Trainer:
     """Train the guide that suits the program best.
 
     Args:
         problem: without a ``dtype`` it is fitted in float64, in which stages are told apart by thousandths of a nat, unless
             the program holds float32 tensors that cannot be computed with in it.
+        symmetric: as of :func:`train_ladder`.
 
     Raises:
         VipackError: anything wrong with model, data or options.
@@ -57,8 +58,10 @@ def train_without_guide(problem: Problem, plan: Plan) -> Trainer:
     for warning in read.first.check.warnings:
         warn(warning)
     if read.joint is None:
+        if symmetric:
+            raise UsageError(f'symmetric="all": symmetries cannot be tested here, since {read.reason}; leave it out.')
         return _by_svi(typed, read.first, plan, read.reason, note)
-    return train_ladder(typed, read.joint, plan, note)
+    return train_ladder(typed, read.joint, plan, note, symmetric=symmetric)
 
 
 @dataclass(frozen=True)

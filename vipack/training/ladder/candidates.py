@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vipack.importance import mean_and_se
-from vipack.training.ladder.paths import Path, inverse_hessian_times
+from vipack.program.evaluation.ascent import Path, inverse_hessian_times
 from vipack.training.ladder.surface import Surface
 from vipack.types import Estimate
 

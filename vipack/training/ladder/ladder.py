@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vipack.diagnostics.modes import ends_of
 from vipack.errors import NonFiniteError
 from vipack.importance import mean_and_se
+from vipack.posterior import Posterior
 from vipack.program import seeded
+from vipack.program.evaluation.ascent import climb
 from vipack.program.evaluation.logjoint import LogJoint
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
-from vipack.training.ladder.effort import effort_for
-from vipack.training.ladder.paths import climb
+from vipack.training.ladder.effort import DENSE_UP_TO, effort_for
+from vipack.training.ladder.joining import join_copies, join_modes, more_ends
 from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.rungs import Family, Rung, polish, train_rung
 from vipack.training.ladder.stages import Stage, Stages
@@ -37,21 +41,23 @@ _NOTHING_LEFT = "the weights are even: nothing left to gain"
 _ENDING = (StopReason.INTERRUPTED, StopReason.CALLBACK, StopReason.TIME)
 
 
-def train_ladder(problem: Problem, joint: LogJoint, plan: Plan, note: str = "") -> Trainer:
+def train_ladder(problem: Problem, joint: LogJoint, plan: Plan, note: str = "", *, symmetric: bool = False) -> Trainer:
     """The trainer of the best rung, with ``trainer.stages`` telling what each gained.
 
     Args:
         joint: of all data.
         note: what to add to the account of the first stage.
+        symmetric: whether the guide is to hold all copies that symmetries of the posterior make.
 
     Raises:
         NonFiniteError: log p(x, z) is no number at every start.
     """
-    return _Ladder(problem, joint, plan, note).climbed()
+    return _Ladder(problem, joint, plan, note, symmetric).climbed()
 
 
 class _Ladder:
-    def __init__(self, problem: Problem, joint: LogJoint, plan: Plan, note: str) -> None:
+    def __init__(self, problem: Problem, joint: LogJoint, plan: Plan, note: str, symmetric: bool) -> None:
+        self._symmetric = symmetric
         self._problem = problem
         self._note_on_types = note
         self._plan = plan
@@ -59,6 +65,7 @@ class _Ladder:
         self._started = time.perf_counter()
         self._stages: list[Stage] = []
         self._ended: Stopped | None = None
+        self._ends: tuple[Tensor, Tensor] | None = None
         with seeded(plan.seed):
             self._effort = effort_for(self._surface)
 
@@ -95,9 +102,9 @@ class _Ladder:
     def _finished(self, best: Rung, left_out: tuple[str, ...] = (), reason: str = "") -> Trainer:
         for name in left_out:
             self._skip(name, reason)
-        trainer = best.trainer
-        trainer.stages = Stages.of(self._stages)
-        trainer.family = asdict(best.family)
+        trainer = self._joined(best).trainer
+        trainer.stages, trainer.ends = Stages.of(self._stages), self._ends
+        trainer.family = asdict(self._family)
         trainer.state.seconds = time.perf_counter() - self._started
         if self._ended is not None:
             trainer.state.stopped = self._ended
@@ -119,7 +126,8 @@ class _Ladder:
                     return not interrupted and self._left() > 0
 
                 starts = _starts(self._surface, effort.num_starts)
-                paths = climb(self._surface, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
+                paths = climb(self._surface.gradients, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
+                self._ends = ends_of(paths)
                 candidate, bound = best_on_paths(self._surface, paths, memory=_MEMORY, dense=effort.dense)
                 check_proper(self._surface, candidate)
                 if effort.dense:
@@ -180,6 +188,45 @@ class _Ladder:
         why = f"k-hat {khat:.2f} -> {new_khat:.2f}, ESS {share:.1%} -> {new_share:.1%} (the worst of four blocks)"
         self._note("polish", mean_and_se(new.log_weights), gain, new.steps, started, kept, why)
         return new if kept else best
+
+    def _joined(self, best: Rung) -> Rung:
+        """Modes that matter beside that of the best rung, and copies where they are asked for."""
+        if (
+            self._ended is None
+            and self._surface.vectorized
+            and self._surface.dim <= DENSE_UP_TO
+            and not self._effort.by_draws
+        ):
+            best = self._kept_if_better("mixture", best, lambda: self._with_other_modes(best))
+        if self._symmetric:
+            rung = best
+            best = self._kept_if_better(
+                "copies", rung, lambda: join_copies(self._problem, self._quiet(), rung, self._surface)
+            )
+        self._family = best.family
+        return best
+
+    def _with_other_modes(self, best: Rung) -> tuple[Rung | None, str]:
+        assert self._ends is not None
+        posterior = Posterior(best.trainer.program, best.trainer.rows.full())
+        self._ends = more_ends(self._surface, posterior, self._ends, self._plan.seed, self._effort.path_steps // 2)
+        return join_modes(self._problem, self._quiet(), best, self._surface, self._ends)
+
+    def _kept_if_better(self, name: str, best: Rung, join: Callable[[], tuple[Rung | None, str]]) -> Rung:
+        started = time.perf_counter()
+        with seeded(self._plan.seed):
+            new, why = join()
+        if new is None:
+            if why:
+                self._skip(name, why)
+            return best
+        gain = mean_and_se(new.log_weights - best.log_weights)
+        kept = gain.value > gain.se
+        self._note(name, mean_and_se(new.log_weights), gain, new.steps, started, kept, why)
+        return new if kept else best
+
+    def _quiet(self) -> Plan:
+        return replace(self._plan, rules=self._rules())
 
     def _rung(self, family: Family, at: Gaussian, name: str, steps: int, draws: int, rate: float | None = None) -> Rung:
         plan = replace(self._plan, rules=self._rules(), label=name, rate=rate)

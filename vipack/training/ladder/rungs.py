@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pyro.infer import TraceEnum_ELBO, autoguide
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal
 from torch import Tensor
 
-from vipack.guides import Flow, Whitened
+from vipack.guides import Copies, Flow, Mixture, Whitened
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.objectives import StickingTheLanding
 from vipack.program import seeded
@@ -26,7 +26,7 @@ from vipack.training.stopping import Settled
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
 
-__all__ = ["Family", "Rung", "guide_of", "loss_of_family", "polish", "train_rung"]
+__all__ = ["Family", "Rung", "guide_of", "joined_rung", "loss_of_family", "polish", "train_rung"]
 
 _RATE, _POLISH_RATE = 0.005, 0.001
 _BLOCKS = 4  # of draws, each with a k-hat of its own
@@ -41,12 +41,23 @@ class Family:
     """A guide of the ladder's by name, with the size that it takes to make it again from a file.
 
     Attributes:
-        name: "gaussian", "low-rank", "diagonal" or "flow"; or an automatic guide of Pyro's, trained without a ladder.
+        name: "gaussian", "low-rank", "diagonal" or "flow"; "mixture" or "copies" of these; or an automatic guide of Pyro's, trained
+            without a ladder.
+        components: of a mixture; of copies, what is copied.
+        constants: what such a guide does not train: how a component is whitened, and the maps of copies.
     """
 
     name: str
     dim: int
     rank: int = 0
+    components: tuple[Family, ...] = ()
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> Family:
+        """The inverse of ``dataclasses.asdict``."""
+        components = tuple(cls.from_plain(component) for component in content.get("components", ()))
+        return cls(**{**content, "components": components})
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,13 @@ def guide_of(family: Family, at: Gaussian | None = None) -> Callable[..., Any]:
     if family.name.startswith("Auto"):
         builder: Callable[..., Any] = getattr(autoguide, family.name)
         return functools.partial(builder, rank=family.rank) if family.rank else builder
+    if family.name == "mixture":
+        return functools.partial(Mixture, components=[guide_of(component) for component in family.components])
+    if family.name == "copies":
+        maps: dict[str, Any] = dict(family.constants)
+        return functools.partial(Copies, base=guide_of(family.components[0]), **maps)
+    if "loc" in family.constants:
+        at = Gaussian(family.constants["loc"], family.constants["factor"])
     like = torch.zeros(family.dim, dtype=torch.float64)
     loc = like if at is None else at.loc
     if family.name in ("gaussian", "flow"):
@@ -186,6 +204,28 @@ def train_rung(
         _train(trainer, plan, steps)
         num_steps = trainer.state.step
     return Rung(trainer, family, *_judged(trainer, surface, judged_by), num_steps)
+
+
+def joined_rung(
+    problem: Problem,
+    plan: Plan,
+    family: Family,
+    state: Mapping[str, Tensor],
+    surface: Surface,
+    *,
+    steps: int,
+    draws: int,
+    judged_by: int,
+) -> Rung:
+    """Train a mixture or copies of guides that are trained already, whose parameters are in `state` by name, and judge it."""
+    prepared = prepare(problem, guide_of(family), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
+    prepared.check.raise_if_bad()
+    trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
+    own = trainer.program.parameters.state()
+    trainer.program.parameters.load_state({**own, "params": {**own["params"], **state}})
+    if steps:
+        _train(trainer, plan, steps)
+    return Rung(trainer, family, *_judged(trainer, surface, judged_by), trainer.state.step)
 
 
 def _train(trainer: Trainer, plan: Plan, steps: int) -> None:
