@@ -170,7 +170,7 @@ def test_a_learning_rate_set_between_steps_is_taken_up():
     np.testing.assert_allclose(run(vi.SVI, engine="traced"), run(SVI), rtol=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_state_put_into_the_optimizers_between_steps_is_taken_up(engine, lost):
     """Loading replaces options, rates and moments as a whole; `lost` moments begin anew."""
@@ -370,7 +370,7 @@ def store_arrays():
 
 @pytest.mark.parametrize("take", [store_views, store_arrays], ids=["views", "arrays"])
 @pytest.mark.parametrize("before", [0, 1, 2, 10])
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 def test_views_of_parameters_that_are_kept_follow_them(engine, before, take):
     """Taken before and after the engine moves them; a second program's engine finds them where the first one left them."""
 

@@ -63,7 +63,7 @@ def adadelta():
 
 
 @pytest.mark.filterwarnings("ignore:Encountered NaN")
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_loss_that_is_not_finite_is_followed_by_pyros_update(engine, bad):
     outlier = Y.clone()
@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_is_followed_by_pyros_update(engine, bad):
     assert svi.engine.steps[engine] >= 4
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted"])
+@pytest.mark.parametrize("engine", [pytest.param("traced", marks=pytest.mark.slow), "interpreted"])
 @pytest.mark.parametrize("optim", [adam, adadelta])
 def test_missing_values_raise_and_are_followed_by_no_update(engine, optim):
     """As Pyro's validation does; on the tensors of the step before, which a user writes to, and on others."""
