@@ -17,7 +17,6 @@ TIERS = {
     "every row": ("traced",),
     "hierarchical": ("traced", "interpreted"),
     "mixture": ("interpreted",),
-    "vae": ("eager", "interpreted"),
     "topics": ("traced", "interpreted"),
     "flow": ("interpreted",),
 }
