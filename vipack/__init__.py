@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vipack.engine.captured_elbo import CapturedELBO
     from vipack.engine.svi import SVI
     from vipack.program import scan
+    from vipack.sources import stream
     from vipack.training import (
         Checkpoint,
         Converged,
@@ -52,6 +53,7 @@ __all__ = [
     "plots",
     "scan",
     "schedules",
+    "stream",
     "topics",
     "transforms",
     "vae",
@@ -80,6 +82,7 @@ _HOMES = {
     "CapturedELBO": "vipack.engine.captured_elbo",
     "SVI": "vipack.engine.svi",
     "scan": "vipack.program",
+    "stream": "vipack.sources",
 }
 _ROOMS = (
     "datasets",

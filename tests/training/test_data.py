@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDat
 
 import vipack as vi
 from vipack.errors import DataError
-from vipack.training.data import ArrayRows, read_data
+from vipack.training.data import ArrayRows
+from vipack.training.reading_data import read_data
 
 N = 10
 X = torch.randn(N, generator=torch.Generator().manual_seed(0))

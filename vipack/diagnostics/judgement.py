@@ -38,6 +38,7 @@ from vipack.diagnostics.symmetries import Copies
 from vipack.errors import VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
+from vipack.posterior.blocked_posterior import all_arguments
 from vipack.program import LogJoint, seeded
 from vipack.progress import Interrupted, Progress
 from vipack.types import Stopped
@@ -192,7 +193,7 @@ class Judgement:
 
     def _points_of(self, posterior: Posterior) -> tuple[ManyPoints | None, Tensor, np.ndarray]:
         """The density on R^D, and the draws there that are inside its support."""
-        joint = LogJoint(posterior.program, posterior.arguments)
+        joint = LogJoint(posterior.program, all_arguments(posterior, "their density"))
         empty = torch.empty(0)
         if not 0 < joint.dim <= MOST_LATENTS:
             self._skipped.append(

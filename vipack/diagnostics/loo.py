@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from vipack.diagnostics.sources import HasPosterior, positive, posterior_of
 from vipack.display import Readable, element_name
@@ -14,6 +16,7 @@ from vipack.entry import entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.importance import KHAT_LIMIT, importance, logsumexp, mean_and_se
 from vipack.posterior import Posterior
+from vipack.posterior.blocked_posterior import pieces
 from vipack.types import Estimate, Verdict
 
 if TYPE_CHECKING:
@@ -105,9 +108,20 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
             "every latent belongs to one row of the data, so that leaving the row out leaves its latent to the prior; "
             "hold rows out and compare their evidence instead."
         )
-    likelihood = posterior.log_likelihood(draws.latents)
+    log_weights = draws.log_weights.cpu().numpy()
+    # Plain PSIS, as published: a cut of the largest weights would hide how badly an influential observation is predicted.
+    own = importance(log_weights, cut=False)
+    names: list[str] = []
+    elpds, fitted, khats = [], [], []
+    for first, piece in pieces(posterior):
+        for name, column in _observations(piece, first, piece.log_likelihood(draws.latents)):
+            weights = importance(log_weights - column, cut=False)
+            names.append(name)
+            elpds.append(logsumexp(weights.log_weights + column))
+            fitted.append(logsumexp(own.log_weights + column))
+            khats.append(weights.khat)
     factors = ", ".join(repr(site.name) for site in posterior.table.of_kind("factor"))
-    if not likelihood:
+    if not names:
         why = f"has pyro.factor {factors} alone" if factors else "observes nothing, or sums out discrete latents"
         raise UsageError(
             f"no observation has a density of its own: the model {why}; leave-one-out needs independent observations given "
@@ -120,28 +134,28 @@ def loo(source: Posterior | HasPosterior, *, num_draws: int = 4_000, seed: int =
                 "write it as a pyro.sample statement with obs=, of a distribution with that log_prob."
             )
         )
-    names, table = _observations(posterior, {name: value.cpu().double().numpy() for name, value in likelihood.items()})
-    log_weights = draws.log_weights.cpu().numpy()
-    # Plain PSIS, as published: a cut of the largest weights would hide how badly an influential observation is predicted.
-    own = importance(log_weights, cut=False)
-    each = [importance(log_weights - column, cut=False) for column in table.T]
-    elpds = np.array([logsumexp(w.log_weights + column) for w, column in zip(each, table.T, strict=True)])
-    fitted = np.array([logsumexp(own.log_weights + column) for column in table.T])
-    total = Estimate(float(elpds.sum()), len(elpds) * mean_and_se(elpds).se)
-    khats = np.array([w.khat for w in each])
-    return Loo(total, float((fitted - elpds).sum()), names, elpds, khats, own.khat, posterior.verdict)
+    total = Estimate(float(np.sum(elpds)), len(elpds) * mean_and_se(np.array(elpds)).se)
+    parameters = float(np.subtract(fitted, elpds).sum())
+    return Loo(total, parameters, tuple(names), np.array(elpds), np.array(khats), own.khat, posterior.verdict)
 
 
-def _observations(posterior: Posterior, likelihood: dict[str, Array]) -> tuple[tuple[str, ...], Array]:
-    """Names and log densities ``(S, N)`` of the observations that are not masked."""
-    names: list[str] = []
-    columns: list[Array] = []
-    for site, value in likelihood.items():
-        shape = value.shape[1:]
+def _observations(posterior: Posterior, first: int, likelihood: Mapping[str, Tensor]) -> Iterator[tuple[str, Array]]:
+    """Name and log densities ``(S,)`` of each observation that is not masked.
+
+    Args:
+        first: the number of the posterior's first observation among all.
+    """
+    for site, densities in likelihood.items():
+        value = densities.cpu().double().numpy()
+        shape, axis = value.shape[1:], 0
+        if first:
+            dims, plate = posterior.table[site].dim_names, getattr(posterior.program.batch_plate, "name", None)
+            if plate not in dims:
+                continue  # it belongs to all observations, and was counted with the first block
+            axis = dims.index(plate)
         mask = posterior.observed_masks.get(site)
         kept = np.ones(shape, dtype=bool) if mask is None else np.broadcast_to(mask.cpu().numpy(), shape)
         for index in np.ndindex(*shape):
             if kept[index]:
-                names.append(element_name(site, index))
-        columns.append(value[:, kept] if shape else value[:, None])
-    return tuple(names), np.concatenate(columns, axis=1)
+                number = tuple(i + first * (k == axis) for k, i in enumerate(index))
+                yield element_name(site, number), value[(slice(None), *index)]

@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from vipack.posterior.blocked_posterior import all_arguments
 from vipack.posterior.posterior import Posterior
 from vipack.posterior.vectorize import stacked, vmapped
 from vipack.program import seeded
@@ -24,7 +25,7 @@ def prior_draws(posterior: Posterior, num_draws: int, *, seed: int = 0) -> tuple
     Raises:
         ModelError: a prior is improper, or the model has a ``pyro.factor``, so that there is nothing to draw from.
     """
-    program, arguments = posterior.program, posterior.arguments
+    program, arguments = posterior.program, all_arguments(posterior, "draws of the prior")
     with seeded(seed):
         bound = program.bound(arguments, values=program.parameters.detached(), training=False)
         with bound, pyro.validation_enabled(False), vmappable_densities(), torch.no_grad():

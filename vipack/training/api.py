@@ -85,7 +85,8 @@ def fit(
             Where an option describes a single run (loss, optim, steps, epochs, restarts, checkpoint), None trains an
             AutoMultivariateNormal by it.
         data: per-observation arrays (torch, NumPy, pandas, SciPy CSR): one, a tuple of positional arguments or a dict of
-            keyword arguments; or a torch Dataset or DataLoader. ``()`` for a model that takes none.
+            keyword arguments; what lies in files as ``vipack.stream(path)``; or a torch Dataset or DataLoader. ``()`` for a
+            model that takes none.
         fixed: keyword arguments that are never cut into batches.
         loss: a ``pyro.infer`` ELBO; ``Trace_ELBO()`` by default.
         optim: a ``pyro.optim`` optimizer, or what makes a ``torch.optim`` one from a list of parameters (or a pair of it

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from vipack.diagnostics.collapse import LatentActivity, latent_activity
 from vipack.display import listed
 from vipack.errors import TrustWarning, VipackError, warn
@@ -49,7 +47,7 @@ class _CollapseCheck:
         rows = self._prepared.rows
         assert rows.num_rows is not None
         count = min(_ROWS, rows.num_rows)
-        call = rows.rows(torch.linspace(0, rows.num_rows - 1, count, dtype=torch.float64).round().long())
+        call = rows.rows(rows.spread(count))
         try:
             return latent_activity(Posterior(self._prepared.program, Arguments(call.args, call.kwargs)))
         except VipackError:  # guides with parameters for rows, say, have nothing to collapse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
@@ -15,19 +14,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from vipack.errors import DataError, UsageError
-from vipack.export.labels import Axis, axes_of, labelled
+from vipack.export.labels import Axis, labelled
 from vipack.program import Arguments, seeded
 from vipack.training.arrays import (
     UNKNOWN,
     canonical_csr,
-    choose_dtype,
     csr_tensor,
     extreme_rows,
     fingerprint_of,
     named_arrays,
     num_rows_of,
     plain_array,
-    read_array,
     rebuilder,
     scipy_csr,
     take_rows,
@@ -39,7 +36,7 @@ from vipack.training.loaders import loader_batches
 from vipack.training.scheduled import first_values, schedules_in
 from vipack.training.streams import BatchStream, LoaderStream, ShuffledStream, WholeStream
 
-__all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows", "read_data"]
+__all__ = ["ArrayRows", "LoadedRows", "Rows", "StoredRows"]
 
 
 class Rows(ABC):
@@ -70,6 +67,15 @@ class Rows(ABC):
     def rows(self, indices: Tensor) -> Arguments:
         """The call on the rows `indices` ``(B,)``."""
 
+    def spread(self, count: int) -> Tensor:
+        """Indices of `count` rows to look at, evenly spaced where any row can be asked for."""
+        return torch.linspace(0, _count(self.num_rows) - 1, count, dtype=torch.float64).round().long()
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether the rows are few enough for :meth:`full`."""
+        return True
+
     def subset(self, indices: Tensor) -> Rows:
         """The rows `indices` alone, as data of their own.
 
@@ -79,6 +85,11 @@ class Rows(ABC):
         raise UsageError(
             "validation: a share of a DataLoader's rows cannot be held out; pass data held out, or its Dataset."
         )
+
+    def split(self, count: int, seed: int) -> tuple[Rows, Rows]:
+        """All rows but about `count`, drawn by `seed`, and these."""
+        order = torch.randperm(_count(self.num_rows), generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[count:].sort().values), self.subset(order[:count].sort().values)
 
     def extremes(self, batch: Arguments) -> Arguments:
         """A call like `batch` that tells more of what is wrong with the data, if there is one."""
@@ -240,8 +251,8 @@ class StoredRows(Rows):
         super().__init__(fixed, dtype, device)
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             raise DataError(
-                f"data: {type(dataset).__name__} has no length, so log p cannot be scaled to all of its rows; "
-                "use a map-style Dataset with __len__, or load it into arrays."
+                f"data: {type(dataset).__name__} has no length, so log p cannot be scaled to all of its rows; pass "
+                "vipack.stream(dataset, num_rows=N), or use a map-style Dataset with __len__."
             )
         self._dataset = dataset
         self._combine = collate
@@ -345,48 +356,6 @@ class LoadedRows(Rows):
     def fingerprint(self) -> str:
         """See :class:`Rows`."""
         return self._stored.fingerprint()
-
-
-def read_data(data: Any, fixed: Mapping[str, Any] | None, dtype: torch.dtype | None, device: torch.device) -> Rows:
-    """The rows of `data`, whatever form it has.
-
-    Raises:
-        DataError, DtypeError, UsageError: empty, or of a form or type that no model can use.
-    """
-    if fixed is not None and not isinstance(fixed, Mapping):
-        raise UsageError(f"fixed: expected a dict of keyword arguments, found {type(fixed).__name__}.")
-    before: dict[str | int, Any] = {str(name): value for name, value in (fixed or {}).items()}
-    given = {f"fixed[{name!r}]": value for name, value in (fixed or {}).items()}
-    fixed = {str(name): read_array(f"fixed[{name!r}]", value) for name, value in (fixed or {}).items()}
-    if isinstance(data, DataLoader):
-        return LoadedRows(data, fixed, choose_dtype({**given, **_first_row(data.dataset)}, dtype), device)
-    if isinstance(data, Dataset):
-        return StoredRows(data, fixed, choose_dtype({**given, **_first_row(data)}, dtype), device)
-    if isinstance(data, list):
-        raise DataError(
-            "data: found a list; pass a tuple for several positional arguments, a dict for keyword arguments, or one "
-            "array made with torch.tensor or numpy.array."
-        )
-    if isinstance(data, str | bytes | os.PathLike | set | Iterator):
-        raise DataError(
-            f"data: found a {type(data).__name__}; read the file or collect the values first, and pass an array made with "
-            "torch.tensor or numpy.array."
-        )
-    own: dict[str | int, Any] = dict(enumerate(value for _, value in named_arrays(data)))
-    if isinstance(data, Mapping):
-        own = {str(name): value for name, value in data.items()}
-    given |= dict(named_arrays(data))
-    arrays = [read_array(name, value) for name, value in named_arrays(data)]
-    rows = ArrayRows(rebuilder(data)(arrays), fixed, choose_dtype(given, dtype), device)
-    rows.axes = {name: axes for name, value in {**own, **before}.items() if (axes := axes_of(value))}
-    return rows
-
-
-def _first_row(dataset: Any) -> dict[str, Any]:
-    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized) or len(dataset) == 0:
-        return {}
-    with seeded(0):
-        return dict(named_arrays(dataset[0]))  # type: ignore[index]
 
 
 def _count(num_rows: int | None) -> int:

@@ -25,8 +25,9 @@ from vipack.program.densities.values import same_values, unvalidated
 from vipack.program.running.flat import flat_priors_sampled
 from vipack.program.running.randomness import check_seed
 from vipack.program.running.runs import check_signature, named_arguments, trace_prior
-from vipack.training.data import Rows, read_data
+from vipack.training.data import Rows
 from vipack.training.particle_checks import check_particles, scaled_weights
+from vipack.training.reading_data import read_data
 
 __all__ = ["Prepared", "Problem", "device_of", "loss_of", "no_guide", "prepare", "try_prepare"]
 
@@ -80,7 +81,9 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
     local: tuple[str, ...] = ()
     if batched:
         assert rows.num_rows is not None
-        calls = BatchCalls(rows.full, first, second, fewer, functools.partial(_halved, rows, second))
+        calls = BatchCalls(
+            functools.partial(_every, rows), first, second, fewer, functools.partial(_halved, rows, second)
+        )
         cover_batches(program, calls, num_rows=rows.num_rows, name=batch_plate, seed=seed)
         local = local_latents(program, first, seed=seed)
     with seeded(seed):  # a guide's networks start from random weights
@@ -112,6 +115,10 @@ def prepare(problem: Problem, guide: Any, *, seed: int, loss: Any = None, checke
             f"{', '.join(map(repr, check.table.plates)) or 'none'}."
         )
     return Prepared(program, rows, batch_size, first, loss, check)
+
+
+def _every(rows: Rows) -> Arguments | None:
+    return rows.full() if rows.fits_in_memory else None
 
 
 def _check_arguments(model: object, seed: object) -> None:

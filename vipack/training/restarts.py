@@ -16,7 +16,7 @@ from vipack.diagnostics.sources import positive
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.errors import UsageError
-from vipack.posterior import Posterior
+from vipack.training.observation_answers import posterior_of_rows
 from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
@@ -93,7 +93,7 @@ def _one_by_one(starts: list[Prepared], plan: Plan, optim: Any, reason: str) -> 
 def _bound_of(trainer: Trainer, before: Callable[[], None] = lambda: None) -> float:
     """The ELBO (nats) on all data; minus infinity where it is not finite."""
     before()
-    posterior = Posterior(trainer.program, trainer.rows.full())
+    posterior = posterior_of_rows(trainer.program, trainer.rows)
     value = elbo(posterior.draws(_DRAWS, seed=0).log_weights).value
     return value if np.isfinite(value) else -np.inf
 

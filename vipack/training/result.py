@@ -19,7 +19,6 @@ from vipack.export import NewData, to_arviz
 from vipack.export.labels import Axis
 from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer, predictions
-from vipack.posterior.observations import Observations
 from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.covariance_answers import CovarianceAnswers
@@ -27,7 +26,7 @@ from vipack.training.data import ArrayRows, Rows
 from vipack.training.fitted_guide import FittedGuide, name_of
 from vipack.training.history import history
 from vipack.training.ladder.stages import Stages
-from vipack.training.observation_answers import ObservationAnswers
+from vipack.training.observation_answers import ObservationAnswers, posterior_of_rows
 from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
 from vipack.training.transformed import raw_rows
@@ -130,9 +129,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
     def posterior(self) -> Posterior:
         """The fitted guide on all of the fit's data."""
         if self._posterior is None:
-            rows = self._trainer.rows
-            observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
-            self._posterior = Posterior(self._trainer.program, rows.full(), observations=observations)
+            self._posterior = posterior_of_rows(self._trainer.program, self._trainer.rows)
             self._posterior.ends = self._trainer.ends
             if self._loaded is not None:
                 self._posterior.judge(self._loaded, self._within)

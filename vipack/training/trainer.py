@@ -19,6 +19,7 @@ from vipack.entry import entry
 from vipack.errors import DivergenceWarning, GuideError, OptimizerError, warn
 from vipack.pickling import check_picklable
 from vipack.program import RandomState, seeded
+from vipack.program.checks.observed import check_observed
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
@@ -88,7 +89,14 @@ class Trainer:
         self.engine = self._make_engine()
         self.state = RunState(
             RandomState.from_seed(plan.seed) if team is None else team.random(plan.seed),
-            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed, team.shard if team else None),
+            training_batches(
+                self.rows,
+                prepared.batch_size,
+                self.loss,
+                plan.seed,
+                functools.partial(check_observed, self.program),
+                shard=team.shard if team else None,
+            ),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several

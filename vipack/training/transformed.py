@@ -12,8 +12,9 @@ from torch import Tensor
 from vipack.errors import CheckpointError, UsageError
 from vipack.program import Arguments, seeded
 from vipack.program.running.runs import named_arguments
-from vipack.training.data import ArrayRows, Rows, read_data
+from vipack.training.data import ArrayRows, Rows
 from vipack.training.prepare import Problem, device_of
+from vipack.training.reading_data import read_data
 from vipack.training.streams import BatchStream
 from vipack.transforms import KINDS, Transform
 
@@ -113,8 +114,19 @@ class TransformedRows(Rows):
         """Other observations, transformed likewise."""
         return TransformedRows(rows, self.model, self.transforms, self.seed)
 
+    def spread(self, count: int) -> Tensor:
+        """See :class:`Rows`."""
+        return self.raw.spread(count)
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """See :class:`Rows`."""
+        return self.raw.fits_in_memory
+
     def full(self) -> Arguments:
         """See :class:`Rows`."""
+        if not self.fits_in_memory:
+            self.raw.full()  # which says why not
         if self._full is None:
             if isinstance(self.raw, ArrayRows):
                 self._full = self._drawn(self.raw.full(), self.seed)

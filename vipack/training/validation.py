@@ -25,8 +25,9 @@ from vipack.program.densities.scaling import Unscaled
 from vipack.program.densities.substitution import Given
 from vipack.program.evaluation.evaluation import ModelDensity
 from vipack.program.sites.sites import read_sites, sample_nodes
-from vipack.training.data import Rows, read_data
+from vipack.training.data import Rows
 from vipack.training.prepare import Problem, device_of
+from vipack.training.reading_data import read_data
 from vipack.types import Estimate, Stopped, StopReason
 
 __all__ = ["EarlyStopping", "Validation", "ValidationPoint", "split_off"]
@@ -243,6 +244,5 @@ def split_off(problem: Problem, validation: Any, seed: int) -> tuple[Problem, Ro
     count = max(1, round(validation * rows.num_rows))
     if count >= rows.num_rows:
         raise UsageError(f"validation={validation}: no row would be left of {rows.num_rows}; hold out fewer.")
-    order = torch.randperm(rows.num_rows, generator=torch.Generator().manual_seed(seed))
-    kept, others = order[count:].sort().values, order[:count].sort().values
-    return dataclasses.replace(problem, data=rows.subset(kept), fixed=None), rows.subset(others)
+    kept, others = rows.split(count, seed)
+    return dataclasses.replace(problem, data=kept, fixed=None), others

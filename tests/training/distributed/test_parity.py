@@ -55,8 +55,8 @@ def alone():
 
 
 def _fit_alone(case, dtype):
-    def joined(rows, batch_size, loss, seed, shard=None):
-        own = [training_batches(rows, None, loss, seed, shard_of(r, 2, N, batch_size)) for r in (0, 1)]
+    def joined(rows, batch_size, loss, seed, observe=None, *, shard=None):
+        own = [training_batches(rows, None, loss, seed, shard=shard_of(r, 2, N, batch_size)) for r in (0, 1)]
         return Joined(rows.rows, own)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vipack.display import listed
 from vipack.errors import TrustWarning, warn
+from vipack.posterior.blocked_posterior import all_arguments
 from vipack.posterior.linear_response.base_draws import check_drawable
 from vipack.posterior.linear_response.conjugate_gradients import solve
 from vipack.posterior.linear_response.covariances import LinearResponse
@@ -56,7 +57,7 @@ def linear_response(
     """
     # Anew, since parameters may have moved since the posterior was first looked at.
     with posterior.running(), seeded(0):
-        evaluation = Evaluation(posterior.program, posterior.arguments)
+        evaluation = Evaluation(posterior.program, all_arguments(posterior, "linear response"))
     parameters = Parameters(posterior.program, evaluation)
     with posterior.running(), seeded(1):
         check_drawable(evaluation.guide_trace, evaluation.guide(posterior.program.guide))

@@ -31,13 +31,13 @@ class BatchCalls:
     """Calls of a model that are compared with each other.
 
     Attributes:
-        full: makes the call on every row, which may be costly.
+        full: makes the call on every row, which may be costly; None where they are too many for that.
         first, second: on two different batches.
         fewer: on another number of rows, if a batch has more than one.
         halved: makes a call on a batch and those on its two halves, for programs with factors.
     """
 
-    full: Callable[[], Arguments]
+    full: Callable[[], Arguments | None]
     first: Arguments
     second: Arguments
     fewer: Arguments | None
@@ -74,8 +74,9 @@ def cover_batches(
         candidates = _candidates(trace, size, num_rows)
     except (ModelError, ShapeError):
         candidates = set()
-    if not candidates:  # a plate for all N rows refuses a batch without the indices of its rows
-        candidates = _candidates(prior_trace(program, calls.full(), seed), num_rows, num_rows)
+    if not candidates and (every := calls.full()) is not None:
+        # A plate for all N rows refuses a batch without the indices of its rows.
+        candidates = _candidates(prior_trace(program, every, seed), num_rows, num_rows)
     if name is not None:
         candidates = _named(name, candidates, trace)
     elif len(candidates) > 1:
@@ -174,7 +175,10 @@ def _scales_itself(
         if one != again or all(factor == 1 for factor in one.values()):
             return False  # a factor that changes from run to run, as in annealing, does not depend on the rows
         other_size = batch_size(calls.fewer) if calls.fewer is not None else num_rows
-        other = prior_trace(program, calls.full() if calls.fewer is None else calls.fewer, seed)
+        others = calls.full() if calls.fewer is None else calls.fewer
+        if others is None:
+            return False
+        other = prior_trace(program, others, seed)
         two = _factors(other, plate, other_size)
     except (ModelError, ShapeError):
         return False

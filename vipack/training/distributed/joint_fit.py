@@ -24,6 +24,7 @@ from vipack.training.distributed.team import Team, fresh_batches
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.own_loss import own_loss
 from vipack.training.prepare import Prepared, Problem, device_of, prepare
+from vipack.training.streamed import StreamedRows
 from vipack.training.trainer import Plan, Trainer
 from vipack.training.transformed import raw_rows
 
@@ -69,6 +70,11 @@ def prepare_together(problem: Problem, guide: Any, processes: Processes, *, seed
     if isinstance(raw_rows(rows), LoadedRows):
         raise UsageError(
             "distributed: data is a DataLoader, which makes its own batches; pass its Dataset and batch_size=."
+        )
+    if isinstance(raw_rows(rows), StreamedRows):
+        raise UsageError(
+            "distributed: data that are read from files as a fit goes are not dealt out to processes; pass arrays, or leave "
+            "distributed out."
         )
     if rows.device.type != "cpu":
         raise UsageError(f"distributed: trains on CPUs, and device is {rows.device}; leave device or distributed out.")
