@@ -87,16 +87,10 @@ class Trainer:
         num_steps = MAX_STEPS if plan.steps is None else plan.steps
         self.tier = settled_tier(plan.tier, num_steps, saved=plan.checkpoint is not None or team is not None)
         self.engine = self._make_engine()
+        observe, shard = functools.partial(check_observed, self.program), team.shard if team else None
         self.state = RunState(
             RandomState.from_seed(plan.seed) if team is None else team.random(plan.seed),
-            training_batches(
-                self.rows,
-                prepared.batch_size,
-                self.loss,
-                plan.seed,
-                functools.partial(check_observed, self.program),
-                shard=team.shard if team else None,
-            ),
+            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed, observe, shard=shard),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
