@@ -14,7 +14,7 @@ import torch
 from vipack.engine.lockstep import LockstepEngine
 from vipack.errors import UsageError, VipackWarning
 from vipack.training.checkpoint import Checkpoint, clean_temporaries, read_file, unharmed
-from vipack.training.data import LoadedRows, Rows, read_data
+from vipack.training.data import LoadedRows, Rows
 from vipack.training.distributed.options import DataParallel
 from vipack.training.distributed.processes import Processes
 from vipack.training.distributed.row_parameters import check_optimizer, parameters_of_rows
@@ -24,6 +24,7 @@ from vipack.training.distributed.team import Team, fresh_batches
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.own_loss import own_loss
 from vipack.training.prepare import Prepared, Problem, device_of, prepare
+from vipack.training.reading_data import read_data
 from vipack.training.streamed import StreamedRows
 from vipack.training.trainer import Plan, Trainer
 from vipack.training.transformed import raw_rows
