@@ -46,6 +46,7 @@ class Result:
             ``mean_error``, ``sd_error`` and ``quantile_error`` are. Where it vouches for none they are the better
             ones of the two.
         quantile_error: of a tail, on the probability scale; NaN where the reference has no quantiles.
+        certified_tails, certified_evidence: whether the verdict vouches for them too.
         true_evidence: the reference's, with its standard error; NaN where it has none.
         seconds: wall time of the fit, compiling included; ``diagnose_seconds`` come on top.
         cpu_seconds: processor time of the fit and of the compilers that it started; on a busy machine the fairer one;
@@ -79,6 +80,8 @@ class Result:
     quantile_error: float = math.nan
     true_evidence: float = math.nan
     true_evidence_se: float = math.nan
+    certified_tails: bool = False
+    certified_evidence: bool = False
 
     @property
     def evidence_error(self) -> float:
@@ -175,6 +178,8 @@ def judge(
         quantile_error=tails,
         true_evidence=reference.evidence.value,
         true_evidence_se=reference.evidence.se,
+        certified_tails="tails" in found.certified,
+        certified_evidence="evidence" in found.certified,
     )
 
 

@@ -1,4 +1,4 @@
-"""Small models whose posterior means and sds are known: in closed form, by symmetry or by quadrature.
+"""Small models whose posterior means, sds, tails and evidence are known: in closed form, by symmetry or by quadrature.
 
 They have the shapes that guides stumble over: correlation, skew, curvature, heavy tails, a funnel, and two modes.
 """
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from benchmarks.estimates import Reference
 from benchmarks.posteriordb_models.eight_schools import centered, noncentered
+from benchmarks.truths import Marginal, truth
 
-__all__ = ["KNOWN", "Known"]
+__all__ = ["KNOWN", "Known", "drawn_from", "f64"]
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,11 @@ class Known:
     modes: tuple[dict[str, Tensor], ...] = field(default=())
 
 
-def _f64(values: Any) -> Tensor:
+def f64(values: Any) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
-def _truth(**moments: tuple[Any, Any]) -> Reference:
-    """Means and sds by site; those of a vector are arrays or a number for all its elements (``name__K``)."""
-    names, means, sds = [], [], []
-    for key, (mean, sd) in moments.items():
-        name, _, size = key.partition("__")
-        count = int(size) if size else np.size(mean)
-        vector = bool(size) or np.ndim(mean) > 0
-        names += [f"{name}[{i + 1}]" for i in range(count)] if vector else [name]
-        means += np.broadcast_to(mean, count).tolist()
-        sds += np.broadcast_to(sd, count).tolist()
-    return Reference(tuple(names), np.array(means), np.array(sds))
-
-
-def _drawn_from(name: str, distribution: Any) -> Tensor:
+def drawn_from(name: str, distribution: Any) -> Tensor:
     """A latent with this density over the reals, written as a factor: a model without one has nothing to learn from."""
     value: Tensor = pyro.sample(name, dist.ImproperUniform(constraints.real, (), distribution.event_shape))
     pyro.factor(f"{name}_density", distribution.log_prob(value))
@@ -78,8 +66,9 @@ def _regression() -> Known:
         with pyro.plate("row", len(y)):
             pyro.sample("y", dist.Normal(X @ beta, 1.0), obs=y)
 
-    truth = _truth(beta=(cov @ X.T @ y, np.sqrt(np.diag(cov))))
-    return Known("regression", model, {"X": _f64(X), "y": _f64(y)}, truth)
+    evidence = stats.multivariate_normal.logpdf(y, np.zeros(40), 25 * X @ X.T + np.eye(40))
+    exact = truth(evidence, beta=Marginal.of(stats.norm(cov @ X.T @ y, np.sqrt(np.diag(cov)))))
+    return Known("regression", model, {"X": f64(X), "y": f64(y)}, exact)
 
 
 def _coins() -> Known:
@@ -90,8 +79,9 @@ def _coins() -> Known:
             p = pyro.sample("p", dist.Beta(1.0, 1.0))
             pyro.sample("heads", dist.Binomial(tosses, p), obs=heads)
 
-    exact = stats.beta(1 + heads, 1 + tosses - heads)
-    return Known("coins", model, {"tosses": _f64(tosses), "heads": _f64(heads)}, _truth(p=(exact.mean(), exact.std())))
+    evidence = stats.betabinom.logpmf(heads, tosses.astype(int), 1.0, 1.0).sum()
+    exact = truth(evidence, p=Marginal.of(stats.beta(1 + heads, 1 + tosses - heads)))
+    return Known("coins", model, {"tosses": f64(tosses), "heads": f64(heads)}, exact)
 
 
 def _counts() -> Known:
@@ -102,8 +92,9 @@ def _counts() -> Known:
             rate = pyro.sample("rate", dist.Gamma(1.0, 0.5))
             pyro.sample("counts", dist.Poisson(rate), obs=counts)
 
-    exact = stats.gamma(1 + counts, scale=1 / 1.5)
-    return Known("counts", model, {"counts": _f64(counts)}, _truth(rate=(exact.mean(), exact.std())))
+    evidence = stats.nbinom.logpmf(counts, 1.0, 0.5 / 1.5).sum()
+    exact = truth(evidence, rate=Marginal.of(stats.gamma(1 + counts, scale=1 / 1.5)))
+    return Known("counts", model, {"counts": f64(counts)}, exact)
 
 
 def _unknown_scale() -> Known:
@@ -119,17 +110,20 @@ def _unknown_scale() -> Known:
         with pyro.plate("row", len(y)):
             pyro.sample("y", dist.Normal(mu, precision**-0.5), obs=y)
 
-    truth = _truth(precision=(precision.mean(), precision.std()), mu=(mu.mean(), mu.std()))
-    return Known("unknown scale", model, {"y": _f64(y)}, truth)
+    evidence = (
+        special.gammaln(shape) - shape * math.log(rate) - 0.5 * math.log(weight) - len(y) / 2 * math.log(2 * math.pi)
+    )
+    exact = truth(evidence, precision=Marginal.of(precision)[0], mu=Marginal.of(mu)[0])
+    return Known("unknown scale", model, {"y": f64(y)}, exact)
 
 
 def _correlated() -> Known:
     cov = 0.95 ** np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
 
     def model(cov: Tensor) -> None:
-        _drawn_from("z", dist.MultivariateNormal(torch.zeros(6), cov))
+        drawn_from("z", dist.MultivariateNormal(torch.zeros(6), cov))
 
-    return Known("correlated", model, {"cov": _f64(cov)}, _truth(z__6=(0.0, 1.0)))
+    return Known("correlated", model, {"cov": f64(cov)}, truth(0.0, z=6 * Marginal.of(stats.norm())))
 
 
 def _funnel() -> Known:
@@ -138,24 +132,34 @@ def _funnel() -> Known:
 
     def model() -> None:
         v = pyro.sample("v", dist.Normal(0.0, width))
-        _drawn_from("x", dist.Normal(0.0, (v / 2).exp()).expand([3]).to_event(1))
+        drawn_from("x", dist.Normal(0.0, (v / 2).exp()).expand([3]).to_event(1))
 
-    return Known("funnel", model, {}, _truth(v=(0.0, width), x__3=(0.0, math.exp(width**2 / 4))))
+    v, share = _normal_grid(width)
+    x = Marginal.by_cdf(0.0, math.exp(width**2 / 4), lambda at: float(share @ stats.norm.cdf(at, 0.0, np.exp(v / 2))))
+    return Known("funnel", model, {}, truth(0.0, v=Marginal.of(stats.norm(0.0, width))[0], x=3 * [x]))
 
 
 def _banana() -> Known:
     def model() -> None:
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
-        _drawn_from("b", dist.Normal(a**2, 0.5))
+        drawn_from("b", dist.Normal(a**2, 0.5))
 
-    return Known("banana", model, {}, _truth(a=(0.0, 1.0), b=(1.0, math.sqrt(2.25))))
+    a, share = _normal_grid(1.0)
+    b = Marginal.by_cdf(1.0, math.sqrt(2.25), lambda at: float(share @ stats.norm.cdf(at, a**2, 0.5)))
+    return Known("banana", model, {}, truth(0.0, a=Marginal.of(stats.norm())[0], b=b))
+
+
+def _normal_grid(sd: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a normal's, and their shares of its mass."""
+    points = np.linspace(-9 * sd, 9 * sd, 4_001)
+    return points, special.softmax(stats.norm.logpdf(points, 0, sd))
 
 
 def _heavy_tails() -> Known:
     def model() -> None:
-        _drawn_from("z", dist.StudentT(5.0, 0.0, 1.0).expand([3]).to_event(1))
+        drawn_from("z", dist.StudentT(5.0, 0.0, 1.0).expand([3]).to_event(1))
 
-    return Known("heavy tails", model, {}, _truth(z__3=(0.0, math.sqrt(5 / 3))))
+    return Known("heavy tails", model, {}, truth(0.0, z=3 * Marginal.of(stats.t(5))))
 
 
 # --- two modes
@@ -167,11 +171,16 @@ def _two_modes(name: str, place: float, share: float) -> Known:
     def model() -> None:
         pyro.sample("steady", dist.Normal(0.0, 1.0))
         parts = dist.Normal(torch.tensor([-place, place]), 1.0)
-        _drawn_from("z", dist.MixtureSameFamily(dist.Categorical(torch.tensor([1 - share, share])), parts))
+        drawn_from("z", dist.MixtureSameFamily(dist.Categorical(torch.tensor([1 - share, share])), parts))
 
     mean, second = place * (2 * share - 1), 1 + place**2
-    modes = tuple({"z": _f64(at), "steady": _f64(0.0)} for at in (-place, place))
-    return Known(name, model, {}, _truth(z=(mean, math.sqrt(second - mean**2)), steady=(0.0, 1.0)), modes)
+    modes = tuple({"z": f64(at), "steady": f64(0.0)} for at in (-place, place))
+    z = Marginal.by_cdf(
+        mean,
+        math.sqrt(second - mean**2),
+        lambda at: float((1 - share) * stats.norm.cdf(at, -place) + share * stats.norm.cdf(at, place)),
+    )
+    return Known(name, model, {}, truth(0.0, z=z, steady=Marginal.of(stats.norm())[0]), modes)
 
 
 def _sign() -> Known:
@@ -182,9 +191,11 @@ def _sign() -> Known:
         pyro.sample("y", dist.Normal(z**2, 1.0), obs=y)
 
     grid = np.linspace(-6, 6, 20_001)
-    share = special.softmax(stats.norm.logpdf(grid, 0, 3) + stats.norm.logpdf(9.0, grid**2, 1))
-    modes = ({"z": _f64(-3.0)}, {"z": _f64(3.0)})
-    return Known("sign", model, {"y": _f64(9.0)}, _truth(z=(0.0, math.sqrt(share @ grid**2))), modes)
+    log_p = stats.norm.logpdf(grid, 0, 3) + stats.norm.logpdf(9.0, grid**2, 1)
+    evidence = special.logsumexp(log_p) + math.log(grid[1] - grid[0])
+    exact = truth(evidence, z=Marginal.on_grid(grid, special.softmax(log_p)))
+    modes = ({"z": f64(-3.0)}, {"z": f64(3.0)})
+    return Known("sign", model, {"y": f64(9.0)}, exact, modes)
 
 
 # --- quadrature
@@ -205,11 +216,10 @@ def _logistic() -> Known:
     for x, count in zip(dose, deaths, strict=True):
         log_p = log_p + count * (a + b * x) - 5 * np.logaddexp(0, a + b * x)
     share = special.softmax(log_p)
-    moments = {
-        name: (float((share * z).sum()), math.sqrt((share * z**2).sum() - (share * z).sum() ** 2))
-        for name, z in (("a", a), ("b", b))
-    }
-    return Known("logistic", model, {"dose": _f64(dose), "deaths": _f64(deaths)}, _truth(**moments))
+    cell = (a[1, 0] - a[0, 0]) * (b[0, 1] - b[0, 0])
+    evidence = special.logsumexp(log_p) + math.log(cell) + np.log(special.comb(5, deaths)).sum()
+    exact = truth(evidence, a=Marginal.on_grid(a[:, 0], share.sum(1)), b=Marginal.on_grid(b[0], share.sum(0)))
+    return Known("logistic", model, {"dose": f64(dose), "deaths": f64(deaths)}, exact)
 
 
 def _schools() -> list[Known]:
@@ -234,10 +244,17 @@ def _schools() -> list[Known]:
     means, variances = table[:, 1::2], table[:, 2::2]
     mean = share @ means
     sd = np.sqrt(share @ (variances + means**2) - mean**2)
-    truth = _truth(mu=(mean[0], sd[0]), tau=(mean[1], sd[1]), theta=(mean[2:], sd[2:]))
-    data = {"y": _f64(y), "sigma": _f64(sigma)}
+    evidence = special.logsumexp(table[:, 0]) + math.log(log_tau[1] - log_tau[0]) + 0.5 * math.log(2 * math.pi)
+
+    def mixed(i: int) -> Marginal:
+        spread = np.sqrt(variances[:, i])
+        return Marginal.by_cdf(mean[i], sd[i], lambda at: float(share @ stats.norm.cdf(at, means[:, i], spread)))
+
+    thetas = [mixed(i) for i in range(2, means.shape[1])]
+    exact = truth(evidence, mu=mixed(0), tau=Marginal.on_grid(np.exp(log_tau), share), theta=thetas)
+    data = {"y": f64(y), "sigma": f64(sigma)}
     models = {"schools, centred": centered, "schools, non-centred": noncentered}
-    return [Known(name, model, data, truth) for name, model in models.items()]
+    return [Known(name, model, data, exact) for name, model in models.items()]
 
 
 KNOWN = [

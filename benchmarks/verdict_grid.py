@@ -2,8 +2,9 @@
 
 Models whose posterior is known exactly, fitted by five guides and by full-rank guides that were sabotaged. A fit is bad
 where the estimate that its verdict certifies has a mean off by more than 0.2 posterior sds or an sd by more than 0.2 in
-its logarithm; it is good where its draws, raw or weighted, are within both. No bad fit may be certified, and few good
-ones refused. The same fits show whether ``vipack.compare`` puts the best first, and how often its standard errors cover
+its logarithm, or where it certifies tails or the evidence, and the posterior's 5% or 95% quantile has a share of the draws
+below it that is off by more than 0.02, or log p(x) is off by more than 0.05 nats. It is good where its draws, raw or
+weighted, are within the bounds of means and sds. No bad fit may be certified, and few good ones refused. The same fits show whether ``vipack.compare`` puts the best first, and how often its standard errors cover
 the true difference. ``--root DIR`` adds the posteriors of posteriordb (see benchmarks/posteriordb.py).
 """
 
@@ -28,10 +29,12 @@ from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariate
 from tqdm import tqdm
 
 import vipack as vi
-from benchmarks.estimates import Reference, Result, judge
+from benchmarks.estimates import Result, judge
 from benchmarks.known_posteriors import KNOWN, Known
 from benchmarks.posteriordb_models import POSTERIORS, flat_names
+from benchmarks.reference_draws import read_reference
 from benchmarks.sabotage import SABOTAGE
+from benchmarks.tail_posteriors import TAILS
 from vipack.errors import VipackError, VipackWarning
 from vipack.guides import Flow
 from vipack.importance import KHAT_LIMIT
@@ -39,6 +42,7 @@ from vipack.importance import KHAT_LIMIT
 __all__ = ["LIMIT", "main", "tally"]
 
 LIMIT = 0.2  # of an error: mean in posterior sds, sd in its logarithm
+TAIL_LIMIT, EVIDENCE_LIMIT = 0.02, 0.05  # of a probability, of log p(x) in nats
 TOLERANCE = 0.1  # nats by which the first of a comparison may fall short of the best
 NUM_DRAWS = 20_000
 STEPS = 3_000
@@ -155,7 +159,14 @@ def is_good(result: Result) -> bool:
 
 def is_bad_and_certified(result: Result) -> bool:
     """The verdict vouches for an estimate that is off."""
-    return result.certified != "none" and not result.error <= LIMIT
+    if result.certified == "none":
+        return False
+    tails = result.certified_tails and not result.quantile_error <= TAIL_LIMIT
+    return (
+        not result.error <= LIMIT
+        or tails
+        or (result.certified_evidence and not result.evidence_error <= EVIDENCE_LIMIT)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -163,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.report:
         return _finish(*_read(options.report), options.markdown)
-    models = [*KNOWN, *(_from_posteriordb(options.root) if options.root else [])]
+    models = [*KNOWN, *TAILS, *(_from_posteriordb(options.root) if options.root else [])]
     models = [known for known in models if any(part in known.name for part in options.only)]
 
     def keep(rows: list[Result], comparisons: list[dict[str, Any]]) -> None:
@@ -203,7 +214,7 @@ def report(rows: list[Result], comparisons: list[dict[str, Any]]) -> str:
     shy = [r for r in made if is_good(r) and r.certified == "none"]
     for title, part in (("Bad, and certified", wrong), ("Good, and refused", shy)):
         parts += [f"## {title}", _block(_listed(part)) if part else "None."]
-    parts += ["## All fits", _block(_listed(made))]
+    parts += ["## All fits (of tails and evidence, a star says that they are certified)", _block(_listed(made))]
     if len(made) < len(rows):
         parts += ["## Not fitted", *(f"- {r.posterior}, {r.method}, {r.note}" for r in rows if r.verdict == "ERROR")]
     if comparisons:
@@ -216,7 +227,10 @@ _PAGE = """# How often is the verdict wrong?
 
 {fits} fits: {models} models whose posterior is known exactly, {seeds} seeds, five guides with their defaults, and full-rank
 guides that were sabotaged. A fit is **bad** where the estimate that its verdict certifies has a mean off by more than 0.2
-posterior sds or an sd by more than 0.2 in its logarithm. It is **good** where its draws, raw or weighted, are within both.
+posterior sds or an sd by more than 0.2 in its logarithm, or where it certifies tails or the evidence, and a 5% or 95% quantile
+is off by more than 0.02 in probability, or log p(x) by more than 0.05 nats. It is **good** where its draws, raw or weighted,
+are within the bounds of means and sds. Of those certified, `tails good` and `evidence good` are within these bounds, and
+`refused` are those of them whose tails or evidence the verdict leaves uncertified.
 
 ```sh
 python -m benchmarks.verdict_grid --engine auto --seeds 8 9 --json grid.json --markdown docs/verdict_grid.md
@@ -230,6 +244,8 @@ def _listed(rows: list[Result]) -> pd.DataFrame:
     frame = pd.DataFrame([{c: getattr(r, c) for c in columns} for r in rows])
     frame["raw mean"], frame["raw sd"] = [r.raw[0] for r in rows], [r.raw[1] for r in rows]
     frame["weighted mean"], frame["weighted sd"] = [r.corrected[0] for r in rows], [r.corrected[1] for r in rows]
+    frame["tails"] = [f"{r.quantile_error:.3f}{'*' * r.certified_tails}" for r in rows]
+    frame["evidence off"] = [f"{r.evidence_error:.3f}{'*' * r.certified_evidence}" for r in rows]
     frame["k-hat"], frame["ESS share"] = [r.khat for r in rows], [r.ess_share for r in rows]
     return frame.set_index("posterior")
 
@@ -296,14 +312,12 @@ def _add(rows: list[Result], known: Known, method: str, seed: int, note: str, ma
         rows.append(_refused(known, method, seed, f"{note}: {type(error).__name__}: {error}"))
         return {}
     last = rows[-1]
-    flag = (
-        "BAD, CERTIFIED"
-        if is_bad_and_certified(last)
-        else "good, refused" * (is_good(last) and last.certified == "none")
-    )
+    shy = "good, refused" * (is_good(last) and last.certified == "none")
+    flag = "BAD, CERTIFIED" if is_bad_and_certified(last) else shy
     tqdm.write(
         f"{known.name:22s} {method:30s} {note:24s} {seed} {last.verdict:9s} raw {last.raw[0]:.2f} {last.raw[1]:.2f} "
-        f"corrected {last.corrected[0]:.2f} {last.corrected[1]:.2f} k-hat {last.khat:.2f} ESS {last.ess_share:.2f} "
+        f"corrected {last.corrected[0]:.2f} {last.corrected[1]:.2f} tails {last.quantile_error:.3f}{'*' * last.certified_tails} "
+        f"evidence {last.evidence_error:.3f}{'*' * last.certified_evidence} k-hat {last.khat:.2f} ESS {last.ess_share:.2f} "
         f"{last.seconds:.1f} + {last.diagnose_seconds:.1f} s {flag}"
     )
     return {method: fit}
@@ -317,6 +331,9 @@ def _refused(known: Known, method: str, seed: int, note: str) -> Result:
 def _counts(rows: list[Result]) -> dict[str, Any]:
     good = [r for r in rows if is_good(r)]
     refused = [r for r in good if r.certified == "none"]
+    certified = [r for r in rows if r.certified != "none"]
+    tails = [r for r in certified if r.quantile_error <= TAIL_LIMIT]
+    evidence = [r for r in certified if r.evidence_error <= EVIDENCE_LIMIT]
     return {
         "fits": len(rows),
         "TRUST": sum(r.verdict == "TRUST" for r in rows),
@@ -326,6 +343,10 @@ def _counts(rows: list[Result]) -> dict[str, Any]:
         "good": len(good),
         "good, refused": len(refused),
         "refused, %": 100 * len(refused) / len(good) if good else math.nan,
+        "tails good": len(tails),
+        "tails refused": sum(not r.certified_tails for r in tails),
+        "evidence good": len(evidence),
+        "evidence refused": sum(not r.certified_evidence for r in evidence),
     }
 
 
@@ -347,14 +368,10 @@ def _numbers(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _from_posteriordb(root: Path) -> list[Known]:
-    known = []
-    for path in sorted((root / "reference").glob("*.npz")):
-        if path.stem in POSTERIORS:
-            with np.load(path) as file:
-                truth = Reference(tuple(str(n) for n in file["names"]), file["mean"], file["sd"])
-            posterior = POSTERIORS[path.stem]
-            known.append(Known(path.stem, posterior.model, posterior.data(root), truth))
-    return known
+    names = [path.stem for path in sorted((root / "reference").glob("*.npz")) if path.stem in POSTERIORS]
+    return [
+        Known(name, POSTERIORS[name].model, POSTERIORS[name].data(root), read_reference(root, name)) for name in names
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:

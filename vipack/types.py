@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vipack.display import Readable, badge
 
-__all__ = ["EngineReport", "Estimate", "StopReason", "Stopped", "Verdict"]
+__all__ = ["EngineReport", "Estimate", "Judged", "StopReason", "Stopped", "Verdict"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,7 +37,7 @@ class Verdict(_Badge, enum.Enum):
     """What a fit's figures certify, and of which draws.
 
     TRUST: means and sds of the guide's own draws. CORRECTED: those of draws resampled with the importance weights.
-    DISTRUST: nothing, of either.
+    DISTRUST: nothing, of either. Whether tails and the evidence are certified too, a diagnosis says.
     """
 
     TRUST = "TRUST"
@@ -44,12 +46,34 @@ class Verdict(_Badge, enum.Enum):
 
     @property
     def certifies(self) -> str:
-        """What can be believed; never tails, quantiles and small probabilities, nor the evidence, which are not looked at."""
-        return {
-            "TRUST": "means and sds of the guide's own draws",
-            "CORRECTED": "means and sds of resampled draws",
-            "DISTRUST": "nothing",
-        }[self.value]
+        """What can be believed whatever else the diagnosis says: means and sds, of which draws."""
+        return self.certifying(("means", "sds"))
+
+    def certifying(self, quantities: Sequence[str]) -> str:
+        """What can be believed, and of which draws, where these quantities are certified.
+
+        Args:
+            quantities: of "means", "sds", "tails" and "evidence".
+        """
+        if self is Verdict.DISTRUST:
+            return "nothing"
+        *firsts, last = (quantity for quantity in quantities if quantity != "evidence")
+        draws = "the guide's own draws" if self is Verdict.TRUST else "resampled draws"
+        evidence = ", and the evidence," if "evidence" in quantities else ""
+        return f"{', '.join(firsts)} and {last} of {draws}{evidence}"
+
+
+class Judged(NamedTuple):
+    """What answers follow of a diagnosis.
+
+    Attributes:
+        within: which of several equal modes the draws hold, as "within one of 2 equal modes (...)"; empty of the whole posterior.
+        certified: of "means", "sds", "tails" and "evidence".
+    """
+
+    verdict: Verdict
+    within: str = ""
+    certified: tuple[str, ...] = ("means", "sds")
 
 
 class StopReason(enum.Enum):

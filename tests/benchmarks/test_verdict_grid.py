@@ -45,6 +45,21 @@ def test_bad_certified_and_good_refused_are_told_apart():
     assert counts["refused, %"] == pytest.approx(20.0)
 
 
+def test_tails_and_evidence_count_where_they_are_certified():
+    right = dataclasses.replace(
+        ROWS[0], quantile_error=0.01, true_evidence=0.04, certified_tails=True, certified_evidence=True
+    )
+    assert not verdict_grid.is_bad_and_certified(right)
+    for wrong in ({"quantile_error": 0.03}, {"true_evidence": 0.06}):
+        off = dataclasses.replace(right, **wrong)
+        assert verdict_grid.is_bad_and_certified(off)
+        assert not verdict_grid.is_bad_and_certified(
+            dataclasses.replace(off, certified_tails=False, certified_evidence=False)
+        )
+    counts = verdict_grid.tally([right, dataclasses.replace(right, certified_tails=False)]).loc["all"]
+    assert (counts["tails good"], counts["tails refused"], counts["evidence refused"]) == (2, 1, 0)
+
+
 def test_kinds_of_fit_are_counted_apart():
     counts = verdict_grid.tally(ROWS)
     assert counts.loc["Flow", "fits"] == 5

@@ -167,7 +167,7 @@ def test_after_trust_the_guides_own_draws_are_shown():
     fit = fitted(exact)
     assert fit.diagnose().verdict is Verdict.TRUST
     assert torch.equal(fit.sample(50)["p"], fit.posterior.draws(50).latents["p"])
-    assert fit.summary(50).attrs["draws"] == "draws of the guide, whose means and sds are certified (TRUST)"
+    assert fit.summary(50).attrs["draws"] == "draws of the guide, whose means, sds and tails are certified (TRUST)"
 
 
 def test_after_distrust_the_guides_own_draws_are_shown_and_nothing_is_certified():
@@ -214,7 +214,7 @@ def title(axes):
 
 @pytest.mark.parametrize("name", SAID)
 def test_every_answer_says_which_draws_it_shows(name, judged):
-    assert SAID[name](judged) == "resampled draws, whose means and sds are certified (CORRECTED)"
+    assert SAID[name](judged) == "resampled draws, whose means, sds and tails are certified (CORRECTED)"
 
 
 def test_raw_draws_on_request_say_that_they_are_not_certified(judged):

@@ -38,7 +38,7 @@ def run(chosen: argparse.Namespace) -> int:
             break
     table = vipack.compare(fits, seed=chosen.seed, progress=False if chosen.quiet else None)
     print(text_table(for_people(table)))
-    print(certified_by(table["verdict"]))
+    print(certified_by(table))
     if folder is not None:
         table.to_csv(folder / "compare.csv")
         save_picture(vipack.plots.compare(table), folder / "compare.png")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import html
 import math
 import numbers
-from collections.abc import Iterable
 
 import pandas as pd
-
-from vipack.types import Verdict
 
 __all__ = ["certified_by", "for_people", "html_table", "markdown_table", "text_table"]
 
@@ -34,13 +31,10 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=hidden).assign(rank=table["rank"] + 1)
 
 
-def certified_by(verdicts: Iterable[str]) -> str:
-    """What the verdicts of a table certify, in a line each, and what none does."""
-    seen = set(verdicts)
-    lines = [f"{verdict.value} certifies {verdict.certifies}" for verdict in Verdict if verdict.value in seen]
-    return "\n".join(
-        [*lines, "no verdict looks at tails, quantiles and small probabilities, or certifies the evidence"]
-    )
+def certified_by(table: pd.DataFrame) -> str:
+    """What the verdicts of a comparison certify, in a line each."""
+    pairs = dict.fromkeys(zip(table["verdict"], table["certified"], strict=True))
+    return "\n".join(f"{verdict} certifies {certified}" for verdict, certified in pairs)
 
 
 def markdown_table(table: pd.DataFrame) -> str:

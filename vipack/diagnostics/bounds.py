@@ -14,6 +14,7 @@ __all__ = [
     "ESS_CORRECTED",
     "ESS_FLAT",
     "ESS_WITH_CHAINS",
+    "EVIDENCE_BAD",
     "FEW_ROWS",
     "FRESH",
     "KHAT_CLEAR",
@@ -21,6 +22,9 @@ __all__ = [
     "ROWS_LIMIT",
     "SHIFT_LIMIT",
     "SHIFT_SD_LIMIT",
+    "TAIL_BAD",
+    "TAIL_SES",
+    "TAIL_SHARP",
 ]
 
 # What each bound lets pass and refuses, over fits of models with known posteriors, is in docs/decisions.
@@ -41,3 +45,6 @@ DRIFT_MOST = 0.17  # whatever the standard error
 DRIFT_SHARP, DRIFT_STEP = 0.06, 0.12
 BAD, CONFIDENT = 0.2, 2.33
 FRESH = 2**0.5  # a user weighs other draws than those judged, whose error comes on top
+TAIL_BAD, EVIDENCE_BAD = 0.02, 0.05  # of a probability beyond a 5% quantile; of log p(x) in nats
+TAIL_SES = 3.0  # for a tail to be called thin or heavy: there are many of them
+TAIL_SHARP = 0.005  # standard error of a tail, above which more chains begin there

@@ -15,6 +15,7 @@ __all__ = ["Chains", "Whitening", "run_chains", "whitening"]
 _TARGET = 0.8  # acceptance
 _LENGTH = 1.6  # of a trajectory: a quarter of the period of a standard normal, after which a draw is a new one
 _MOST_LEAPS = 10
+_SMALL_STEPS, _SMALLEST = 0.33, 0.05  # share of transitions with smaller steps, down to this factor
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,11 @@ def run_chains(
     transitions: int,
     generator: torch.Generator,
     progress: Progress,
+    step_size: float | None = None,
 ) -> Chains:
     """Move N chains from `start` ``(N, D)``, with momenta that suit the normal that `white` describes.
 
-    The step size is adapted during warm-up to the acceptance over all chains, and jittered afterwards, so that no
+    The step size is adapted during warm-up to the acceptance over all chains, unless it is given, and jittered, so that no
     trajectory comes back to where it began. Source: Neal (2011), MCMC using Hamiltonian dynamics, section 3.2.
     """
 
@@ -95,10 +97,15 @@ def run_chains(
     z = white.z_of(start)
     log_p, gradient = evaluate(z)
     log_step = torch.tensor(0.2).log() if density.dim > 200 else torch.tensor(density.dim**-0.25).log()
+    if step_size is not None:
+        log_step = torch.tensor(step_size).log()
     states, accepted = [], []
     for t in range(warm_up + transitions):
-        step = float(log_step.exp()) * float(0.8 + 0.4 * uniform())
-        leaps = max(1, min(_MOST_LEAPS, round(_LENGTH / step)))
+        size = float(log_step.exp()) * float(0.8 + 0.4 * uniform())
+        leaps = max(1, min(_MOST_LEAPS, round(_LENGTH / size)))
+        # Some chains take smaller steps, which carry them into necks where the others reject.
+        small = uniform(len(z), 1) < _SMALL_STEPS
+        step = size * torch.where(small, _SMALLEST ** uniform(len(z), 1), 1.0)
         momentum = torch.randn(z.shape, dtype=z.dtype, generator=generator).to(z.device)
         new, new_log_p, new_gradient, p = z, log_p, gradient, momentum
         for _ in range(leaps):
@@ -114,11 +121,11 @@ def run_chains(
         log_p = torch.where(take, new_log_p, log_p)
         gradient = torch.where(take[:, None], new_gradient, gradient)
         progress()
-        rate = float(log_ratio.clamp(max=0).exp().mean())
-        if t < warm_up:
+        rate = float(log_ratio[~small[:, 0]].clamp(max=0).exp().mean())
+        if t < warm_up and step_size is None:
             log_step = log_step + 2 * (rate - _TARGET) / (t + 1) ** 0.5
             log_step = log_step.clamp(max=0.6)
-        else:
+        if t >= warm_up:
             states.append(white.u_of(z))
             accepted.append(rate)
     return Chains(torch.stack(states), sum(accepted) / len(accepted), float(log_step.exp()))

@@ -101,7 +101,8 @@ def compare(
                 bar.close()
             weights[name] = weights[name].of_copies(diagnoses[name].copies)
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                fit.posterior.judge(diagnoses[name].verdict, diagnoses[name].within)
+                judged = diagnoses[name]
+                fit.posterior.judge(judged.verdict, judged.within, judged.certified)
             if interrupted:
                 break
     if interrupted:
@@ -199,7 +200,7 @@ def _row(rank: int, diagnosis: Diagnosis, below: np.ndarray, rows_se: float, fit
         "khat": diagnosis.khat,
         "ess": diagnosis.ess,
         "verdict": diagnosis.verdict.value,
-        "certified": diagnosis.verdict.certifies,
+        "certified": diagnosis.certifies,
         "copies": 1 if diagnosis.copies is None else diagnosis.copies.count,
         "seconds": fit.seconds,
         "stopped": fit.stopped.reason.value,

@@ -6,13 +6,15 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vipack.diagnostics.chains import Chains, run_chains, whitening
 from vipack.diagnostics.density import ManyPoints
-from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, weighted_moments
+from vipack.diagnostics.moments import Array, Columns, Shift, columns_of, comparable, weighted_moments
 from vipack.diagnostics.rounding import rounding
+from vipack.diagnostics.tails import Tails, strata, tails_by_chains
 from vipack.display import Readable
 from vipack.progress import Progress
 
@@ -36,6 +38,7 @@ class Drift(Readable):
         weighted: the same of the weighted draws; None where the weights are of no use.
         num_chains, num_transitions: after warm-up.
         acceptance, step_size: of the chains; the step is in sds of the fit.
+        tails, weighted_tails: of the draws and of the weighted draws, by the chains; None without.
         stuck: the chains hardly moved, so that they say nothing.
     """
 
@@ -46,6 +49,8 @@ class Drift(Readable):
     acceptance: float
     step_size: float
     seconds: float
+    tails: Tails | None = None
+    weighted_tails: Tails | None = None
 
     def __str__(self) -> str:
         told = f"{self.num_chains} short chains of {self.num_transitions} transitions, acceptance {self.acceptance:.0%}"
@@ -94,30 +99,64 @@ def find_drift(
     warm_up = max(3, transitions // 3)
     progress = Progress() if progress is None else progress
     progress.begin("short chains", transitions)
-    chains = run_chains(
-        density,
-        u[_starts(share, len(u), num_chains, generator)],
-        whitening(u, share),
-        warm_up=warm_up,
-        transitions=transitions - warm_up,
-        generator=generator,
-        progress=progress,
-    )
-    values = _constrained(density, chains, columns.names)
+    white = whitening(u, share)
+
+    def run(starts: Tensor, step_size: float | None = None) -> Chains:
+        return run_chains(
+            density,
+            u[starts],
+            white,
+            warm_up=warm_up,
+            transitions=transitions - warm_up,
+            generator=generator,
+            progress=progress,
+            step_size=step_size,
+        )
+
+    starts = _starts(share, len(u), num_chains, generator)
+    chains = run(starts)
+    states = _constrained(density, chains, columns.names)
+    lag = len(states) // 2
+    values = states[lag:]
     reached = np.isfinite(values).all(axis=0).all(axis=0)
     drawn = np.isfinite(columns.values).all(axis=0)
     without = columns.computed & ~(reached & drawn)
     lost = [columns.names[i] for i in np.flatnonzero(without & drawn)]
     columns = columns.subset(columns=~without)
+    even = np.full(len(columns.values), 1 / len(columns.values))
+    varying, _ = comparable(columns)
+    same = [columns.names.index(name) for name in varying.names]
+    moving = states[:, :, ~without][:, :, same]
+    judged = even if weights is None else weights
+    tails = tails_by_chains(varying, judged, moving, lag)
+    counts = np.full(num_chains, 1 / num_chains)
+    slow = tails.slowest
+    spent = _EVALUATIONS * density.numbers * num_chains * transitions
+    stratum = strata(varying.values[:, slow[0]], judged, slow[1]) if slow is not None else np.zeros(0, dtype=np.int64)
+    if slow is not None and chains.acceptance > 0.4 and spent <= _MOST_NUMBERS / 2 and len(set(stratum)) == 3:
+        again = _stratified(stratum, judged, num_chains, generator)
+        progress.begin(f"short chains in a tail of {varying.names[slow[0]]}", transitions)
+        more = run(again, chains.step_size)
+        more_states = _constrained(density, more, columns.names)[:, :, ~without][:, :, same]
+        moving = np.concatenate([moving, more_states], axis=1)
+        both = stratum[torch.cat([starts, again]).numpy()]
+        shares = np.bincount(stratum, judged, 3)
+        counts = (shares / np.bincount(both, minlength=3))[both]
+        tails = tails_by_chains(varying, judged, moving, lag, counts)
+    weighted_tails = None if weights is None else tails
+    if weights is not None:
+        tails = tails_by_chains(varying, even, moving, lag, counts)
     chained = _Chained.of(values[:, :, ~without], columns.values[0])
     drift = Drift(
-        _shift(columns, np.full(len(columns.values), 1 / len(columns.values)), chained),
+        _shift(columns, even, chained),
         None if weights is None else _shift(columns, weights, chained),
         num_chains,
         transitions - warm_up,
         chains.acceptance,
         chains.step_size,
         time.perf_counter() - started,
+        tails,
+        weighted_tails,
     )
     return drift, f"{', '.join(lost[:3])} infinite or NaN at some states, and left out" if lost else ""
 
@@ -141,9 +180,19 @@ def _starts(share: Tensor | None, count: int, num_chains: int, generator: torch.
     return order[indices]
 
 
+def _stratified(stratum: npt.NDArray[np.int64], weights: Array, num_chains: int, generator: torch.Generator) -> Tensor:
+    """Indices of draws in a tail and beside it, half of the chains each, by their weights."""
+    starts = []
+    for chosen in (0, 1):
+        inside = torch.from_numpy(np.flatnonzero(stratum == chosen))
+        share = torch.from_numpy(weights)[inside]
+        starts.append(inside[_starts(share / share.sum(), len(inside), num_chains // 2, generator)])
+    return torch.cat(starts)
+
+
 def _constrained(density: ManyPoints, chains: Chains, names: tuple[str, ...]) -> Array:
-    """Values ``(T, N, P)`` of the second half of the states, for the P elements of these names."""
-    kept = chains.states[len(chains.states) // 2 :]
+    """Values ``(T, N, P)`` of the states, for the P elements of these names."""
+    kept = chains.states
     flat = kept.reshape(-1, kept.shape[-1])
     with torch.no_grad():
         elements = columns_of(torch.vmap(density.joint.constrain, randomness="different")(flat))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ from vipack.diagnostics.regions import thinned
 from vipack.diagnostics.report import Diagnosis, Verdict
 from vipack.diagnostics.reservations import finished
 from vipack.diagnostics.symmetries import Copies
+from vipack.diagnostics.tails import Tails, doubt_of_evidence, doubt_of_tails, tails_by_weights
 from vipack.errors import VipackError
 from vipack.importance import KHAT_LIMIT, Importance, importance
 from vipack.posterior import Draws, Posterior
@@ -70,6 +73,7 @@ class Judgement:
         log_weights = torch.cat([draws.log_weights for draws in sets])
         each = [importance(draws.log_weights) for draws in sets]
         self.khats = tuple(weights.khat for weights in each)
+        self._evidences = [weights.evidence.value for weights in each]
         self.khat = float(np.median(self.khats))
         self.share = float(np.mean([weights.ess_share for weights in each]))
         self.weights: Importance = importance(log_weights) if len(sets) > 1 else each[0]
@@ -117,7 +121,35 @@ class Judgement:
             tuple(self._skipped),
             self.copies,
         )
-        return finished(diagnosis, self._sets, self._stopped)
+        return self._with_tails(finished(diagnosis, self._sets, self._stopped))
+
+    def _with_tails(self, diagnosis: Diagnosis) -> Diagnosis:
+        """The diagnosis with the tails of the draws that it certifies, and what of them and of the evidence is in doubt."""
+        if diagnosis.verdict is Verdict.DISTRUST:
+            return diagnosis
+        drift = None if self.drift is None or self.drift.stuck else self.drift
+        by_weights: Tails | None = None
+        by_chains = None if drift is None else drift.weighted_tails
+        if diagnosis.verdict is Verdict.TRUST:
+            by_chains = None if drift is None else drift.tails
+            if self.enough and self.columns is not None:
+                by_weights = tails_by_weights(self.columns, self.even)
+        evidence = f"k-hat {self.khat:.2f}, ESS {self.share:.1%} of the draws"
+        if self.enough:
+            evidence = doubt_of_evidence(self._evidence_se(), None if drift is None else drift.weighted_tails)
+        doubts = {"tails": doubt_of_tails(by_weights, by_chains), "evidence": evidence}
+        return dataclasses.replace(
+            diagnosis,
+            tails=tuple(each for each in (by_weights, by_chains) if each is not None),
+            doubts={quantity: doubt for quantity, doubt in doubts.items() if doubt},
+        )
+
+    def _evidence_se(self) -> float:
+        """Of the importance estimate, by the weights or, where that is larger, by the scatter of sets of draws."""
+        scatter = (
+            float(np.std(self._evidences, ddof=1)) / len(self._evidences) ** 0.5 if len(self._evidences) > 1 else 0.0
+        )
+        return max(self.weights.evidence.se, scatter)
 
     def _find_copies(self, posterior: Posterior) -> None:
         latents = {name: torch.cat([draws.latents[name] for draws in self._sets]) for name in self._sets[0].latents}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vipack.diagnostics.drift import Drift
 from vipack.diagnostics.modes import ModeSearch
 from vipack.diagnostics.moments import Shift
 from vipack.diagnostics.symmetries import Copies
+from vipack.diagnostics.tails import NOT_CHECKED, Tails
 from vipack.display import Readable, badge, block
 from vipack.types import Estimate, Verdict
 
@@ -18,7 +20,8 @@ __all__ = ["Diagnosis", "Verdict"]
 class Diagnosis(Readable):
     """The verdict with its figures. ELBO, evidence and gap are in nats.
 
-    ``verdict.certifies`` says what can be believed: means and sds, and of which draws.
+    `certifies` says what can be believed, and of which draws: means and sds, unless the verdict is DISTRUST, and tails
+    (5% and 95% quantiles, to 0.02 in probability) and the evidence (to 0.05 nats) where `doubts` has none of them.
 
     Attributes:
         evidence: the importance estimate of log p(x), by Pareto-smoothed weights; where the draws hold one of several equal
@@ -33,6 +36,8 @@ class Diagnosis(Readable):
         modes: what the search for other modes found; None where there was none.
         skipped: the checks that were not made, and why.
         copies: equal modes that symmetries of the posterior make, of which the draws hold one; None where none were looked for.
+        tails: those of the draws that the verdict is about, by each witness that saw them.
+        doubts: why "tails" and "evidence" are not certified.
     """
 
     verdict: Verdict
@@ -49,6 +54,20 @@ class Diagnosis(Readable):
     modes: ModeSearch | None = None
     skipped: tuple[str, ...] = ()
     copies: Copies | None = None
+    tails: tuple[Tails, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=lambda: {"tails": NOT_CHECKED, "evidence": NOT_CHECKED})
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """Which of "means", "sds", "tails" and "evidence" can be believed."""
+        if self.verdict is Verdict.DISTRUST:
+            return ()
+        return "means", "sds", *(quantity for quantity in ("tails", "evidence") if quantity not in self.doubts)
+
+    @property
+    def certifies(self) -> str:
+        """What can be believed, and of which draws, in words."""
+        return self.verdict.certifying(self.certified)
 
     @property
     def gap(self) -> float:
@@ -80,7 +99,7 @@ class Diagnosis(Readable):
     def __str__(self) -> str:
         low, high = self.khat_range
         spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
-        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.verdict.certifies} are certified; "
+        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.certifies} are certified{self._but()}; "
         within = "" if self.verdict is Verdict.DISTRUST or not self.within else f" {self.within}"
         lines = [
             f"{self.verdict.value}{within}: {certified}{self.reasons[0]}",
@@ -93,12 +112,17 @@ class Diagnosis(Readable):
             lines.append(f"  {self.drift.num_chains} short chains from the fit's draws move {self.drift.draws}")
         if self.modes is not None and not self.modes.missed:
             lines.append(f"  {self.modes.num_starts} climbs from elsewhere found no other mode that matters")
-        if self.verdict is not Verdict.DISTRUST:
-            lines.append("  not looked at: tails, quantiles and small probabilities, and how good the evidence is")
         lines += [f"  {reason}" for reason in self.reasons[1:]]
         lines += [f"  not checked: {each}" for each in self.skipped]
         lines += [f"  try: {advice}" for advice in self.advice]
         return "\n".join(lines)
+
+    def _but(self) -> str:
+        """What is not certified, and why."""
+        reasons: dict[str, list[str]] = {}
+        for quantity, reason in self.doubts.items():
+            reasons.setdefault(reason, []).append(quantity if quantity == "tails" else f"the {quantity}")
+        return "".join(f", {' and '.join(quantities)} not ({reason})" for reason, quantities in reasons.items())
 
     def _evidence_text(self) -> str:
         if self.copies is None or self.copies.count == 1:

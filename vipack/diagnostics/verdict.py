@@ -92,7 +92,7 @@ def diagnose(
             raise KeyboardInterrupt from None
         finally:
             bar.close()
-    posterior.judge(diagnosis.verdict, diagnosis.within)  # which answers follow from now on
+    posterior.judge(diagnosis.verdict, diagnosis.within, diagnosis.certified)  # which answers follow from now on
     return diagnosis
 
 

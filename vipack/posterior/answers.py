@@ -5,6 +5,7 @@ All that shows draws (samples, predictions, summaries, exports, plots) asks here
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,18 +39,23 @@ class Used:
         resampled: with the importance weights; else they are the guide's own.
         verdict: None where the guide, as it stands, was not judged.
         within: of which equal modes of the posterior the draws hold one; empty where they stand for all of it.
+        certified: what that diagnosis certifies, of "means", "sds", "tails" and "evidence".
     """
 
     resampled: bool
     verdict: Verdict | None
     within: str = ""
+    certified: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """A few words, for the head of a table or a legend."""
         name = "resampled draws" if self.resampled else "draws of the guide"
+        if self.verdict is None:
+            return f"{name}, not judged"
         within = f" {self.within}" if self.within else ""
-        return f"{name}, {'not judged' if self.verdict is None else self.verdict.value}{within}"
+        but = " but for tails" if self._are_certified and "tails" not in self.certified else ""
+        return f"{name}, {self.verdict.value}{within}{but}"
 
     def __str__(self) -> str:
         name, other = "resampled draws", "the guide's own"
@@ -59,10 +65,16 @@ class Used:
             return f"{name}; not judged: run fit.diagnose()"
         if self.verdict is Verdict.DISTRUST:
             return f"{name}, of which nothing is certified, nor of {other} (DISTRUST)"
-        if self.resampled is (self.verdict is Verdict.CORRECTED):
+        if self._are_certified:
+            certified = "means, sds and tails" if "tails" in self.certified else "means and sds"
             within = f" {self.within}" if self.within else ""
-            return f"{name}, whose means and sds{within} are certified ({self.verdict.value})"
+            return f"{name}, whose {certified}{within} are certified ({self.verdict.value})"
         return f"{name}, which are not certified; {other} are ({self.verdict.value})"
+
+    @property
+    def _are_certified(self) -> bool:
+        """Whether they are those that the verdict is about."""
+        return self.verdict not in (None, Verdict.DISTRUST) and self.resampled is (self.verdict is Verdict.CORRECTED)
 
 
 def used(posterior: Posterior, resample: bool | None) -> Used:
@@ -76,9 +88,12 @@ def used(posterior: Posterior, resample: bool | None) -> Used:
             f"resample: expected True (draws resampled with the weights), False (the guide's own) or None (what the "
             f"verdict says), found {resample!r}."
         )
-    verdict = posterior.verdict
-    within = "" if verdict is Verdict.DISTRUST else posterior.within
-    return Used(verdict is Verdict.CORRECTED if resample is None else resample, verdict, within)
+    judged = posterior.judged
+    if judged is None:
+        return Used(bool(resample), None)
+    within = "" if judged.verdict is Verdict.DISTRUST else judged.within
+    resampled = judged.verdict is Verdict.CORRECTED if resample is None else resample
+    return Used(resampled, judged.verdict, within, judged.certified)
 
 
 def answer(
@@ -140,7 +155,7 @@ def predictions(
             draws, reason = _resampled_for(posterior, arguments, new, num_draws, seed)
     if reason:
         raw = posterior.predictive(num_draws, arguments, seed=seed)
-        return raw, Used(False, which.verdict, which.within), reason
+        return raw, dataclasses.replace(which, resampled=False), reason
     if draws is None:
         draws = _resampled(posterior, num_draws, seed)
     other = (seed + _NEXT_STREAM) % 2**32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -28,7 +28,7 @@ from vipack.program.evaluation.evaluation import Evaluation
 from vipack.program.evaluation.prediction import Prediction
 from vipack.program.running.replay import Replay
 from vipack.program.running.runs import check_signature, explained
-from vipack.types import Verdict
+from vipack.types import Judged, Verdict
 
 __all__ = ["Posterior"]
 
@@ -37,7 +37,6 @@ _REPLAYED_AT_ONCE = 6_000_000  # numbers of one replay, which stay in a processo
 _LEAST_REPLAYS = 8  # that pay for the capture
 
 Latents = dict[str, Tensor]  # site -> (S, *site shape)
-Judged = tuple[Verdict, str, str]  # with the digest of the parameters, and what the draws stand for
 
 
 class Posterior:
@@ -72,29 +71,25 @@ class Posterior:
         self.table: SiteTable = self.evaluation.table
         self._broadcast = Broadcast(self.evaluation)
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
-        self._judged: Judged | None = None
+        self._judged: tuple[Judged, str] | None = None
         self.ends: tuple[Tensor, Tensor] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def judged(self) -> Judged | None:
         """What the last diagnosis said of the guide as it stands; None without one, or if its parameters moved since."""
-        return None if self._last is None else self._last[0]
+        return self._judged[0] if self._judged and self._judged[1] == self.program.parameters.digest() else None
 
     @property
-    def within(self) -> str:
-        """Of the last verdict: "within one of 2 equal modes (...)", where the draws hold one; else empty."""
-        return "" if self._last is None else self._last[2]
+    def verdict(self) -> Verdict | None:
+        """That diagnosis' verdict."""
+        return None if self.judged is None else self.judged.verdict
 
-    @property
-    def _last(self) -> Judged | None:
-        return self._judged if self._judged and self._judged[1] == self.program.parameters.digest() else None
-
-    def judge(self, verdict: Verdict, within: str = "") -> None:
-        """Let answers follow `verdict`, which is of the guide as it stands."""
-        self._judged = verdict, self.program.parameters.digest(), within
+    def judge(self, verdict: Verdict, within: str = "", certified: Sequence[str] = ("means", "sds")) -> None:
+        """Let answers follow this, which is of the guide as it stands; see :class:`vipack.types.Judged`."""
+        self._judged = Judged(verdict, within, tuple(certified)), self.program.parameters.digest()
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -394,7 +389,7 @@ def _count(latents: Mapping[str, Tensor]) -> int:
 
 
 @entry
-def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: Judged | None) -> Posterior:
+def _rebuilt(program: Program, arguments: Arguments, scaled: bool, judged: tuple[Judged, str] | None) -> Posterior:
     posterior = Posterior(program, arguments, scaled=scaled)
     posterior._judged = judged
     return posterior

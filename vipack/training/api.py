@@ -42,7 +42,7 @@ from vipack.training.trainer import Plan, Trainer
 from vipack.training.transformed import Transforms, read_transforms, transforms_of, with_transforms
 from vipack.training.validation import EarlyStopping, split_off
 from vipack.training.worsening import warn_if_worse
-from vipack.types import Verdict
+from vipack.types import Judged, Verdict
 
 __all__ = ["check", "fit", "load"]
 
@@ -283,8 +283,9 @@ def load(
         compare_fingerprints(saved, own, path, ("sites", "parameters"), data_differ=saved["data"] != own["data"])
         trainer.load_content(content)
         judged = content.get("verdict") if saved["data"] == own["data"] else None
-        verdict = None if judged is None else Verdict(judged)
-    return Fit(trainer, verdict, "" if judged is None else content.get("within", ""))
+        certified = content.get("certified", ("means", "sds"))
+        verdict = None if judged is None else Judged(Verdict(judged), content.get("within", ""), tuple(certified))
+    return Fit(trainer, verdict)
 
 
 def _transforms(path: object, stored: Any, transform: Any) -> Transforms:

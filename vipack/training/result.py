@@ -31,7 +31,7 @@ from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
 from vipack.training.transformed import raw_rows
 from vipack.training.worsening import warn_if_worse
-from vipack.types import EngineReport, Estimate, Stopped, Verdict
+from vipack.types import EngineReport, Estimate, Judged, Stopped, Verdict
 
 __all__ = ["Fit"]
 
@@ -44,10 +44,10 @@ class Fit(ObservationAnswers, CovarianceAnswers):
         posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
     """
 
-    def __init__(self, trainer: Trainer, verdict: Verdict | None = None, within: str = "") -> None:
+    def __init__(self, trainer: Trainer, judged: Judged | None = None) -> None:
         self._trainer = trainer
         self._posterior: Posterior | None = None
-        self._loaded, self._within = verdict, within  # of the fit as it was saved
+        self._loaded = judged  # of the fit as it was saved: its verdict, which mode it is within, what is certified
 
     # --- what training did
 
@@ -132,7 +132,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             self._posterior = posterior_of_rows(self._trainer.program, self._trainer.rows)
             self._posterior.ends = self._trainer.ends
             if self._loaded is not None:
-                self._posterior.judge(self._loaded, self._within)
+                self._posterior.judge(*self._loaded)
         return self._posterior
 
     # --- what it found
@@ -354,8 +354,8 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             UsageError: the folder of `path` does not exist, or `path` is a folder.
         """
         content = self._trainer.content()
-        content["verdict"] = None if self.verdict is None else self.verdict.value
-        content["within"] = "" if self.verdict is None else self.posterior.within
+        judged = None if self.verdict is None else self.posterior.judged
+        content |= {} if judged is None else {**judged._asdict(), "verdict": judged.verdict.value}
         rows = raw_rows(self._trainer.rows)
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:

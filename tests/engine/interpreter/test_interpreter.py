@@ -45,12 +45,16 @@ def test_functions_of_numbers_below_one(folder, name):
     agree(folder, lambda x: [getattr(aten, name).default(x)], 2 * torch.rand(9, dtype=torch.float64) - 1)
 
 
-def test_digamma_below_zero_and_at_large_numbers(folder):
-    agree(
-        folder,
-        lambda x: [aten.digamma.default(x)],
-        torch.tensor([-3.3, -0.5, 1e-3, 0.5, 12.0, 1e5], dtype=torch.float64),
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_digamma_of_every_size_and_below_zero(folder, dtype):
+    """Vectors of positive numbers are computed at once, and one number that is not positive sends its vector to torch's own."""
+    least = torch.finfo(dtype).tiny
+    positive = torch.cat(
+        [torch.logspace(-30, 30, 200, dtype=torch.float64), 3 * torch.rand(200, dtype=torch.float64) + 0.01]
     )
+    odd = torch.tensor([-3.3, -0.5, -1.0, 0.0, -0.0, torch.inf, -torch.inf, torch.nan, 12.0, 1e-3, least])
+    x = torch.cat([positive, odd.double(), positive[:40], odd.double()[:4]]).to(dtype)
+    agree(folder, lambda x: [aten.digamma.default(x), aten.digamma.default(x[::3]), aten.digamma.default(x[:7])], x)
 
 
 BINARY = ["add", "sub", "mul", "div", "atan2", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge"]

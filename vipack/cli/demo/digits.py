@@ -111,7 +111,7 @@ def _report(
         ),
         verdict=diagnosis.verdict.value,
         judged=(
-            f"on the codes q(z | x) of the images, of which it certifies {diagnosis.verdict.certifies}. The new images come from the "
+            f"on the codes q(z | x) of the images, of which it certifies {diagnosis.certifies}. The new images come from the "
             "model alone and do not depend on it."
         ),
         see=(

@@ -69,8 +69,8 @@ def write_page(path: Path, sections: Sequence[Section], speed: Picture, lead: st
 {_figure("speed", speed, path.parent)}
 <p>Every fit is judged, and the verdict says what of it to believe. <span class="trust">TRUST</span>: means and sds of the guide's
 draws. <span class="corrected">CORRECTED</span>: those of draws resampled with their importance weights, which are shown then.
-<span class="distrust">DISTRUST</span>: neither; a richer guide, another parametrisation or more steps may help. Tails, small
-probabilities and the evidence are not looked at. k-hat says how heavy the tail of the weights is (below 0.7 it can be corrected),
+<span class="distrust">DISTRUST</span>: neither; a richer guide, another parametrisation or more steps may help. Tails and the
+evidence are certified where the verdict says so. k-hat says how heavy the tail of the weights is (below 0.7 it can be corrected),
 ESS how many of the draws count.</p>
 {written}
 <footer>{html.escape(note)}</footer>"""

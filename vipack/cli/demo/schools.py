@@ -110,7 +110,7 @@ def run_schools(settings: Settings) -> Section:
             fits[f"{written} {kind}"] = fit
             say(f"  {written} {kind}: {fit.steps} steps in {fit.seconds:.1f} s")
     table = vipack.compare(fits, num_draws=settings.num_draws, seed=settings.seed)
-    say(f"\n{text_table(for_people(table))}\n{certified_by(table['verdict'])}\n")
+    say(f"\n{text_table(for_people(table))}\n{certified_by(table)}\n")
     return _report(fits, table, exact_answer(schools["y"], schools["sigma"]), settings, started)
 
 
@@ -141,7 +141,7 @@ def _report(
             "with a mean-field normal, a full-rank normal and a normalizing flow."
         ),
         verdict=diagnosis.verdict.value,
-        judged=f"for the {best} fit, the best: certified are {diagnosis.verdict.certifies}.",
+        judged=f"for the {best} fit, the best: certified are {diagnosis.certifies}.",
         see=(
             f"The ELBO of every fit is a lower bound of log p(y), which here is known: {exact.evidence:.2f} nats. The {best} fit comes "
             f"closest, {below[best]:.2f} nats below it; the {worst} one stays {below[worst]:.2f} below. Centred, the effects are "

@@ -78,7 +78,7 @@ def _report(fit: vipack.Fit, corpus: Corpus, settings: Settings, started: float)
             "step."
         ),
         verdict=diagnosis.verdict.value,
-        judged=f"on how sure the guide is of the topics, of which it certifies {diagnosis.verdict.certifies}. Read them as a summary.",
+        judged=f"on how sure the guide is of the topics, of which it certifies {diagnosis.certifies}. Read them as a summary.",
         see=(
             "Each row of the table is a topic: its share of all words, its most probable words, and the documents that are "
             "most about it. Topics are good if their words belong together and their documents are what you would expect."

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vipack.engine.inductor.gamma_functions import at_once
 from vipack.engine.inductor.plan import Kernel, KernelCall, Plan, PlanError, View
 from vipack.engine.inductor.small_matrices import write_out
 from vipack.engine.inductor.subnormal import flushed, updates_much
@@ -24,6 +25,7 @@ _HEADERS = (
     "vipack/engine/native/loop.h",
     "vipack/engine/inductor/small_matrices.h",
     "vipack/engine/inductor/subnormal.h",
+    "vipack/engine/native/gamma_functions.h",
 )
 _LOOP = """
 extern "C" int64_t vipack_run(Context* c, int64_t n, [[maybe_unused]] const char* const* feeds, double* losses) {{
@@ -211,6 +213,7 @@ def _kernel(index: int, kernel: Kernel, *, flush: bool) -> str:
     source, count = re.subn(r'extern "C"\s+void\s+kernel\s*\(', "static void kernel(", source)
     if count != 1:
         raise PlanError(f"kernel {kernel.name} does not define one function")
+    source = at_once(source)
     return f"namespace k{index} {{\n{flushed(source) if flush else source}\n}}"
 
 

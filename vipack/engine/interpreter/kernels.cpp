@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "vipack/engine/native/gamma_functions.h"
 #include "vipack/engine/native/normals.h"
 
 namespace {
@@ -217,7 +218,7 @@ SCALAR(Erfc, std::erfc(x))
 SCALAR(Log2, std::log2(x))
 SCALAR(Log10, std::log10(x))
 SCALAR(Exp2, std::exp2(x))
-SCALAR(Digamma, digamma_of(x))
+VECTOR(Digamma, digamma_of(x), digamma_of_lanes(x))
 SCALAR(Floor, std::floor(x))
 SCALAR(Ceil, std::ceil(x))
 SCALAR(Trunc, std::trunc(x))
