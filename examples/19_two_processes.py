@@ -1,6 +1,6 @@
 """One fit on two processes: the same script, started by torchrun, deals the rows out to both.
 
-    torchrun --nproc-per-node 2 examples/18_two_processes.py
+    torchrun --nproc-per-node 2 examples/19_two_processes.py
 
 Each process steps on its half of the rows and of the batch; gradients are added up within the step, so that both have the
 same parameters all along, and the fit that each gets is an ordinary one. Started by plain Python it trains alone.
