@@ -22,9 +22,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import vipack as vi
-from vipack.topics import STM, CoordinateAscent, DirichletAllocation
+from vipack.topics import STM, CoordinateAscent, DirichletAllocation, ProdLDA
 
-Run = Iterator[tuple[float, np.ndarray]]  # processor seconds so far, and topics (K, V)
+Run = Iterator[
+    tuple[float, Any]
+]  # processor seconds so far, and topics (K, V) or a model with probabilities of its own
 
 
 def coordinate_ascent(counts: Any, num_topics: int, seed: int) -> Run:
@@ -47,6 +49,13 @@ def coordinate_ascent(counts: Any, num_topics: int, seed: int) -> Run:
 
     vi.fit(allocation.model, allocation.guide, steps=120, callbacks=vi.Every(5, look), **options)
     yield from looks
+
+
+def prodlda(counts: Any, num_topics: int, seed: int) -> Run:
+    """vipack's ProdLDA; no mixture, so that its perplexity is of log probabilities that it hands in."""
+    started = time.process_time()
+    model = ProdLDA(num_topics, random_state=seed, progress=False).fit(counts)
+    yield time.process_time() - started, model
 
 
 def online(counts: Any, num_topics: int, seed: int) -> Run:
@@ -112,6 +121,7 @@ def topica_lda(sampler: str, steps: tuple[int, ...], **options: Any) -> Callable
 
 TOOLS: dict[str, tuple[str, Callable[..., Run]]] = {
     "vipack coordinate ascent": ("vipack", coordinate_ascent),
+    "vipack ProdLDA": ("vipack", prodlda),
     "topica CVB0": ("topica", topica_lda("cvb0", (10, 15, 20, 30, 60), alpha_sum=2.0)),
     "tomotopy": ("tomotopy", tomotopy_lda),
     "scikit-learn online": ("sklearn", online),
@@ -131,7 +141,12 @@ def speed(folder: Path, num_topics: int, seeds: int, goal: float, only: str) -> 
             before: tuple[float, float] | None = None
             reached = float("inf")
             for spent, topics in tool(train, num_topics, seed):
-                perplexity = vi.topics.completion(topics, test, alpha=0.1, num_splits=1).perplexity.value
+                if isinstance(topics, ProdLDA):
+                    log_probability, topics = topics.log_probability, topics.topics_
+                    outcome = vi.topics.completion(None, test, log_probability=log_probability, num_splits=1)
+                else:
+                    outcome = vi.topics.completion(topics, test, alpha=0.1, num_splits=1)
+                perplexity = outcome.perplexity.value
                 if perplexity <= goal and reached == float("inf"):
                     reached = spent
                     if before is not None:  # between two looks
@@ -140,11 +155,11 @@ def speed(folder: Path, num_topics: int, seeds: int, goal: float, only: str) -> 
                 before = spent, perplexity
             assert before is not None
             to_goal.append(reached)
-            ends.append((*before, vi.topics.coherence(topics, test).mean))
-        seconds, perplexity, npmi = (statistics.median(column) for column in zip(*ends, strict=True))
+            ends.append((*before, *(vi.topics.coherence(topics, each).mean for each in (test, train))))
+        seconds, perplexity, npmi, in_training = (statistics.median(column) for column in zip(*ends, strict=True))
         print(
             f"{name:26} {statistics.median(to_goal):8.2f} CPU s to {goal:g} ({min(to_goal):.2f} to {max(to_goal):.2f}, {seeds} seeds); "
-            f"after {seconds:.2f} s perplexity {perplexity:.0f}, NPMI held out {npmi:.3f}",
+            f"after {seconds:.2f} s perplexity {perplexity:.0f}, NPMI held out {npmi:.3f}, in training documents {in_training:.3f}",
             flush=True,
         )
 

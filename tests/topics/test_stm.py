@@ -255,3 +255,49 @@ def test_minibatches_and_float32_are_refused():
         vi.fit(model.model, model.guide, batch_size=10, dtype=torch.float64, **options)
     with pytest.raises(UsageError, match="needs float64"):
         vi.fit(model.model, model.guide, dtype=torch.float32, **options)
+
+
+def test_new_documents_get_the_shares_that_old_ones_have(fitted):
+    model, _, _ = fitted
+    counts, covariates, _, _ = corpus()
+    shares = model.transform(counts, covariates=covariates[["party"]])
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert np.abs(shares - model.shares_).mean() < 0.01
+    empty = model.transform(np.zeros((1, 40)) + np.eye(1, 40, 3), covariates=pd.DataFrame({"party": ["right"]}))
+    assert empty.shape == (1, 3)
+    with pytest.raises(UsageError, match="covariates: shares of new documents"):
+        model.transform(counts)
+
+
+def test_a_file_brings_effects_and_new_documents_back(fitted, tmp_path):
+    model, _, _ = fitted
+    counts, covariates, _, _ = corpus()
+    model.save(tmp_path / "model.pt")
+    again = STM.load(tmp_path / "model.pt")
+    pd.testing.assert_frame_equal(again.effects(), model.effects())
+    new = {"covariates": covariates[["party"]][:9]}
+    np.testing.assert_array_equal(again.transform(counts[:9], **new), model.transform(counts[:9], **new))
+    np.testing.assert_array_equal(again.shares_, model.shares_)
+    dated = copy.copy(model)
+    dated.levels_ = [pd.Timestamp("2020-01-01")]
+    with pytest.raises(UsageError, match="groups has values of type Timestamp"):
+        dated.save(tmp_path / "other.pt")
+
+
+def test_topics_that_are_found_together_are_correlated(fitted):
+    model, _, _ = fitted
+    table = model.topic_correlations()
+    np.testing.assert_allclose(np.diag(table), 1)
+    assert list(table.columns) == model.topic_names_
+    plain = np.corrcoef(model.shares_.T)
+    assert np.abs(table.to_numpy() - plain).max() < 0.2  # those of means, which are a little sharper
+    assert np.sign(table.to_numpy()[~np.eye(3, dtype=bool)]).sum() < 0
+
+
+def test_correlated_topics_need_no_covariates():
+    counts, _, _, _ = corpus(num_documents=60)
+    model = STM(3, num_starts=2, steps=8, progress=False).fit(counts)
+    assert model.topic_correlations().shape == (3, 3)
+    np.testing.assert_allclose(model.transform(counts).sum(1), 1)
+    with pytest.raises(UsageError, match="without outcomes"):
+        model.outcome_effects()

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vipack.compat.pytorch import copy_validation, csr_arrays, validate_sample
-from vipack.errors import ShapeError, SupportError, UsageError
-from vipack.sparse.count_supports import Counts, Probabilities
+from vipack.errors import ShapeError, UsageError
+from vipack.sparse.count_supports import Counts, Probabilities, check_counts, outside
 from vipack.sparse.drawing import draw_counts
 from vipack.sparse.operators import log_coefficient, log_likelihood
 
@@ -105,18 +105,18 @@ class BagOfWords(TorchDistribution):  # type: ignore[misc]
         """
         if value.layout not in (torch.strided, torch.sparse_csr):
             value = value.to_sparse_csr()
-        self._check_shape(value)
+        check_counts("BagOfWords", value, self.event_shape[0], self.theta)
         try:
             validate_sample(self, value)
         except ValueError as error:
-            raise _outside(value) from error
+            raise outside("BagOfWords", value) from error
         return self._of_dense(value) if value.layout == torch.strided else self._of_sparse(value)
 
     def with_totals_of(self, value: Tensor) -> BagOfWords:
         """The same, to draw as many words as each document of `value` has, where no `total_count` was given."""
         if self.total_count is not None:
             return self
-        self._check_shape(value)
+        check_counts("BagOfWords", value, self.event_shape[0], self.theta)
         if value.layout == torch.strided:
             totals = value.sum(-1)
         else:
@@ -179,28 +179,3 @@ class BagOfWords(TorchDistribution):  # type: ignore[misc]
             )
         with torch.no_grad():
             return draw_counts(self.theta, self.beta, self.total_count, sample_shape)
-
-    def _check_shape(self, value: Tensor) -> None:
-        width = self.event_shape[0]
-        if value.dim() == 0 or value.shape[-1] != width:
-            raise ShapeError(
-                f"BagOfWords: the counts have shape {tuple(value.shape)} and beta {tuple(self.beta.shape)}; a column of the "
-                f"counts belongs to each of the {width} words (V) of beta."
-            )
-        batch = value.shape[:-1]
-        try:
-            torch.broadcast_shapes(batch, self.batch_shape)
-        except RuntimeError as error:
-            raise ShapeError(
-                f"BagOfWords: counts of {tuple(batch)} documents and shares theta {tuple(self.theta.shape)} of "
-                f"{tuple(self.batch_shape)}; a row of theta belongs to each document."
-            ) from error
-
-
-def _outside(value: Tensor) -> SupportError:
-    entries = value if value.layout == torch.strided else value.values()
-    wrong = entries[~constraints.nonnegative_integer.check(entries)]
-    return SupportError(
-        f"BagOfWords: {len(wrong)} of the counts, such as {wrong[0].item():g}, are negative or no whole numbers; the value "
-        "must hold how often each word was counted."
-    )

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vipack.compat.pytorch import csr_arrays
+from vipack.errors import ShapeError, SupportError
 from vipack.sparse.operators import are_counts
 
-__all__ = ["Counts", "Probabilities"]
+__all__ = ["Counts", "Probabilities", "check_counts", "outside"]
 
 _SUM = 1e-4  # by which float32 sums of a hundred thousand probabilities may miss 1
 
@@ -46,3 +47,32 @@ class Probabilities(constraints.Constraint):
 
     def __repr__(self) -> str:
         return "probabilities (nonnegative rows with sum 1)"
+
+
+def check_counts(name: str, value: Tensor, num_words: int, theta: Tensor) -> None:
+    """
+    Raises:
+        ShapeError: counts have another number of words than a distribution `name`, or of documents.
+    """
+    if value.dim() == 0 or value.shape[-1] != num_words:
+        raise ShapeError(
+            f"{name}: the counts have shape {tuple(value.shape)}, expected (..., D, {num_words}): a column for each of the "
+            f"{num_words} words (V)."
+        )
+    batch = value.shape[:-1]
+    try:
+        torch.broadcast_shapes(batch, theta.shape[:-1])
+    except RuntimeError as error:
+        raise ShapeError(
+            f"{name}: counts of {tuple(batch)} documents and theta of shape {tuple(theta.shape)}; a row of theta belongs to each document."
+        ) from error
+
+
+def outside(name: str, value: Tensor) -> SupportError:
+    """The error of counts that are none."""
+    entries = value if value.layout == torch.strided else value.values()
+    wrong = entries[~constraints.nonnegative_integer.check(entries)]
+    return SupportError(
+        f"{name}: {len(wrong)} of the counts, such as {wrong[0].item():g}, are negative or no whole numbers; the value "
+        "must hold how often each word was counted."
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 from vipack.engine.graph.csr_operators import entry_rows, num_rows, row_operator, selected
 from vipack.sparse.mixtures_of_topics import CsrRows, add_gradients, add_log_likelihood
 
-__all__ = ["are_counts", "log_coefficient", "log_likelihood"]
+__all__ = ["are_counts", "leading_shape", "log_coefficient", "log_likelihood", "pairs", "vectorized"]
 
 
 def log_likelihood(
@@ -78,7 +78,9 @@ def are_counts(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -
     return count.index_add_(0, entry_rows(crow), wrong.long()) == 0
 
 
-def _vectorized(operator: Any) -> Any:
+def vectorized(operator: Any) -> Any:
+    """The rule for vmap of an operator on theta, words and perhaps a gradient."""
+
     def rule(info: Any, in_dims: Any, *inputs: Any) -> Any:
         """Moves what vmap adds in front of the dimensions over which the operator repeats itself."""
         if any(dim is not None for dim in in_dims[:4]):
@@ -103,15 +105,15 @@ def _repeated(value: Tensor, dim: int | None, size: int) -> Tensor:
 def _result_shape(
     crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor
 ) -> Tensor:
-    return theta.new_empty((*_lead(theta, words), num_rows(crow, rows)))
+    return theta.new_empty((*leading_shape(theta, words), num_rows(crow, rows)))
 
 
-@row_operator("bag_of_words", "Tensor theta, Tensor words", "Tensor", _result_shape, _vectorized)
+@row_operator("bag_of_words", "Tensor theta, Tensor words", "Tensor", _result_shape, vectorized)
 def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor) -> Tensor:
     """See :func:`log_likelihood`."""
     matrix = CsrRows.of(crow, col, values, rows)
-    result = theta.new_zeros((*_lead(theta, words), theta.shape[-2]))
-    for (shares, own), total in zip(_pairs(theta, words), result.view(-1, result.shape[-1]), strict=True):
+    result = theta.new_zeros((*leading_shape(theta, words), theta.shape[-2]))
+    for (shares, own), total in zip(pairs(theta, words), result.view(-1, result.shape[-1]), strict=True):
         add_log_likelihood(matrix, shares, own, total)
     return result
 
@@ -127,28 +129,28 @@ def _gradient_shapes(
     "Tensor theta, Tensor words, Tensor gradient",
     "(Tensor, Tensor)",
     _gradient_shapes,
-    _vectorized,
+    vectorized,
 )
 def _gradients(
     crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of theta and words, from that of the result."""
-    matrix, lead = CsrRows.of(crow, col, values, rows), _lead(theta, words)
+    matrix, lead = CsrRows.of(crow, col, values, rows), leading_shape(theta, words)
     of_theta = theta.new_zeros((*lead, *theta.shape[-2:]))
     of_words = theta.new_zeros((*(lead if words.dim() > 2 else ()), *words.shape[-2:]))
-    pairs = zip(
-        _pairs(theta, words),
+    repetitions = zip(
+        pairs(theta, words),
         of_theta.view(-1, *of_theta.shape[-2:]),
         of_words.expand(*lead, *of_words.shape[-2:]).view(-1, *of_words.shape[-2:]),  # to which all add what they share
         gradient.reshape(-1, gradient.shape[-1]),
         strict=True,
     )
-    for (shares, own), to_shares, to_words, weights in pairs:
+    for (shares, own), to_shares, to_words, weights in repetitions:
         add_gradients(matrix, shares, own, weights, to_shares, to_words)
     return of_theta.sum_to_size(theta.shape), of_words.sum_to_size(words.shape)
 
 
-def _lead(theta: Tensor, words: Tensor) -> torch.Size:
+def leading_shape(theta: Tensor, words: Tensor) -> torch.Size:
     """The shape over which likelihoods of all rows are repeated, as over particles."""
     one, other = theta.shape[:-2], words.shape[:-2]
     return (
@@ -156,8 +158,8 @@ def _lead(theta: Tensor, words: Tensor) -> torch.Size:
     )  # which takes longer than a small step
 
 
-def _pairs(theta: Tensor, words: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs(theta: Tensor, words: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """``(B, K)`` and ``(V, K)`` for each repetition."""
-    lead = _lead(theta, words)
+    lead = leading_shape(theta, words)
     flat = (value.expand(*lead, *value.shape[-2:]).reshape(-1, *value.shape[-2:]) for value in (theta, words))
     return zip(*flat, strict=True)

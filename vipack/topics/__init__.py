@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vipack.sparse import BagOfWords
+from vipack.sparse import BagOfWords, LogLinearBagOfWords
 from vipack.topics.coordinate_ascent import CoordinateAscent
 from vipack.topics.dirichlet_allocation import DirichletAllocation
 from vipack.topics.lda import LDA
+from vipack.topics.prod_lda import ProdLDA
+from vipack.topics.product_of_experts import ProductOfExperts
 from vipack.topics.stm import STM
 from vipack.topics.structural_ascent import StructuralAscent
 from vipack.topics.structural_topic_model import StructuralTopicModel
@@ -47,7 +49,10 @@ __all__ = [
     "CoordinateAscent",
     "DirichletAllocation",
     "Explorer",
+    "LogLinearBagOfWords",
     "NumTopicsChoice",
+    "ProdLDA",
+    "ProductOfExperts",
     "Stability",
     "StructuralAscent",
     "StructuralTopicModel",

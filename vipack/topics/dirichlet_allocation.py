@@ -36,7 +36,8 @@ class DirichletAllocation:
         counts: ``(D, V)``, the data to train on; the start is drawn for them.
         num_topics: K.
         alpha: prior concentration of shares, a number or one for each topic. Variational Bayes wants it about .5 higher
-            than collapsed Gibbs sampling does, since exp(digamma(x)) is about x - .5 (Asuncion et al. 2009).
+            than collapsed Gibbs sampling does, since exp(digamma(x)) is about x - .5 (Asuncion et al. 2009). Leading words of a lower
+            alpha are rarer and meet in fewer documents; with many topics 1 may give more coherent ones than .5.
         eta: prior concentration of words, a number, or ``(K, V)`` to give words to topics; likewise.
         learn_alpha: whether the concentration for each topic is a parameter, ``alpha``, where `alpha` is its start.
 

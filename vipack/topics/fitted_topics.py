@@ -38,6 +38,7 @@ class FittedTopics(Estimator):
     n_features_in_: int
     _alpha: Array
     _word_totals: Array
+    _lengths: Array  # tokens of the documents, where topics have no concentrations
 
     def top_words(
         self, num_words: int = 10, *, measure: Measure = "probability", weight: float = 0.5
@@ -56,9 +57,17 @@ class FittedTopics(Estimator):
     ) -> pd.DataFrame:
         """The top words of each topic with their mean probability and its credible interval, a row each.
 
-        The intervals are those of the mean-field posterior: they are too narrow where topics share words.
+        The intervals are those of the mean-field posterior: they are too narrow where topics share words. Where topics have no
+        posterior, as in ProdLDA, there are none: the columns are topic, word and mean.
         """
         order = self._order(num_words, measure, weight)
+        if not hasattr(self, "components_"):
+            plain = [
+                (self.topic_names_[k], self.vocabulary_[word], self.topics_[k, word])
+                for k, row in enumerate(order)
+                for word in row
+            ]
+            return pd.DataFrame(plain, columns=["topic", "word", "mean"])
         low, high = word_intervals(self.components_, order, level)
         mean = self.components_ / self.components_.sum(1, keepdims=True)
         records = [
@@ -78,6 +87,9 @@ class FittedTopics(Estimator):
     def topic_proportions(self) -> pd.Series[float]:
         """How much of the corpus' tokens each topic makes up."""
         self._check_fitted()
+        if not hasattr(self, "components_"):
+            tokens = self._lengths @ self.shares_
+            return pd.Series(tokens / tokens.sum(), index=self.topic_names_, name="share of tokens")
         posterior = self.topics_ * self.components_.sum(1, keepdims=True)
         mass = (posterior / posterior.sum(0) * self._word_totals).sum(1)
         return pd.Series(mass / mass.sum(), index=self.topic_names_, name="share of tokens")
@@ -125,7 +137,7 @@ class FittedTopics(Estimator):
             DataError: other words, or the same in another order, where those of both are known.
         """
         self._check_fitted()
-        counts = read_counts(X, self.components_.shape[1], owner=type(self).__name__)
+        counts = read_counts(X, self.n_features_in_, owner=type(self).__name__)
         numbered = tuple(map(str, range(len(self.vocabulary_))))
         if counts.vocabulary not in (None, self.vocabulary_) and numbered not in (counts.vocabulary, self.vocabulary_):
             column = next(i for i, own in enumerate(self.vocabulary_) if own != counts.vocabulary[i])
@@ -136,7 +148,7 @@ class FittedTopics(Estimator):
         return counts
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "components_"):
+        if not hasattr(self, "topics_"):
             try:
                 from sklearn.exceptions import NotFittedError
             except ImportError:

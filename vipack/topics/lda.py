@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,11 +15,12 @@ from vipack.sparse.passes import column_expectations, fold_in
 from vipack.topics.ascent_steps import ascend_topics, bound_of_documents, step_size
 from vipack.topics.coordinate_ascent import CoordinateAscent
 from vipack.topics.dirichlet_allocation import DirichletAllocation
+from vipack.topics.estimator_files import read_estimator, write_estimator
 from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
 from vipack.topics.seeded_topics import concentrations_of_seeds
 from vipack.topics.word_counts import Counts, read_counts
 from vipack.training import Fit, TimeLimit, fit
-from vipack.training.checkpoint import read_file, unharmed, write_file
+from vipack.training.checkpoint import unharmed
 from vipack.training.stopping import SmallGain
 
 __all__ = ["LDA"]
@@ -246,21 +246,7 @@ class LDA(FittedTopics):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write topics, documents and options to one file; :meth:`load` reads it, and runs nothing that is in it."""
         self._check_fitted()
-        options = {name: _plain(value) for name, value in self.get_params().items()}
-        arrays = {name: torch.from_numpy(np.array(getattr(self, name))) for name in _ARRAYS if hasattr(self, name)}
-        names = {name: list(getattr(self, name)) for name in _NAMES if hasattr(self, name)}
-        write_file(
-            path,
-            {
-                "topics": {
-                    "options": options,
-                    "arrays": arrays,
-                    "names": names,
-                    "n_iter_": self.n_iter_,
-                    "bound_": float(self.bound_),
-                }
-            },
-        )
+        write_estimator(path, self, ("components_", "documents_", "_alpha", "_eta", "_word_totals"))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LDA:
@@ -269,19 +255,8 @@ class LDA(FittedTopics):
         Raises:
             CheckpointError: missing, damaged, or of another kind.
         """
-        content = read_file(Path(path))
+        model, _ = read_estimator(path, cls)
         with unharmed(path):
-            own = content["topics"]
-            options = own["options"].items()
-            model = cls()
-            model.set_params(
-                **{name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in options}
-            )
-            for name, tensor in own["arrays"].items():
-                setattr(model, name, tensor.numpy())
-            for name, names in own["names"].items():
-                setattr(model, name, tuple(names) if name != "topic_names_" else list(names))
-            model.n_iter_, model.bound_ = own["n_iter_"], own["bound_"]
             model._take_topics(model.components_, torch.from_numpy(model._alpha))
         return model
 
@@ -306,15 +281,3 @@ class LDA(FittedTopics):
         return concentrations_of_seeds(
             self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, scale * totals
         )
-
-
-_ARRAYS = ("components_", "documents_", "_alpha", "_eta", "_word_totals")
-_NAMES = ("vocabulary_", "titles_", "topic_names_")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {int(k): list(words) for k, words in value.items()}
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    return value if isinstance(value, int | float | str | bool | torch.Tensor) or value is None else str(value)

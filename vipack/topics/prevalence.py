@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vipack.errors import DataError, MissingExtraError, UsageError
 
-__all__ = ["Prevalence", "read_covariates"]
+__all__ = ["Prevalence", "read_covariates", "read_groups"]
 
 _SPLINE = re.compile(r"\bs\(\s*([^(),]+?)\s*\)")
 _NAMES = re.compile(r"`([^`]+)`|\b([^\W\d]\w*)\b(?!\s*[(=.])")  # of columns, not of functions or their options
@@ -174,6 +174,24 @@ def read_covariates(covariates: Any, num_documents: int) -> pd.DataFrame:
             f"covariates: found {len(table)} rows for {num_documents} documents; give one a document, in their order."
         )
     return table
+
+
+def read_groups(name: str | None, table: pd.DataFrame) -> tuple[list[Any], Any]:
+    """The levels of a column, and the number of each row's ``(D,)``; none where there is no name.
+
+    Raises:
+        DataError: there is no such column, or a value is missing.
+    """
+    if name is None:
+        return [], None
+    if name not in table.columns:
+        raise DataError(
+            f"groups: {name!r} is no column of the covariates; they are {', '.join(map(str, table.columns))}."
+        )
+    indices, levels = pd.factorize(table[name], sort=True)
+    if (indices < 0).any():
+        raise DataError(f"groups: {name!r} is missing in row {int(np.argmax(indices < 0))}.")
+    return list(levels), np.asarray(indices, dtype=np.int64)
 
 
 def _check_complete(table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -13,14 +14,21 @@ from torch import Tensor
 
 from vipack.errors import DataError, UsageError
 from vipack.program import Arguments
+from vipack.sparse.count_rows import CountRows
+from vipack.topics.estimator_files import read_estimator
 from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
-from vipack.topics.prevalence import Prevalence, read_covariates
+from vipack.topics.logistic_normals import mean_shares, share_correlations
+from vipack.topics.outcomes import OutcomeScale, read_outcome
+from vipack.topics.prevalence import Prevalence, read_covariates, read_groups
 from vipack.topics.structural_ascent import StructuralAscent, bound_of
 from vipack.topics.structural_bound import unconstrained
 from vipack.topics.structural_effects import StructuralResponse, expected_shares
+from vipack.topics.structural_files import read_data, read_prevalence, write_structural
+from vipack.topics.structural_inference import infer_logits
 from vipack.topics.structural_topic_model import StructuralTopicModel
 from vipack.topics.word_counts import read_counts
 from vipack.training import Fit, TimeLimit, fit
+from vipack.training.checkpoint import unharmed
 from vipack.training.stopping import SmallGain
 
 __all__ = ["STM"]
@@ -40,6 +48,8 @@ class STM(FittedTopics):
             columns as they are.
         groups: the covariate, such as an author or a source, whose levels have intercepts of their own, drawn from a common
             distribution.
+        supervised: whether `y` of :meth:`fit` is an outcome of the documents that depends on their shares, in the same model;
+            see :meth:`outcome_effects` and :meth:`predict`. Otherwise `y` is not looked at.
         eta, coefficient_sd, num_starts: see :class:`StructuralTopicModel`.
         tolerance: training ends when 20 iterations raise the bound by less than this share of it.
         steps: of ten iterations each, in place of `tolerance`.
@@ -55,6 +65,8 @@ class STM(FittedTopics):
     fit_: Fit
     model_: StructuralTopicModel
     prevalence_: Prevalence | None
+    _outcome: OutcomeScale | None
+    _params: dict[str, Tensor]
 
     def __init__(
         self,
@@ -62,6 +74,7 @@ class STM(FittedTopics):
         *,
         prevalence: str | None = None,
         groups: str | None = None,
+        supervised: bool = False,
         eta: float = 0.1,
         coefficient_sd: float = 2.0,
         num_starts: int = 10,
@@ -74,6 +87,7 @@ class STM(FittedTopics):
         self.num_topics = num_topics
         self.prevalence = prevalence
         self.groups = groups
+        self.supervised = supervised
         self.eta = eta
         self.coefficient_sd = coefficient_sd
         self.num_starts = num_starts
@@ -87,6 +101,7 @@ class STM(FittedTopics):
         """Fit topics to counts ``(D, V)``, and what covariates do to their shares.
 
         Args:
+            y: ``(D,)``, the outcome where ``supervised=True``.
             covariates: a DataFrame, a mapping of columns or an array, a row a document. By default the metadata of a
                 :class:`vipack.datasets.Corpus`, if a formula or groups ask for any.
 
@@ -108,7 +123,7 @@ class STM(FittedTopics):
             if covariates is None
             else read_covariates(covariates, num_documents)
         )
-        indices = self._read_groups(table)
+        self.levels_, indices = read_groups(self.groups, table)
         others = table.drop(columns=[self.groups]) if self.groups is not None and self.prevalence is None else table
         self.prevalence_ = Prevalence(others, self.prevalence) if len(others.columns) else None
         design = (
@@ -116,26 +131,20 @@ class STM(FittedTopics):
             if self.prevalence_ is None
             else self.prevalence_.rows(table)
         )
-        self.model_ = StructuralTopicModel(
-            counts.matrix,
-            self.num_topics,
-            design.shape[1],
-            num_groups=len(self.levels_),
-            eta=self.eta,
-            coefficient_sd=self.coefficient_sd,
-            num_starts=self.num_starts,
-        )
+        self._make_model(counts.matrix, design.shape[1])
         rules: tuple[Any, ...] = (SmallGain(self.tolerance, _PERIOD),) if self.steps is None else ()
         if self.time_limit is not None:
             rules = (*rules, TimeLimit(self.time_limit))
-        self._engine = StructuralAscent(self.model_)
-        data: tuple[Any, ...] = (counts.matrix.astype(np.float64), design)
+        data: dict[str, Any] = {"counts": counts.matrix.astype(np.float64), "covariates": design}
         if indices is not None:
-            data = (*data, torch.from_numpy(indices))
+            data["groups"] = torch.from_numpy(indices)
+        self._outcome = None
+        if self.supervised:
+            self._outcome, data["outcome"] = read_outcome(y, num_documents)
         self.fit_ = fit(
             self.model_.model,
             self.model_.guide,
-            data=data,
+            data=data if self.supervised else tuple(data.values()),
             engine=self._engine,
             steps=self.steps,
             stop=rules,
@@ -143,11 +152,11 @@ class STM(FittedTopics):
             dtype=torch.float64,
             progress=self.progress,
         )
-        params = self.fit_.params
+        self._params = params = self.fit_.params
         self.components_ = params["topics"].numpy()
         weights = params["topics"].digamma().exp()
         self.topics_ = (weights / weights.sum(1, keepdim=True)).numpy()
-        self.shares_ = _mean_shares(params["logits_loc"], params["logits_scale"])
+        self.shares_ = mean_shares(params["logits_loc"], params["logits_scale"])
         self._word_totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
         self.n_features_in_ = counts.matrix.shape[1]
         self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
@@ -156,6 +165,83 @@ class STM(FittedTopics):
         self._data = data
         self._response: StructuralResponse | None = None
         return self
+
+    def fit_transform(self, X: Any, y: Any = None, **options: Any) -> np.ndarray[Any, Any]:
+        """``fit(X)``, and the shares of its documents."""
+        return self.fit(X, y, **options).shares_
+
+    def transform(self, X: Any, covariates: Any = None) -> np.ndarray[Any, Any]:
+        """Mean shares ``(D, K)`` of new documents, the topics and all else as they are.
+
+        Args:
+            covariates: of the new documents, where the model has any; by default the metadata of a Corpus. A group that the fit
+                did not see has offsets of 0.
+
+        Raises:
+            DataError: counts or covariates that cannot be used.
+            UsageError: covariates are missing.
+        """
+        self._check_fitted()
+        counts = self._read(X)
+        num_documents = counts.matrix.shape[0]
+        if covariates is None and (self.prevalence_ is not None or self.groups is not None):
+            covariates = getattr(X, "metadata", None)
+            if covariates is None:
+                raise UsageError(
+                    "covariates: shares of new documents depend on theirs; pass transform(X, covariates=table)."
+                )
+        table = None if covariates is None else read_covariates(covariates, num_documents)
+        design = torch.ones(num_documents, 1, dtype=torch.float64)
+        if self.prevalence_ is not None and table is not None:
+            design = self.prevalence_.rows(table)
+        groups = None
+        if self.groups is not None and table is not None:
+            if self.groups not in table.columns:
+                raise DataError(f"groups: {self.groups!r} is no column of the covariates.")
+            groups = torch.from_numpy(pd.Index(self.levels_).get_indexer(table[self.groups]).astype(np.int64))
+        rows = CountRows.of(counts.matrix, torch.float64)
+        return mean_shares(*infer_logits(rows, design, groups, self._params))
+
+    def predict(self, X: Any, covariates: Any = None) -> np.ndarray[Any, Any]:
+        """Expected outcomes ``(D,)`` of new documents; see :meth:`transform`."""
+        self._check_supervised("predict")
+        assert self._outcome is not None
+        effects = self._params["outcome_effects_loc"].numpy()
+        outcomes: np.ndarray[Any, Any] = self.transform(X, covariates) @ effects
+        return self._outcome.mean + self._outcome.sd * outcomes
+
+    def outcome_effects(self, *, against: int | None = None, level: float = 0.9) -> pd.DataFrame:
+        """The expected outcome of a document of one topic alone, a row a topic, with intervals by linear response.
+
+        Shares are inferred in the same model, so that the intervals know how uncertain they are.
+
+        Args:
+            against: a topic from whose expected outcome to take differences; None for none.
+        """
+        self._check_supervised("outcome_effects")
+        assert self._outcome is not None
+        scale = self._outcome
+        if against is None:
+            turned, shift, term = torch.eye(self.num_topics, dtype=torch.float64), scale.mean, "outcome"
+        else:
+            if isinstance(against, bool) or not isinstance(against, int) or not 0 <= against < self.num_topics:
+                raise UsageError(f"against: expected a topic from 0 to {self.num_topics - 1}, found {against!r}.")
+            turned, shift = torch.eye(self.num_topics, dtype=torch.float64), 0.0
+            turned[:, against] -= 1
+            term = f"outcome against {self.topic_names_[against]}"
+        response = self._responses()(lambda own: scale.sd * (turned @ own["outcome_effects_loc"]))
+        sds = response.covariance.diagonal().clamp_min(0).sqrt()
+        return self._intervals((response.mean + shift)[None], sds[None], level, [term])
+
+    def topic_correlations(self) -> pd.DataFrame:
+        """``(K, K)``: how shares of topics go together over the documents of the fit, as correlations of their posterior draws.
+
+        Means over 64 draws of all documents' logits from the guide. Shares sum to 1, so that correlations are negative on average.
+        Without covariates this is what correlated topic models are asked for: which topics are found in the same documents.
+        """
+        self._check_fitted()
+        table = share_correlations(self._params["logits_loc"], self._params["logits_scale"])
+        return pd.DataFrame(table, index=self.topic_names_, columns=self.topic_names_)
 
     def effects(self, *, level: float = 0.9) -> pd.DataFrame:
         """How expected shares of topics differ along each covariate, a row a topic and comparison.
@@ -215,16 +301,71 @@ class STM(FittedTopics):
         )
         return draws
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write topics, data, covariates and options to one file; :meth:`load` reads it, and runs nothing that is in it."""
+        self._check_fitted()
+        write_structural(
+            path,
+            self,
+            params=self._params,
+            data=self._data,
+            prevalence=self.prevalence_,
+            levels=self.levels_,
+            scale=self._outcome,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> STM:
+        """What :meth:`save` wrote, without ``fit_``; effects, outcomes and new documents are as before.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind.
+        """
+        model, more = read_estimator(path, cls)
+        with unharmed(path):
+            model._params, model._data, model.levels_ = more["params"], read_data(more), list(more["levels"])
+            model._outcome = None if more["scale"] is None else OutcomeScale(*more["scale"])
+            model.prevalence_ = read_prevalence(more, model.prevalence)
+            model._indices, model._response = model._data.get("groups"), None
+            model.n_features_in_ = model.components_.shape[1]
+            model._make_model(model._data["counts"], model._data["covariates"].shape[1])
+        return model
+
+    def _make_model(self, counts: Any, num_covariates: int) -> None:
+        self.model_ = StructuralTopicModel(
+            counts,
+            self.num_topics,
+            num_covariates,
+            num_groups=len(self.levels_),
+            eta=self.eta,
+            coefficient_sd=self.coefficient_sd,
+            supervised=self.supervised,
+            num_starts=self.num_starts,
+        )
+        self._engine = StructuralAscent(self.model_)
+
     def _respond(self, design: Tensor, weights: Tensor, *, repeats: int) -> tuple[Tensor, Tensor, Tensor]:
         """Means and sds ``(M, K)``, and the covariance, of weighted means over rows; `repeats` times the fit's documents, or others."""
-        if self._response is None:
-            bound = bound_of(self._engine, Arguments(self._data))
-            self._response = StructuralResponse(bound, unconstrained(self.fit_.params))
         groups = None if self._indices is None or not repeats else self._indices.repeat(repeats)
-        response = self._response(lambda parameters: expected_shares(parameters, design, groups, weights).reshape(-1))
+        response = self._responses()(
+            lambda parameters: expected_shares(parameters, design, groups, weights).reshape(-1)
+        )
         sds = response.covariance.diagonal().clamp_min(0).sqrt()
         shape = (len(weights), self.num_topics)
         return response.mean.reshape(shape), sds.reshape(shape), response.covariance
+
+    def _responses(self) -> StructuralResponse:
+        if self._response is None:
+            bound = bound_of(self._engine, Arguments(kwargs=self._data))
+            self._response = StructuralResponse(bound, unconstrained(self._params))
+        return self._response
+
+    def _check_supervised(self, name: str) -> None:
+        self._check_fitted()
+        if not self.supervised:
+            raise UsageError(
+                f"{name}: the model was fitted without outcomes; pass STM(..., supervised=True).fit(X, y)."
+            )
 
     def _intervals(self, mean: Tensor, sd: Tensor, level: float, terms: Sequence[str]) -> pd.DataFrame:
         if not 0 < level < 1:
@@ -247,29 +388,6 @@ class STM(FittedTopics):
                 raise UsageError(f"contrast: there is no covariate {name!r}; the model has {', '.join(table.columns)}.")
             table[name] = pd.Series([value] * len(table))
         return self.prevalence_.rows(table)
-
-    def _read_groups(self, table: pd.DataFrame) -> np.ndarray[Any, Any] | None:
-        self.levels_: list[Any] = []
-        if self.groups is None:
-            return None
-        if self.groups not in table.columns:
-            raise DataError(
-                f"groups: {self.groups!r} is no column of the covariates; they are {', '.join(map(str, table.columns))}."
-            )
-        indices, levels = pd.factorize(table[self.groups], sort=True)
-        if (indices < 0).any():
-            raise DataError(f"groups: {self.groups!r} is missing in row {int(np.argmax(indices < 0))}.")
-        self.levels_ = list(levels)
-        return np.asarray(indices, dtype=np.int64)
-
-
-def _mean_shares(loc: Tensor, scale: Tensor) -> np.ndarray[Any, Any]:
-    """E[softmax(logits)] ``(D, K)`` by 64 antithetic normals."""
-    half = torch.randn(32, loc.shape[1], generator=torch.Generator().manual_seed(0), dtype=loc.dtype)
-    total = torch.zeros_like(loc)
-    for normal in torch.cat([half, -half]):
-        total += (loc + normal * scale).softmax(-1)
-    return np.asarray(total / 64)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

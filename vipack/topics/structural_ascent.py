@@ -15,7 +15,7 @@ from vipack.program import Arguments, Program
 from vipack.sparse.count_rows import CountRows
 from vipack.topics.ascent_steps import check_on_host
 from vipack.topics.structural_bound import StructuralBound
-from vipack.topics.structural_topic_model import OFFSET_SD, StructuralTopicModel
+from vipack.topics.structural_topic_model import EFFECT_SD, OFFSET_SD, StructuralTopicModel
 from vipack.types import EngineReport
 
 __all__ = ["StructuralAscent", "bound_of"]
@@ -140,8 +140,10 @@ class StructuralAscentEngine:
 
 def bound_of(options: StructuralAscent, batch: Arguments) -> StructuralBound:
     """The bound on the data of a call of the model."""
-    named: dict[str, Any] = dict(zip(("counts", "covariates", "groups"), batch.args, strict=False)) | dict(batch.kwargs)
-    counts, model = named["counts"], options.model
+    named: dict[str, Any] = dict(zip(("counts", "covariates", "groups", "outcome"), batch.args, strict=False)) | dict(
+        batch.kwargs
+    )
+    counts, model, outcome = named["counts"], options.model, named.get("outcome")
     if isinstance(counts, Tensor) and counts.layout != torch.sparse_csr:
         counts = counts.to_sparse_csr()
     return StructuralBound(
@@ -151,6 +153,8 @@ def bound_of(options: StructuralAscent, batch: Arguments) -> StructuralBound:
         eta=model.eta,
         coefficient_sd=model.coefficient_sd,
         offset_sd=OFFSET_SD,
+        effect_sd=EFFECT_SD,
+        outcome=outcome.double() if model.supervised and outcome is not None else None,
         num_topics=model.num_topics,
         num_draws=options.num_draws,
         seed=options.seed,

@@ -13,7 +13,7 @@ from torch.distributions import Dirichlet, kl_divergence
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.passes import fused_pass
 
-__all__ = ["StructuralBound", "unconstrained"]
+__all__ = ["StructuralBound", "bound_of_logits", "fixed_normals", "unconstrained"]
 
 
 class StructuralBound:
@@ -27,7 +27,8 @@ class StructuralBound:
     Args:
         covariates: ``(D, P)`` float64.
         groups: ``(D,)`` whole numbers, or None.
-        eta, coefficient_sd, offset_sd: of the priors; of log offset_sd the mean and sd.
+        outcome: ``(D,)`` float64, or None.
+        eta, coefficient_sd, offset_sd, effect_sd: of the priors; of log offset_sd the mean and sd.
         num_draws: S, even.
     """
 
@@ -41,16 +42,16 @@ class StructuralBound:
         coefficient_sd: float,
         offset_sd: tuple[float, float],
         num_topics: int,
+        effect_sd: float = 10.0,
+        outcome: Tensor | None = None,
         num_draws: int = 12,
         seed: int = 0,
     ) -> None:
         self._rows, self._covariates = rows, covariates
         self._groups = None if groups is None else groups.long()
-        self._eta, self._coefficient_sd, self._offset_sd = eta, coefficient_sd, offset_sd
-        generator = torch.Generator().manual_seed(seed)
-        half = torch.randn(num_draws // 2, rows.num_rows, num_topics, generator=generator, dtype=torch.float64)
-        half /= half.square().mean(0, keepdim=True).sqrt()  # of unit variance for each logit
-        self._normals = torch.cat([half, -half])
+        self._eta, self._coefficient_sd, self._offset_sd, self._effect_sd = eta, coefficient_sd, offset_sd, effect_sd
+        self._outcome = outcome
+        self._normals = fixed_normals(num_draws, rows.num_rows, num_topics, seed)
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """
@@ -67,7 +68,18 @@ class StructuralBound:
         shares = (loc + self._normals * log_scale.exp()).softmax(-1)
         likelihood = _Likelihood.apply(shares, expected_logs.exp().T, self._rows)  # type: ignore[no-untyped-call]
         bound: Tensor = likelihood / len(shares) - kl_divergence(q, p).sum()
+        if self._outcome is not None:
+            bound = bound + self._of_outcome(parameters, shares, self._outcome)
         return bound + self._prior_of_logits(parameters, loc, log_scale)
+
+    def _of_outcome(self, parameters: Mapping[str, Tensor], shares: Tensor, outcome: Tensor) -> Tensor:
+        """E[log p(outcome, effects, noise)] - E[log q(effects, noise)], at shares ``(S, D, K)``."""
+        effects, log_scale = parameters["outcome_effects_loc"], parameters["outcome_effects_scale"]
+        squares = (outcome - shares @ effects).square() + shares.square() @ log_scale.mul(2).exp()
+        log_noise, precision = _log_sd(parameters, "noise")
+        likelihood = -(0.5 * precision * squares.mean(0) + log_noise + 0.5 * math.log(2 * math.pi)).sum()
+        of_effects = _negative_divergence(effects, log_scale, self._effect_sd)
+        return likelihood + of_effects + _negative_divergence(log_noise, parameters["noise_scale"], 1.0)
 
     def _prior_of_logits(self, parameters: Mapping[str, Tensor], loc: Tensor, log_scale: Tensor) -> Tensor:
         """E[log p(logits, coefficients, spread, offsets)] - E[log q]."""
@@ -88,6 +100,32 @@ class StructuralBound:
             result = result + _negative_divergence(shifted, parameters["offset_sd_scale"], width)
         squares = squares + (loc - mean).square()
         return result + _normals(squares, log_scale, *_log_sd(parameters, "spread"))
+
+
+def fixed_normals(num_draws: int, num_rows: int, num_topics: int, seed: int) -> Tensor:
+    """Antithetic normals ``(S, D, K)`` of unit variance over the draws of each logit."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(num_draws // 2, num_rows, num_topics, generator=generator, dtype=torch.float64)
+    half /= half.square().mean(0, keepdim=True).sqrt()
+    return torch.cat([half, -half])
+
+
+def bound_of_logits(
+    rows: CountRows, words: Tensor, mean: Tensor, precision: Tensor, loc: Tensor, log_scale: Tensor, normals: Tensor
+) -> Tensor:
+    """What documents add to the bound by their logits, all else as it is; without terms that these do not change.
+
+    Args:
+        words: exp(E[log words]) ``(V, K)``.
+        mean: expected logits ``(D, K)``.
+        precision: E[spread^-2] ``(K,)``.
+        loc, log_scale: of q(logits) ``(D, K)``.
+        normals: see :func:`fixed_normals`.
+    """
+    shares = (loc + normals * log_scale.exp()).softmax(-1)
+    likelihood: Tensor = _Likelihood.apply(shares, words, rows)  # type: ignore[no-untyped-call]
+    squares = (loc - mean).square() + log_scale.mul(2).exp()
+    return likelihood / len(shares) + (log_scale - 0.5 * precision * squares).sum()
 
 
 class _Likelihood(torch.autograd.Function):

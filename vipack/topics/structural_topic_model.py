@@ -17,13 +17,14 @@ from vipack.sparse.count_rows import CountRows
 from vipack.topics.ascent_steps import Totals, sweep
 from vipack.topics.dirichlet_allocation import DirichletAllocation
 
-__all__ = ["OFFSET_SD", "StructuralTopicModel"]
+__all__ = ["EFFECT_SD", "OFFSET_SD", "StructuralTopicModel"]
 
 _SD_OF_LOGITS, _SD_OF_OTHERS = 0.5, 0.1  # of the guide, to start with
 _SWEEPS = 400  # of latent Dirichlet allocation at most, for the start
 _ALPHA, _ETA = 1.0, 0.5  # of it; a lower eta, as of the model itself, ends in poor optima
 _GAIN, _PERIOD = 1e-5, 10
 OFFSET_SD = -1.0, 1.0  # of log offset_sd
+EFFECT_SD = 10.0  # of an outcome of unit sd: shares that vary by a tenth need effects of ten
 
 
 class StructuralTopicModel:
@@ -35,8 +36,15 @@ class StructuralTopicModel:
         document d:  logits_d     ~ Normal(covariates_d @ coefficients [+ offsets of its group], spread)
                      counts_d     ~ BagOfWords(softmax(logits_d), words)
 
+    With ``supervised=True`` there is an outcome of each document too, in one joint model (shares that are estimated first and plugged into a
+    regression afterwards bias it)::
+
+        outcome_effects ~ Normal(0, 10) (K),  noise ~ LogNormal(0, 1),  outcome_d ~ Normal(softmax(logits_d) @ outcome_effects, noise)
+
+    There is no intercept, since shares sum to 1: an effect is the expected outcome of a document of that topic alone.
+
     There are K logits, one more than needed, so that no topic is a reference and the numbering of topics means nothing; their
-    common level is known by the priors alone. ``model(counts, covariates, groups)`` and ``guide`` are a plain Pyro program; the
+    common level is known by the priors alone. ``model(counts, covariates, groups, outcome)`` and ``guide`` are a plain Pyro program; the
     guide is a Dirichlet for each topic, a LogNormal for each spread and a Normal for every other number.
 
     Args:
@@ -47,10 +55,12 @@ class StructuralTopicModel:
             ``offset_sd`` ``(K)``, with a LogNormal(-1, 1) prior.
         eta: prior concentration of words.
         coefficient_sd: prior sd of coefficients; covariates should be of unit scale.
+        supervised: whether there is an outcome, which should be of zero mean and unit sd.
         num_starts: random starts of latent Dirichlet allocation, of which the best by its bound is where the guide begins.
 
     Source: Roberts, Stewart and Airoldi (2016), "A model of text for experimentation in the social sciences", for prevalence.
-    Topics have full posteriors here, where that paper has point estimates.
+    Topics have full posteriors here, where that paper has point estimates. Blei and McAuliffe (2007), "Supervised topic models", for
+    outcomes, which there depend on the topics of the words.
 
     Raises:
         UsageError: an option that cannot be.
@@ -66,6 +76,7 @@ class StructuralTopicModel:
         num_groups: int = 0,
         eta: float = 0.1,
         coefficient_sd: float = 2.0,
+        supervised: bool = False,
         num_starts: int = 10,
     ) -> None:
         for name, value, least in (
@@ -85,9 +96,12 @@ class StructuralTopicModel:
         self.num_documents, self.num_words = self._allocation.num_documents, self._allocation.num_words
         self.num_topics, self.num_covariates, self.num_groups = num_topics, num_covariates, num_groups
         self.eta, self.coefficient_sd, self.num_starts = float(eta), float(coefficient_sd), num_starts
+        self.supervised = supervised
 
-    def model(self, counts: Tensor, covariates: Tensor, groups: Tensor | None = None) -> None:
-        """The Pyro model of some documents ``(B, V)`` with covariates ``(B, P)`` and, where there are any, groups ``(B,)``."""
+    def model(
+        self, counts: Tensor, covariates: Tensor, groups: Tensor | None = None, outcome: Tensor | None = None
+    ) -> None:
+        """The Pyro model of some documents ``(B, V)`` with covariates ``(B, P)`` and, where there are any, groups and outcomes ``(B,)``."""
         one = covariates.new_ones(())
         with pyro.plate("topic", self.num_topics):
             words = pyro.sample("words", dist.Dirichlet(one.new_full((self.num_words,), self.eta)))
@@ -104,11 +118,20 @@ class StructuralTopicModel:
                 offsets = pyro.sample("offsets", dist.Normal(0 * offset_sd, offset_sd).to_event(1))
             assert groups is not None
             mean = mean + offsets[groups.long()]
+        if self.supervised:
+            wide = dist.Normal(0 * one, EFFECT_SD * one).expand([self.num_topics])
+            effects = pyro.sample("outcome_effects", wide.to_event(1))
+            noise = pyro.sample("noise", dist.LogNormal(0 * one, one))
         with pyro.plate("document", counts.shape[0]):
             logits = pyro.sample("logits", dist.Normal(mean, spread).to_event(1))
-            pyro.sample("counts", BagOfWords(logits.softmax(-1), words, coefficient=False), obs=counts)
+            shares = logits.softmax(-1)
+            pyro.sample("counts", BagOfWords(shares, words, coefficient=False), obs=counts)
+            if self.supervised:
+                pyro.sample("outcome", dist.Normal((shares * effects).sum(-1), noise), obs=outcome)
 
-    def guide(self, counts: Tensor, covariates: Tensor, groups: Tensor | None = None) -> None:
+    def guide(
+        self, counts: Tensor, covariates: Tensor, groups: Tensor | None = None, outcome: Tensor | None = None
+    ) -> None:
         """The mean-field guide of all documents, of which a minibatch takes its own."""
         size, dtype = self.num_topics, covariates.dtype
         positive = {"constraint": constraints.positive, "event_dim": 1}
@@ -126,14 +149,19 @@ class StructuralTopicModel:
             loc, scale = _locations("offsets", zeros(self.num_groups, size), _SD_OF_OTHERS)
             with pyro.plate("group", self.num_groups):
                 pyro.sample("offsets", dist.Normal(loc, scale).to_event(1))
+        if self.supervised:
+            loc, scale = _locations("outcome_effects", zeros(size), _SD_OF_OTHERS)
+            pyro.sample("outcome_effects", dist.Normal(loc, scale).to_event(1))
+            loc, scale = _locations("noise", zeros(()), _SD_OF_OTHERS)
+            pyro.sample("noise", dist.LogNormal(loc, scale))
         loc, scale = _locations("logits", lambda: self._starting_point()[1].to(dtype, copy=True), _SD_OF_LOGITS)
         with pyro.plate("document", self.num_documents) as rows:
             pyro.sample("logits", dist.Normal(loc[rows], scale[rows]).to_event(1))
 
     @property
-    def prior(self) -> tuple[float, float, int]:
-        """Its numbers: eta, the sd of coefficients, and how many groups there are."""
-        return self.eta, self.coefficient_sd, self.num_groups
+    def prior(self) -> tuple[float, float, int, bool]:
+        """Its numbers: eta, the sd of coefficients, how many groups there are, and whether there is an outcome."""
+        return self.eta, self.coefficient_sd, self.num_groups, self.supervised
 
     def _starting_point(self) -> tuple[Tensor, Tensor]:
         """Concentrations of topics ``(K, V)`` and logits ``(D, K)``, from the best of several runs of latent Dirichlet allocation."""

@@ -62,7 +62,7 @@ INTERPRETER_SECONDS = 16.0  # that compiling the interpreter takes on two ordina
 
 _SOURCES = (
     "compiled/bound_step.py", "compiled/build.py", "compiled/driver.py", "graph/csr_products.cpp", "inductor/gamma_functions.py", "inductor/lowering.py", "inductor/plan.py", "inductor/small_matrices.h",
-    "inductor/small_matrices.py", "inductor/subnormal.h", "inductor/subnormal.py", "native/bridge.cpp", "native/cpp_source.py", "native/dtypes.py", "native/gamma_functions.h",
+    "inductor/small_matrices.py", "inductor/subnormal.h", "inductor/subnormal.py", "native/bridge.cpp", "native/cpp_source.py", "native/dtypes.py", "inductor/gamma_functions.h",
     "native/loop.h", "native/normals.h", "native/operations.py", "native/products.h", "native/small_gemm.h", "steps/training_step.py",
     "../compat/inductor.py",
 )  # fmt: skip

@@ -25,7 +25,7 @@ _HEADERS = (
     "vipack/engine/native/loop.h",
     "vipack/engine/inductor/small_matrices.h",
     "vipack/engine/inductor/subnormal.h",
-    "vipack/engine/native/gamma_functions.h",
+    "vipack/engine/inductor/gamma_functions.h",
 )
 _LOOP = """
 extern "C" int64_t vipack_run(Context* c, int64_t n, [[maybe_unused]] const char* const* feeds, double* losses) {{

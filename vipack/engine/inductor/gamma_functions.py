@@ -8,5 +8,5 @@ __all__ = ["at_once"]
 
 
 def at_once(source: str) -> str:
-    """A kernel's source that calls ``digamma_of_lanes`` of native/gamma_functions.h."""
+    """A kernel's source that calls ``digamma_of_lanes`` of inductor/gamma_functions.h."""
     return re.sub(r"\b(\w+)\.digamma\(\)", r"digamma_of_lanes(\1)", source)

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "vipack/engine/native/gamma_functions.h"
+#include "vipack/engine/inductor/gamma_functions.h"
 #include "vipack/engine/native/normals.h"
 
 namespace {
