@@ -119,15 +119,18 @@ class Run:
                     state.seconds += spent
                     pace = _next_pace(number, spent)
                     save = self.checkpoint is not None and due(self.checkpoint, state.step, *saved)
-                    signalled = bool(interrupted)
+                    signals = interrupted  # a callback may add one
                     if self.team is not None:
-                        pace, state.seconds, save, signalled = self.team.settle(pace, state.seconds, save, signalled)
+                        pace, state.seconds, save, signalled = self.team.settle(
+                            pace, state.seconds, save, bool(interrupted)
+                        )
+                        signals = [True] * signalled
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
                     mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
                     self._validate(state)
                     bar.update(state.step, mean, _note(state))
-                    state.stopped = self._look(state, mean, signalled)
+                    state.stopped = self._look(state, mean, signals)
                     if state.stopped is None and state.step == last_step:
                         state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")
                     if self.checkpoint is not None and (state.stopped or save):
@@ -171,7 +174,7 @@ class Run:
         periods += [rule.period for rule in self.rules if isinstance(rule, SmallGain)]
         return min([_next_look(step) - step, *(period - step % period for period in periods)])
 
-    def _look(self, state: RunState, mean: float, interrupted: bool) -> Stopped | None:
+    def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
         said = self._call_back(state, mean)
         if self.team is not None and self.callbacks:
             said = self.team.all_answers(said)

@@ -12,19 +12,18 @@ from vipack.training import trainer as trainer_module
 from vipack.training.distributed.shards import shard_of
 from vipack.training.training_batches import training_batches
 
-TIERS = {
-    "regression": ("eager", "interpreted"),
-    "every row": ("traced",),
-    "hierarchical": ("traced", "interpreted"),
-    "mixture": ("interpreted",),
-    "topics": ("traced", "interpreted"),
-    "flow": ("interpreted",),
-}
-RUNS = [
-    *(f"{name}:{tier}:float64" for name, tiers in TIERS.items() for tier in tiers),
+# Of program, tier and type: one without and one with parameters of rows, in each tier once, and a network.
+RUNS = ("regression:eager:float64", "regression:interpreted:float64", "topics:traced:float64", "vae:traced:float32")
+MORE = (
+    "every row:traced:float64",
+    "hierarchical:traced:float64",
+    "hierarchical:interpreted:float64",
+    "mixture:interpreted:float64",
+    "topics:interpreted:float64",
+    "flow:interpreted:float64",
     "regression:interpreted:float32",
-    "vae:traced:float32",
-]
+)
+EVERY_RUN = [*RUNS, *(pytest.param(run, marks=pytest.mark.slow) for run in MORE)]
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,29 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("together")
 
 
-@pytest.fixture(scope="module")
-def together(start, folder):
-    """What two processes come to, run by run, by rank."""
-    processes = start("-m", "tests.training.distributed.together", str(folder), *RUNS)
+def _started(start, folder, runs):
+    processes = start("-m", "tests.training.distributed.together", str(folder), *runs)
     outputs = [process.communicate(timeout=900)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(output[-3_000:] for output in outputs)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def together(start, folder):
+    """What two processes come to, run by run, by rank."""
+    return _started(start, folder, RUNS)
+
+
+@pytest.fixture(scope="module")
+def more_together(start, tmp_path_factory):
+    return _started(start, tmp_path_factory.mktemp("more"), MORE)
+
+
+@pytest.fixture
+def ranks(request, run):
+    """What a run comes to, by rank."""
+    both = request.getfixturevalue("together" if run in RUNS else "more_together")
+    return [each[run] for each in both]
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +82,20 @@ def _fit_alone(case, dtype):
             return vi.fit(case.model, case.guide, engine="eager", **case.options(getattr(torch, dtype)))
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_two_processes_take_the_steps_of_one(together, alone, run):
+@pytest.mark.parametrize("run", EVERY_RUN)
+def test_two_processes_take_the_steps_of_one(ranks, alone, run):
     program, tier, dtype = run.split(":")
-    assert together[0][run]["engine"].startswith(tier), together[0][run]["engine"]
+    assert ranks[0]["engine"].startswith(tier), ranks[0]["engine"]
     single = alone(program, dtype)
     tolerance = 1e-4 if dtype == "float32" else 1e-9
-    np.testing.assert_allclose(together[0][run]["losses"], single.losses, rtol=tolerance)
+    np.testing.assert_allclose(ranks[0]["losses"], single.losses, rtol=tolerance)
     for name, value in single.params.items():
-        torch.testing.assert_close(together[0][run]["params"][name], value, rtol=100 * tolerance, atol=100 * tolerance)
+        torch.testing.assert_close(ranks[0]["params"][name], value, rtol=100 * tolerance, atol=100 * tolerance)
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_all_processes_have_the_same_fit(together, run):
-    one, other = (each[run] for each in together)
+@pytest.mark.parametrize("run", EVERY_RUN)
+def test_all_processes_have_the_same_fit(ranks, run):
+    one, other = ranks
     assert one["engine"] == other["engine"]
     assert torch.equal(one["losses"], other["losses"])
     for kind in ("params", "draw"):
