@@ -16,13 +16,26 @@ if TYPE_CHECKING:
     from vipack.engine.svi import SVI
     from vipack.program import scan
     from vipack.sources import stream
-    from vipack.training import Checkpoint, Converged, EarlyStopping, Every, Fit, TimeLimit, check, fit, load, vsbc
+    from vipack.training import (
+        Checkpoint,
+        Converged,
+        DataParallel,
+        EarlyStopping,
+        Every,
+        Fit,
+        TimeLimit,
+        check,
+        fit,
+        load,
+        vsbc,
+    )
 
 __all__ = [
     "SVI",
     "CapturedELBO",
     "Checkpoint",
     "Converged",
+    "DataParallel",
     "EarlyStopping",
     "Every",
     "Fit",
@@ -50,7 +63,19 @@ __all__ = [
 # Names are looked up on first use: `vipack --help` need not import torch, and the ArviZ adapter runs without it.
 _HOMES = {
     **dict.fromkeys(
-        ["Checkpoint", "Converged", "EarlyStopping", "Every", "Fit", "TimeLimit", "check", "fit", "load", "vsbc"],
+        [
+            "Checkpoint",
+            "Converged",
+            "DataParallel",
+            "EarlyStopping",
+            "Every",
+            "Fit",
+            "TimeLimit",
+            "check",
+            "fit",
+            "load",
+            "vsbc",
+        ],
         "vipack.training",
     ),
     "compare": "vipack.diagnostics",

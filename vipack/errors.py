@@ -27,6 +27,7 @@ __all__ = [
     "NonFiniteError",
     "OptimizerError",
     "PlateError",
+    "ProcessError",
     "ProgramWarning",
     "ShapeError",
     "SignatureError",
@@ -92,6 +93,10 @@ class NonFiniteError(VipackError, ArithmeticError):
 
 class OptimizerError(VipackError, TypeError):
     """The optimizer is not of a kind that a fit can use."""
+
+
+class ProcessError(VipackError, RuntimeError):
+    """A process of a data-parallel fit ended, does not answer, or is not about the same fit as the others."""
 
 
 class CheckpointError(VipackError, RuntimeError):

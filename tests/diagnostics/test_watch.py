@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 import vipack as vi
-from vipack.diagnostics import verdict
+from vipack.diagnostics import judgement
 from vipack.errors import TrustWarning, UsageError
 from vipack.posterior import Posterior
 
@@ -42,7 +42,7 @@ def pressing_in(monkeypatch, owner, name, *, at_call=1):
 
 def test_ctrl_c_in_the_chains_leaves_the_verdict_of_the_weights(fit, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
-    pressing_in(monkeypatch, verdict, "find_drift")
+    pressing_in(monkeypatch, judgement, "find_drift")
     found = fit.diagnose(500)
     assert (found.drift, found.modes, len(found.khats)) == (None, None, 4)
     assert "not checked: short chains and other modes: Ctrl-C ended the diagnosis" in str(found)
@@ -50,7 +50,7 @@ def test_ctrl_c_in_the_chains_leaves_the_verdict_of_the_weights(fit, monkeypatch
 
 
 def test_ctrl_c_in_the_climbs_keeps_the_chains(fit, monkeypatch):
-    pressing_in(monkeypatch, verdict, "search_modes")
+    pressing_in(monkeypatch, judgement, "climb_elsewhere")
     found = fit.diagnose(500)
     assert found.drift is not None
     assert found.modes is None
@@ -74,7 +74,7 @@ def test_ctrl_c_before_anything_is_known_interrupts(fit, monkeypatch):
 def test_ctrl_c_keeps_the_fits_that_a_comparison_has_judged(fit, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     fits = dict.fromkeys(("first", "second", "third"), fit)
-    pressing_in(monkeypatch, verdict, "find_drift", at_call=2)
+    pressing_in(monkeypatch, judgement, "find_drift", at_call=2)
     with pytest.warns(
         TrustWarning, match=r"'third' not judged, and 'second' judged without short chains and other modes"
     ):

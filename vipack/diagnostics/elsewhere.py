@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -24,8 +24,15 @@ __all__ = ["climb_elsewhere", "copies_of", "images_near", "prior_points"]
 _PRIOR = 16  # draws to climb from
 
 
-def copies_of(posterior: Posterior, latents: dict[str, Tensor]) -> tuple[Copies | None, str]:
-    """What symmetries make of the region that draws ``site -> (S, *shape)`` hold; or why none was looked for."""
+def copies_of(
+    posterior: Posterior, latents: dict[str, Tensor], counted: Mapping[str, Tensor]
+) -> tuple[Copies | None, str]:
+    """What symmetries make of the region that draws ``site -> (S, *shape)`` hold; or why none was looked for.
+
+    Args:
+        counted: site -> which of its elements count; where a guide draws those that a mask leaves out says nothing.
+    """
+    latents = {name: _without_idle(value, counted.get(name)) for name, value in latents.items()}
     names = [site.name for site in posterior.table.of_kind("latent")]
     if not all(latents[name].is_floating_point() for name in names):
         return None, "a latent that the guide draws is discrete"
@@ -33,6 +40,15 @@ def copies_of(posterior: Posterior, latents: dict[str, Tensor]) -> tuple[Copies 
         return find_copies(posterior, latents, names=names), ""
     except (VipackError, RuntimeError, ValueError) as error:
         return None, " ".join(str(error).split())[:120]
+
+
+def _without_idle(draws: Tensor, counted: Tensor | None) -> Tensor:
+    """Draws whose elements that do not count are all one number, which no exchange and no change of sign moves."""
+    if counted is None or bool(counted.all()):
+        return draws
+    idle = ~counted.expand(draws.shape[1:])
+    still = 0.0 if float(draws.min()) < 0 else float(draws[0][idle][0])
+    return torch.where(idle, still, draws)
 
 
 def climb_elsewhere(

@@ -156,7 +156,7 @@ class Judgement:
         if self.usable:
             kept = thinned(torch.from_numpy(self.even), self._seed)
             latents = {name: value[kept.to(value.device)] for name, value in latents.items()}
-        self.copies, why = copies_of(posterior, latents)
+        self.copies, why = copies_of(posterior, latents, self._sets[0].counted)
         if why:
             self._skipped.append(f"symmetries: {why}")
 

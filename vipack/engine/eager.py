@@ -10,8 +10,10 @@ import torch
 from pyro.infer import SVI
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from vipack.engine.capture.capture import Layout
+from vipack.engine.graph.all_reduce import Reducer
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
-from vipack.errors import NonFiniteError, VipackError
+from vipack.errors import NonFiniteError, ProcessError, VipackError
 from vipack.program import Arguments, Program, TorchState
 from vipack.program.densities.values import count_non_finite, non_finite_densities, outside_support, unvalidated
 from vipack.program.running.runs import explanation, named_arguments, without_trace_shapes
@@ -32,9 +34,13 @@ class EagerStep:
     """One gradient step on one batch, exactly as ``pyro.infer.SVI.step`` takes it.
 
     Draws come from the ambient generators, in the order in which the guide and then the model make them.
+
+    Args:
+        reducer: adds up gradients over the processes of a run.
     """
 
-    def __init__(self, program: Program, loss: Any, optimizer: FitOptimizer) -> None:
+    def __init__(self, program: Program, loss: Any, optimizer: FitOptimizer, reducer: Reducer | None = None) -> None:
+        self._reducer = reducer
         self._program = program
         self._loss = loss
         self._optimizer = optimizer
@@ -61,6 +67,11 @@ class EagerStep:
         return float(sum(loss)) if isinstance(loss, tuple) else float(loss)
 
     def _loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._reducer is not None and not self._reducer.is_alone:
+            return self._reduced(self._reducer, model, guide, args, kwargs)
+        return self._own_loss_and_grads(model, guide, *args, **kwargs)
+
+    def _own_loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         loss = self._loss.loss_and_grads(model, guide, *args, **kwargs)
         total = float(sum(loss)) if isinstance(loss, tuple) else float(loss)
         culprit = f"the loss is {total}" if not math.isfinite(total) else self._non_finite_gradient()
@@ -72,6 +83,54 @@ class EagerStep:
             raise cause
         self._optimizer.loss = total
         return loss
+
+    def _reduced(self, reducer: Reducer, model: Any, guide: Any, args: Any, kwargs: Any) -> float:
+        """The loss over all processes of the run, with the gradients to go with it.
+
+        Where one of them cannot compute its own, all of them raise.
+        """
+        wrong: Exception | None = None
+        loss = math.nan
+        try:
+            value = self._own_loss_and_grads(model, guide, *args, **kwargs)
+            loss = float(sum(value)) if isinstance(value, tuple) else float(value)
+        except Exception as error:
+            wrong = error
+        unconstrained = self._program.parameters.unconstrained
+        every = {name: unconstrained[name] for name in Layout.of(self._program.parameters).names}
+        own = {name: value for name, value in every.items() if name not in reducer.of_rows}
+        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in own.values()]
+        # A parameter without a gradient is left as it is, where no process has one.
+        with_gradient = torch.tensor([float(v.grad is not None) for v in own.values()], dtype=torch.float64)
+        like = torch.tensor(loss, dtype=self._program.parameters.dtype)
+        flat = reducer([*gradients, with_gradient.to(like.dtype)], like)
+        total, weight = float(flat[-2]), float(flat[-1])
+        if not math.isfinite(total):
+            self._drop_gradients()
+            raise self._of_all(reducer, wrong, total)
+        *pieces, counts = flat[:-2].split([*(value.numel() for value in own.values()), len(own)])
+        for value, piece, count in zip(own.values(), pieces, counts.tolist(), strict=True):
+            value.grad = piece.view(value.shape).clone() if count > 0 else None
+        for name in every.keys() & reducer.of_rows:
+            gradient = every[name].grad
+            if gradient is not None:
+                gradient.mul_(weight)
+        self._optimizer.loss = total
+        culprit = self._non_finite_gradient()
+        if culprit is not None:
+            self._drop_gradients()
+            raise NonFiniteError(f"{culprit}: {_OVERFLOW}")
+        return total
+
+    def _of_all(self, reducer: Reducer, wrong: Exception | None, total: float) -> Exception:
+        """What every process raises where one of them has no finite loss."""
+        said = reducer.exchange.gather(None if wrong is None else f"{type(wrong).__name__}: {wrong}")
+        others = [f"process {rank} raised {text}" for rank, text in enumerate(said) if text is not None]
+        if wrong is not None:
+            return wrong
+        text = "; ".join(map(str, others)) or f"the loss over all processes is {total}"
+        kinds = {str(each).partition(":")[0] for each in said if each is not None}
+        return NonFiniteError(text) if kinds <= {"NonFiniteError"} else ProcessError(text)
 
     def _non_finite_gradient(self) -> str | None:
         for name, value in self._program.parameters.unconstrained.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from vipack.engine.capture.capture import Graph, Layout, capture
 from vipack.engine.capture.tracing import CaptureError
+from vipack.engine.graph.all_reduce import Reducer
 from vipack.engine.guards.execution import Execution
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.engine.steps.contracts import Batches
@@ -38,6 +39,7 @@ class CapturedGraphs:
         eager: takes one step as Pyro does, with which graphs are compared.
         report: is told what is captured, and why something is not.
         live: whether every call may come with other tensors than the last.
+        reducer: adds up gradients over the processes of a run.
 
     Attributes:
         execution: of the latest step of the program that was recorded.
@@ -54,7 +56,9 @@ class CapturedGraphs:
         report: EngineReport,
         *,
         live: bool,
+        reducer: Reducer | None = None,
     ) -> None:
+        self._reducer = reducer
         self._program, self._loss, self._optimizer, self._eager = program, loss, optimizer, eager
         self._live = live
         self._captures_left, self._regroupings_left = _CAPTURES, _REGROUPINGS
@@ -179,6 +183,7 @@ class CapturedGraphs:
         met = [shape.updated for shape in others if self._has_met(shape)]
         outside = self._live and self._regroupings_left <= _REGROUPINGS - _CONSTANT_OPTIONS
         self.memory = Memory(parameters, self._optimizer, [updated, *met], outside=outside)
+        self.memory.reducer = self._reducer
         return self.memory
 
     def _has_met(self, shape: Shape) -> bool:

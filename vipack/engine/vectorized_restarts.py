@@ -171,10 +171,11 @@ class _StackedMemory:
     """The vectors of a step with a leading dimension for starts."""
 
     one_by_one = False
+    reducer = None
 
     def __init__(self, program: Program, graph: Graph, optimizer: FitOptimizer, starts: Sequence[Start]) -> None:
         layout: Layout = graph.layout
-        self._names = layout.names
+        self.names = layout.names
         self.copies: int | None = len(starts)
         self._program = program
         self._tensors = [program.parameters.unconstrained[name] for name in layout.names]
@@ -258,7 +259,7 @@ class _StackedMemory:
     @property
     def pieces(self) -> Names:
         """What stands where in the vectors."""
-        return Names.of(self.groups, self._names)
+        return Names.of(self.groups, self.names)
 
     def publish(self, start: int) -> None:
         """Copy one start into the program's parameters and buffers, and its moments into the optimizer."""

@@ -3,6 +3,7 @@
 from vipack.training.api import check, fit, load
 from vipack.training.callbacks import Every, Progress
 from vipack.training.checkpoint import Checkpoint
+from vipack.training.distributed.options import DataParallel
 from vipack.training.fitted_guide import FittedGuide
 from vipack.training.result import Fit
 from vipack.training.simulation_based_calibration import vsbc
@@ -12,6 +13,7 @@ from vipack.training.validation import EarlyStopping
 __all__ = [
     "Checkpoint",
     "Converged",
+    "DataParallel",
     "EarlyStopping",
     "Every",
     "Fit",

@@ -21,6 +21,14 @@ from vipack.training.arrays import named_arrays
 from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
+from vipack.training.distributed.joint_fit import (
+    alone_or_together,
+    prepare_together,
+    refuse_together,
+    train_together,
+)
+from vipack.training.distributed.options import DataParallel, data_parallel_of
+from vipack.training.distributed.processes import started_processes
 from vipack.training.engines import check_engine
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide
@@ -65,6 +73,7 @@ def fit(
     restarts: int = 1,
     average: bool = False,
     symmetric: Literal["one", "all"] = "one",
+    distributed: bool | DataParallel | None = None,
 ) -> Fit:
     """Train a guide for a Pyro model by stochastic variational inference.
 
@@ -106,6 +115,8 @@ def fit(
         restarts: train from so many starts at once and keep the highest ELBO; see ``fit.restarts``.
         average: end with the mean of the later iterates, over the second half of `steps` or while the learning rate falls
             after convergence: nearer to the optimum than the last iterate. The ladder always does.
+        distributed: True, or a ``DataParallel``, trains on all processes that ``torchrun`` has started: each steps on its share
+            of the rows and of `batch_size`, and all come to the same parameters. A script that was started alone trains alone.
         symmetric: of equal modes that symmetries make, as the labellings of a mixture's components, "one" fits one, and
             ``fit.diagnose()`` counts the others; "all" has the ladder end in a guide of all of them.
 
@@ -132,30 +143,44 @@ def fit(
         restarts=restarts if restarts > 1 else None,
     )
     _check_symmetric(symmetric, climbs)
-    problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
-    problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
-    if transform is not None:
-        problem, validation_rows = with_transforms(problem, validation_rows, transforms_of(transform), seed)
-    if climbs:
-        refuse_schedules(
-            fixed, "a fit without a guide, whose stages each have steps of their own,", "pass a guide, or "
+    together = data_parallel_of(distributed)
+    processes = started_processes(together)
+    if processes is not None:
+        refuse_together(
+            guide=climbs and "a fit without a guide climbs the ladder, in one process",
+            engine=not isinstance(engine, str) and f"{engine!r} takes its steps in one process",
+            restarts=restarts > 1 and "several starts run side by side in one process",
         )
-        plan = Plan(None, seed, rules, calls, progress, None, engine)
-        return Fit(train_without_guide(problem, plan, symmetric=symmetric == "all"))
-    prepared = prepare(problem, guide, seed=seed, loss=loss)
-    prepared.check.raise_if_bad()
-    per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
-    num_steps = _num_steps(steps, epochs, per_epoch)
-    modes = left_in_evaluation_mode(prepared.program.parameters) if num_steps != 0 else ()
-    for warning in (*prepared.check.warnings, *modes):
-        warn(warning)
-    plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
-    if restarts > 1:
-        trainer = train_restarts(problem, prepared, guide, plan, optim, restarts)
-    else:
-        trainer = Trainer(prepared, plan, optim)
-        trainer.train(again=file is not None and _take_up(trainer, file))
-    warn_if_worse(trainer)
+    problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
+    with alone_or_together(processes):
+        problem, validation_rows = (problem, None) if validation is None else split_off(problem, validation, seed)
+        if transform is not None:
+            problem, validation_rows = with_transforms(problem, validation_rows, transforms_of(transform), seed)
+        if climbs:
+            refuse_schedules(
+                fixed, "a fit without a guide, whose stages each have steps of their own,", "pass a guide, or "
+            )
+            plan = Plan(None, seed, rules, calls, progress, None, engine)
+            return Fit(train_without_guide(problem, plan, symmetric=symmetric == "all"))
+        if processes is None:
+            prepared = prepare(problem, guide, seed=seed, loss=loss)
+        else:
+            prepared = prepare_together(problem, guide, processes, seed=seed, loss=loss)
+        prepared.check.raise_if_bad()
+        per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
+        num_steps = _num_steps(steps, epochs, per_epoch)
+        modes = left_in_evaluation_mode(prepared.program.parameters) if num_steps != 0 else ()
+        for warning in (*prepared.check.warnings, *modes):
+            warn(warning)
+        plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
+        if processes is not None and together is not None:
+            trainer = train_together(prepared, plan, optim, processes, together)
+        elif restarts > 1:
+            trainer = train_restarts(problem, prepared, guide, plan, optim, restarts)
+        else:
+            trainer = Trainer(prepared, plan, optim)
+            trainer.train(again=file is not None and _take_up(trainer, file))
+        warn_if_worse(trainer)
     return Fit(trainer)
 
 

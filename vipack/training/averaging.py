@@ -50,6 +50,10 @@ class Average:
             parameters.unconstrained[name].data.copy_(value)
         return self._count > 0
 
+    def of(self, name: str) -> list[Tensor]:
+        """The mean of one parameter, if there is one yet."""
+        return [self._mean[name]] if name in self._mean else []
+
     def state(self) -> dict[str, Any]:
         """Plain tensors and numbers."""
         mean = {name: value.clone() for name, value in self._mean.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vipack.engine.graph.all_reduce import Reducer
+from vipack.engine.lockstep import LockstepEngine
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.engine.steps.contracts import TIERS, Engine, EngineMaker, Tier
 from vipack.engine.tiers import TieredEngine
@@ -37,12 +39,22 @@ def check_engine(engine: object, *, climbs: bool = False, **options: object) -> 
         )
 
 
-def make_engine(engine: Tier | EngineMaker, program: Program, loss: Any, optimizer: FitOptimizer, tier: Tier) -> Engine:
+def make_engine(
+    engine: Tier | EngineMaker,
+    program: Program,
+    loss: Any,
+    optimizer: FitOptimizer,
+    tier: Tier,
+    reducer: Reducer | None = None,
+) -> Engine:
     """The engine that a run asks for.
 
     Args:
         tier: that of steps by gradients.
+        reducer: adds up gradients over the processes of the run, where there are several.
     """
+    if reducer is not None:
+        return LockstepEngine(program, loss, optimizer, tier, reducer)
     if isinstance(engine, str):
         return TieredEngine(program, loss, optimizer, tier)
     return engine.make_engine(program)

@@ -18,6 +18,7 @@ from vipack.program import Parameters, RandomState
 from vipack.progress import ProgressBar, interrupts
 from vipack.training.callbacks import Callback, Every, Progress
 from vipack.training.checkpoint import Checkpoint, due
+from vipack.training.distributed.team import Team
 from vipack.training.stopping import SmallGain, StopRule, TimeLimit, asked
 from vipack.training.streams import BatchStream
 from vipack.training.validation import EarlyStopping, Validation, ValidationPoint
@@ -64,6 +65,7 @@ class Run:
 
     Attributes:
         validation: evaluates observations held out, and the steps between its evaluations.
+        team: the processes of the run, where there are several; they take the same steps and end for the same reason.
     """
 
     engine: Engine
@@ -76,6 +78,7 @@ class Run:
     save: Callable[[], None]
     label: str = ""
     validation: tuple[Validation, int] | None = None
+    team: Team | None = None
 
     def __call__(self, state: RunState, last_step: int, *, look_first: bool = False) -> Stopped:
         """Train until `last_step` steps are done or a rule, a callback, Ctrl-C or a divergence ends it.
@@ -115,15 +118,22 @@ class Run:
                     state.losses.extend(losses)
                     state.seconds += spent
                     pace = _next_pace(number, spent)
+                    save = self.checkpoint is not None and due(self.checkpoint, state.step, *saved)
+                    signals = interrupted  # a callback may add one
+                    if self.team is not None:
+                        pace, state.seconds, save, signalled = self.team.settle(
+                            pace, state.seconds, save, bool(interrupted)
+                        )
+                        signals = [True] * signalled
                     self._remember_best(state)
                     # Of the last steps rather than of those since the last look, whose number is a matter of speed.
                     mean = math.fsum(state.losses[-_LOOK_STEPS:]) / min(_LOOK_STEPS, state.step)
                     self._validate(state)
                     bar.update(state.step, mean, _note(state))
-                    state.stopped = self._look(state, mean, interrupted)
+                    state.stopped = self._look(state, mean, signals)
                     if state.stopped is None and state.step == last_step:
                         state.stopped = Stopped(StopReason.STEPS, f"{state.step} steps")
-                    if self.checkpoint is not None and (state.stopped or due(self.checkpoint, state.step, *saved)):
+                    if self.checkpoint is not None and (state.stopped or save):
                         self._save(state)
                         saved = (state.step, time.monotonic())
                     if state.stopped is not None:
@@ -165,7 +175,10 @@ class Run:
         return min([_next_look(step) - step, *(period - step % period for period in periods)])
 
     def _look(self, state: RunState, mean: float, interrupted: list[bool]) -> Stopped | None:
-        answers = [answer for answer in self._call_back(state, mean) if answer is True or isinstance(answer, str)]
+        said = self._call_back(state, mean)
+        if self.team is not None and self.callbacks:
+            said = self.team.all_answers(said)
+        answers = [answer for answer in said if answer is True or isinstance(answer, str)]
         if answers:
             detail = answers[0] if isinstance(answers[0], str) else f"after {state.step} steps"
             return Stopped(StopReason.CALLBACK, detail)
@@ -180,6 +193,8 @@ class Run:
         started = time.perf_counter()
         with state.random.suspended():
             estimate = self.validation[0]()
+        if self.team is not None:
+            estimate = self.team.of_first(estimate)
         state.seconds += time.perf_counter() - started
         if all(estimate.value > point.elbo for point in state.validation):
             state.best_valid = self.parameters.state()
@@ -222,7 +237,10 @@ class Run:
         if not _is_look(state.step):
             return
         mean = math.fsum(state.losses[-_LOOK_STEPS:]) / _LOOK_STEPS
-        if mean < state.best_loss and all(bool(p.isfinite().all()) for p in self.parameters.tensors()):
+        if not mean < state.best_loss:
+            return
+        finite = all(bool(p.isfinite().all()) for p in self.parameters.tensors())
+        if finite if self.team is None else self.team.all_true(finite):
             state.best, state.best_loss, state.best_step = self.parameters.state(), mean, state.step
 
     def _diverged(self, state: RunState, error: NonFiniteStep) -> Stopped:

@@ -129,7 +129,10 @@ class ShuffledStream(BatchStream):
         num_rows: int,
         batch_size: int,
         generator: torch.Generator,
+        first: int = 0,
     ) -> None:
+        """`first` is the number of the first of the `num_rows` rows, where there are others."""
+        self._first = first
         self._rows_of = rows
         self._whole = whole
         self._num_rows = num_rows
@@ -147,7 +150,7 @@ class ShuffledStream(BatchStream):
 
     def peek(self) -> Arguments:
         """See :class:`BatchStream`."""
-        return self._rows_of(self._next(self._batch_size))
+        return self._rows_of(self._next(self._batch_size) + self._first)
 
     def upcoming(self) -> tuple[int | None, int]:
         """See :class:`BatchStream`."""
@@ -161,7 +164,7 @@ class ShuffledStream(BatchStream):
             blocks.append(self._next(here * self._batch_size).view(here, self._batch_size))
             self._done += here * self._batch_size
             number -= here
-        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        return (blocks[0] if len(blocks) == 1 else torch.cat(blocks)) + self._first
 
     def whole(self) -> Arguments | None:
         """See :class:`BatchStream`."""

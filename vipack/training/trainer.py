@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vipack.engine.optimizers.fit_optimizer import make_optimizer, unused
-from vipack.engine.steps.contracts import EngineMaker, Tier
+from vipack.engine.steps.contracts import Engine, EngineMaker, Tier
 from vipack.entry import entry
 from vipack.errors import DivergenceWarning, GuideError, OptimizerError, warn
 from vipack.pickling import check_picklable
@@ -25,6 +25,7 @@ from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
 from vipack.training.collapse_check import collapse_check
 from vipack.training.data import Rows
+from vipack.training.distributed.team import Team
 from vipack.training.engines import make_engine, settled_tier, trained_by
 from vipack.training.ladder.stages import Stages
 from vipack.training.loop import Run, RunState
@@ -72,26 +73,24 @@ class Plan:
 class Trainer:
     """Trains a prepared program by a plan."""
 
-    def __init__(self, prepared: Prepared, plan: Plan, optim: Any) -> None:
+    def __init__(self, prepared: Prepared, plan: Plan, optim: Any, team: Team | None = None) -> None:
+        self.team = team  # the processes of the run, where there are several
         self.prepared = prepared
         self.plan = plan
         self.program = prepared.program
         self.rows = prepared.rows
         self.loss = transformed_loss(own_loss(prepared.loss, plan.seed), self.rows)
         self._optim, self.optim_name = optim, trained_by(plan.tier, optim)
-        self._missing_optimizer: tuple[str, Any] | None = (
-            None  # that of a file, where another one is at hand: name and state
-        )
+        # That of a file, where another one is at hand: name and state.
+        self._missing_optimizer: tuple[str, Any] | None = None
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
-        self.tier = settled_tier(
-            plan.tier, MAX_STEPS if plan.steps is None else plan.steps, saved=plan.checkpoint is not None
-        )
-        self.engine = make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier)
+        num_steps = MAX_STEPS if plan.steps is None else plan.steps
+        self.tier = settled_tier(plan.tier, num_steps, saved=plan.checkpoint is not None or team is not None)
+        self.engine = self._make_engine()
+        observe, shard = functools.partial(check_observed, self.program), team.shard if team else None
         self.state = RunState(
-            RandomState.from_seed(plan.seed),
-            training_batches(
-                self.rows, prepared.batch_size, self.loss, plan.seed, functools.partial(check_observed, self.program)
-            ),
+            RandomState.from_seed(plan.seed) if team is None else team.random(plan.seed),
+            training_batches(self.rows, prepared.batch_size, self.loss, plan.seed, observe, shard=shard),
         )
         self.state.stopped = Stopped(StopReason.STEPS, "0 steps")
         self.restarts: tuple[float, ...] = ()  # the ELBO (nats) of each start, where there were several
@@ -257,6 +256,7 @@ class Trainer:
             save=self._save_checkpoint,
             label=self.plan.label,
             validation=self._validation,
+            team=self.team,
         )
         run(self.state, last_step, look_first=look_first)
 
@@ -285,11 +285,15 @@ class Trainer:
         self._go_to_best()
         self.optimizer = slower(self.optimizer, self.program.parameters)
         report = self.engine.report
-        self.engine = make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier)
+        self.engine = self._make_engine()
         self.engine.report.steps.update(report.steps)
         if self._average is not None:
             self._average = Average(max(self._average.start, (self.state.step + last_step) // 2))
         return True
+
+    def _make_engine(self) -> Engine:
+        reducer = None if self.team is None else self.team.reducer
+        return make_engine(self.plan.tier, self.program, self.loss, self.optimizer, self.tier, reducer)
 
     def content(self) -> dict[str, Any]:
         """Everything but the data that a file needs to go on bit for bit."""
@@ -383,7 +387,8 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         assert self.plan.checkpoint is not None
-        write_file(self.plan.checkpoint.path, self.content())
+        write = functools.partial(write_file, self.plan.checkpoint.path)
+        write(self.content()) if self.team is None else self.team.save(self, write)
 
 
 def _cut_off(step: int) -> Stopped:

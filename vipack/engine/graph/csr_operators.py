@@ -15,7 +15,16 @@ from torch import Tensor, fx
 
 from vipack.compat.pytorch import OpOverload
 
-__all__ = ["ROW_OPERATORS", "RowOperator", "entry_rows", "modules_of", "num_rows", "row_operator", "selected"]
+__all__ = [
+    "OPERATOR_MODULES",
+    "ROW_OPERATORS",
+    "RowOperator",
+    "entry_rows",
+    "modules_of",
+    "num_rows",
+    "row_operator",
+    "selected",
+]
 
 _MATRIX = "Tensor crow, Tensor col, Tensor values, Tensor? rows"
 
@@ -34,6 +43,9 @@ class RowOperator:
 
 
 ROW_OPERATORS: dict[Any, RowOperator] = {}
+OPERATOR_MODULES: dict[
+    Any, str
+] = {}  # of all operators of our own that native code calls: the module that defines each
 
 
 def row_operator(
@@ -59,6 +71,7 @@ def row_operator(
         if vectorized is not None:
             torch.library.register_vmap(qualified, vectorized(operator))
         ROW_OPERATORS[operator] = RowOperator(function.__module__, not more)
+        OPERATOR_MODULES[operator] = function.__module__
         return operator
 
     return define
@@ -66,8 +79,8 @@ def row_operator(
 
 def modules_of(module: fx.GraphModule) -> tuple[str, ...]:
     """The modules that define operators of a graph."""
-    known = (ROW_OPERATORS.get(node.target) for node in module.graph.nodes)
-    return tuple(sorted({each.module for each in known if each is not None}))
+    known = (OPERATOR_MODULES.get(node.target) for node in module.graph.nodes)
+    return tuple(sorted({name for name in known if name is not None}))
 
 
 def selected(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from vipack.engine.native.operations import Base, LibraryCall
 __all__ = ["Kernel", "KernelCall", "Plan", "PlanError", "View", "read_plan"]
 
 _NAMESPACES = ("aten", "vipack")  # of operators that are called through torch's dispatcher
+_LIKE_THE_LAST = ("vipack::all_reduce",)  # operators whose result is of the type of their last argument
 
 
 class PlanError(Exception):
@@ -198,7 +199,8 @@ class _Reader:
         self._num_results += 1
         overload = "" if overload == "default" else overload
         self.calls.append(LibraryCall(f"{namespace}::{operator}", overload, tuple(arguments), keywords, number))
-        return View(Base("result", number), "unknown")
+        known = arguments[-1].dtype if f"{namespace}::{operator}" in _LIKE_THE_LAST else "unknown"
+        return View(Base("result", number), known)
 
     def _kernel_argument(self, node: ast.expr) -> View | int:
         value = self._value(node)

@@ -21,9 +21,11 @@ __all__ = [
     "GRADIENT",
     "ParameterGroup",
     "distinct_rates",
+    "gradient_of",
     "grouped",
     "joined_coefficients",
     "rules_of",
+    "split_parameters",
 ]
 
 _LARGE = 16_384  # elements from which a parameter is a vector of its own, to save gathering its gradient
@@ -102,6 +104,25 @@ def _by_stretch(
                 stretches.append([index])
         split += [(key, some) for some in (moved, *stretches) if some]
     return split
+
+
+def split_parameters(groups: Sequence[ParameterGroup], values: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters in the layout's order and shapes, out of the groups' vectors."""
+    parameters: list[Any] = [None] * sum(len(group.indices) for group in groups)
+    for group, value in zip(groups, values, strict=True):
+        pieces = value.split([shape.numel() for shape in group.shapes])
+        for index, shape, piece in zip(group.indices, group.shapes, pieces, strict=True):
+            parameters[index] = piece.reshape(shape)
+    return parameters
+
+
+def gradient_of(group: ParameterGroup, gradients: Mapping[int, Tensor]) -> Tensor:
+    """The gradient of a group's vector, clipped where its parameters are."""
+    own = [gradients[index] for index in group.indices]
+    if group.clip is not None:
+        own = [group.clip(gradient) for gradient in own]
+    flat = [gradient.reshape(-1) for gradient in own]
+    return torch.cat(flat) if len(flat) > 1 else flat[0]
 
 
 def joined_coefficients(of_groups: Sequence[np.ndarray], num_steps: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vipack.engine.capture.outlook import Effort
+from vipack.engine.graph.all_reduce import Reducer
 from vipack.engine.guards.execution import Execution
 from vipack.engine.optimizers.parameter_groups import ParameterGroup
 from vipack.errors import NonFiniteError
@@ -155,8 +156,10 @@ class StepMemory(Protocol):
     """The memory of a step, as far as running it needs to know.
 
     Attributes:
+        names: of the parameters of the groups, by index.
         order: for each parameter of the graph, its index among those of the groups.
         active: for each group, whether the step updates it.
+        reducer: adds up gradients over the processes of a run; None where there is one process.
     """
 
     groups: list[ParameterGroup]
@@ -165,6 +168,16 @@ class StepMemory(Protocol):
     copies: int | None
     order: tuple[int, ...]
     active: tuple[bool, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See above."""
+        ...
+
+    @property
+    def reducer(self) -> Reducer | None:
+        """See above."""
+        ...
 
     @property
     def one_by_one(self) -> bool:

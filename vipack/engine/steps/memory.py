@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vipack.compat.pytorch import version_of
 from vipack.engine.capture.capture import Layout
+from vipack.engine.graph.all_reduce import Reducer
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer, Handle
 from vipack.engine.optimizers.memory_holders import have_other_holders
 from vipack.engine.optimizers.parameter_groups import (
@@ -51,6 +52,7 @@ class Memory:
     """
 
     copies: int | None = None
+    reducer: Reducer | None = None
 
     def __init__(
         self,
@@ -254,7 +256,7 @@ class GraphMemory:
     """A memory as the steps of one graph see it, which may update some of its parameters only.
 
     Attributes:
-        groups, values, states, copies, one_by_one: of the memory.
+        groups, values, states, names, reducer, copies, one_by_one: of the memory.
         order: for each parameter of the graph, its index in the memory.
         active: for each group, whether the steps update it.
     """
@@ -264,6 +266,7 @@ class GraphMemory:
     def __init__(self, memory: Memory, names: Sequence[str], updated: frozenset[str]) -> None:
         self._memory = memory
         self.groups, self.values, self.states = memory.groups, memory.values, memory.states
+        self.names, self.reducer = memory.names, memory.reducer
         indices = {name: index for index, name in enumerate(memory.names)}
         self.order = tuple(indices[name] for name in names)
         self.active = tuple(memory.names[group.indices[0]] in updated for group in memory.groups)

@@ -25,9 +25,14 @@ class _Safe:
 
 
 class SafeStates:
-    """The last state kept, and the one before, for what shows only a step later."""
+    """The last state kept, and the one before, for what shows only a step later.
 
-    def __init__(self) -> None:
+    Args:
+        every_steps: between copies; None goes by the clock.
+    """
+
+    def __init__(self, every_steps: int | None = None) -> None:
+        self._every_steps = every_steps
         self._last: _Safe | None = None
         self._older: _Safe | None = None
 
@@ -37,8 +42,11 @@ class SafeStates:
 
     def keep(self, memory: Memory, batches: Batches) -> None:
         """Keep the present state, if the last one is a while ago."""
-        now = time.perf_counter()
-        if self._last is None or now - self._last.seconds > _SECONDS:
+        now, last = time.perf_counter(), self._last
+        old = last is not None and (
+            now - last.seconds > _SECONDS if self._every_steps is None else last.steps >= self._every_steps
+        )
+        if last is None or old:
             self._older, self._last = self._last, _Safe(memory.snapshot(), batches.state(), 0, now)
 
     def count(self, steps: int) -> None:

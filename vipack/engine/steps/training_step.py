@@ -18,11 +18,12 @@ from vipack.compat.pytorch import OpOverload, graph_module, overload_of, schema_
 from vipack.engine.capture.checks import LITERAL
 from vipack.engine.capture.noise import LiftedGraph, copy_graph
 from vipack.engine.capture.tracing import CaptureError, collecting_later
+from vipack.engine.graph.all_reduce import ALL_REDUCE, unpacked
 from vipack.engine.graph.common_subexpressions import without_repeats
 from vipack.engine.graph.invariants import Invariants, split_steady_checks, split_steady_results
 from vipack.engine.graph.nodes import output_of
 from vipack.engine.graph.step_graph import Feed, StepGraph
-from vipack.engine.optimizers.parameter_groups import ParameterGroup
+from vipack.engine.optimizers.parameter_groups import gradient_of, split_parameters
 from vipack.engine.steps.contracts import StepMemory
 from vipack.program import Parameters, TorchState
 
@@ -110,17 +111,19 @@ class _WholeStep:
         states = [take(len(group.rule.state)) for group in groups]
         buffers, well, (coefficients,) = take(self.num_buffers), take(int(self.checked)), take(1)
         constants, data, indices = take(self.num_constants), take(len(self.feed.arrays)), take.rest()
-        tensors = _split(groups, values)
+        tensors = split_parameters(groups, values)
         batch = [v.index_select(0, indices[0]) if g else v for v, g in zip(data, self.feed.gathered, strict=True)]
         parameters = (tensors[index] for index in order)
         loss, *outputs = program(*constants, *draws, *parameters, *buffers, *batch, *indices)
         gradients = dict(zip(order, outputs[: len(order)], strict=True))
         new_buffers, checks = outputs[len(order) :][: len(buffers)], outputs[len(order) + len(buffers) :]
+        is_well = functools.reduce(torch.logical_and, checks) if self.checked else None
+        if is_well is not None:
+            loss = torch.where(is_well, loss, torch.full_like(loss, math.nan))
+        loss = self._reduced(loss, gradients)
         new = [*self._updated(values, states, coefficients, gradients), *new_buffers]
-        if not self.checked:
+        if is_well is None:
             return [loss, *new]
-        is_well = functools.reduce(torch.logical_and, checks)
-        loss = torch.where(is_well, loss, torch.full_like(loss, math.nan))
         if self.keeping:
             old = [*values, *(vector for state in states for vector in state), *buffers]
             new = [
@@ -128,6 +131,19 @@ class _WholeStep:
                 for value, kept in zip(new, old, strict=True)
             ]
         return [loss, *new, is_well.to(well[0].dtype)]
+
+    def _reduced(self, loss: Tensor, gradients: dict[int, Tensor]) -> Tensor:
+        """The loss over all processes of the run; `gradients` become so too, but for those that belong to rows of this one."""
+        memory = self.memory
+        if memory.reducer is None:
+            return loss
+        every = [index for index in sorted(gradients) if memory.names[index] not in memory.reducer.of_rows]
+        own = [gradients[index] for index in every]
+        reduced, loss, weight = unpacked(ALL_REDUCE(own, loss), own)
+        for index in gradients.keys() - set(every):
+            gradients[index] = gradients[index] * weight
+        gradients.update(zip(every, reduced, strict=True))
+        return loss
 
     def _updated(
         self,
@@ -141,7 +157,7 @@ class _WholeStep:
         for group, updates, value, state in zip(self.memory.groups, self.memory.active, values, states, strict=True):
             if updates:
                 own = [coefficients[group.start + i] for i in range(group.rule.num_coefficients)]
-                value, state = group.rule.update(value, _gradient(group, gradients), state, own)
+                value, state = group.rule.update(value, gradient_of(group, gradients), state, own)
             new_values.append(value)
             new_states += state
         return [*new_values, *new_states]
@@ -307,24 +323,6 @@ class _Taker:
 
     def rest(self) -> list[Tensor]:
         return self(len(self._flat))
-
-
-def _split(groups: Sequence[ParameterGroup], values: Sequence[Tensor]) -> list[Tensor]:
-    """The parameters in the layout's order and shapes, out of the groups' vectors."""
-    parameters: list[Any] = [None] * sum(len(group.indices) for group in groups)
-    for group, value in zip(groups, values, strict=True):
-        pieces = value.split([shape.numel() for shape in group.shapes])
-        for index, shape, piece in zip(group.indices, group.shapes, pieces, strict=True):
-            parameters[index] = piece.reshape(shape)
-    return parameters
-
-
-def _gradient(group: ParameterGroup, gradients: Mapping[int, Tensor]) -> Tensor:
-    own = [gradients[index] for index in group.indices]
-    if group.clip is not None:
-        own = [group.clip(gradient) for gradient in own]
-    flat = [gradient.reshape(-1) for gradient in own]
-    return torch.cat(flat) if len(flat) > 1 else flat[0]
 
 
 def _constants_as_inputs(module: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:

@@ -1,0 +1,71 @@
+"""What each process of a test runs: ``python -m tests.training.distributed.together FOLDER WHAT...``"""
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vipack as vi
+from tests.training.distributed.programs import CASES
+
+
+def cut_off(folder: Path, tier: str, rank: int) -> dict[str, dict[str, Tensor]]:
+    """The parameters of a run with a checkpoint, and of one that Ctrl-C cuts off in process 1 and that is started again."""
+    case = CASES["topics"]
+    options = {**case.options(torch.float64), "steps": 80, "engine": tier, "distributed": True, "average": True}
+
+    def interrupt(progress: Any) -> None:
+        if rank == 1 and progress.step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def fit(name: str, *calls: Any) -> vi.Fit:
+        path = folder / f"{tier}-{name}.pt"
+        return vi.fit(case.model, case.guide, checkpoint=path, callbacks=calls, **options)
+
+    undisturbed = fit("undisturbed", vi.Every(10, lambda progress: None))
+    first = fit("cut", vi.Every(10, interrupt))
+    assert 30 <= first.steps < 80, first.stopped
+    return {"undisturbed": undisturbed.params, "cut off": fit("cut", vi.Every(10, lambda progress: None)).params}
+
+
+def independent_noise() -> dict[str, Tensor]:
+    """The losses of a step where each process draws for itself, and where all draw the same."""
+    case = CASES["regression"]
+    options = {**case.options(torch.float64), "steps": 1, "engine": "eager"}
+    kinds = {"own": vi.DataParallel(), "same": vi.DataParallel(same_noise=True)}
+    return {
+        name: torch.from_numpy(vi.fit(case.model, case.guide, distributed=kind, **options).losses)
+        for name, kind in kinds.items()
+    }
+
+
+def main(folder: Path, *names: str) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("error", vi.errors.VipackWarning)
+    warnings.simplefilter("ignore", vi.errors.TrustWarning)  # after so few steps
+    together = vi.DataParallel(same_noise=True)
+    results: dict[str, Any] = {}
+    for name in names:
+        program, tier, dtype = name.split(":")
+        case = CASES[program]
+        fit = vi.fit(case.model, case.guide, engine=tier, distributed=together, **case.options(getattr(torch, dtype)))
+        results[name] = {
+            "losses": torch.from_numpy(fit.losses),
+            "params": fit.params,
+            "engine": str(fit.engine),
+            "draw": {site: value.double().sum() for site, value in fit.sample(10).items()},
+        }
+    rank = torch.distributed.get_rank()
+    results["cut off"] = {tier: cut_off(folder, tier, rank) for tier in ("eager", "interpreted")}
+    results["shares"] = independent_noise()
+    torch.save(results, folder / f"{rank}.pt")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started this with Ctrl-C ignored
+    main(Path(sys.argv[1]), *sys.argv[2:])
