@@ -49,8 +49,8 @@ def more_ends(surface: Surface, posterior: Posterior, ends: Ends, seed: int, ste
 def copies_of_rung(rung: Rung) -> tuple[Copies | None, Posterior]:
     """What symmetries make of the region that a rung's draws hold."""
     posterior = Posterior(rung.trainer.program, rung.trainer.rows.full())
-    latents = posterior.draws(2_000, seed=rung.trainer.plan.seed, densities=False, computed=False).latents
-    return copies_of(posterior, latents)[0], posterior
+    draws = posterior.draws(2_000, seed=rung.trainer.plan.seed, densities=False, computed=False)
+    return copies_of(posterior, draws.latents, draws.counted)[0], posterior
 
 
 def join_modes(problem: Problem, plan: Plan, best: Rung, surface: Surface, ends: Ends) -> tuple[Rung | None, str]:
