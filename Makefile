@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Tests start many processes, each of which would compile vipack's modules anew where the environment forbids to keep them.
 TESTING := $(ONE_THREAD) PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow lint format bench docs clean
+.PHONY: demo test test-slow lint format bench docs site release clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
@@ -57,6 +57,31 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python docs/images/make.py
 	$(TESTING) $(BIN)/python -m pytest tests/test_docs.py
 
+# The documentation as a site that needs no network, in build/site. Its tools live apart: they read the source and do not run it.
+site: $(VENV)-site/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)-site/bin/mkdocs build
+	@echo "open build/site/index.html"
+
+$(VENV)-site/.ready: constraints.txt
+	$(PYTHON) -m venv $(VENV)-site
+	$(VENV)-site/bin/python -m pip install -q -c constraints.txt "mkdocs-material>=9.5" "mkdocstrings[python]>=0.26"
+	touch $@
+
+# Wheel and sdist, checked, and the wheel's demo from an environment of its own.
+release: $(VENV)-release/.ready
+	rm -rf dist build/release
+	$(VENV)-release/bin/python -m build
+	$(VENV)-release/bin/twine check --strict dist/*
+	$(VENV)-release/bin/check-wheel-contents dist/*.whl
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install -q -c constraints.txt dist/*.whl
+	cd build/release && bin/vipack --help > /dev/null && bin/vipack demo --quick --out demo-output
+
+$(VENV)-release/.ready: constraints.txt
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install -q -c constraints.txt build twine check-wheel-contents
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-arviz1 demo-output build dist .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) $(VENV)-site $(VENV)-release .venv-arviz1 demo-output build dist .mypy_cache .ruff_cache .pytest_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,9 @@ FLOORS = {
     "program": 2, "datasets": 2, "sources": 2,
     "engine": 3, "guides": 3, "objectives": 3, "posterior": 3,
     "diagnostics": 4, "export": 4, "sparse": 4,
-    "plots": 5, "training": 5,
+    "plots": 5,
+    "report": 5.3,
+    "training": 5.6,
     "vae": 6, "topics": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip

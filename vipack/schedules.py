@@ -11,7 +11,7 @@ from typing import Any
 from vipack.errors import UsageError
 from vipack.hints import checked_class
 
-__all__ = ["KINDS", "Cosine", "Cyclical", "Exponential", "Function", "Linear", "Schedule"]
+__all__ = ["Cosine", "Cyclical", "Exponential", "Function", "Linear", "Schedule"]
 
 
 class Schedule(ABC):

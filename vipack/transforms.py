@@ -12,9 +12,10 @@ from torch import Tensor
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked_class
 
-__all__ = ["KINDS", "Binarize", "Noise", "ToFloat", "Transform"]
+__all__ = ["Binarize", "Noise", "ToFloat", "Transform"]
 
 Transform = Callable[[Tensor], Tensor]
+"""What is done to a batch: a function of its tensor ``(rows, ...)`` that gives one of the same rows."""
 
 
 @checked_class

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from vipack.cli.text_tables import html_table, markdown_table, text_table
+from vipack.cli.text_tables import markdown_table, text_table
 
 TABLE = pd.DataFrame(
     {"rank": [0, 1], "elbo": [-1234.567, 0.00123], "ess": [1999.6, float("nan")], "verdict": ["TRUST", "a|b<c>"]},
@@ -23,10 +23,3 @@ def test_markdown_escapes_its_own_sign():
         "| full-rank | 0 | -1,234.57 | 2,000 | TRUST |",
         "| iaf | 1 | 0.0012 | nan | a\\|b<c> |",
     ]
-
-
-def test_html_is_escaped_and_marks_verdicts():
-    found = html_table(TABLE)
-    assert '<td class="text trust">TRUST</td>' in found
-    assert '<td class="text">a|b&lt;c&gt;</td>' in found
-    assert "<td>2,000</td>" in found

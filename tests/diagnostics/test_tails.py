@@ -14,6 +14,7 @@ import vipack as vi
 from vipack.diagnostics import Verdict
 from vipack.diagnostics.moments import columns_of
 from vipack.diagnostics.tails import Tails, doubt_of_evidence, doubt_of_tails, tails_by_chains, tails_by_weights
+from vipack.types import Judged
 
 
 def columns(values):
@@ -225,7 +226,7 @@ def test_answers_and_files_keep_what_was_certified(tmp_path):
     table = loaded.summary()
     assert table.columns.name == "draws of the guide, TRUST"
     assert table.attrs["draws"] == "draws of the guide, whose means, sds and tails are certified (TRUST)"
-    fit.posterior.judge(Verdict.TRUST)
+    fit.posterior.judge(Judged(Verdict.TRUST))
     assert fit.summary().columns.name == "draws of the guide, TRUST but for tails"
 
 

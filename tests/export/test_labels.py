@@ -14,6 +14,7 @@ import vipack as vi
 from tests.export import models
 from vipack.errors import ModelError, TrustWarning, UsageError
 from vipack.export.labels import Axis, axes_of
+from vipack.types import Judged
 
 PEOPLE = [f"p{i}" for i in range(12)]
 FEATURES = ["age", "income", "bmi"]
@@ -202,7 +203,7 @@ def test_predictions_say_which_draws_they_are_from():
             pyro.sample("z", dist.Normal((0.0 if y is None else y - x) / 2, scale))
 
     fit = vi.fit(model, guide, data={"x": torch.zeros(5), "y": torch.ones(5)}, steps=1, progress=False)
-    fit.posterior.judge(vi.diagnostics.Verdict.CORRECTED)
+    fit.posterior.judge(Judged(vi.diagnostics.Verdict.CORRECTED))
     with pytest.warns(TrustWarning, match="not given") as caught:
         data = fit.to_arviz(20, data={"x": torch.zeros(3)})
     assert caught[0].filename == __file__

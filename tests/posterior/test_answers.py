@@ -13,7 +13,7 @@ from scipy import stats
 import vipack as vi
 from vipack import plots
 from vipack.diagnostics import disagreement, loo, predictive_pvalues
-from vipack.types import Verdict
+from vipack.types import Judged, Verdict
 
 OBSERVED = torch.tensor([1.0] * 8 + [0.0] * 2)
 TRUTH = stats.beta(9, 3)  # of p, whose guide has a mean of .625 where .75 is right
@@ -325,7 +325,7 @@ def test_the_verdict_goes_with_the_parameters_wherever_it_was_made():
 
 def test_comparing_does_not_overrule_a_diagnosis():
     fit = fitted()
-    fit.posterior.judge(Verdict.DISTRUST)
+    fit.posterior.judge(Judged(Verdict.DISTRUST))
     table = vi.compare({"fit": fit}, chains=False, modes=False)
     assert table["verdict"].tolist() == ["CORRECTED"]
     assert fit.verdict is Verdict.DISTRUST
@@ -333,7 +333,7 @@ def test_comparing_does_not_overrule_a_diagnosis():
 
 def test_the_last_diagnosis_counts():
     fit = fitted()
-    fit.posterior.judge(Verdict.DISTRUST)
+    fit.posterior.judge(Judged(Verdict.DISTRUST))
     fit.diagnose()
     assert fit.verdict is Verdict.CORRECTED
 
@@ -467,7 +467,7 @@ def conditional_guide(x, y=None):
 
 def test_new_rows_without_their_observed_values_cannot_be_weighted_which_is_said():
     fit = vi.fit(conditional, conditional_guide, data=(ROWS, ROWS + 0.3), steps=0)
-    fit.posterior.judge(Verdict.CORRECTED)
+    fit.posterior.judge(Judged(Verdict.CORRECTED))
     with pytest.warns(
         vi.errors.TrustWarning, match=r"draws of the guide, which are not certified.*the guide draws 'z' for the new"
     ):
@@ -493,7 +493,7 @@ def mixed_guide(x, y=None):
 
 def test_latents_of_the_fit_beside_those_of_new_rows_cannot_be_weighted_either():
     fit = vi.fit(mixed, mixed_guide, data=(ROWS[:5], ROWS[:5]), steps=0)
-    fit.posterior.judge(Verdict.CORRECTED)
+    fit.posterior.judge(Judged(Verdict.CORRECTED))
     with pytest.warns(vi.errors.TrustWarning, match="and other latents for the fit's"):
         fit.predict(10, data=(ROWS[:3],))
 
@@ -512,7 +512,7 @@ def test_local_latents_of_the_fit_are_predicted_for_the_same_rows():
             pyro.sample("z", dist.Normal(torch.full((40,), 0.2), 0.8))
 
     fit = vi.fit(local, own, data=(torch.ones(40), torch.full((40,), 1.0)), steps=0)
-    fit.posterior.judge(Verdict.CORRECTED)
+    fit.posterior.judge(Judged(Verdict.CORRECTED))
     found = fit.predict(2_000, data=(torch.full((40,), 10.0),))["scaled"]
     assert float(found.mean()) == pytest.approx(5.0, abs=0.1)
     with pytest.raises(vi.errors.ShapeError, match="does not fit the new data"):

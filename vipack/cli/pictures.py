@@ -1,19 +1,14 @@
-"""Figures of plots, as files."""
+"""Plots as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-__all__ = ["figure_of", "save_picture"]
+from vipack.report.figures import figure_of
 
-
-def figure_of(axes: Axes) -> Figure:
-    """The whole figure that `axes` stand in; vipack.plots makes no figures within figures."""
-    return cast(Figure, axes.figure)
+__all__ = ["save_picture"]
 
 
 def save_picture(axes: Axes, path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
+from vipack.diagnostics.comparison_table import Comparison, Fitted
+from vipack.diagnostics.grounds import Grounds
 from vipack.diagnostics.judgement import ENDED
 from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
@@ -18,35 +19,10 @@ from vipack.diagnostics.verdict import DiagnosisOptions, diagnose_and_weigh
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean, mean_and_se
-from vipack.posterior import Posterior
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
-from vipack.types import Estimate, Stopped
+from vipack.types import Estimate
 
-__all__ = ["Fitted", "check_fits", "compare"]
-
-
-class Fitted(Protocol):
-    """What comparing fits reads of each of them."""
-
-    @property
-    def posterior(self) -> Posterior:
-        """The fitted guide on the fit's data."""
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training."""
-
-    @property
-    def stopped(self) -> Stopped:
-        """Why training ended."""
-
-    @property
-    def several_starts(self) -> bool:
-        """Whether this is the best of several starts."""
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Equal for fits of the same data."""
+__all__ = ["check_fits", "compare"]
 
 
 @entry
@@ -59,8 +35,8 @@ def compare(
     chains: bool = True,
     modes: bool = True,
     progress: bool | None = None,
-) -> pd.DataFrame:
-    """One row a fit, the highest ELBO first.
+) -> Comparison:
+    """One row a fit, the highest ELBO first: a DataFrame, which can write a page (:meth:`Comparison.report`).
 
     Columns: ``rank``; ``elbo`` and ``elbo_se``; ``elbo_diff``, how far below the best, with ``diff_se``, paired: draws
     of two guides share their random numbers, so that noise that both have in common drops out; ``diff_khat``, of the
@@ -101,8 +77,7 @@ def compare(
                 bar.close()
             weights[name] = weights[name].of_copies(diagnoses[name].copies)
             if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                judged = diagnoses[name]
-                fit.posterior.judge(judged.verdict, judged.within, judged.certified)
+                fit.posterior.judge(diagnoses[name].judged, Grounds(diagnoses[name], weights[name]))
             if interrupted:
                 break
     if interrupted:
@@ -120,7 +95,7 @@ def compare(
         )
         for rank, name in enumerate(order)
     ]
-    return pd.DataFrame(rows, index=pd.Index(order, name="fit"))
+    return Comparison.of(pd.DataFrame(rows, index=pd.Index(order, name="fit")), fits, diagnoses)
 
 
 def _say_what_is_known(fits: Mapping[str, Fitted], diagnoses: dict[str, Diagnosis]) -> None:

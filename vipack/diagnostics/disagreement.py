@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from vipack.diagnostics.compare import Fitted, check_fits
+from vipack.diagnostics.compare import check_fits
+from vipack.diagnostics.comparison_table import Fitted
 from vipack.diagnostics.moments import Columns, columns_of_sets, weighted_moments
 from vipack.diagnostics.rounding import constant, same
 from vipack.diagnostics.sources import positive

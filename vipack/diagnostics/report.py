@@ -11,7 +11,7 @@ from vipack.diagnostics.moments import Shift
 from vipack.diagnostics.symmetries import Copies
 from vipack.diagnostics.tails import NOT_CHECKED, Tails
 from vipack.display import Readable, badge, block
-from vipack.types import Estimate, Verdict
+from vipack.types import Estimate, Judged, Verdict
 
 __all__ = ["Diagnosis", "Verdict"]
 
@@ -68,6 +68,11 @@ class Diagnosis(Readable):
     def certifies(self) -> str:
         """What can be believed, and of which draws, in words."""
         return self.verdict.certifying(self.certified)
+
+    @property
+    def judged(self) -> Judged:
+        """What answers follow of this."""
+        return Judged(self.verdict, self.within, self.certified)
 
     @property
     def gap(self) -> float:

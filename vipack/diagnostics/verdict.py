@@ -10,6 +10,7 @@ from torch import Tensor
 from vipack.diagnostics.advice import richer
 from vipack.diagnostics.bounds import ESS_CORRECTED, ESS_FLAT, ESS_WITH_CHAINS, FEW_ROWS, KHAT_CLEAR, KHAT_WITH_CHAINS
 from vipack.diagnostics.collapse import latent_activity
+from vipack.diagnostics.grounds import Grounds
 from vipack.diagnostics.judgement import ENDED, Judgement
 from vipack.diagnostics.moments import few_enough
 from vipack.diagnostics.report import Diagnosis
@@ -85,14 +86,14 @@ def diagnose(
     with interrupts() as interrupted:
         bar = Progress(show, interrupted)
         try:
-            diagnosis, _ = diagnose_and_weigh(
+            diagnosis, weights = diagnose_and_weigh(
                 posterior, options, stopped=stopped, several_starts=several_starts, progress=bar
             )
         except Interrupted:
             raise KeyboardInterrupt from None
         finally:
             bar.close()
-    posterior.judge(diagnosis.verdict, diagnosis.within, diagnosis.certified)  # which answers follow from now on
+    posterior.judge(diagnosis.judged, Grounds(diagnosis, weights))  # which answers follow from now on
     return diagnosis
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vipack.errors import UsageError
 
-__all__ = ["html_page", "save_page"]
+__all__ = ["html_page", "page_path", "save_page"]
 
 
 def html_page(title: str, body: str, *, style: str = "", script: str = "") -> str:
@@ -43,12 +43,22 @@ def save_page(path: str | os.PathLike[str], text: str) -> Path:
     Raises:
         UsageError: the folder does not exist, or `path` is one.
     """
+    target = page_path(path)
+    target.write_text(text, encoding="utf-8", newline="\n")
+    return target
+
+
+def page_path(path: str | os.PathLike[str]) -> Path:
+    """`path`, where a page can be written; to be asked before work that would be lost.
+
+    Raises:
+        UsageError: the folder does not exist, or `path` is one.
+    """
     target = Path(path)
     if target.is_dir():
         raise UsageError(f"path: {target} is a folder; name a file in it, such as {target / 'page.html'}.")
     if not target.parent.is_dir():
         raise UsageError(f"path: the folder {target.parent} does not exist; create it first.")
-    target.write_text(text, encoding="utf-8", newline="\n")
     return target
 
 

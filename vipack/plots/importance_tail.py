@@ -17,7 +17,7 @@ from vipack.plots.inputs import ArrayLike, array_of
 from vipack.plots.pareto import Tail, fit_tail
 from vipack.posterior import Posterior
 
-__all__ = ["khat"]
+__all__ = ["draw_tails", "khat"]
 
 Array = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def khat(
     if sets[0].ndim == 2:
         _draw_rows(ax, sets[0])
     else:
-        _draw_tails(ax, sets)
+        draw_tails(ax, sets)
     return ax
 
 
@@ -87,7 +87,8 @@ def _weights(log_weights: Array) -> Array:
     return weights / weights.mean()  # type: ignore[no-any-return]
 
 
-def _draw_tails(ax: Axes, sets: list[Array]) -> None:
+def draw_tails(ax: Axes, sets: list[Array]) -> None:
+    """Of log weights ``(S,)`` in each of some sets: the points of the first, the lines of all."""
     weights = np.sort(_weights(sets[0]))
     beyond = 1 - (np.arange(len(weights)) + 0.5) / len(weights)
     tail, *others = [fit_tail(_weights(log_weights)) for log_weights in sets]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -73,6 +73,7 @@ class Posterior:
         self._at_once = max(1, _ELEMENTS_AT_ONCE // max(1, self.evaluation.numbers))
         self._judged: tuple[Judged, str] | None = None
         self.ends: tuple[Tensor, Tensor] | None = None
+        self.grounds: object = None  # of the last verdict, as whoever judged left them
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.program, self.arguments, self._scaled, self._judged)
@@ -87,9 +88,9 @@ class Posterior:
         """That diagnosis' verdict."""
         return None if self.judged is None else self.judged.verdict
 
-    def judge(self, verdict: Verdict, within: str = "", certified: Sequence[str] = ("means", "sds")) -> None:
+    def judge(self, judged: Judged, grounds: object = None) -> None:
         """Let answers follow this, which is of the guide as it stands; see :class:`vipack.types.Judged`."""
-        self._judged = Judged(verdict, within, tuple(certified)), self.program.parameters.digest()
+        self._judged, self.grounds = (judged, self.program.parameters.digest()), grounds
 
     def __repr__(self) -> str:
         judged = "not judged" if self.verdict is None else self.verdict.value
@@ -217,9 +218,8 @@ class Posterior:
 
     def guide_draws(self, num_draws: int, arguments: Arguments | None = None, *, seed: int = 0) -> dict[str, Tensor]:
         """Draws of the guide alone, called on new data if `arguments` are given: ``site -> (S, *shape)``."""
-        chosen = self._checked(arguments)
         with seeded(seed):
-            return self._draw_latents(num_draws, chosen)
+            return self._draw_latents(num_draws, self._checked(arguments))
 
     def predictive(
         self,

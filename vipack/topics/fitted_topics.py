@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -93,6 +95,44 @@ class FittedTopics(Estimator):
         posterior = self.topics_ * self.components_.sum(1, keepdims=True)
         mass = (posterior / posterior.sum(0) * self._word_totals).sum(1)
         return pd.Series(mass / mass.sum(), index=self.topic_names_, name="share of tokens")
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        explorer: str | None = None,
+        num_draws: int = 1_000,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Path:
+        """Write one HTML page on the fit behind the topics, with their words and documents; see :meth:`vipack.Fit.report`.
+
+        Args:
+            title: of the page.
+            explorer: the address of a page by :func:`vipack.topics.explore` to link to, such as ``"topics.html"`` beside it.
+            num_draws, seed, progress: as of :meth:`vipack.Fit.report`.
+
+        Returns:
+            Where the page is.
+
+        Raises:
+            UsageError: the folder does not exist, or there is no fit, as after ``load`` or ``partial_fit``.
+        """
+        self._check_fitted()
+        fit = getattr(self, "fit_", None)
+        if fit is None:
+            raise UsageError(
+                "report: there is no fit behind these topics, as load and partial_fit keep none; call fit first."
+            )
+        from vipack.report.fit_page import write_fit_page
+        from vipack.topics.report_section import topics_section
+
+        section = topics_section(self, explorer)
+        heading = title or f"{len(self.topics_)} topics of {len(self.titles_):,} documents by {type(self).__name__}"
+        return write_fit_page(
+            fit, path, title=heading, num_draws=num_draws, seed=seed, progress=progress, sections=(section,)
+        )
 
     def rename(self, names: Mapping[int, str] | Sequence[str]) -> Self:
         """Name topics, by number or all of them."""

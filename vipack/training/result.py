@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vipack.diagnostics import Diagnosis, diagnose, elbo
 from vipack.diagnostics.sources import positive
-from vipack.display import grid
+from vipack.diagnostics.summary import summary_table
 from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.export import NewData, to_arviz
@@ -23,11 +23,11 @@ from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.covariance_answers import CovarianceAnswers
 from vipack.training.data import ArrayRows, Rows
-from vipack.training.fitted_guide import FittedGuide, name_of
+from vipack.training.fit_display import FitDisplay
+from vipack.training.fitted_guide import FittedGuide
 from vipack.training.history import history
 from vipack.training.ladder.stages import Stages
 from vipack.training.observation_answers import ObservationAnswers, posterior_of_rows
-from vipack.training.summary import summary_table
 from vipack.training.trainer import Trainer
 from vipack.training.transformed import raw_rows
 from vipack.training.worsening import warn_if_worse
@@ -36,7 +36,7 @@ from vipack.types import EngineReport, Estimate, Judged, Stopped, Verdict
 __all__ = ["Fit"]
 
 
-class Fit(ObservationAnswers, CovarianceAnswers):
+class Fit(ObservationAnswers, CovarianceAnswers, FitDisplay):
     """A trained guide for one model and data set.
 
     Attributes:
@@ -132,7 +132,7 @@ class Fit(ObservationAnswers, CovarianceAnswers):
             self._posterior = posterior_of_rows(self._trainer.program, self._trainer.rows)
             self._posterior.ends = self._trainer.ends
             if self._loaded is not None:
-                self._posterior.judge(*self._loaded)
+                self._posterior.judge(self._loaded)
         return self._posterior
 
     # --- what it found
@@ -368,25 +368,6 @@ class Fit(ObservationAnswers, CovarianceAnswers):
     def to_pyro(self) -> None:
         """Copy the parameters into Pyro's global store and the modules they came from, as ``pyro.infer.SVI`` would."""
         self._trainer.program.parameters.write_back()
-
-    def __repr__(self) -> str:
-        facts = self._facts()
-        loss = f"loss {facts['loss']}, " if self.steps else ""
-        return f"Fit({self.guide!r}, {facts['training']}, {loss}{facts['time']}, {facts['verdict']}, {self.stopped})"
-
-    def _repr_html_(self) -> str:
-        return grid(self._facts().items())
-
-    def _facts(self) -> dict[str, str]:
-        loss = f"{self.losses[-min(100, self.steps) :].mean():.2f}" if self.steps else "none"
-        return {
-            "guide": name_of(self._trainer.program),
-            "training": f"found by the ladder: {self.stages.path}" if self.stages.path else f"{self.steps} steps",
-            "loss": loss,
-            "time": f"{self.seconds:.1f} s",
-            "verdict": "not judged" if self.verdict is None else self.verdict.value,
-            "ended": str(self.stopped),
-        }
 
 
 def _tell(which: Used, reason: str, resample: bool | None) -> None:

@@ -80,7 +80,7 @@ class Trainer:
         self.program = prepared.program
         self.rows = prepared.rows
         self.loss = transformed_loss(own_loss(prepared.loss, plan.seed), self.rows)
-        self._optim, self._optim_name = optim, trained_by(plan.tier, optim)
+        self._optim, self.optim_name = optim, trained_by(plan.tier, optim)
         # That of a file, where another one is at hand: name and state.
         self._missing_optimizer: tuple[str, Any] | None = None
         self.optimizer = make_optimizer(optim, self.program.parameters, plan.steps, plan.rate)
@@ -213,7 +213,7 @@ class Trainer:
         """
         if last_step > self.state.step and self._missing_optimizer is not None:
             raise OptimizerError(
-                f"the fit was trained with the optimizer {self._missing_optimizer[0]}, and {self._optim_name} is at hand: to train "
+                f"the fit was trained with the optimizer {self._missing_optimizer[0]}, and {self.optim_name} is at hand: to train "
                 "further, pass the former as optim= to vipack.load, or as engine= if it is one."
             )
         if last_step > self.state.step and not self.program.parameters.unconstrained:
@@ -243,7 +243,7 @@ class Trainer:
             callbacks = (*callbacks, Every(self._average.period, self._average))
         if self._collapse is not None:
             callbacks = (*callbacks, self._collapse)
-        if self._optim_name == "default":
+        if self.optim_name == "default":
             rules = (*rules, Exploding())
         run = Run(
             engine=self.engine,
@@ -279,7 +279,7 @@ class Trainer:
 
     def _slow_down(self, last_step: int) -> bool:
         """Go back to the best state with a smaller learning rate; False where that has been tried enough, or is the user's."""
-        if self._optim_name != "default" or self._slowed == ATTEMPTS or self.state.step >= last_step:
+        if self.optim_name != "default" or self._slowed == ATTEMPTS or self.state.step >= last_step:
             return False
         self._slowed += 1
         self._go_to_best()
@@ -361,12 +361,12 @@ class Trainer:
     def _load_optimizer(self, content: Mapping[str, Any]) -> None:
         """The optimizer's state, or, where it is of another optimizer than this one, a note that it is missing."""
         saved, kind = content["fingerprint"]["optimizer"], content["optimizer"]["kind"]
-        if kind == self.optimizer.state()["kind"] and (self._optim_name == saved or self._optim_name != "default"):
+        if kind == self.optimizer.state()["kind"] and (self.optim_name == saved or self.optim_name != "default"):
             try:
                 self.optimizer.load_state(content["optimizer"])
                 return
             except (KeyError, ValueError, TypeError, IndexError):
-                if self._optim_name == saved:
+                if self.optim_name == saved:
                     raise
         self._missing_optimizer = saved, content["optimizer"]
 
@@ -379,7 +379,7 @@ class Trainer:
             "parameters": {n: list(v.shape) for n, v in sorted(self.program.parameters.unconstrained.items())},
             "dtype": str(self.rows.dtype),
             "loss": type(self.prepared.loss).__name__,
-            "optimizer": self._optim_name if self._missing_optimizer is None else self._missing_optimizer[0],
+            "optimizer": self.optim_name if self._missing_optimizer is None else self._missing_optimizer[0],
             "seed": self.plan.seed,
             "batch_size": self.prepared.batch_size,
             "data": self.rows.fingerprint(),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -21,12 +18,15 @@ from torch import Tensor
 from vipack.display import listed
 from vipack.errors import DataError, UsageError
 from vipack.plots.canvas import COLOURS, LABEL, QUIET, TICK, axis_for, tidy
-from vipack.plots.html_page import html_page, save_page
+from vipack.plots.html_page import save_page
 from vipack.plots.loss_curve import losses
 from vipack.posterior import Encoding
+from vipack.report.content import Code, Picture, Section
+from vipack.report.rendering import render
 from vipack.training import Fit
 from vipack.vae.generated import nearest
 from vipack.vae.judging import Evaluation, evaluate
+from vipack.version import __version__
 
 __all__ = ["latent_map", "report", "sheet", "traverse"]
 
@@ -34,11 +34,6 @@ Array = npt.NDArray[np.float64]
 
 _SHOWN = 10  # images in a row of a report
 _MOST_POINTS = 3_000  # on a latent map
-_STYLE = """
-body { font-family: system-ui, sans-serif; max-width: 70rem; margin: 1rem auto; padding: 0 1rem; }
-img { width: 100%; }
-pre { white-space: pre-wrap; }
-"""
 
 
 def sheet(
@@ -212,11 +207,28 @@ def _write(figure: Figure, figures: str, title: str, path: Path) -> None:
     if path.suffix.lower() not in (".html", ".htm"):
         figure.savefig(path, dpi=150)
         return
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    image = base64.b64encode(picture.getvalue()).decode()
-    body = f'<img alt="{html.escape(title)}" src="data:image/png;base64,{image}"><pre>{html.escape(figures)}</pre>'
-    save_page(path, html_page(title, body, style=_STYLE))
+    page = render(
+        title,
+        "report.html",
+        lead="Judged on observations held out.",
+        banner=None,
+        figures={},
+        sections=[
+            Section(
+                "Pictures",
+                pictures=[
+                    Picture(
+                        figure,
+                        "Generated observations, reconstructions, the map of latents and the losses.",
+                        plot=False,
+                    )
+                ],
+            ),
+            Section("Figures", codes=[Code("In nats an observation", figures)]),
+        ],
+        footer=f"Written by vipack {__version__}. The page holds everything itself and fetches nothing.",
+    )
+    save_page(path, page)
 
 
 def _site(observed: Mapping[str, Tensor], site: str | None) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.topics.models import document_of, random_model
+from tests.browser import document_of
+from tests.topics.models import random_model
 from vipack.topics import explore
 from vipack.topics.word_scores import frex
 

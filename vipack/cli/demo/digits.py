@@ -14,10 +14,11 @@ from torch import Tensor
 
 import vipack
 from vipack.cli.demo.models import INK, VAE
-from vipack.cli.demo.section import Picture, Section, Settings, say
-from vipack.cli.pictures import figure_of
+from vipack.cli.demo.section import Section, Settings, say
 from vipack.cli.text_tables import text_table
 from vipack.diagnostics import Diagnosis
+from vipack.report.content import Picture
+from vipack.report.figures import figure_of
 
 __all__ = ["run_digits"]
 

@@ -17,9 +17,10 @@ from pyro.optim import ClippedAdam
 
 import vipack
 from vipack.cli.demo.models import centred, non_centred
-from vipack.cli.demo.section import Picture, Section, Settings, say
-from vipack.cli.pictures import figure_of
+from vipack.cli.demo.section import Section, Settings, say
 from vipack.cli.text_tables import certified_by, for_people, text_table
+from vipack.report.content import Picture
+from vipack.report.figures import figure_of
 from vipack.types import Verdict
 
 __all__ = ["Exact", "exact_answer", "run_schools"]

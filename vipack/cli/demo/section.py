@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from vipack.cli.text_tables import markdown_table
+from vipack.report.content import Picture
 
-__all__ = ["Picture", "Section", "Settings", "say"]
+__all__ = ["Section", "Settings", "say"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,6 @@ class Settings:
     def of(seed: int, *, quick: bool) -> Settings:
         """The full demo, or just enough to see that everything runs."""
         return Settings(seed, 60, 30, 60, 200, True) if quick else Settings(seed, 2_000, 1_200, 2_500, 4_000, False)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure and a sentence that says what it shows."""
-
-    figure: Figure
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ class Section:
             table.to_csv(folder / f"{name}.csv")
             (folder / f"{name}.md").write_text(markdown_table(table) + "\n", encoding="utf-8")
         for name, picture in self.pictures.items():
-            picture.figure.savefig(folder / f"{name}.png", dpi=130)
+            (folder / f"{name}.png").write_bytes(picture.png)
 
 
 def say(text: str = "") -> None:

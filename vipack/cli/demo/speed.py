@@ -19,7 +19,8 @@ from pyro.optim import Adam
 
 import vipack
 from vipack.cli.demo.models import INK, VAE, non_centred
-from vipack.cli.demo.section import Picture, Settings, say
+from vipack.cli.demo.section import Settings, say
+from vipack.report.content import Picture
 from vipack.types import EngineReport
 
 __all__ = ["measure_speed"]

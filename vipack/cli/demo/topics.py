@@ -12,9 +12,10 @@ from scipy.special import gammaln
 
 import vipack
 from vipack.cli.demo.models import NUM_TOPICS, TOPIC_CONCENTRATION, lda, mean_field_lda
-from vipack.cli.demo.section import Picture, Section, Settings, say
-from vipack.cli.pictures import figure_of
+from vipack.cli.demo.section import Section, Settings, say
 from vipack.datasets import Corpus
+from vipack.report.content import Picture
+from vipack.report.figures import figure_of
 
 __all__ = ["one_topic_evidence", "run_topics"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -16,17 +17,21 @@ from vipack.posterior.answers import Used
 __all__ = ["summary_table"]
 
 
-def summary_table(sites: Mapping[str, Tensor], computed: Collection[str], which: Used) -> pd.DataFrame:
+def summary_table(
+    sites: Mapping[str, Tensor], computed: Collection[str], which: Used, *, most: int | None = None
+) -> pd.DataFrame:
     """One row an element of ``site -> (S, *shape)``.
 
     Args:
         computed: sites whose values are computed from others, with more rounding.
         which: which draws these are.
+        most: elements of each site, the first ones; all by default.
     """
     rows: dict[str, list[float]] = {}
     for name, draws in sites.items():
-        values = draws.double().reshape(len(draws), -1)
-        labels = [element_name(name, index) for index in np.ndindex(*draws.shape[1:])]
+        values = draws.reshape(len(draws), -1)[:, :most].double()
+        elements = itertools.islice(np.ndindex(*draws.shape[1:]), most)
+        labels = [element_name(name, index) for index in elements]
         probabilities = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=values.device)
         # torch.quantile refuses more than 16 million numbers at once.
         columns = values.split(max(1, 2**23 // len(values)), dim=1)

@@ -1,0 +1,47 @@
+"""The site has an entry for every public name, and its menu every page."""
+
+import difflib
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.public_interface import FILE, interface, public_names, rooms
+
+ROOT = Path(__file__).parents[1]
+ROOMS = rooms()
+
+
+def test_the_rooms_are_those_that_python_sees():
+    import vipack
+
+    modules = {name for name in vipack.__all__ if type(getattr(vipack, name)).__name__ == "module"}
+    assert {f"vipack.{name}" for name in modules} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_has_an_entry_with_a_docstring(room):
+    module = importlib.import_module(room)
+    listed = {each.name: each for each in public_names(room)}
+    named = {name for name in module.__all__ if not name.startswith("__")}
+    assert named == set(listed) | {each.rpartition(".")[2] for each in ROOMS if each.rpartition(".")[0] == room}
+    for name, each in listed.items():
+        home = importlib.import_module(each.module)
+        assert getattr(home, each.name) is getattr(module, name), each.home
+        assert each.docstring, f"{room}.{name}"
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    listed = set(re.findall(r"([\w-]+\.md)\s*$", menu, re.MULTILINE))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_public_names_and_signatures_change_on_purpose():
+    changed = list(
+        difflib.unified_diff(FILE.read_text().splitlines(), interface(), "as written", "as it is", lineterm="", n=0)
+    )
+    assert changed == [], (
+        "if that is meant: CHANGELOG.md, a deprecation of what goes, and python -m tests.public_interface"
+    )
