@@ -39,15 +39,14 @@ def model(clinic: torch.Tensor, dose: torch.Tensor, pressure: torch.Tensor) -> N
 
 
 def main(num_steps: int = 1_500, seed: int = 0) -> vi.Fit:
-    fit = vi.fit(
+    return vi.fit(
         model, AutoNormal, data=clinics(), batch_size=400, steps=num_steps, seed=seed, distributed=True, progress=False
     )
+
+
+if __name__ == "__main__":
+    fit = main()
     if os.environ.get("RANK", "0") == "0":  # of torchrun; each process has the same fit, and one is to speak
         slope = fit.sample(2_000)["slope"]
         print(f"slope {slope.mean():.2f} +- {slope.std():.2f}, where -2 is true; {fit.engine}")
         print(fit.diagnose().verdict)
-    return fit
-
-
-if __name__ == "__main__":
-    main()

@@ -76,7 +76,7 @@ def copies_at(model, data, in_plate=(), **centres):
                     pyro.sample(name, near(name, centres[name]))
 
     fit = vi.fit(model, guide, data=data, steps=0)
-    copies, why = copies_of(fit.posterior, fit.posterior.draws(1_000).latents)
+    copies, why = copies_of(fit.posterior, fit.posterior.draws(1_000).latents, {})
     assert copies is not None, why
     return copies
 
@@ -206,5 +206,5 @@ def test_no_symmetry_is_claimed_of_a_regression():
         pyro.sample("sigma", dist.LogNormal(0.0, 0.1))
 
     fit = vi.fit(regression, guide, data=data, steps=0)
-    copies, _ = copies_of(fit.posterior, fit.posterior.draws(1_000).latents)
+    copies, _ = copies_of(fit.posterior, fit.posterior.draws(1_000).latents, {})
     assert (copies.count, copies.broken) == (1, "")

@@ -105,6 +105,8 @@ class NpyRows(RowSource):
 class _File:
     """Ranges of bytes of a file, for any thread."""
 
+    _open: Any = None
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
@@ -137,6 +139,10 @@ class _File:
                 f"{self._path}: ends at byte {start + done:,}, where {start + count:,} are needed; it was cut off while the fit ran."
             )
         return buffer
+
+    def __del__(self) -> None:
+        if self._open is not None:
+            self._open.close()
 
     def __getstate__(self) -> Path:
         return self._path

@@ -66,7 +66,7 @@ class STM(FittedTopics):
     model_: StructuralTopicModel
     prevalence_: Prevalence | None
     _outcome: OutcomeScale | None
-    _params: dict[str, Tensor]
+    _guide_params: dict[str, Tensor]
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class STM(FittedTopics):
             dtype=torch.float64,
             progress=self.progress,
         )
-        self._params = params = self.fit_.params
+        self._guide_params = params = self.fit_.params
         self.components_ = params["topics"].numpy()
         weights = params["topics"].digamma().exp()
         self.topics_ = (weights / weights.sum(1, keepdim=True)).numpy()
@@ -200,13 +200,13 @@ class STM(FittedTopics):
                 raise DataError(f"groups: {self.groups!r} is no column of the covariates.")
             groups = torch.from_numpy(pd.Index(self.levels_).get_indexer(table[self.groups]).astype(np.int64))
         rows = CountRows.of(counts.matrix, torch.float64)
-        return mean_shares(*infer_logits(rows, design, groups, self._params))
+        return mean_shares(*infer_logits(rows, design, groups, self._guide_params))
 
     def predict(self, X: Any, covariates: Any = None) -> np.ndarray[Any, Any]:
         """Expected outcomes ``(D,)`` of new documents; see :meth:`transform`."""
         self._check_supervised("predict")
         assert self._outcome is not None
-        effects = self._params["outcome_effects_loc"].numpy()
+        effects = self._guide_params["outcome_effects_loc"].numpy()
         outcomes: np.ndarray[Any, Any] = self.transform(X, covariates) @ effects
         return self._outcome.mean + self._outcome.sd * outcomes
 
@@ -240,7 +240,7 @@ class STM(FittedTopics):
         Without covariates this is what correlated topic models are asked for: which topics are found in the same documents.
         """
         self._check_fitted()
-        table = share_correlations(self._params["logits_loc"], self._params["logits_scale"])
+        table = share_correlations(self._guide_params["logits_loc"], self._guide_params["logits_scale"])
         return pd.DataFrame(table, index=self.topic_names_, columns=self.topic_names_)
 
     def effects(self, *, level: float = 0.9) -> pd.DataFrame:
@@ -307,7 +307,7 @@ class STM(FittedTopics):
         write_structural(
             path,
             self,
-            params=self._params,
+            params=self._guide_params,
             data=self._data,
             prevalence=self.prevalence_,
             levels=self.levels_,
@@ -323,7 +323,7 @@ class STM(FittedTopics):
         """
         model, more = read_estimator(path, cls)
         with unharmed(path):
-            model._params, model._data, model.levels_ = more["params"], read_data(more), list(more["levels"])
+            model._guide_params, model._data, model.levels_ = more["params"], read_data(more), list(more["levels"])
             model._outcome = None if more["scale"] is None else OutcomeScale(*more["scale"])
             model.prevalence_ = read_prevalence(more, model.prevalence)
             model._indices, model._response = model._data.get("groups"), None
@@ -357,7 +357,7 @@ class STM(FittedTopics):
     def _responses(self) -> StructuralResponse:
         if self._response is None:
             bound = bound_of(self._engine, Arguments(kwargs=self._data))
-            self._response = StructuralResponse(bound, unconstrained(self._params))
+            self._response = StructuralResponse(bound, unconstrained(self._guide_params))
         return self._response
 
     def _check_supervised(self, name: str) -> None:

@@ -355,7 +355,8 @@ class Fit(ObservationAnswers, CovarianceAnswers, FitDisplay):
         """
         content = self._trainer.content()
         judged = None if self.verdict is None else self.posterior.judged
-        content |= {} if judged is None else {**judged._asdict(), "verdict": judged.verdict.value}
+        if judged is not None:
+            content |= {"verdict": judged.verdict.value, "within": judged.within, "certified": judged.certified}
         rows = raw_rows(self._trainer.rows)
         stored = rows.state() if data and isinstance(rows, ArrayRows) else None
         if stored is not None:
