@@ -59,7 +59,7 @@ class Verdict(_Badge, enum.Enum):
             return "nothing"
         *firsts, last = (quantity for quantity in quantities if quantity != "evidence")
         draws = "the guide's own draws" if self is Verdict.TRUST else "resampled draws"
-        evidence = ", and the evidence," if "evidence" in quantities else ""
+        evidence = ", and the evidence" if "evidence" in quantities else ""
         return f"{', '.join(firsts)} and {last} of {draws}{evidence}"
 
 

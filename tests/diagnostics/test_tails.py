@@ -206,7 +206,7 @@ def test_of_a_corrected_fit_the_weighted_tails_are_certified():
     found = diagnosis_of(normal(0.0, 1.2), of(dist.Normal(0.4, 1.0)))
     assert found.verdict is Verdict.CORRECTED
     assert found.certified == ("means", "sds", "tails", "evidence")
-    assert found.certifies == "means, sds and tails of resampled draws, and the evidence,"
+    assert found.certifies == "means, sds and tails of resampled draws, and the evidence"
     assert found.drift.tails.off  # the guide's own are wrong
 
 

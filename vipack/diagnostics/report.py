@@ -104,7 +104,8 @@ class Diagnosis(Readable):
     def __str__(self) -> str:
         low, high = self.khat_range
         spread = f" ({low:.2f} to {high:.2f} in {len(self.khats)} sets)" if len(self.khats) > 1 else ""
-        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.certifies} are certified{self._but()}; "
+        comma = "," if "evidence" in self.certified else ""
+        certified = "" if self.verdict is Verdict.DISTRUST else f"{self.certifies}{comma} are certified{self._but()}; "
         within = "" if self.verdict is Verdict.DISTRUST or not self.within else f" {self.within}"
         lines = [
             f"{self.verdict.value}{within}: {certified}{self.reasons[0]}",
