@@ -74,3 +74,20 @@ def test_copies_are_refused_of_a_guide_of_the_users():
         vi.fit(square, data=X, steps=10, symmetric="all")
     with pytest.raises(UsageError, match='expected "one" or "all"'):
         vi.fit(square, data=X, symmetric="both")
+
+
+@pytest.mark.slow
+def test_a_mixture_of_modes_that_are_no_normals_is_trained():
+    """Its draws have no mirror images."""
+
+    def skewed():
+        z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 60.0).to_event(1))
+        left, right = dist.Gumbel(-20.0, 1.0), dist.Gumbel(20.0, 2.0)
+        bumps = torch.stack([left.log_prob(z).sum(-1), right.log_prob(z).sum(-1)]).logsumexp(0)
+        pyro.factor("bumps", bumps - dist.Normal(0.0, 60.0).log_prob(z).sum(-1))
+
+    fit = vi.fit(skewed, data=(), seed=0, progress=False)
+    (stage,) = [stage for stage in fit.stages if stage.name == "mixture"]
+    assert stage.kept, str(fit.stages)
+    assert stage.steps > 0
+    assert float((fit.sample(4_000)["z"][:, 0] < 0).double().mean()) == pytest.approx(0.5, abs=0.05)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vipack.diagnostics.modes import ends_of
-from vipack.errors import NonFiniteError
+from vipack.errors import NonFiniteError, VipackError
 from vipack.importance import mean_and_se
 from vipack.posterior import Posterior
 from vipack.program import seeded
@@ -214,8 +214,12 @@ class _Ladder:
 
     def _kept_if_better(self, name: str, best: Rung, join: Callable[[], tuple[Rung | None, str]]) -> Rung:
         started = time.perf_counter()
-        with seeded(self._plan.seed):
-            new, why = join()
+        try:
+            with seeded(self._plan.seed):
+                new, why = join()
+        except VipackError as error:  # what was fitted already is not lost for it
+            self._note(name, None, None, 0, started, False, f"failed: {error}")
+            return best
         if new is None:
             if why:
                 self._skip(name, why)

@@ -218,7 +218,8 @@ def joined_rung(
     judged_by: int,
 ) -> Rung:
     """Train a mixture or copies of guides that are trained already, whose parameters are in `state` by name, and judge it."""
-    prepared = prepare(problem, guide_of(family), seed=plan.seed, loss=StickingTheLanding(draws, antithetic=True))
+    loss = StickingTheLanding(draws)  # draws of a mixture have no mirror image
+    prepared = prepare(problem, guide_of(family), seed=plan.seed, loss=loss)
     prepared.check.raise_if_bad()
     trainer = Trainer(prepared, replace(plan, steps=steps, average=True), None)
     own = trainer.program.parameters.state()
