@@ -109,6 +109,7 @@ class LDA(FittedTopics):
 
         Warns:
             DataWarning: documents without a word; their shares are those of the prior.
+            TrustWarning: topics that are of no document; see :meth:`unused_topics`.
         """
         counts = read_counts(X)
         self._name_columns(counts, vocabulary)
@@ -155,6 +156,7 @@ class LDA(FittedTopics):
         self._take_topics(params["topics"].double().numpy(), params.get("alpha", self.allocation_.alpha))
         self._word_totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
         self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
+        self._warn_of_unused()
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Array:
