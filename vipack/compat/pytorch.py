@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.distributions import lowrank_multivariate_normal, multivariate_normal, normal, studentT
 
 from vipack.compat.names import named
+from vipack.compat.patching import patched
 from vipack.compat.versions import warn_if_untested
 
 __all__ = [
@@ -249,7 +250,7 @@ def _more_than_tensors() -> int:
 @contextlib.contextmanager
 def validation_noted(note: Callable[[Tensor], bool]) -> Iterator[None]:
     """Inside the block, distributions and handlers ask `note` whether what they validate is true."""
-    with replaced(torch, "_is_all_true", note) if IS_ALL_TRUE.there else contextlib.nullcontext():
+    with patched(torch, _is_all_true=note) if IS_ALL_TRUE.there else contextlib.nullcontext():
         yield
 
 
@@ -262,7 +263,7 @@ def plain_normals() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for module in _NORMALS if STANDARD_NORMAL.there else ():
-            stack.enter_context(replaced(module, "_standard_normal", standard_normal))
+            stack.enter_context(patched(module, _standard_normal=standard_normal))
         yield
 
 
@@ -281,17 +282,6 @@ def copy_validation(distribution: Any, other: Any) -> None:
 def validation_refused(distribution: Any) -> bool:
     """Whether the user wrote ``validate_args=False`` for this very distribution."""
     return distribution.__dict__.get("_validate_args") is False
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """While the context lasts, an attribute of `owner` is `value`."""
-    before = owner.__dict__[name]
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _takes(module: str, function: str, argument: str) -> None:
