@@ -35,7 +35,7 @@ _NO_COMPILER = "nothing is compiled, neither the interpreter nor a loop"
 _NO_LOOP = "no loop is compiled"
 _SLOWER = "loops that are compiled are slower"
 
-STANDALONE = named(
+STANDALONE = named(  # a function, where a module has the same name
     "torch",
     "torch._inductor.standalone_compile",
     "torch._inductor:standalone_compile",
@@ -66,37 +66,12 @@ PYBINDING = named(
 CONFIG = named(
     "torch",
     "torch._inductor.config.patch",
-    "torch._inductor:config.patch",
     without="every compilation tries first which instructions the processor has",
 )
-BUILDER = named(
-    "torch",
-    "torch._inductor.cpp_builder.CppBuilder",
-    "torch._inductor.cpp_builder:CppBuilder",
-    without=_NO_COMPILER,
-    stops="native",
-)
-BUILD_OPTIONS = named(
-    "torch",
-    "torch._inductor.cpp_builder.CppTorchOptions",
-    "torch._inductor.cpp_builder:CppTorchOptions",
-    without=_NO_COMPILER,
-    stops="native",
-)
-PICK_ISA = named(
-    "torch",
-    "torch._inductor.cpu_vec_isa.pick_vec_isa",
-    "torch._inductor.cpu_vec_isa:pick_vec_isa",
-    without=_NO_COMPILER,
-    stops="native",
-)
-NO_ISA = named(
-    "torch",
-    "torch._inductor.cpu_vec_isa.invalid_vec_isa",
-    "torch._inductor.cpu_vec_isa:invalid_vec_isa",
-    without=_NO_COMPILER,
-    stops="native",
-)
+BUILDER = named("torch", "torch._inductor.cpp_builder.CppBuilder", without=_NO_COMPILER, stops="native")
+BUILD_OPTIONS = named("torch", "torch._inductor.cpp_builder.CppTorchOptions", without=_NO_COMPILER, stops="native")
+PICK_ISA = named("torch", "torch._inductor.cpu_vec_isa.pick_vec_isa", without=_NO_COMPILER, stops="native")
+NO_ISA = named("torch", "torch._inductor.cpu_vec_isa.invalid_vec_isa", without=_NO_COMPILER, stops="native")
 REUSE = named(
     "torch",
     "StorageBox.should_realize_on_reuse",
@@ -109,14 +84,9 @@ FILL_ORDER = named(
 )
 FLEXIBLE = named("torch", "FlexibleLayout", "torch._inductor.ir:FlexibleLayout", without=_SLOWER)
 LOWERINGS = named(
-    "torch",
-    "torch._inductor.lowering.lowerings",
-    lambda: _lowerings()[torch.ops.prims.rev.default],
-    without=_SLOWER,
+    "torch", "torch._inductor.lowering.lowerings", lambda: _lowerings()[torch.ops.prims.rev.default], without=_SLOWER
 )
-FALLBACK = named(
-    "torch", "torch._inductor.lowering.fallback_handler", "torch._inductor.lowering:fallback_handler", without=_SLOWER
-)
+FALLBACK = named("torch", "torch._inductor.lowering.fallback_handler", without=_SLOWER)
 
 
 class MissingNameError(Exception):

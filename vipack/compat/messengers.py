@@ -32,20 +32,17 @@ __all__ = [
 STACK = named(
     "pyro",
     "pyro.poutine.runtime._PYRO_STACK",
-    "pyro.poutine.runtime:_PYRO_STACK",
     without="a handler around a call of vipack's acts on what happens inside",
     stops="single steps",
 )
 DIMENSIONS = named(
     "pyro",
     "pyro.poutine.runtime._DIM_ALLOCATOR",
-    "pyro.poutine.runtime:_DIM_ALLOCATOR",
     without="a plate around a call of vipack's keeps its dimension inside",
 )
 ENUMERATED = named(
     "pyro",
     "pyro.poutine.runtime._ENUM_ALLOCATOR",
-    "pyro.poutine.runtime:_ENUM_ALLOCATOR",
     without="enumeration around a call of vipack's keeps its dimensions inside",
 )
 PLATE_ROWS = named(
@@ -73,10 +70,7 @@ INIT = named(
     without="an initial value outside of its support is found by Pyro, which does not name the site",
 )
 SETTINGS = named(
-    "pyro",
-    "pyro.settings._REGISTRY",
-    "pyro.settings:_REGISTRY",
-    without="Pyro's settings are asked for one by one at every step of vipack.SVI",
+    "pyro", "pyro.settings._REGISTRY", without="Pyro's settings are asked for one by one at every step of vipack.SVI"
 )
 
 _NONE: list[Any] = []

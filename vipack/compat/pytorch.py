@@ -54,12 +54,10 @@ _LAZY: Any = fx.GraphModule
 with contextlib.suppress(ImportError):
     from torch.fx._lazy_graph_module import _LazyGraphModule as _LAZY
 
-OUTSIDE_FUNC = named(
-    "torch",
-    "torch._C._DisableFuncTorch",
-    lambda: torch._C._DisableFuncTorch,
-    without="fits without a guide cannot take sparse counts",
-)
+_NO_VALUES = "a program cannot be traced with tensors that have no values"
+_LEFT = "vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower"
+_HOOK = "a hook on a parameter's gradient would not be seen"
+OUTSIDE_FUNC = named("torch", "torch._C._DisableFuncTorch", without="fits without a guide cannot take sparse counts")
 VERSION = named(
     "torch",
     "torch.Tensor._version",
@@ -67,18 +65,12 @@ VERSION = named(
     without="a graph would not see that somebody has written to a tensor that it reads",
     stops="graphs",
 )
-FAKE = named(
-    "torch",
-    "torch._subclasses.fake_tensor.FakeTensor",
-    "torch._subclasses.fake_tensor:FakeTensor",
-    without="a program cannot be traced with tensors that have no values",
-    stops="graphs",
-)
+FAKE = named("torch", "torch._subclasses.fake_tensor.FakeTensor", without=_NO_VALUES, stops="graphs")
 NON_FAKE = named(
     "torch",
     "make_fx(_allow_non_fake_inputs=)",
     lambda: _takes("torch.fx.experimental.proxy_tensor", "make_fx", "_allow_non_fake_inputs"),
-    without="a program cannot be traced with tensors that have no values",
+    without=_NO_VALUES,
     stops="graphs",
 )
 IS_PARAM = named(
@@ -105,47 +97,23 @@ OVERLOAD_NAME = named(
 WRAPPED = named(
     "torch",
     "torch._C._functorch.is_functorch_wrapped_tensor",
-    "torch._C:_functorch.is_functorch_wrapped_tensor",
     without="what a run under vmap leaves behind cannot be told from tensors of the program",
     stops="graphs",
 )
 LAZY_GRAPH = named(
     "torch",
     "torch.fx._lazy_graph_module._LazyGraphModule",
-    "torch.fx._lazy_graph_module:_LazyGraphModule",
     without="the Python text of every graph is written, which takes longer",
 )
 STORAGE_ADDRESS = named(
-    "torch",
-    "UntypedStorage._cdata",
-    lambda: torch.zeros(1).untyped_storage()._cdata,
-    without="vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower",
+    "torch", "UntypedStorage._cdata", lambda: torch.zeros(1).untyped_storage()._cdata, without=_LEFT
 )
-STORAGE_HOLDERS = named(
-    "torch",
-    "torch._C._storage_Use_Count",
-    "torch:_C._storage_Use_Count",
-    without="vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower",
-)
-GRADIENT_HOOKS = named(
-    "torch",
-    "torch.Tensor._backward_hooks",
-    lambda: torch.zeros(1)._backward_hooks,
-    without="a hook on a parameter's gradient would not be seen",
-    stops="single steps",
-)
-ACCUMULATION_HOOKS = named(
-    "torch",
-    "torch.Tensor._post_accumulate_grad_hooks",
-    lambda: torch.zeros(1)._post_accumulate_grad_hooks,
-    without="a hook on a parameter's gradient would not be seen",
-    stops="single steps",
-)
+STORAGE_HOLDERS = named("torch", "torch._C._storage_Use_Count", without=_LEFT)
+for _hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+    _probe = functools.partial(lambda name: getattr(torch.zeros(1), name), _hooks)
+    named("torch", f"torch.Tensor.{_hooks}", _probe, without=_HOOK, stops="single steps")
 IS_ALL_TRUE = named(
-    "torch",
-    "torch._is_all_true",
-    "torch:_is_all_true",
-    without="a program that validates its distributions in this way is not captured",
+    "torch", "torch._is_all_true", without="a program that validates its distributions in this way is not captured"
 )
 STANDARD_NORMAL = named(
     "torch",
