@@ -16,32 +16,24 @@ from vipack.entry import entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
 from vipack.posterior.annealing import Annealing, Sandwich, annealed_evidence, sandwich
-from vipack.posterior.blocked_posterior import BlockedPosterior
 from vipack.posterior.by_rows import RowBounds, RowEvidence, row_bounds, row_evidence
 from vipack.posterior.encoding import Encoding, decode, encode, generate, reconstruct
 from vipack.posterior.observations import Observations
-from vipack.program import Arguments, Program
+from vipack.program import Arguments
 from vipack.program.checks.observed import check_observed
 from vipack.progress import Interrupted, Progress, interrupts, progress_of
 from vipack.training.arrays import num_rows_of, read_array
 from vipack.training.data import Rows
+from vipack.training.fit_record import FitRecord
 from vipack.training.reading_data import read_data
-from vipack.training.trainer import Trainer
 from vipack.training.transformed import TransformedRows
 from vipack.types import Estimate
 
-__all__ = ["ObservationAnswers", "posterior_of_rows"]
+__all__ = ["ObservationAnswers"]
 
 
-class ObservationAnswers:
+class ObservationAnswers(FitRecord):
     """The part of a fit that answers for observations, in blocks that fit in memory. Networks are in evaluation mode."""
-
-    _trainer: Trainer
-
-    @property
-    def posterior(self) -> Posterior:
-        """The fitted guide on all of the fit's data."""
-        raise NotImplementedError
 
     @entry
     def log_evidence(
@@ -346,14 +338,6 @@ class ObservationAnswers:
         rows = self._trainer.rows
         new = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
         return rows.of(new) if isinstance(rows, TransformedRows) else new
-
-
-def posterior_of_rows(program: Program, rows: Rows) -> Posterior:
-    """The guide on all rows, read in blocks where they do not fit in memory."""
-    observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
-    if observations is not None and not rows.fits_in_memory:
-        return BlockedPosterior(program, observations)
-    return Posterior(program, rows.full(), observations=observations)
 
 
 @contextlib.contextmanager

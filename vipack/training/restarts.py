@@ -16,7 +16,7 @@ from vipack.diagnostics.sources import positive
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.errors import UsageError
-from vipack.training.observation_answers import posterior_of_rows
+from vipack.training.fit_record import posterior_of_rows
 from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
