@@ -77,7 +77,7 @@ class ScheduledStream(BatchStream):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """See :class:`BatchStream`."""
+        """Epochs completed."""
         return self._inner.epoch
 
     def __next__(self) -> Arguments:
@@ -86,25 +86,20 @@ class ScheduledStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._with_numbers(self._inner.peek())
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._inner.upcoming()
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         self._move_on(number)
         return self._inner.indices(number)
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         whole = self._inner.whole()
         return None if whole is None else dataclasses.replace(whole, numbers=self._own)
 
     def scheduled(self, number: int) -> list[Tensor]:
-        """See :class:`BatchStream`."""
         steps = range(self._position, self._position + number)
         return [
             torch.tensor([_value(name, function, step) for step in steps], dtype=cell.dtype, device=cell.device)
@@ -112,11 +107,9 @@ class ScheduledStream(BatchStream):
         ]
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         return {**self._inner.state(), "step": self._position}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
         self._inner.load_state(state)
         self._position = int(state["step"])
         self._write(max(0, self._position - 1))

@@ -94,7 +94,6 @@ class Settled:
     min_steps: int = 400
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        """See :class:`StopRule`."""
         third = len(losses) // 3
         if len(losses) < self.min_steps:
             return None
@@ -124,7 +123,6 @@ class SmallGain:
             raise UsageError(f"SmallGain: period must be an integer of at least 1, found {self.period!r}.")
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        """See :class:`StopRule`."""
         if len(losses) <= self.period:
             return None
         gain = losses[-1 - self.period] - losses[-1]

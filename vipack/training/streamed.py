@@ -65,7 +65,6 @@ class StreamedRows(Rows):
 
     @property
     def fits_in_memory(self) -> bool:
-        """See :class:`Rows`."""
         return self._nbytes <= MOST_WHOLE
 
     def full(self) -> Arguments:
@@ -245,7 +244,6 @@ class _MemoryRows(RowSource):
         )
 
     def read(self, start: int, stop: int) -> Any:
-        """See :class:`RowSource`."""
         return self._array[start:stop]
 
 

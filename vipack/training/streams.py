@@ -89,28 +89,22 @@ class WholeStream(BatchStream):
         return self._whole()
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._whole()
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return None, _MANY
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         self._steps += number
         return None
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return self._whole()
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         return {"epoch": self._steps, "taken": 0, "generator": self._generator.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
         self._steps = int(state["epoch"])
         self._generator.set_state(state["generator"])
 
@@ -149,15 +143,12 @@ class ShuffledStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._rows_of(self._next(self._batch_size) + self._first)
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._batch_size, _MANY
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         blocks = []
         while number:
             here = min(number, max(1, (self._num_rows - self._done) // self._batch_size))
@@ -167,16 +158,13 @@ class ShuffledStream(BatchStream):
         return (blocks[0] if len(blocks) == 1 else torch.cat(blocks)) + self._first
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None if self._whole is None else self._whole()
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         before, tail = self._orders[0][:2] if self._orders else (self._generator.get_state(), None)
         return {"epoch": self.epoch, "rows": self._done, "generator": before.clone(), "tail": tail}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
         self._generator.set_state(state["generator"])
         self._orders.clear()
         self.epoch = int(state["epoch"])
@@ -236,7 +224,6 @@ class LoaderStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         while self._next is None:
             if self._batches is None:
                 self._before = self._generator.get_state()
@@ -250,20 +237,16 @@ class LoaderStream(BatchStream):
         return self._next
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         indices = self.peek().indices
         return None if indices is None else len(indices), 1
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         return None
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         start = self._generator.get_state() if self._batches is None else self._before
         return {"epoch": self.epoch, "taken": self._batches_done, "generator": start.clone()}
 

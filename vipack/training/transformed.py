@@ -115,16 +115,13 @@ class TransformedRows(Rows):
         return TransformedRows(rows, self.model, self.transforms, self.seed)
 
     def spread(self, count: int) -> Tensor:
-        """See :class:`Rows`."""
         return self.raw.spread(count)
 
     @property
     def fits_in_memory(self) -> bool:
-        """See :class:`Rows`."""
         return self.raw.fits_in_memory
 
     def full(self) -> Arguments:
-        """See :class:`Rows`."""
         if not self.fits_in_memory:
             self.raw.full()  # which says why not
         if self._full is None:
@@ -135,7 +132,6 @@ class TransformedRows(Rows):
         return self._full
 
     def rows(self, indices: Tensor) -> Arguments:
-        """See :class:`Rows`."""
         call = self.raw.rows(indices)
         if isinstance(self.raw, ArrayRows):
             whole = self.full()
@@ -166,11 +162,9 @@ class TransformedRows(Rows):
         return Arguments(args, kwargs, call.indices)
 
     def subset(self, indices: Tensor) -> TransformedRows:
-        """See :class:`Rows`."""
         return self.of(self.raw.subset(indices))
 
     def extremes(self, batch: Arguments) -> Arguments:
-        """See :class:`Rows`."""
         chosen = self.raw.extremes(batch).indices
         return batch if chosen is None else self.rows(chosen)
 
@@ -179,7 +173,6 @@ class TransformedRows(Rows):
         return _Looked(self, self.raw.stream(batch_size, generator))
 
     def fingerprint(self) -> str:
-        """See :class:`Rows`."""
         return self.raw.fingerprint()
 
     def seen(self, batch: Arguments) -> Arguments:
@@ -238,34 +231,27 @@ class _Looked(BatchStream):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """See :class:`BatchStream`."""
         return self._inner.epoch
 
     def __next__(self) -> Arguments:
         return self._rows.seen(next(self._inner))
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._rows.seen(self._inner.peek())
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._inner.upcoming()[0], 1
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         return self._inner.indices(number)
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         return self._inner.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
         self._inner.load_state(state)
 
 

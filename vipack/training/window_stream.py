@@ -51,7 +51,7 @@ class WindowStream(BatchStream):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """See :class:`BatchStream`."""
+        """Epochs completed."""
         return self._ready[0].epoch if self._ready else int(self._windows.state()["epoch"])
 
     def __next__(self) -> Arguments:
@@ -60,7 +60,6 @@ class WindowStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         if self._next is None:
             pieces = self._pieces()
             arrays = [
@@ -70,11 +69,9 @@ class WindowStream(BatchStream):
         return self._next
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._batch_size, _MANY
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         batches = []
         for _ in range(number):
             batches.append(self._indices_of(self._pieces()))
@@ -82,11 +79,9 @@ class WindowStream(BatchStream):
         return torch.stack(batches)
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         state = self._ready[0].state if self._ready else self._windows.state()
         return {**state, "rows": self._done}
 

@@ -83,7 +83,6 @@ class BlockWindows(Windows):
         self._recent = torch.empty(0, dtype=torch.int64)  # rows of this epoch, of which the last are the next tail
 
     def next(self) -> Window:
-        """See :class:`Windows`."""
         state = self.state()
         if self._index == 0:
             self._epoch_start = self._generator.get_state()
@@ -101,7 +100,6 @@ class BlockWindows(Windows):
         return window
 
     def state(self) -> dict[str, Any]:
-        """See :class:`Windows`."""
         return {
             "epoch": self._epoch,
             "window": self._index,

@@ -92,7 +92,6 @@ class _Bridge(Bridge):
             self.tell("vipack_wanted", number, item, target)
 
     def tensor(self, value: Any) -> None:
-        """See :class:`Bridge`."""
         view = value["view"]
         base = view["base"]
         if base["kind"] == "result":
