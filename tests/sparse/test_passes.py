@@ -95,6 +95,31 @@ def test_a_step_is_lengthened():
     torch.testing.assert_close(relaxed(old, updated.clone(), 0.8), expected)
 
 
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_documents_end_where_coordinate_ascent_stands_still(dtype, tolerance):
+    dense = counts()
+    _, beta = mixtures(dense, dtype)
+    prior = torch.tensor([0.02, 0.5, 0.5, 1.0, 3.0], dtype=torch.float64)
+    start = prior.to(dtype) + torch.as_tensor(dense.sum(1), dtype=dtype)[:, None] / NUM_TOPICS
+    rows = CountRows.of(scipy.sparse.csr_array(dense), dtype)
+    gamma = passes.fold_in(rows, beta, prior, start, most_steps=5_000, tolerance=tolerance).double()
+    weights = gamma.digamma().exp()
+    quotient = torch.as_tensor(dense) / (weights @ beta.double().T)
+    torch.testing.assert_close(gamma, prior + weights * (quotient @ beta.double()), rtol=0, atol=5 * tolerance)
+    torch.testing.assert_close(gamma[3], prior, rtol=0, atol=tolerance)  # an empty document
+
+
+@pytest.mark.parametrize("most_steps", [1, 2, 7])
+def test_the_first_steps_of_documents_are_the_same_in_both_forms(most_steps, monkeypatch):
+    dense = counts()
+    theta, beta = mixtures(dense, torch.float64)
+    rows, prior = CountRows.of(scipy.sparse.csr_array(dense), torch.float64), torch.full((NUM_TOPICS,), 0.5).double()
+    compiled = passes.fold_in(rows, beta, prior, theta, most_steps=most_steps)
+    monkeypatch.setattr(passes, "library", lambda *_: None)
+    torch.testing.assert_close(compiled, passes.fold_in(rows, beta, prior, theta, most_steps=most_steps))
+
+
 def test_loading_leaves_the_processor_as_it_was():
     """A library linked with -ffast-math would have tiny numbers be 0 in all of the process."""
     assert library.library(7, torch.float64, torch.int64) is not None

@@ -13,13 +13,25 @@ from torch.distributions import Dirichlet, kl_divergence
 
 import vipack as vi
 from vipack.errors import OptimizerError, UsageError
-from vipack.topics import CoordinateAscent, DirichletAllocation
+from vipack.topics import LDA, CoordinateAscent, DirichletAllocation
 from vipack.training.stopping import SmallGain
 
 
-def ascend(planted, *, steps=40, relaxation=1.9, engine=None, alpha=0.5, learn_alpha=False, dtype=None, **options):
+def ascend(
+    planted,
+    *,
+    steps=40,
+    relaxation=1.9,
+    normalized_sweeps=0,
+    engine=None,
+    alpha=0.5,
+    learn_alpha=False,
+    dtype=None,
+    **options,
+):
     allocation = DirichletAllocation(planted.counts, 3, alpha=alpha, learn_alpha=learn_alpha)
-    engine = CoordinateAscent(allocation, relaxation=relaxation) if engine is None else engine
+    if engine is None:
+        engine = CoordinateAscent(allocation, relaxation=relaxation, normalized_sweeps=normalized_sweeps)
     options = {"dtype": dtype, "progress": False, "steps": steps, "engine": engine, **options}
     return vi.fit(allocation.model, allocation.guide, data=planted.counts, **options)
 
@@ -79,6 +91,42 @@ def test_no_gradient_is_left_at_the_end(planted):
         assert gradient.abs().max() < 0.02  # nats; the start's is above 100
 
 
+def test_the_bound_of_a_normalized_sweep_is_that_of_its_topics_of_words(planted):
+    """q of each word's topic, written out, is not at its optimum there."""
+    few = planted.counts[:5]
+    eta = torch.tensor([[0.1], [0.5], [10.0]], dtype=torch.float64).expand(3, 40)
+    allocation = DirichletAllocation(few, 3, eta=eta)
+    engine = CoordinateAscent(allocation, normalized_sweeps=4)
+    options = {"data": few, "engine": engine, "dtype": torch.float64, "progress": False}
+    fit, further = (vi.fit(allocation.model, allocation.guide, steps=steps, **options) for steps in (2, 3))
+    topics, documents = fit.params["topics"], fit.params["documents"]
+    counts = torch.as_tensor(few.toarray()).double()
+    scores = expected_logs(documents)[:, :, None] + expected_logs(topics)[None]
+    assigned = (scores - 0.5 * expected_logs(topics).logsumexp(1)[:, None]).softmax(1)  # of the third of four sweeps
+    prior = kl_divergence(Dirichlet(topics), Dirichlet(eta)).sum()
+    prior += kl_divergence(Dirichlet(documents), Dirichlet(torch.full_like(documents, 0.5))).sum()
+    bound = (counts[:, None] * assigned * (scores - assigned.log())).sum() - prior
+    assert -further.losses[-1] == pytest.approx(bound.item(), rel=1e-9)
+    best = (counts * scores.logsumexp(1)).sum() - prior
+    assert bound < best - 1e-6 * abs(best)
+
+
+def test_after_normalized_sweeps_the_bound_never_falls(planted):
+    fit = ascend(planted, steps=80, relaxation=1.0, normalized_sweeps=30, dtype=torch.float64)
+    assert (np.diff(fit.losses[29:]) <= 1e-9 * abs(fit.losses[0])).all()
+    plain = ascend(planted, steps=80, relaxation=1.0, dtype=torch.float64)
+    assert fit.losses[20] != pytest.approx(plain.losses[20], rel=1e-9)
+
+
+def test_normalized_sweeps_lead_to_a_better_bound():
+    corpus = vi.datasets.docstrings().prune(min_documents=5, max_fraction=0.15, min_tokens=15)
+    gains = []
+    for seed in range(5):
+        runs = [LDA(30, normalized_sweeps=n, random_state=seed, progress=False).fit(corpus) for n in (0, 150)]
+        gains.append(runs[1].bound_ - runs[0].bound_)
+    assert np.mean(gains) > 2 * np.std(gains, ddof=1) / 5**0.5 > 0  # nats
+
+
 @pytest.mark.parametrize("learn_alpha", [False, True])
 def test_plain_sweeps_never_lower_the_bound(planted, learn_alpha):
     fit = ascend(planted, steps=80, relaxation=1.0, learn_alpha=learn_alpha, dtype=torch.float64)
@@ -101,11 +149,12 @@ def test_topics_are_recovered(planted, batch_size):
 
 
 def test_a_run_ends_by_its_rule_and_goes_on_bit_for_bit(planted, tmp_path):
-    whole = ascend(planted, steps=30)
+    whole = ascend(planted, steps=30, normalized_sweeps=15)
     path = tmp_path / "run.pt"
-    ascend(planted, steps=12, checkpoint=vi.Checkpoint(path, every_steps=6))
+    ascend(planted, steps=12, normalized_sweeps=15, checkpoint=vi.Checkpoint(path, every_steps=6))
     allocation = DirichletAllocation(planted.counts, 3)
-    loaded = vi.load(path, allocation.model, allocation.guide, data=planted.counts, engine=CoordinateAscent(allocation))
+    engine = CoordinateAscent(allocation, normalized_sweeps=15)
+    loaded = vi.load(path, allocation.model, allocation.guide, data=planted.counts, engine=engine)
     resumed = loaded.resume(18)
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     for name, value in whole.params.items():
@@ -135,6 +184,7 @@ def test_alpha_is_learned(planted):
     [
         ({"relaxation": 2.5}, "relaxation: expected a number from 1 to 2"),
         ({"forgetting": 0.3}, "forgetting"),
+        ({"normalized_sweeps": -1}, "normalized_sweeps: expected a number from 0"),
         ({"document_steps": 0}, "document_steps"),
     ],
 )

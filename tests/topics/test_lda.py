@@ -16,8 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import vipack as vi
-from vipack.errors import DataError, DataWarning, ShapeError, UsageError
+from vipack.errors import DataError, DataWarning, ShapeError, TrustWarning, UsageError
 from vipack.topics import LDA
+from vipack.topics.report_section import topics_section
 
 TEXTS = [
     "cats purr and cats sleep",
@@ -205,6 +206,25 @@ def test_bad_options_are_named(planted, options, message):
 def test_empty_documents_are_named(planted):
     with pytest.warns(DataWarning, match=r"1 document\(s\) have no word of the vocabulary \(5\)"):
         LDA(3, steps=2, progress=False).fit(planted.counts)
+
+
+@pytest.mark.filterwarnings("ignore::vipack.errors.DataWarning")
+def test_topics_of_no_document_are_named(planted, tmp_path):
+    """There are 3 topics."""
+    with pytest.warns(TrustWarning, match=r"of 30 topics are of no document \(.*num_topics=2\d is enough") as caught:
+        model = LDA(30, progress=False).fit(planted.counts)
+    unused = model.unused_topics()
+    expected = (model.shares_ * (planted.counts.sum(1)[:, None] + 15) - 0.5).max(0)  # words of each topic
+    assert unused == [k for k in range(30) if expected[k] < 1]
+    assert f"{len(unused)} of 30" in str(caught[-1].message)
+    assert f"No document has a word of topic {unused[0]}" in " ".join(topics_section(model).texts)
+    model.save(tmp_path / "lda.pt")
+    loaded = LDA.load(tmp_path / "lda.pt")
+    assert loaded.unused_topics() == unused
+    largest = int(model.shares_.sum(0).argmax())
+    assert len(loaded.merge([[unused[0], largest]]).unused_topics()) == len(unused) - 1
+    with pytest.raises(UsageError, match="partial_fit keeps no documents"):
+        LDA(3).partial_fit(planted.counts).unused_topics()
 
 
 def test_parameters_are_read_set_and_cloned():

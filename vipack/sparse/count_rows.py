@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,9 +70,8 @@ class CountRows:
     @property
     def totals(self) -> Tensor:
         """``(D,)`` float64: counts of each row added up."""
-        sums = torch.zeros(self.num_rows, dtype=torch.float64)
-        rows = torch.repeat_interleave(torch.arange(self.num_rows), self.lengths.long())
-        return sums.index_add_(0, rows, self.counts.double())
+        sums = np.concatenate([[0.0], np.cumsum(self.counts.numpy(), dtype=np.float64)])  # torch's is slower
+        return torch.from_numpy(np.diff(sums[self.starts.numpy()]))
 
     @property
     def word_totals(self) -> Tensor:

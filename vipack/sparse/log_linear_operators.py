@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from vipack.engine.graph.csr_operators import num_rows, row_operator
+from vipack.engine.graph.csr_operators import row_operator
 from vipack.engine.graph.csr_products import product, transposed_product
-from vipack.sparse.operators import leading_shape, pairs, vectorized
+from vipack.sparse.operators import differentiable, gradient_shapes, leading_shape, pairs, result_shape, vectorized
 
 __all__ = ["log_linear_likelihood"]
 
@@ -32,35 +31,11 @@ def log_linear_likelihood(
         ``(..., B)`` in nats.
     """
     words = weights.mT.contiguous()  # of which a word's numbers lie side by side
-    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, words)  # type: ignore[no-untyped-call]
+    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, words)
     return result
 
 
-class _LogLikelihood(torch.autograd.Function):
-    """The operators as a function with gradients: an operator with a gradient of its own is none for functorch."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> Any:
-        return _likelihood(*inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return (None, None, None, None, *_gradients(*ctx.saved_tensors, gradient))
-
-
-def _result_shape(
-    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor
-) -> Tensor:
-    return theta.new_empty((*leading_shape(theta, words), num_rows(crow, rows)))
-
-
-@row_operator("log_linear_bag", "Tensor theta, Tensor words", "Tensor", _result_shape, vectorized)
+@row_operator("log_linear_bag", "Tensor theta, Tensor words", "Tensor", result_shape, vectorized)
 def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor) -> Tensor:
     """See :func:`log_linear_likelihood`."""
     totals = _totals(crow, col, values, rows, words)
@@ -72,17 +47,11 @@ def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, 
     return result
 
 
-def _gradient_shapes(
-    crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor, gradient: Tensor
-) -> tuple[Tensor, Tensor]:
-    return theta.new_empty(theta.shape), words.new_empty(words.shape)
-
-
 @row_operator(
     "log_linear_bag_backward",
     "Tensor theta, Tensor words, Tensor gradient",
     "(Tensor, Tensor)",
-    _gradient_shapes,
+    gradient_shapes,
     vectorized,
 )
 def _gradients(
@@ -107,6 +76,9 @@ def _gradients(
             to_theta[piece] -= expected @ own
             to_words.addmm_(expected.T, shares[piece], alpha=-1)
     return of_theta.sum_to_size(theta.shape), of_words.sum_to_size(words.shape)
+
+
+_LogLikelihood = differentiable(_likelihood, _gradients)
 
 
 def _totals(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, words: Tensor) -> Tensor:

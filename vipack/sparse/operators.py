@@ -8,10 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vipack.compat.pytorch import OpOverload
 from vipack.engine.graph.csr_operators import entry_rows, num_rows, row_operator, selected
 from vipack.sparse.mixtures_of_topics import CsrRows, add_gradients, add_log_likelihood
 
-__all__ = ["are_counts", "leading_shape", "log_coefficient", "log_likelihood", "pairs", "vectorized"]
+__all__ = [
+    "are_counts",
+    "differentiable",
+    "gradient_shapes",
+    "leading_shape",
+    "log_coefficient",
+    "log_likelihood",
+    "pairs",
+    "result_shape",
+    "vectorized",
+]
 
 
 def log_likelihood(
@@ -29,26 +40,34 @@ def log_likelihood(
         ``(..., B)`` in nats.
     """
     words = beta.mT.contiguous()  # of which a word's numbers lie side by side
-    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, words)  # type: ignore[no-untyped-call]
+    result: Tensor = _LogLikelihood.apply(crow, col, values, rows, theta, words)
     return result
 
 
-class _LogLikelihood(torch.autograd.Function):
-    """The operators as a function with gradients: an operator with a gradient of its own is none for functorch."""
+def differentiable(likelihood: OpOverload, gradients: OpOverload) -> type[torch.autograd.Function]:
+    """A likelihood with its gradients as a function; an operator with a gradient of its own is none for functorch.
 
-    generate_vmap_rule = True
+    Args:
+        likelihood: of a CSR matrix, its rows, theta and words.
+        gradients: of theta and words, from those inputs and the gradient of the result.
+    """
 
-    @staticmethod
-    def forward(*inputs: Any) -> Any:
-        return _likelihood(*inputs)
+    class LogLikelihood(torch.autograd.Function):
+        generate_vmap_rule = True
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        @staticmethod
+        def forward(*inputs: Any) -> Any:
+            return likelihood(*inputs)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return (None, None, None, None, *_gradients(*ctx.saved_tensors, gradient))
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Any:
+            return (None, None, None, None, *gradients(*ctx.saved_tensors, gradient))
+
+    return LogLikelihood
 
 
 def _row_numbers(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
@@ -102,13 +121,14 @@ def _repeated(value: Tensor, dim: int | None, size: int) -> Tensor:
     return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
-def _result_shape(
+def result_shape(
     crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor
 ) -> Tensor:
+    """A likelihood's result, for captured steps."""
     return theta.new_empty((*leading_shape(theta, words), num_rows(crow, rows)))
 
 
-@row_operator("bag_of_words", "Tensor theta, Tensor words", "Tensor", _result_shape, vectorized)
+@row_operator("bag_of_words", "Tensor theta, Tensor words", "Tensor", result_shape, vectorized)
 def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor) -> Tensor:
     """See :func:`log_likelihood`."""
     matrix = CsrRows.of(crow, col, values, rows)
@@ -118,9 +138,10 @@ def _likelihood(crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, 
     return result
 
 
-def _gradient_shapes(
+def gradient_shapes(
     crow: Tensor, col: Tensor, values: Tensor, rows: Tensor | None, theta: Tensor, words: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """Its gradients, likewise."""
     return theta.new_empty(theta.shape), words.new_empty(words.shape)
 
 
@@ -128,7 +149,7 @@ def _gradient_shapes(
     "bag_of_words_backward",
     "Tensor theta, Tensor words, Tensor gradient",
     "(Tensor, Tensor)",
-    _gradient_shapes,
+    gradient_shapes,
     vectorized,
 )
 def _gradients(
@@ -148,6 +169,9 @@ def _gradients(
     for (shares, own), to_shares, to_words, weights in repetitions:
         add_gradients(matrix, shares, own, weights, to_shares, to_words)
     return of_theta.sum_to_size(theta.shape), of_words.sum_to_size(words.shape)
+
+
+_LogLikelihood = differentiable(_likelihood, _gradients)
 
 
 def leading_shape(theta: Tensor, words: Tensor) -> torch.Size:

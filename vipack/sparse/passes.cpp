@@ -2,6 +2,7 @@
 // compiler knows halves the time.
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #ifndef TOPICS
 #define TOPICS 20
@@ -12,6 +13,8 @@
 namespace {
 
 constexpr int64_t K = TOPICS;
+constexpr int64_t WIDTH = (K + 7) / 8 * 8;  // K filled up by zeros: whole vectors
+constexpr REAL DOCUMENT_RELAXATION = REAL(0.6);  // as in passes.py
 
 // log gamma and digamma of x > 0, by their series at x + 6; relative error below 1e-11.
 inline void gamma_functions(double x, double &log_gamma, double &digamma)
@@ -27,6 +30,15 @@ inline void gamma_functions(double x, double &log_gamma, double &digamma)
                 inverse * (1.0 / 12 -
                            square * (1.0 / 360 - square * (1.0 / 1260 - square * (1.0 / 1680 - square * (1.0 / 1188 - square * (691.0 / 360360)))))) -
                 std::log(product);
+}
+
+// What is to be added to log(x + 6) for digamma(x), by the series of gamma_functions.
+inline REAL digamma_correction(REAL x)
+{
+    const REAL a = x * (x + 5), b = a + 4, c = a + 6, inverse = 1 / (x + 6), square = inverse * inverse;
+    const REAL tail = square * (REAL(1.0 / 12) - square * (REAL(1.0 / 120) - square * (REAL(1.0 / 252) - square * (REAL(1.0 / 240) -
+                                                                        square * (REAL(1.0 / 132) - square * REAL(691.0 / 32760))))));
+    return -(inverse / 2 + (2 * x + 5) * (1 / a + 1 / b + 1 / c) + tail);
 }
 
 }  // namespace
@@ -161,38 +173,49 @@ void vipack_relax(int64_t size, const REAL *__restrict__ old, REAL *__restrict__
 // Coordinate ascent of documents' Dirichlet distributions q(theta_i) = Dirichlet(gamma_i) while the topics stay as they are.
 //
 // beta: exp(E log beta) up to factors of words. gamma: where to start, and the result. Ends for a document after most_steps, or
-// when gamma changes by less than tolerance in the mean. workspace: as many numbers as the longest row has, times K.
+// when gamma changes by less than tolerance in the mean. Up to half of most_steps go further by DOCUMENT_RELAXATION, with the
+// total kept; the others are plain, should those not settle. workspace: as many numbers as the longest row has, times WIDTH.
 void vipack_fold_in(int64_t first, int64_t last, const INDEX* starts, const INDEX* words, const REAL* counts,
                     const REAL* __restrict__ beta, const double* prior, REAL* __restrict__ gamma, int64_t most_steps,
                     double tolerance, REAL* __restrict__ workspace) {
     for (int64_t i = first; i < last; ++i) {
         const int64_t begin = starts[i], length = starts[i + 1] - begin;
         REAL* own = gamma + i * K;
-        for (int64_t n = 0; n < length; ++n)
-            for (int64_t k = 0; k < K; ++k) workspace[n * K + k] = beta[int64_t(words[begin + n]) * K + k];
+        for (int64_t n = 0; n < length; ++n) {
+            const REAL* word = beta + int64_t(words[begin + n]) * K;
+            for (int64_t k = 0; k < K; ++k) workspace[n * WIDTH + k] = word[k];
+            for (int64_t k = K; k < WIDTH; ++k) workspace[n * WIDTH + k] = 0;
+        }
         for (int64_t step = 0; step < most_steps; ++step) {
-            double expected[K], log_gamma[K], largest = -1e300;
-            REAL shares[K], sums[K];
-            for (int64_t k = 0; k < K; ++k) gamma_functions(own[k], log_gamma[k], expected[k]);
-            for (int64_t k = 0; k < K; ++k) largest = largest > expected[k] ? largest : expected[k];
-            for (int64_t k = 0; k < K; ++k) {
-                shares[k] = std::exp(REAL(expected[k] - largest));
-                sums[k] = 0;
-            }
+            REAL corrections[K], shares[WIDTH] = {}, sums[WIDTH] = {}, largest = -std::numeric_limits<REAL>::max();
+            for (int64_t k = 0; k < K; ++k) corrections[k] = digamma_correction(own[k]);
+            for (int64_t k = 0; k < K; ++k) largest = largest > corrections[k] ? largest : corrections[k];
+            for (int64_t k = 0; k < K; ++k) shares[k] = (own[k] + 6) * std::exp(corrections[k] - largest);
             for (int64_t n = 0; n < length; ++n) {
-                const REAL* word = workspace + n * K;
+                const REAL* word = workspace + n * WIDTH;
                 REAL probability = 0;
-                for (int64_t k = 0; k < K; ++k) probability += shares[k] * word[k];
+                for (int64_t k = 0; k < WIDTH; ++k) probability += shares[k] * word[k];
                 const REAL quotient = counts[begin + n] / probability;
-                for (int64_t k = 0; k < K; ++k) sums[k] += quotient * word[k];
+                for (int64_t k = 0; k < WIDTH; ++k) sums[k] += quotient * word[k];
             }
-            double change = 0;
+            REAL updated[K], change = 0;
             for (int64_t k = 0; k < K; ++k) {
-                const REAL updated = REAL(prior[k]) + shares[k] * sums[k];
-                change += std::abs(double(updated - own[k]));
-                own[k] = updated;
+                updated[k] = REAL(prior[k]) + shares[k] * sums[k];
+                change += std::abs(updated[k] - own[k]);
             }
-            if (change < tolerance * K) break;
+            const bool done = change < tolerance * K;
+            if (done || 2 * step + 1 >= most_steps) {
+                for (int64_t k = 0; k < K; ++k) own[k] = updated[k];
+                if (done) break;
+                continue;
+            }
+            REAL total = 0, relaxed_total = 0;
+            for (int64_t k = 0; k < K; ++k) {
+                own[k] = updated[k] * std::exp(DOCUMENT_RELAXATION * std::log(updated[k] / own[k]));
+                total += updated[k];
+                relaxed_total += own[k];
+            }
+            for (int64_t k = 0; k < K; ++k) own[k] *= total / relaxed_total;
         }
     }
 }

@@ -18,6 +18,7 @@ __all__ = ["Expectations", "Pass", "column_expectations", "fold_in", "fused_pass
 
 _AT_ONCE = 2_000_000  # numbers of the fallback's arrays
 _FEWEST = 400_000  # nonzeros worth a thread of their own
+_DOCUMENT_RELAXATION = 0.6  # as in passes.cpp: a third fewer steps than plain ones
 
 
 class Pass(NamedTuple):
@@ -98,7 +99,7 @@ def fold_in(
     longest = int(rows.lengths.max()) if rows.num_rows else 0
 
     def run(first: int, last: int) -> Tensor:
-        workspace = torch.empty(longest * gamma.shape[1], dtype=gamma.dtype)
+        workspace = torch.empty(longest * ((gamma.shape[1] + 7) // 8 * 8), dtype=gamma.dtype)
         compiled.vipack_fold_in(
             ctypes.c_int64(first), ctypes.c_int64(last),
             *map(_address, (rows.starts, rows.words, rows.counts, beta, prior, gamma)),
@@ -152,7 +153,7 @@ def _plain_fold_in(
     rows: CountRows, beta: Tensor, prior: Tensor, gamma: Tensor, most_steps: int, tolerance: float
 ) -> Tensor:
     active = torch.arange(rows.num_rows)
-    for _ in range(most_steps):
+    for step in range(most_steps):
         if not len(active):
             break
         some = rows.take(active)
@@ -161,6 +162,10 @@ def _plain_fold_in(
             prior.to(gamma.dtype) + expectations.weights * _plain_pass(some, expectations.weights, beta).theta_sums
         )
         moves = (updated - gamma[active]).abs().mean(1) >= tolerance
+        if 2 * step + 1 < most_steps:
+            longer = updated * (updated / gamma[active]) ** _DOCUMENT_RELAXATION
+            longer *= updated.sum(1, keepdim=True) / longer.sum(1, keepdim=True)
+            updated = torch.where(moves[:, None], longer, updated)
         gamma[active] = updated
         active = active[moves]
     return gamma

@@ -66,8 +66,13 @@ def sweep(
     alpha: Tensor,
     eta: Tensor,
     relaxation: Callable[[float], float],
+    *,
+    normalized: float = 0.0,
 ) -> Ascended:
     """One sweep of coordinate ascent over all documents; the bound is that before it.
+
+    exp(E[log words]) sums to less than 1 over a topic's words, the less the fewer it has, so that small topics lose words to
+    large ones for their size.
 
     Args:
         topics: ``(V, K)``.
@@ -75,14 +80,22 @@ def sweep(
         alpha: ``(K,)``, and
         eta: ``(K,)`` or ``(V, K)``, float64: concentrations of the priors.
         relaxation: how far to go, given the bound: 1 for a plain sweep.
+        normalized: the power of that sum by which to divide. Above 0, q of each word's topic is not at its optimum, and the
+            bound is that of this q.
     """
     shares, words = row_expectations(documents, alpha), column_expectations(topics, eta)
-    outcome = fused_pass(totals.rows, shares.weights, words.weights)
+    weights, masses = words.weights, torch.ones(len(alpha), dtype=torch.float64)
+    if normalized:
+        masses = (words.shifts.exp() @ weights.double()) ** normalized
+        weights = weights / masses.to(weights.dtype)
+    outcome = fused_pass(totals.rows, shares.weights, weights)
     bound = float(outcome.log_likelihood.sum() + totals.documents @ shares.shifts + totals.words @ words.shifts)
     bound -= divergence_of_documents(shares, alpha) + divergence_of_topics(words, eta, len(topics))
-    by = relaxation(bound)
     of_documents = outcome.theta_sums.mul_(shares.weights).add_(alpha.to(documents.dtype))
-    of_words = outcome.word_sums.mul_(words.weights).add_(eta.to(topics.dtype))
+    of_words = outcome.word_sums.mul_(weights)
+    bound += float(of_words.sum(0, dtype=torch.float64) @ masses.log())
+    of_words.add_(eta.to(topics.dtype))
+    by = relaxation(bound)
     return Ascended(_lengthened(topics, of_words, by, 0), _lengthened(documents, of_documents, by, 1), bound)
 
 

@@ -38,6 +38,10 @@ class CoordinateAscent:
         allocation: the model.
         relaxation: 1 for plain sweeps. Above 1 each sweep goes further in its direction, ``new * (new / old)**(relaxation - 1)``
             with the totals kept: 1.9 saves half of the sweeps, 2 and more diverge. Should the bound fall, plain sweeps follow.
+        normalized_sweeps: first sweeps over all data, in which exp(E[log words]) of each topic is divided by its sum, in the first
+            of them wholly and from one to the next less. The sum is below 1, the more so the fewer words a topic has, and plain
+            sweeps take words from small topics for that. What follows ends at a better bound, with more coherent topics; these
+            sweeps themselves may lower the bound, so a fit should go on after them.
         document_steps: the most updates of a document's shares in a minibatch's step.
         delay, forgetting: of the natural gradient's step size, ``(delay + step)**-forgetting``.
 
@@ -49,6 +53,7 @@ class CoordinateAscent:
 
     allocation: DirichletAllocation
     relaxation: float = 1.9
+    normalized_sweeps: int = 0
     document_steps: int = 20
     delay: float = 10.0
     forgetting: float = 0.7
@@ -57,6 +62,7 @@ class CoordinateAscent:
     def __post_init__(self) -> None:
         for option, low, high in (
             ("relaxation", 1, 2),
+            ("normalized_sweeps", 0, math.inf),
             ("document_steps", 1, math.inf),
             ("delay", 0, math.inf),
             ("forgetting", 0.5, 1),
@@ -143,10 +149,14 @@ class AscentEngine:
 
     def _sweep(self, batch: Arguments, topics: Tensor, documents: Tensor, alpha: Tensor) -> float:
         eta = columns_of(self._options.allocation.eta, documents.shape[1])
-        outcome = sweep(self._totals_of(batch, documents.dtype), topics, documents, alpha, eta, self._relaxation)
+        step = self.report.steps[_NAME]
+        first = self._options.normalized_sweeps
+        normalized = 1 - step / first if step < first else 0.0
+        relaxation = (lambda _: self._options.relaxation) if normalized else self._relaxation
+        totals = self._totals_of(batch, documents.dtype)
+        outcome = sweep(totals, topics, documents, alpha, eta, relaxation, normalized=normalized)
         self._write("documents", outcome.documents)
         self._write("topics", outcome.topics.T)
-        step = self.report.steps[_NAME]
         if self._options.allocation.learn_alpha and step >= _LEARN_FROM and step % _LEARN_EVERY == 0:
             self._write("alpha", learned_alpha(documents, alpha))
         return -outcome.bound

@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from vipack.errors import DataError, DataWarning, UsageError, warn
+from vipack.display import listed
+from vipack.errors import DataError, DataWarning, TrustWarning, UsageError, warn
 from vipack.topics.estimator import Estimator
 from vipack.topics.word_counts import Counts, read_counts
 from vipack.topics.word_measures import Measure, measured, word_intervals
@@ -40,7 +41,7 @@ class FittedTopics(Estimator):
     n_features_in_: int
     _alpha: Array
     _word_totals: Array
-    _lengths: Array  # tokens of the documents, where topics have no concentrations
+    _lengths: Array  # tokens of the documents, where these have no concentrations
 
     def top_words(
         self, num_words: int = 10, *, measure: Measure = "probability", weight: float = 0.5
@@ -96,6 +97,20 @@ class FittedTopics(Estimator):
         mass = (posterior / posterior.sum(0) * self._word_totals).sum(1)
         return pd.Series(mass / mass.sum(), index=self.topic_names_, name="share of tokens")
 
+    def unused_topics(self) -> list[int]:
+        """The topics that are of no document: none fitted to has as much as one word of them expected, and their words are the prior's.
+
+        Raises:
+            UsageError: there are no documents, as after ``partial_fit``.
+        """
+        self._check_fitted()
+        if not hasattr(self, "shares_"):
+            raise UsageError("unused_topics: partial_fit keeps no documents; use transform.")
+        expected = (
+            self.documents_ - self._alpha if hasattr(self, "documents_") else self.shares_ * self._lengths[:, None]
+        )
+        return np.flatnonzero(expected.max(0) < 1).tolist()
+
     def report(
         self,
         path: str | os.PathLike[str],
@@ -150,6 +165,22 @@ class FittedTopics(Estimator):
         """Names of :meth:`transform`'s columns."""
         self._check_fitted()
         return np.array([name.replace(" ", "") for name in self.topic_names_], dtype=object)
+
+    def _warn_of_unused(self) -> None:
+        """
+        Warns:
+            TrustWarning: topics are of no document.
+        """
+        unused = self.unused_topics()
+        if unused:
+            count = len(self.topics_)
+            left = f"num_topics={count - len(unused)}" if len(unused) < count else "fewer topics"
+            warn(
+                TrustWarning(
+                    f"{len(unused)} of {count} topics are of no document ({listed(map(str, unused))}), and their words are in no order that "
+                    f"means anything; {left} is enough for these documents, or another random_state."
+                )
+            )
 
     def _order(self, num_words: int, measure: Measure, weight: float) -> Array:
         self._check_fitted()

@@ -44,6 +44,7 @@ class LDA(FittedTopics):
         batch_size: documents a step; all by default.
         steps: sweeps, or minibatches; None goes on until the bound gains less than `tolerance` of itself in 10.
         tolerance: see `steps`.
+        normalized_sweeps: see :class:`CoordinateAscent`; at most half of `steps`. 0 for plain sweeps alone.
         time_limit: seconds of training after which to stop in any case.
         random_state: seed of everything random.
         progress: True or False; a bar in a terminal or a notebook by default.
@@ -77,6 +78,7 @@ class LDA(FittedTopics):
         batch_size: int | None = None,
         steps: int | None = None,
         tolerance: float = 1e-4,
+        normalized_sweeps: int = 150,
         time_limit: float | None = None,
         total_documents: int = 1_000_000,
         random_state: Any = 0,
@@ -92,6 +94,7 @@ class LDA(FittedTopics):
         self.batch_size = batch_size
         self.steps = steps
         self.tolerance = tolerance
+        self.normalized_sweeps = normalized_sweeps
         self.time_limit = time_limit
         self.total_documents = total_documents
         self.random_state = random_state
@@ -106,6 +109,7 @@ class LDA(FittedTopics):
 
         Warns:
             DataWarning: documents without a word; their shares are those of the prior.
+            TrustWarning: topics that are of no document; see :meth:`unused_topics`.
         """
         counts = read_counts(X)
         self._name_columns(counts, vocabulary)
@@ -119,10 +123,15 @@ class LDA(FittedTopics):
             eta=self._concentrations_of_words(counts),
             learn_alpha=self.learn_alpha,
         )
-        ascends = self.method == "coordinate_ascent"
+        engine: Any = "auto"
         rules: tuple[Any, ...] = ()
-        if self.steps is None and ascends and self.batch_size is None:
-            rules = (SmallGain(self.tolerance),)
+        if self.method == "coordinate_ascent":
+            normalized = self.normalized_sweeps
+            if self.steps is not None:
+                normalized = min(normalized, self.steps // 2)
+            engine = CoordinateAscent(self.allocation_, normalized_sweeps=normalized)
+            if self.steps is None and self.batch_size is None:
+                rules = (SmallGain(self.tolerance, after=normalized),)
         if self.time_limit is not None:
             rules = (*rules, TimeLimit(self.time_limit))
         self._eta = self.allocation_.eta.numpy()
@@ -130,7 +139,7 @@ class LDA(FittedTopics):
             self.allocation_.model,
             self.allocation_.guide,
             data=counts.matrix,
-            engine=CoordinateAscent(self.allocation_) if ascends else "auto",
+            engine=engine,
             batch_size=None if self.batch_size is None else min(self.batch_size, counts.matrix.shape[0]),
             steps=self.steps,
             stop=rules,
@@ -147,6 +156,7 @@ class LDA(FittedTopics):
         self._take_topics(params["topics"].double().numpy(), params.get("alpha", self.allocation_.alpha))
         self._word_totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
         self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
+        self._warn_of_unused()
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Array:

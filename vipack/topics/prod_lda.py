@@ -135,6 +135,7 @@ class ProdLDA(FittedTopics):
         self.topics_ /= self.topics_.sum(1, keepdims=True)
         self.shares_ = self._shares(counts.matrix)
         self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
+        self._warn_of_unused()
         self._warn_of_twins()
         return self
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from vipack.display import listed
 from vipack.errors import VipackError
 from vipack.plots.topic_bars import topics as bars
 from vipack.report.content import Link, Picture, Section, Table
@@ -33,6 +34,9 @@ class TopicModel(Protocol):
     def top_documents(self, num_documents: int = 3) -> list[tuple[str, ...]]:
         """The titles of the documents that have most of each topic."""
 
+    def unused_topics(self) -> list[int]:
+        """The topics that are of no document."""
+
 
 def topics_section(model: TopicModel, explorer: str | None = None) -> Section:
     """Top words, shares of tokens and top documents of each topic, the largest first.
@@ -44,17 +48,23 @@ def topics_section(model: TopicModel, explorer: str | None = None) -> Section:
     order = np.argsort(-shares, kind="stable")
     words = model.top_words(_WORDS)
     columns = {"share of tokens": shares[order], "words": [" ".join(words[k]) for k in order]}
+    notes = [
+        "The most probable words of each topic, its share of all tokens, and the documents that have most of it. Topics are "
+        "good if their words belong together and their documents are what one would expect."
+    ]
     if hasattr(model, "shares_"):
+        unused = [model.topic_names_[k] for k in model.unused_topics()]
+        if unused:
+            notes.append(
+                f"No document has a word of {listed(unused)}, whose words mean nothing: fewer topics are enough for these documents."
+            )
         documents = model.top_documents(_DOCUMENTS)
         columns["documents"] = [", ".join(documents[k]) for k in order]
     names = [model.topic_names_[k] for k in order]
     frame = pd.DataFrame(columns, index=pd.Index(names, name="topic"))
     return Section(
         "Topics",
-        [
-            "The most probable words of each topic, its share of all tokens, and the documents that have most of it. Topics are "
-            "good if their words belong together and their documents are what one would expect."
-        ],
+        notes,
         links=[Link(explorer, "Explore topics, words and documents")] if explorer else [],
         tables=[Table(frame, "Topics, the largest first")],
         pictures=_pictures(model, order, shares),

@@ -157,13 +157,16 @@ class STM(FittedTopics):
         weights = params["topics"].digamma().exp()
         self.topics_ = (weights / weights.sum(1, keepdim=True)).numpy()
         self.shares_ = mean_shares(params["logits_loc"], params["logits_scale"])
-        self._word_totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        self._word_totals, self._lengths = (
+            np.asarray(counts.matrix.sum(axis, dtype=np.float64)).ravel() for axis in (0, 1)
+        )
         self.n_features_in_ = counts.matrix.shape[1]
         self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
         self.n_iter_, self.bound_ = len(self.fit_.losses), -float(self.fit_.losses[-1])
         self._indices = None if indices is None else torch.from_numpy(indices)
         self._data = data
         self._response: StructuralResponse | None = None
+        self._warn_of_unused()
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> np.ndarray[Any, Any]:

@@ -47,7 +47,7 @@ def write_structural(
         "levels": _values("groups", levels),
         "scale": None if scale is None else [scale.mean, scale.sd],
     }
-    write_estimator(path, estimator, ("components_", "topics_", "shares_", "_word_totals"), more)
+    write_estimator(path, estimator, ("components_", "topics_", "shares_", "_word_totals", "_lengths"), more)
 
 
 def read_data(more: Mapping[str, Any]) -> dict[str, Any]:

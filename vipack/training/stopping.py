@@ -111,19 +111,23 @@ class SmallGain:
     Attributes:
         share: of the loss.
         period: steps over which the gain is taken, and after which this looks again.
+        after: steps at the beginning that do not count.
     """
 
     share: float = 1e-4
     period: int = 10
+    after: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not self.share >= 0:
             raise UsageError(f"SmallGain: share must be a number of at least 0, found {self.share!r}.")
         if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
             raise UsageError(f"SmallGain: period must be an integer of at least 1, found {self.period!r}.")
+        if isinstance(self.after, bool) or not isinstance(self.after, int) or self.after < 0:
+            raise UsageError(f"SmallGain: after must be an integer of at least 0, found {self.after!r}.")
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        if len(losses) <= self.period:
+        if len(losses) <= self.period + self.after:
             return None
         gain = losses[-1 - self.period] - losses[-1]
         if gain > self.share * abs(losses[-1]):
