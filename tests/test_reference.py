@@ -50,7 +50,8 @@ def classes():
     """All of vipack's that are not private; of those that only say what they read of a fit, none."""
     modules = [importlib.import_module(each.name) for each in pkgutil.walk_packages(vipack.__path__, "vipack.")]
     kinds = {kind for module in modules for kind in vars(module).values() if inspect.isclass(kind)}
-    ours = {kind for kind in kinds if kind.__module__.startswith("vipack.") and not kind.__name__.startswith("_")}
+    kinds = {kind for kind in kinds if kind.__module__.startswith("vipack.") and "<locals>" not in kind.__qualname__}
+    ours = {kind for kind in kinds if not kind.__name__.startswith("_")}
     return sorted(ours - {Fitted}, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
