@@ -12,7 +12,7 @@ from torch import Tensor
 from vipack.errors import DataError
 from vipack.program import Arguments
 
-__all__ = ["BatchStream", "LoaderStream", "ShuffledStream", "WholeStream"]
+__all__ = ["BatchStream", "LoaderStream", "ShuffledStream", "WholeStream", "WrappedStream", "complete_batch"]
 
 _MANY = 1_000_000_000
 
@@ -67,6 +67,31 @@ class BatchStream(ABC):
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where the stream was when :meth:`state` gave `state`."""
+
+
+class WrappedStream(BatchStream):
+    """A stream whose batches are those of another one, changed."""
+
+    def __init__(self, inner: BatchStream) -> None:
+        self._inner = inner
+        self.per_epoch = inner.per_epoch
+
+    @property
+    def epoch(self) -> int:  # type: ignore[override]
+        """Epochs completed."""
+        return self._inner.epoch
+
+    def upcoming(self) -> tuple[int | None, int]:
+        return self._inner.upcoming()
+
+    def indices(self, number: int) -> Tensor | None:
+        return self._inner.indices(number)
+
+    def state(self) -> dict[str, Any]:
+        return self._inner.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._inner.load_state(state)
 
 
 class WholeStream(BatchStream):
@@ -196,11 +221,7 @@ class ShuffledStream(BatchStream):
         before = self._generator.get_state()
         order = torch.randperm(self._num_rows, generator=self._generator)
         if tail is not None:
-            head = self._batch_size - len(tail)
-            twice = torch.isin(order, tail)
-            again = twice[:head].nonzero()[:, 0]
-            others = (~twice[head:]).nonzero()[: len(again), 0] + head
-            order[again], order[others] = order[others], order[again]
+            order = complete_batch(order, order, tail, self._batch_size)
         self._orders.append((before, tail, order))
 
 
@@ -256,3 +277,20 @@ class LoaderStream(BatchStream):
         self.epoch, self._batches_done, self._batches, self._next = int(state["epoch"]), 0, None, None
         for _ in range(int(state["taken"])):
             next(self)
+
+
+def complete_batch(order: Tensor, indices: Tensor, tail: Tensor, batch_size: int) -> Tensor:
+    """`order` with none of the rows `tail` among those that complete their batch, which would then have a row twice.
+
+    Args:
+        indices: the rows in that order.
+        tail: the last rows of the epoch before.
+    """
+    order = order.clone()
+    head = batch_size - len(tail)
+    twice = torch.isin(indices, tail)
+    again = twice[:head].nonzero()[:, 0]
+    others = (~twice[head:]).nonzero()[: len(again), 0] + head
+    again = again[: len(others)]
+    order[again], order[others] = order[others], order[again]
+    return order

@@ -15,7 +15,7 @@ from vipack.program.running.runs import named_arguments
 from vipack.training.data import ArrayRows, Rows
 from vipack.training.prepare import Problem, device_of
 from vipack.training.reading_data import read_data
-from vipack.training.streams import BatchStream
+from vipack.training.streams import BatchStream, WrappedStream
 from vipack.transforms import KINDS, Transform
 
 __all__ = [
@@ -222,16 +222,12 @@ def _described(value: Any) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-class _Looked(BatchStream):
+class _Looked(WrappedStream):
     """Batches of raw data as one draw transforms them."""
 
     def __init__(self, rows: TransformedRows, inner: BatchStream) -> None:
-        self._rows, self._inner = rows, inner
-        self.per_epoch = inner.per_epoch
-
-    @property
-    def epoch(self) -> int:  # type: ignore[override]
-        return self._inner.epoch
+        super().__init__(inner)
+        self._rows = rows
 
     def __next__(self) -> Arguments:
         return self._rows.seen(next(self._inner))
@@ -242,17 +238,8 @@ class _Looked(BatchStream):
     def upcoming(self) -> tuple[int | None, int]:
         return self._inner.upcoming()[0], 1
 
-    def indices(self, number: int) -> Tensor | None:
-        return self._inner.indices(number)
-
     def whole(self) -> Arguments | None:
         return None
-
-    def state(self) -> dict[str, Any]:
-        return self._inner.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self._inner.load_state(state)
 
 
 def raw_rows(rows: Any) -> Any:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import scipy.sparse
 import torch
 from torch import Tensor
 
 from vipack.program import Arguments
+from vipack.training.arrays import joined
 from vipack.training.streams import BatchStream
 from vipack.training.windows import Window, Windows
 
@@ -62,9 +62,7 @@ class WindowStream(BatchStream):
     def peek(self) -> Arguments:
         if self._next is None:
             pieces = self._pieces()
-            arrays = [
-                _joined([window.arrays[k][start:stop] for window, start, stop in pieces]) for k in self._columns()
-            ]
+            arrays = [joined([window.arrays[k][start:stop] for window, start, stop in pieces]) for k in self._columns()]
             self._next = self._call(arrays, self._indices_of(pieces))
         return self._next
 
@@ -141,10 +139,4 @@ class WindowStream(BatchStream):
 
     @staticmethod
     def _indices_of(pieces: list[tuple[Window, int, int]]) -> Tensor:
-        return _joined([window.indices[start:stop] for window, start, stop in pieces])  # type: ignore[no-any-return]
-
-
-def _joined(pieces: list[Any]) -> Any:
-    if len(pieces) == 1:
-        return pieces[0]
-    return scipy.sparse.vstack(pieces, format="csr") if scipy.sparse.issparse(pieces[0]) else torch.cat(pieces)
+        return joined([window.indices[start:stop] for window, start, stop in pieces])  # type: ignore[no-any-return]
