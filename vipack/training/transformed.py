@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,29 +134,24 @@ class TransformedRows(Rows):
     def rows(self, indices: Tensor) -> Arguments:
         call = self.raw.rows(indices)
         if isinstance(self.raw, ArrayRows):
-            whole = self.full()
             chosen = indices.to(self.device)
-
-            def value(name: str, own: Any, every: Any) -> Any:
-                return every[chosen] if name in self.transforms else own
-
-            args = tuple(
-                value(name, own, every)
-                for name, own, every in zip(
-                    (*self._positional, *[""] * len(call.args)), call.args, whole.args, strict=False
-                )
-            )
-            kwargs = {name: value(name, own, whole.kwargs[name]) for name, own in call.kwargs.items()}
-            return Arguments(args, kwargs, call.indices)
+            return self._replaced(call, [self.full()], lambda values: values[0][chosen])
         each = [
             self._drawn(self.raw.rows(indices[i : i + 1]), self.seed + 1 + int(indices[i])) for i in range(len(indices))
         ]
+        return self._replaced(call, each, torch.cat)
+
+    def _replaced(
+        self, call: Arguments, others: Sequence[Arguments], value: Callable[[list[Tensor]], Tensor]
+    ) -> Arguments:
+        """`call` with what is transformed made of the arguments of other calls."""
+        names = (*self._positional, *[""] * len(call.args))
         args = tuple(
-            torch.cat([one.args[i] for one in each]) if name in self.transforms else own
-            for i, (name, own) in enumerate(zip((*self._positional, *[""] * len(call.args)), call.args, strict=False))
+            value([other.args[i] for other in others]) if name in self.transforms else own
+            for i, (name, own) in enumerate(zip(names, call.args, strict=False))
         )
         kwargs = {
-            name: torch.cat([one.kwargs[name] for one in each]) if name in self.transforms else own
+            name: value([other.kwargs[name] for other in others]) if name in self.transforms else own
             for name, own in call.kwargs.items()
         }
         return Arguments(args, kwargs, call.indices)
