@@ -239,13 +239,7 @@ def check_apart(posterior: Posterior, question: str) -> None:
 
 
 def row_bounds(
-    program: Program,
-    observations: Observations,
-    num_draws: int,
-    *,
-    seed: int,
-    progress: Progress,
-    question: str = "elbo",
+    program: Program, observations: Observations, num_draws: int, *, seed: int, progress: Progress
 ) -> RowBounds:
     """The ELBO of each observation from `num_draws` draws of its own.
 
@@ -253,7 +247,7 @@ def row_bounds(
         UsageError, GuideError: as of :func:`blocks`.
     """
     means, errors = [], []
-    for weights in _log_weights(program, observations, num_draws, seed, progress, question):
+    for weights in _log_weights(program, observations, num_draws, seed, progress, "elbo"):
         means.append(weights.mean(0))
         se = weights.std(0, ddof=1) / math.sqrt(num_draws) if num_draws > 1 else np.full(weights.shape[1], np.nan)
         errors.append(se)

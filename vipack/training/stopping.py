@@ -26,6 +26,8 @@ __all__ = [
     "without_spikes",
 ]
 
+_BATCHES = 10  # of losses, whose means tell the noise of theirs
+
 
 class StopRule(Protocol):
     """Looks at a run every few steps; it must depend on its arguments alone, so that a resumed run ends alike."""
@@ -200,8 +202,8 @@ def without_spikes(values: np.ndarray) -> np.ndarray:
     return clipped
 
 
-def batch_means(values: np.ndarray, num_batches: int = 10) -> Estimate:
+def batch_means(values: np.ndarray) -> Estimate:
     """Mean and its standard error from the means of consecutive batches."""
-    size = len(values) // num_batches
-    means = values[: size * num_batches].reshape(num_batches, size).mean(1)
+    size = len(values) // _BATCHES
+    means = values[: size * _BATCHES].reshape(_BATCHES, size).mean(1)
     return Estimate(float(values.mean()), mean_and_se(means).se)

@@ -152,9 +152,8 @@ def observed() -> Iterator[Values]:
         values[_position()[0]].append(number)
         return number
 
-    def note_array(value: Tensor, other: Any = None) -> Any:
-        copy = torch.Tensor.detach(value).clone().cpu()
-        array = _to_numpy(copy)
+    def note_array(value: Tensor) -> Any:
+        array = _to_numpy(torch.Tensor.detach(value).clone().cpu())
         values[_position()[0]].append(array)
         return array
 
