@@ -13,9 +13,9 @@ import scipy.stats
 from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import check_estimator
 
 import vipack as vi
+from tests.topics.estimator_checks import WANTED_OTHERWISE, failed_checks, whole
 from vipack.errors import DataError, DataWarning, ShapeError, TrustWarning, UsageError
 from vipack.topics import LDA
 from vipack.topics.report_section import topics_section
@@ -87,6 +87,49 @@ def test_merged_topics_take_words_and_documents_along(model, tmp_path):
     assert other.topic_names_ == ["animals", "topic 1"]
     with pytest.raises(UsageError, match="each once"):
         other.merge([[0, 1], [1]])
+
+
+@pytest.mark.filterwarnings("ignore::vipack.errors.DataWarning")
+@pytest.mark.parametrize("seeded", [False, True])
+def test_a_split_topic_becomes_the_two_that_it_was_of(planted, model, seeded, tmp_path):
+    words = [str(w) for w in planted.topics[0].argsort()[-2:]]
+    own = LDA(3, seeds={0: words}, progress=False).fit(planted.counts) if seeded else model
+    own.save(tmp_path / "lda.pt")
+    other = LDA.load(tmp_path / "lda.pt").merge([[0, 2]]).rename({0: "both"})
+    before, names = copy.deepcopy(other), list(other.topic_names_)
+    other.split(0, planted.counts)
+    assert other.topic_names_ == ["both, part 1", names[1], "both, part 2"]
+    rows, columns = matched(other.topics_, planted.topics)
+    reached = np.abs(other.topics_[rows] - planted.topics[columns]).sum(1).max() / 2
+    assert reached < (0.4 if seeded else 0.15)  # pseudo-counts of seeds are not of the truth
+    np.testing.assert_array_equal(other.components_[1], before.components_[1])
+    np.testing.assert_allclose(other.shares_[:, [0, 2]].sum(1), before.shares_[:, 0])
+    assert np.abs(other.transform(planted.counts) - other.shares_).mean() < 0.05  # anew, where all shares may move
+    other.save(tmp_path / "split.pt")
+    loaded = LDA.load(tmp_path / "split.pt")
+    assert loaded.top_words(5) == other.top_words(5)
+    merged = loaded.merge([[0, 2]])
+    np.testing.assert_allclose(merged.documents_, before.documents_)
+    pseudo_counts = 0 if seeded else 0.5  # eta is one number for each word and topic, also of the parts
+    np.testing.assert_allclose(merged.components_[0] - pseudo_counts, before.components_[0])
+
+
+def test_topics_of_a_stream_are_split_by_any_documents(planted):
+    stream = LDA(2, total_documents=120)
+    for _ in range(40):
+        stream.partial_fit(planted.counts)
+    assert stream.split(1, planted.counts[:60], into=3).partial_fit(planted.counts).components_.shape == (4, 40)
+
+
+def test_splits_that_cannot_be_are_named(model, planted):
+    for arguments, message in (
+        ((3, planted.counts), "topic: expected a number from 0 to 2, found 3"),
+        ((0, planted.counts[:7]), "X: 7 documents, and the model was fitted to 120"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            copy.deepcopy(model).split(*arguments)
+    with pytest.raises(UsageError, match="into"):
+        copy.deepcopy(model).split(0, planted.counts, into=1)
 
 
 def test_merged_and_loaded_models_take_more_of_a_stream(model, planted, tmp_path):
@@ -234,19 +277,6 @@ def test_parameters_are_read_set_and_cloned():
         model.set_params(K=3)
 
 
-def whole(values):
-    """scikit-learn's checks draw fractions, which are no counts."""
-    if scipy.sparse.issparse(values):
-        values = values.tocsr().copy()
-        values.data = np.ceil(values.data)
-        return values
-    try:
-        array = np.asarray(values)
-        return np.ceil(array.astype(float)) if array.dtype.kind in "fO" else array
-    except (TypeError, ValueError):
-        return values
-
-
 class WholeLDA(LDA):
     """LDA of counts rounded up."""
 
@@ -265,9 +295,4 @@ class WholeLDA(LDA):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_scikit_learns_own_checks():
-    outcome = check_estimator(WholeLDA(2, steps=3, progress=False), on_fail=None, on_skip=None)
-    failed = {each["check_name"] for each in outcome if each["status"] == "failed"}
-    assert failed == {
-        "check_dtype_object"
-    }  # it wants a TypeError for a dict among numbers, where vipack has a DataError
-    assert sum(each["status"] == "passed" for each in outcome) >= 45
+    assert failed_checks(WholeLDA(2, steps=3, progress=False)) == WANTED_OTHERWISE

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vipack as vi
+from tests.topics.estimator_checks import WANTED_OTHERWISE, failed_checks, whole
 from vipack.errors import CheckpointError, DataWarning, ShapeError, TrustWarning, UsageError
 from vipack.topics import LDA, ProdLDA, ProductOfExperts
 
@@ -132,3 +133,18 @@ def test_what_cannot_be_is_said(planted, options, message):
     model = ProdLDA(**{"num_topics": 3, "steps": 1, "progress": False} | options)
     with pytest.raises(UsageError, match=message):
         model.fit(planted.counts)
+
+
+class WholeProdLDA(ProdLDA):
+    """ProdLDA of counts rounded up."""
+
+    def fit(self, X, y=None):
+        return super().fit(whole(X))
+
+    def transform(self, X):
+        return super().transform(whole(X))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_scikit_learns_own_checks():
+    assert failed_checks(WholeProdLDA(2, steps=3, hidden=(8,), progress=False)) == WANTED_OTHERWISE

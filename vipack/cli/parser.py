@@ -211,6 +211,11 @@ def _add_topics(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--encoding", metavar="NAME", default="utf-8", help="of the files, such as latin-1 (%(default)s)"
     )
     command.add_argument("--steps", metavar="N", type=_positive, help="passes over the texts (until converged)")
+    command.add_argument(
+        "--stream",
+        action="store_true",
+        help="for texts too many for memory: counts them once onto the disk, in --out, and learns from there by minibatches",
+    )
     command.add_argument("--seed", metavar="N", type=int, default=0, help="decides everything random (%(default)s)")
     command.add_argument("--open", action="store_true", help="show the page in a browser")
     command.add_argument("--quiet", action="store_true", help="no messages on the way")

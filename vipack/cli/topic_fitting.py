@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import vipack
 from vipack.cli.option_names import named_as_options
 from vipack.cli.programs import output_folder
 from vipack.cli.text_tables import text_table
+from vipack.cli.topic_streaming import Streamed, stream_topics
 from vipack.datasets import Corpus, TextRules, load_texts
 from vipack.datasets.reading import read_names
 from vipack.datasets.stopwords import stop_words_of
@@ -32,6 +34,14 @@ def run(chosen: argparse.Namespace) -> int:
     begin = time.monotonic()
     folder = output_folder(chosen.out)
     _say(chosen, f"reading {chosen.texts} ...")
+    if chosen.stream:
+        with named_as_options():
+            streamed = stream_topics(
+                chosen, _rules(chosen), folder, lambda message: _say(chosen, message), _TEXT_LETTERS
+            )
+            covariates = _covariates(streamed.sample, chosen)
+        _write_stream(streamed, covariates, folder, chosen)
+        return _ended(chosen, streamed.model, np.flatnonzero(streamed.largest == 0), folder, begin)
     with named_as_options():
         corpus = _read(chosen)
         covariates = _covariates(corpus, chosen)
@@ -42,20 +52,25 @@ def run(chosen: argparse.Namespace) -> int:
     if effects is not None:
         effects.to_csv(folder / "effects.csv", index=False)
     _write_tables(model, corpus, folder, chosen)
-    page = folder / "explorer.html"
     beginnings = corpus.metadata[_text_column(chosen)].tolist()
     explore(
         model.topics_,
         model.shares_,
         corpus,
-        path=page,
+        path=folder / "explorer.html",
         texts=beginnings,
         covariates=covariates,
         effects=effects,
         names=model.topic_names_,
     )
-    print(text_table(_overview(model)))
     unused = np.setdiff1d(np.arange(len(model.topics_)), model.shares_.argmax(axis=1))
+    _ended(chosen, model, unused, folder, begin)
+    return 130 if model.fit_.stopped.reason is StopReason.INTERRUPTED else 0
+
+
+def _ended(chosen: argparse.Namespace, model: LDA | STM, unused: np.ndarray, folder: Path, begin: float) -> int:
+    """Say what has come out; 0."""
+    print(text_table(_overview(model)))
     if len(unused):
         numbers = ", ".join(map(str, unused))
         _say(
@@ -63,10 +78,45 @@ def run(chosen: argparse.Namespace) -> int:
             f"no text is mostly about topic {numbers}; fewer topics (--num-topics) or another --seed may suit the texts",
         )
     print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    page = folder / "explorer.html"
     _say(chosen, f"done in {time.monotonic() - begin:.0f} s; open {page} in a browser")
     if chosen.open and not webbrowser.open(page.resolve().as_uri()):
         _say(chosen, "no browser could be started")
-    return 130 if model.fit_.stopped.reason is StopReason.INTERRUPTED else 0
+    return 0
+
+
+def _write_stream(
+    streamed: Streamed, covariates: pd.DataFrame | None, folder: Path, chosen: argparse.Namespace
+) -> None:
+    """All but documents.csv, which is written."""
+    model, sample = streamed.model, streamed.sample
+    _say(chosen, "writing the page and tables ...")
+    model.save(folder / "model.pt")
+    model.word_table(_TABLE_WORDS).to_csv(folder / "top_words.csv", index=False)
+    _overview(model).to_csv(folder / "topics.csv")
+    figures = {
+        "documents": streamed.num_documents,
+        "words in the vocabulary": sample.num_words,
+        "tokens": streamed.num_tokens,
+        "topics": len(model.topics_),
+        "steps": model.n_iter_,
+        "bound on the log evidence (nats), estimated from the last batch": round(model.bound_, 1),
+    }
+    _write_figures(figures, folder, chosen)
+    explore(
+        model.topics_,
+        streamed.shares,
+        sample,
+        path=folder / "explorer.html",
+        texts=sample.metadata[_text_column(chosen)].tolist(),
+        covariates=covariates,
+        names=model.topic_names_,
+    )
+
+
+def _write_figures(figures: Mapping[str, object], folder: Path, chosen: argparse.Namespace) -> None:
+    more = {"seed": chosen.seed, "texts": chosen.texts, "vipack": vipack.__version__}
+    pd.Series({**figures, **more}, name="value").to_csv(folder / "corpus.csv", index_label="figure")
 
 
 def _say(chosen: argparse.Namespace, message: str) -> None:
@@ -75,21 +125,24 @@ def _say(chosen: argparse.Namespace, message: str) -> None:
 
 
 def _read(chosen: argparse.Namespace) -> Corpus:
-    rules = TextRules(
+    return load_texts(
+        chosen.texts,
+        field=chosen.field,
+        title=chosen.title,
+        rules=_rules(chosen),
+        encoding=chosen.encoding,
+        keep_text=_TEXT_LETTERS,
+    )
+
+
+def _rules(chosen: argparse.Namespace) -> TextRules:
+    return TextRules(
         stop_words=_stop_words(chosen.stop_words),
         min_letters=chosen.min_letters,
         min_documents=chosen.min_documents,
         max_fraction=chosen.max_fraction,
         max_words=chosen.max_words,
         ngrams=(1, chosen.ngrams),
-    )
-    return load_texts(
-        chosen.texts,
-        field=chosen.field,
-        title=chosen.title,
-        rules=rules,
-        encoding=chosen.encoding,
-        keep_text=_TEXT_LETTERS,
     )
 
 
@@ -182,8 +235,5 @@ def _write_tables(model: LDA | STM, corpus: Corpus, folder: Path, chosen: argpar
         "topics": len(model.topics_),
         "steps": model.n_iter_,
         "bound on the log evidence (nats)": round(model.bound_, 1),
-        "seed": chosen.seed,
-        "texts": chosen.texts,
-        "vipack": vipack.__version__,
     }
-    pd.Series(figures, name="value").to_csv(folder / "corpus.csv", index_label="figure")
+    _write_figures(figures, folder, chosen)

@@ -14,7 +14,7 @@ from vipack.datasets.words import TextRules, corpus_of
 from vipack.errors import DataError, UsageError
 from vipack.hints import checked
 
-__all__ = ["load_texts"]
+__all__ = ["Document", "documents_of", "load_texts"]
 
 
 @checked
@@ -56,13 +56,7 @@ def load_texts(
     if isinstance(keep_text, bool) or keep_text < 0:
         raise UsageError(f"keep_text: expected a number of letters, 0 or more, found {keep_text!r}.")
     target = Path(path)
-    if target.is_dir():
-        if field is not None or title is not None:
-            raise UsageError(f"field, title: {target} is a folder, whose files are the documents; leave both out.")
-        documents, typed = _folder(target, encoding), False
-    else:
-        rows = rows_of(existing_file(target), encoding)
-        documents, typed = _fields(target, rows, field, title), rows.is_text
+    documents, typed = documents_of(target, field, title, encoding)
     titles: list[str] = []
     metadata = MetadataColumns(typed)
 
@@ -84,10 +78,20 @@ def load_texts(
     )
 
 
-_Document = tuple[str, str, Mapping[str, Any]]  # title, text, and what else is known
+Document = tuple[str, str, Mapping[str, Any]]  # title, text, and what else is known
 
 
-def _folder(folder: Path, encoding: str) -> Iterator[_Document]:
+def documents_of(target: Path, field: str | None, title: str | None, encoding: str) -> tuple[Iterator[Document], bool]:
+    """The documents of a folder or a table one after the other, and whether all that is known of them is text; see :func:`load_texts`."""
+    if target.is_dir():
+        if field is not None or title is not None:
+            raise UsageError(f"field, title: {target} is a folder, whose files are the documents; leave both out.")
+        return _folder(target, encoding), False
+    rows = rows_of(existing_file(target), encoding)
+    return _fields(target, rows, field, title), rows.is_text
+
+
+def _folder(folder: Path, encoding: str) -> Iterator[Document]:
     files = sorted(folder.rglob("*.txt"))
     if not files:
         kinds = sorted({p.suffix or "no suffix" for p in folder.iterdir() if p.is_file()})
@@ -100,7 +104,7 @@ def _folder(folder: Path, encoding: str) -> Iterator[_Document]:
         yield file.relative_to(folder).as_posix(), read_text(file, encoding), {}
 
 
-def _fields(path: Path, rows: Rows, field: str | None, title: str | None) -> Iterator[_Document]:
+def _fields(path: Path, rows: Rows, field: str | None, title: str | None) -> Iterator[Document]:
     empty = True
     for number, row in rows:
         if field is None and "text" not in row:

@@ -18,6 +18,7 @@ from vipack.topics.dirichlet_allocation import DirichletAllocation
 from vipack.topics.estimator_files import read_estimator, write_estimator
 from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
 from vipack.topics.seeded_topics import concentrations_of_seeds
+from vipack.topics.splitting import fractions_of_pieces
 from vipack.topics.word_counts import Counts, read_counts
 from vipack.training import Fit, TimeLimit, fit
 from vipack.training.checkpoint import unharmed
@@ -250,6 +251,61 @@ class LDA(FittedTopics):
         self.topic_names_ = [self.topic_names_[k] for k in kept]
         if hasattr(self, "documents_"):
             self.documents_ = self.documents_ @ onto
+        self._take_topics(self.components_, torch.from_numpy(self._alpha))
+        return self
+
+    def split(self, topic: int, X: Any, *, into: int = 2) -> Self:
+        """A topic becomes several: the first part in its stead, the others as the last topics; all other topics stay as they are.
+
+        The words that the topic is expected to have in each document get topics of their own, by latent Dirichlet allocation. Words
+        and shares of the parts add up to the topic's: :meth:`merge` undoes it.
+
+        Args:
+            topic: its number.
+            X: the documents fitted to, or after ``partial_fit`` some that have the topic.
+            into: how many it becomes.
+
+        Raises:
+            UsageError: a topic that is not there, an `into` below 2, or other documents than those fitted to.
+        """
+        self._check_fitted()
+        count = len(self.components_)
+        if isinstance(topic, bool) or not isinstance(topic, int | np.integer) or not 0 <= topic < count:
+            raise UsageError(f"topic: expected a number from 0 to {count - 1}, found {topic!r}.")
+        if isinstance(into, bool) or not isinstance(into, int) or into < 2:
+            raise UsageError(f"into: expected a whole number of at least 2, found {into!r}.")
+        rows = CountRows.of(self._read(X).matrix, torch.float32)
+        kept = getattr(self, "documents_", None)
+        if kept is not None and len(kept) != rows.num_rows:
+            raise UsageError(
+                f"X: {rows.num_rows:,} documents, and the model was fitted to {len(kept):,}; pass those, whose shares are split too."
+            )
+        documents = self.infer(X) if kept is None else kept
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed_of(self.random_state))
+            of_words, of_documents = fractions_of_pieces(
+                rows,
+                torch.from_numpy(documents).float(),
+                torch.from_numpy(self.components_.T.copy()).float(),
+                int(topic),
+                into,
+            )
+        eta = np.broadcast_to(self._eta, self.components_.shape)
+        own_eta, own_alpha = eta[topic] / into if self._eta.ndim else eta[topic], self._alpha[topic] / into
+        words = own_eta + of_words.numpy().T * (self.components_[topic] - eta[topic])
+        if self._eta.ndim:
+            self._eta = np.concatenate([self._eta, np.repeat(own_eta[None], into - 1, 0)])
+            self._eta[topic] = own_eta
+        self._alpha = np.concatenate([self._alpha, np.full(into - 1, own_alpha)])
+        if kept is not None:
+            shares = own_alpha + of_documents.numpy() * (kept[:, [topic]] - into * own_alpha)
+            self.documents_ = np.concatenate([kept, shares[:, 1:]], 1)
+            self.documents_[:, topic] = shares[:, 0]
+        self.components_ = np.concatenate([self.components_, words[1:]])
+        self.components_[topic] = words[0]
+        name = self.topic_names_[topic]
+        self.topic_names_ = [*self.topic_names_, *(f"{name}, part {i}" for i in range(2, into + 1))]
+        self.topic_names_[topic] = f"{name}, part 1"
         self._take_topics(self.components_, torch.from_numpy(self._alpha))
         return self
 
