@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pyro.infer.autoguide import AutoGuide
 
 from vipack.display import listed
@@ -17,7 +16,7 @@ from vipack.errors import GuideError, UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
-from vipack.program import Arguments, Program
+from vipack.program import Program
 from vipack.program.checks.amortised import check_amortised
 from vipack.program.checks.observed import check_observed
 from vipack.program.running.randomness import check_seed
@@ -178,10 +177,7 @@ def _first(program: Program, observations: Observations, question: str) -> Poste
         check_apart(first, question)
         plate = first.evaluation.row_plate
         if not observations.fitted and plate is not None:
-            every = torch.arange(min(_MOST_ROWS, observations.num_rows))
-            calls = (observations.rows(indices) for indices in (every, every.flip(0)))
-            one, two = (Arguments(call.args, call.kwargs) for call in calls)
-            check_amortised(program, one, two, plate, question)
+            check_amortised(program, observations.rows, min(_MOST_ROWS, observations.num_rows), plate, question)
     return None if failed else first
 
 

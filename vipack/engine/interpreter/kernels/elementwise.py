@@ -105,15 +105,10 @@ def _ternary(writer: Writer, node: fx.Node, out: Value, kernel: str, *, value: b
     elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, values, scalars)
 
 
-def _where(writer: Writer, node: fx.Node, out: Value) -> None:
-    condition, a, b = node.args
+def _where(writer: Writer, node: fx.Node, out: Value, *order: int) -> None:
+    """`order` of the condition and the values where it is true and false among the arguments."""
+    condition, a, b = (node.args[i] for i in order)
     values = [operand(writer, condition, torch.bool), *(operand(writer, v, out.dtype) for v in (a, b))]
-    elementwise(writer, f"where_{tag(out.dtype)}", out, values)
-
-
-def _masked_fill(writer: Writer, node: fx.Node, out: Value) -> None:
-    value, mask, fill = node.args
-    values = [operand(writer, mask, torch.bool), *(operand(writer, v, out.dtype) for v in (fill, value))]
     elementwise(writer, f"where_{tag(out.dtype)}", out, values)
 
 
@@ -205,9 +200,9 @@ ELEMENTWISE: dict[Any, Rule] = {
     aten.pow.Tensor_Tensor: into(_power),
     aten.pow.Scalar: into(_power),
     aten.square.default: into(_squared),
-    aten.where.self: into(_where),
-    aten.masked_fill.Scalar: into(_masked_fill),
-    aten.masked_fill.Tensor: into(_masked_fill),
+    aten.where.self: into(_where, 0, 1, 2),
+    aten.masked_fill.Scalar: into(_where, 1, 2, 0),
+    aten.masked_fill.Tensor: into(_where, 1, 2, 0),
     aten.addcmul.default: into(_ternary, "addcmul", value=True),
     aten.addcdiv.default: into(_ternary, "addcdiv", value=True),
     aten.lerp.Tensor: into(_ternary, "lerp", value=False),
