@@ -38,12 +38,12 @@ class CoordinateAscent:
         allocation: the model.
         relaxation: 1 for plain sweeps. Above 1 each sweep goes further in its direction, ``new * (new / old)**(relaxation - 1)``
             with the totals kept: 1.9 saves half of the sweeps, 2 and more diverge. Should the bound fall, plain sweeps follow.
+        document_steps: the most updates of a document's shares in a minibatch's step.
+        delay, forgetting: of the natural gradient's step size, ``(delay + step)**-forgetting``.
         normalized_sweeps: first sweeps over all data, in which exp(E[log words]) of each topic is divided by its sum, in the first
             of them wholly and from one to the next less. The sum is below 1, the more so the fewer words a topic has, and plain
             sweeps take words from small topics for that. What follows ends at a better bound, with more coherent topics; these
             sweeps themselves may lower the bound, so a fit should go on after them.
-        document_steps: the most updates of a document's shares in a minibatch's step.
-        delay, forgetting: of the natural gradient's step size, ``(delay + step)**-forgetting``.
 
     Source: Blei, Ng and Jordan (2003), section 5.2; Hoffman, Blei and Bach (2010), algorithm 2, for minibatches.
 
@@ -53,10 +53,10 @@ class CoordinateAscent:
 
     allocation: DirichletAllocation
     relaxation: float = 1.9
-    normalized_sweeps: int = 0
     document_steps: int = 20
     delay: float = 10.0
     forgetting: float = 0.7
+    normalized_sweeps: int = 0
     name: str = field(default=_NAME, init=False)
 
     def __post_init__(self) -> None:
