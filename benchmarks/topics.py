@@ -4,7 +4,8 @@
 run, for vipack's coordinate ascent and for the peers that are installed (topica's CVB0 and sparse sampler, tomotopy, scikit-learn's online
 variational Bayes with tuned priors). DIR holds ``train.npz`` and ``test.npz``, SciPy CSR counts. Reading, starting up and judging do not
 count. ``effects``: how often 90% intervals of the effect of a covariate hold the truth; DIR holds ``*.npz`` of simulated corpora with ``data``,
-``indices``, ``indptr``, ``shape``, ``x`` (0 or 1), ``phi`` and ``effect``.
+``indices``, ``indptr``, ``shape``, ``x`` (0 or 1), ``phi`` and ``effect``. ``outcomes``: how often those of topics on an outcome do,
+beside least squares on the shares of LDA.
 """
 
 import argparse
@@ -18,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import scipy.special
 import torch
 from scipy.optimize import linear_sum_assignment
 
 import vipack as vi
-from vipack.topics import STM, CoordinateAscent, DirichletAllocation, ProdLDA
+from vipack.topics import LDA, STM, CoordinateAscent, DirichletAllocation, ProdLDA
 
 Run = Iterator[
     tuple[float, Any]
@@ -196,17 +198,55 @@ def effects(folder: Path, number: int) -> None:
         )
 
 
+def outcomes(number: int, documents: int, words: int) -> None:
+    """3 topics over 40 words whose effects on an outcome are known: the joint model, and least squares on shares of LDA."""
+    truth = np.array([9.0, 10.0, 12.0])
+    inside, errors = {"joint": [], "least squares": []}, {"joint": [], "least squares": []}
+    for seed in range(100, 100 + number):
+        rng = np.random.default_rng(seed)
+        topics = rng.dirichlet(np.full(40, 0.1), 3)
+        shares = scipy.special.softmax(rng.normal(size=(documents, 3)), axis=1)
+        counts = np.stack([rng.multinomial(words, own @ topics) for own in shares])
+        outcome = shares @ truth + 0.5 * rng.normal(size=documents)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = STM(3, num_starts=3, supervised=True, progress=False).fit(counts, outcome)
+            table = model.outcome_effects(level=0.9)
+        plain = LDA(3, progress=False).fit(counts)
+        solved, squares, *_ = np.linalg.lstsq(plain.shares_, outcome)
+        noise = squares[0] / (documents - 3) * np.linalg.inv(plain.shares_.T @ plain.shares_).diagonal()
+        means = {"joint": table["mean"].to_numpy(), "least squares": solved}
+        halves = {"joint": (table["upper"] - table["lower"]).to_numpy() / 2, "least squares": 1.645 * np.sqrt(noise)}
+        for name, fitted in (("joint", model), ("least squares", plain)):
+            distance = np.abs(fitted.topics_[:, None] - topics[None]).sum(-1)
+            order = linear_sum_assignment(distance.T)[1]
+            errors[name].append(means[name][order] - truth)
+            inside[name].append(np.abs(errors[name][-1]) <= halves[name][order])
+    for name, gaps in errors.items():
+        print(
+            f"{name:14} {number} corpora of {documents} documents of {words} words: 90% intervals hold {np.mean(inside[name]):.2f}, "
+            f"rmse {np.sqrt(np.mean(np.square(gaps))):.3f}, bias {np.mean(gaps, 0).round(2)}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "effects"])
-    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("what", choices=["speed", "effects", "outcomes"])
+    parser.add_argument("--root", type=Path, help="of speed and effects")
     parser.add_argument("--num-topics", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--goal", type=float, default=1785.0, help="perplexity")
     parser.add_argument("--corpora", type=int, default=100)
+    parser.add_argument("--documents", type=int, default=200, help="of each corpus of outcomes")
+    parser.add_argument("--words", type=int, default=25, help="of each of these documents")
     parser.add_argument("--only", default="", help="tools whose names hold this")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.what == "outcomes":
+        outcomes(options.corpora, options.documents, options.words)
+        return
+    if options.root is None:
+        parser.error("--root: the folder of the corpora is missing")
     if options.what == "speed":
         speed(options.root, options.num_topics, options.seeds, options.goal, options.only)
     else:

@@ -118,6 +118,7 @@ def test_after_normalized_sweeps_the_bound_never_falls(planted):
     assert fit.losses[20] != pytest.approx(plain.losses[20], rel=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::vipack.errors.TrustWarning")  # topics that are of no document
 def test_normalized_sweeps_lead_to_a_better_bound():
     corpus = vi.datasets.docstrings().prune(min_documents=5, max_fraction=0.15, min_tokens=15)
     gains = []

@@ -6,7 +6,7 @@ import scipy.optimize
 import torch
 from torch.distributions import Normal
 
-from vipack.errors import DataError, UsageError
+from vipack.errors import DataError, TrustWarning, UsageError
 from vipack.sparse.count_rows import CountRows
 from vipack.topics import STM
 from vipack.topics.structural_bound import StructuralBound
@@ -14,13 +14,13 @@ from vipack.topics.structural_bound import StructuralBound
 EFFECTS = np.array([-1.0, 0.0, 2.0])
 
 
-def corpus(seed=0, num_documents=200):
-    """Documents of 25 words from 3 topics over 40 words, and an outcome around 10."""
+def corpus(seed=0, num_documents=200, num_words=25):
+    """Documents of a few words from 3 topics over 40 words, and an outcome around 10."""
     rng = np.random.default_rng(seed)
     topics = rng.dirichlet(np.full(40, 0.1), 3)
     logits = rng.normal(size=(num_documents, 3))
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    counts = np.stack([rng.multinomial(25, own @ topics) for own in shares])
+    counts = np.stack([rng.multinomial(num_words, own @ topics) for own in shares])
     return counts, 10 + shares @ EFFECTS + 0.5 * rng.normal(size=num_documents), topics, shares
 
 
@@ -69,12 +69,26 @@ def test_the_bound_of_outcomes_is_that_by_draws():
 
 def test_effects_of_topics_on_an_outcome_are_recovered(fitted):
     model, order = fitted
-    table = model.outcome_effects().iloc[order]
+    with pytest.warns(TrustWarning, match="documents have 25 words in the median"):
+        table = model.outcome_effects().iloc[order]
     assert list(table.columns) == ["topic", "term", "mean", "sd", "lower", "upper"]
     assert (np.abs(table["mean"] - 10 - EFFECTS) < 3 * table["sd"]).all()
-    against = model.outcome_effects(against=int(order[1])).iloc[order]
+    with pytest.warns(TrustWarning):
+        against = model.outcome_effects(against=int(order[1])).iloc[order]
     assert against["mean"].iloc[1] == against["sd"].iloc[1] == 0
     assert against["mean"].iloc[2] == pytest.approx(table["mean"].iloc[2] - table["mean"].iloc[1])
+
+
+@pytest.mark.slow
+def test_intervals_of_effects_on_an_outcome_cover_in_long_documents():
+    """Of 36 intervals of 90%; three of a corpus go together. In documents of 25 words they do not, and it warns."""
+    inside = []
+    for seed in range(100, 112):
+        counts, outcome, topics, _ = corpus(seed, num_words=200)
+        model = STM(3, num_starts=3, supervised=True, progress=False).fit(counts, outcome)
+        table = model.outcome_effects(level=0.9).iloc[order_of(model.topics_, topics)]
+        inside.append((table["lower"] <= 10 + EFFECTS) & (table["upper"] >= 10 + EFFECTS))
+    assert np.mean(inside) > 0.7
 
 
 def test_outcomes_of_new_documents_are_predicted(fitted):

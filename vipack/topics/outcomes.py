@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vipack.errors import DataError, UsageError
+from vipack.errors import DataError, TrustWarning, UsageError, warn
 
-__all__ = ["OutcomeScale", "read_outcome"]
+__all__ = ["OutcomeScale", "read_outcome", "warn_of_short"]
+
+_SHORT = 100  # words
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,19 @@ def read_outcome(outcome: Any, num_documents: int) -> tuple[OutcomeScale, Tensor
     if scale.sd <= 1e-12 * max(1.0, abs(scale.mean)):
         raise DataError(f"y: all outcomes are {values[0]:g}, so they depend on nothing.")
     return scale, torch.from_numpy((values - scale.mean) / scale.sd)
+
+
+def warn_of_short(lengths: np.ndarray[Any, Any]) -> None:
+    """
+    Warns:
+        TrustWarning: documents are so short that mean-field posteriors of their shares bend what an outcome hangs on.
+    """
+    median = float(np.median(lengths))
+    if median < _SHORT:
+        warn(
+            TrustWarning(
+                f"outcome_effects: documents have {median:g} words in the median. The guide takes shares of such documents for more alike than "
+                "they are, so that effects are too large and intervals too narrow: in simulations with 25 words 90% intervals held .61 "
+                "of the effects with 200 documents and .30 with 600, with 200 words .83. Read the signs, and not the intervals."
+            )
+        )

@@ -18,7 +18,7 @@ from vipack.sparse.count_rows import CountRows
 from vipack.topics.estimator_files import read_estimator
 from vipack.topics.fitted_topics import FittedTopics, seed_of, warn_of_empty
 from vipack.topics.logistic_normals import mean_shares, share_correlations
-from vipack.topics.outcomes import OutcomeScale, read_outcome
+from vipack.topics.outcomes import OutcomeScale, read_outcome, warn_of_short
 from vipack.topics.prevalence import Prevalence, read_covariates, read_groups
 from vipack.topics.structural_ascent import StructuralAscent, bound_of
 from vipack.topics.structural_bound import unconstrained
@@ -216,13 +216,15 @@ class STM(FittedTopics):
     def outcome_effects(self, *, against: int | None = None, level: float = 0.9) -> pd.DataFrame:
         """The expected outcome of a document of one topic alone, a row a topic, with intervals by linear response.
 
-        Shares are inferred in the same model, so that the intervals know how uncertain they are.
-
         Args:
             against: a topic from whose expected outcome to take differences; None for none.
+
+        Warns:
+            TrustWarning: documents are so short that effects are too large and intervals too narrow.
         """
         self._check_supervised("outcome_effects")
         assert self._outcome is not None
+        warn_of_short(self._lengths)
         scale = self._outcome
         if against is None:
             turned, shift, term = torch.eye(self.num_topics, dtype=torch.float64), scale.mean, "outcome"
