@@ -2,20 +2,22 @@
 
 import difflib
 import importlib
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+import vipack
 from tests.public_interface import FILE, interface, public_names, rooms
+from vipack.report.fitted import Fitted
 
 ROOT = Path(__file__).parents[1]
 ROOMS = rooms()
 
 
 def test_the_rooms_are_those_that_python_sees():
-    import vipack
-
     modules = {name for name in vipack.__all__ if type(getattr(vipack, name)).__name__ == "module"}
     assert {f"vipack.{name}" for name in modules} <= set(ROOMS)
 
@@ -30,6 +32,27 @@ def test_every_public_name_has_an_entry_with_a_docstring(room):
         home = importlib.import_module(each.module)
         assert getattr(home, each.name) is getattr(module, name), each.home
         assert each.docstring, f"{room}.{name}"
+
+
+def test_every_public_method_is_documented_or_overrides_one_that_is():
+    wrong = [
+        f"{kind.__module__}.{kind.__qualname__}.{name}"
+        for kind in classes()
+        for name, member in vars(kind).items()
+        if not name.startswith("_") and name not in vars(kind).get("__annotations__", {})
+        if inspect.isroutine(member) or isinstance(member, property)
+        if not inspect.getdoc(getattr(kind, name))
+    ]
+    assert wrong == []
+
+
+def classes():
+    """All of vipack's that are not private; of those that only say what they read of a fit, none."""
+    modules = [importlib.import_module(each.name) for each in pkgutil.walk_packages(vipack.__path__, "vipack.")]
+    kinds = {kind for module in modules for kind in vars(module).values() if inspect.isclass(kind)}
+    kinds = {kind for kind in kinds if kind.__module__.startswith("vipack.") and "<locals>" not in kind.__qualname__}
+    ours = {kind for kind in kinds if not kind.__name__.startswith("_")}
+    return sorted(ours - {Fitted}, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
 def test_every_page_is_in_the_menu():

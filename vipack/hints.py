@@ -125,7 +125,14 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def checked_class(kind: type[T]) -> type[T]:
     """`kind`, whose construction is looked at by :func:`check_call`."""
-    kind.__init__ = checked(kind.__init__)  # type: ignore[method-assign]
+    initialize = kind.__init__
+
+    @functools.wraps(initialize)
+    def run(self: T, *args: Any, **kwargs: Any) -> None:
+        check_call(kind, args, kwargs)
+        initialize(self, *args, **kwargs)
+
+    kind.__init__ = run  # type: ignore[assignment, method-assign]
     return kind
 
 

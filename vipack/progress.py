@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from vipack.errors import UsageError
 
-__all__ = ["Interrupted", "Progress", "ProgressBar", "interrupts", "progress_of"]
+__all__ = ["Interrupted", "Progress", "ProgressBar", "interrupts", "progress_of", "shown"]
 
 
 def progress_of(progress: object) -> bool | None:
@@ -118,3 +118,20 @@ def interrupts() -> Iterator[list[bool]]:
         yield seen
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def shown(progress: bool | None) -> Iterator[Progress]:
+    """A bar, which Ctrl-C ends.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    with interrupts() as interrupted:
+        bar = Progress(progress_of(progress), interrupted)
+        try:
+            yield bar
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        finally:
+            bar.close()

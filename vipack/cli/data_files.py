@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from collections.abc import Callable
@@ -50,10 +51,6 @@ def _read_npz(path: Path) -> dict[str, Any] | Any:
         if {"format", "shape", "data"} <= set(file.files):  # written by scipy.sparse.save_npz
             return scipy.sparse.csr_array(scipy.sparse.load_npz(path))
         return {key: _scalar_or_array(file[key]) for key in file.files}
-
-
-def _read_npy(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
 
 
 def _read_mtx(path: Path) -> Any:
@@ -113,7 +110,7 @@ def _first_line(error: Exception) -> str:
 
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".npz": _read_npz,
-    ".npy": _read_npy,
+    ".npy": functools.partial(np.load, allow_pickle=False),
     ".csv": _read_table(","),
     ".tsv": _read_table("\t"),
     ".json": _read_json,

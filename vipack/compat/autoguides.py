@@ -60,10 +60,7 @@ CONTEXT = named(
     without="objectives that look at many draws do not train automatic guides",
 )
 UNPACK = named(
-    "pyro",
-    "AutoContinuous._unpack_latent",
-    "pyro.infer.autoguide:AutoContinuous._unpack_latent",
-    without=_OWN_GUIDES,
+    "pyro", "AutoContinuous._unpack_latent", "pyro.infer.autoguide:AutoContinuous._unpack_latent", without=_OWN_GUIDES
 )
 PROTOTYPE = named(
     "pyro", "AutoGuide._setup_prototype", "pyro.infer.autoguide:AutoGuide._setup_prototype", without=_OWN_GUIDES
@@ -110,10 +107,7 @@ MASK = named(
     without="latents and data that .mask() leaves out are not told apart from others",
 )
 LOG_MATMUL = named(
-    "pyro",
-    "pyro.distributions.hmm._logmatmulexp",
-    "pyro.distributions.hmm:_logmatmulexp",
-    without="the density of a DiscreteHMM is evaluated draw by draw",
+    "pyro", "pyro.distributions.hmm._logmatmulexp", without="the density of a DiscreteHMM is evaluated draw by draw"
 )
 DETERMINISTIC = named(
     "pyro",

@@ -21,40 +21,20 @@ with contextlib.suppress(ImportError):
 
     _DEVICES = (_DeviceContext,)
 
-DISPATCH_MODE = named(
+named(
     "torch",
     "torch.utils._python_dispatch.TorchDispatchMode",
-    "torch.utils._python_dispatch:TorchDispatchMode",
     without="a program that reads numbers from tensors into Python is not captured",
 )
-FUNCTION_DEPTH = named(
-    "torch",
-    "torch._C._len_torch_function_stack",
-    "torch:_C._len_torch_function_stack",
-    without="modes of torch's around a step would not be seen",
-    stops="single steps",
-)
-DISPATCH_DEPTH = named(
-    "torch",
-    "torch._C._len_torch_dispatch_stack",
-    "torch:_C._len_torch_dispatch_stack",
-    without="modes of torch's around a step would not be seen",
-    stops="single steps",
-)
-FUNCTION_STACK = named(
-    "torch",
-    "torch._C._get_function_stack_at",
-    "torch:_C._get_function_stack_at",
-    without="a default device cannot be told from other modes of torch's around a step",
-    stops="single steps",
-)
-DEVICE = named(
-    "torch",
-    "torch.utils._device.DeviceContext",
-    "torch.utils._device:DeviceContext",
-    without="a default device cannot be told from other modes of torch's around a step",
-    stops="single steps",
-)
+for _name in ("torch._C._len_torch_function_stack", "torch._C._len_torch_dispatch_stack"):
+    named("torch", _name, without="modes of torch's around a step would not be seen", stops="single steps")
+for _name in ("torch._C._get_function_stack_at", "torch.utils._device.DeviceContext"):
+    named(
+        "torch",
+        _name,
+        without="a default device cannot be told from other modes of torch's around a step",
+        stops="single steps",
+    )
 
 
 class Operations(_BASE):  # type: ignore[misc]

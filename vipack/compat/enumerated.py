@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vipack.compat.messengers import without_handlers
 from vipack.compat.names import named
+from vipack.compat.patching import patched
 
 __all__ = [
     "ENUMERATION_KEYS",
@@ -179,9 +180,5 @@ def summing_expectations_by(compute: Callable[..., Any]) -> Iterator[None]:
     if not LOG_FACTORS.there or lacking_for_sums():
         yield
         return
-    original = util.Dice.compute_expectation
-    util.Dice.compute_expectation = lambda self, costs: compute(costs, self._get_log_factors)
-    try:
+    with patched(util.Dice, compute_expectation=lambda self, costs: compute(costs, self._get_log_factors)):
         yield
-    finally:
-        util.Dice.compute_expectation = original

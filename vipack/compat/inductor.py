@@ -7,8 +7,6 @@ is missing there ends the compilation with its message, and the run goes on a ti
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from vipack.compat.names import PrivateName, named
+from vipack.compat.patching import patched
 
 __all__ = [
     "MissingNameError",
@@ -36,7 +35,7 @@ _NO_COMPILER = "nothing is compiled, neither the interpreter nor a loop"
 _NO_LOOP = "no loop is compiled"
 _SLOWER = "loops that are compiled are slower"
 
-STANDALONE = named(
+STANDALONE = named(  # a function, where a module has the same name
     "torch",
     "torch._inductor.standalone_compile",
     "torch._inductor:standalone_compile",
@@ -67,37 +66,12 @@ PYBINDING = named(
 CONFIG = named(
     "torch",
     "torch._inductor.config.patch",
-    "torch._inductor:config.patch",
     without="every compilation tries first which instructions the processor has",
 )
-BUILDER = named(
-    "torch",
-    "torch._inductor.cpp_builder.CppBuilder",
-    "torch._inductor.cpp_builder:CppBuilder",
-    without=_NO_COMPILER,
-    stops="native",
-)
-BUILD_OPTIONS = named(
-    "torch",
-    "torch._inductor.cpp_builder.CppTorchOptions",
-    "torch._inductor.cpp_builder:CppTorchOptions",
-    without=_NO_COMPILER,
-    stops="native",
-)
-PICK_ISA = named(
-    "torch",
-    "torch._inductor.cpu_vec_isa.pick_vec_isa",
-    "torch._inductor.cpu_vec_isa:pick_vec_isa",
-    without=_NO_COMPILER,
-    stops="native",
-)
-NO_ISA = named(
-    "torch",
-    "torch._inductor.cpu_vec_isa.invalid_vec_isa",
-    "torch._inductor.cpu_vec_isa:invalid_vec_isa",
-    without=_NO_COMPILER,
-    stops="native",
-)
+BUILDER = named("torch", "torch._inductor.cpp_builder.CppBuilder", without=_NO_COMPILER, stops="native")
+BUILD_OPTIONS = named("torch", "torch._inductor.cpp_builder.CppTorchOptions", without=_NO_COMPILER, stops="native")
+PICK_ISA = named("torch", "torch._inductor.cpu_vec_isa.pick_vec_isa", without=_NO_COMPILER, stops="native")
+NO_ISA = named("torch", "torch._inductor.cpu_vec_isa.invalid_vec_isa", without=_NO_COMPILER, stops="native")
 REUSE = named(
     "torch",
     "StorageBox.should_realize_on_reuse",
@@ -110,14 +84,9 @@ FILL_ORDER = named(
 )
 FLEXIBLE = named("torch", "FlexibleLayout", "torch._inductor.ir:FlexibleLayout", without=_SLOWER)
 LOWERINGS = named(
-    "torch",
-    "torch._inductor.lowering.lowerings",
-    lambda: _lowerings()[torch.ops.prims.rev.default],
-    without=_SLOWER,
+    "torch", "torch._inductor.lowering.lowerings", lambda: _lowerings()[torch.ops.prims.rev.default], without=_SLOWER
 )
-FALLBACK = named(
-    "torch", "torch._inductor.lowering.fallback_handler", "torch._inductor.lowering:fallback_handler", without=_SLOWER
-)
+FALLBACK = named("torch", "torch._inductor.lowering.fallback_handler", without=_SLOWER)
 
 
 class MissingNameError(Exception):
@@ -159,8 +128,8 @@ def generated_code() -> Iterator[list[str]]:
 
     programs: list[str] = []
     with (
-        _replaced(graph.GraphLowering, "save_output_code", programs.append),
-        _replaced(async_compile.AsyncCompile, "cpp_pybinding", lambda self, argtypes, source_code: None),
+        patched(graph.GraphLowering, save_output_code=programs.append),
+        patched(async_compile.AsyncCompile, cpp_pybinding=lambda self, argtypes, source_code: None),
     ):
         yield programs
 
@@ -183,7 +152,7 @@ def results_kept(worth: Callable[[int, int], bool]) -> Iterator[None]:
         own = isinstance(self.data, ir.Pointwise) and worth(users, self.data.inner_fn_opcount().num_ops)
         return own or bool(original(self, users, **options))
 
-    with _replaced(box, "should_realize_on_reuse", kept):
+    with patched(box, should_realize_on_reuse=kept):
         yield
 
 
@@ -207,7 +176,7 @@ def laid_out(choose: Callable[[list[int], list[int]], list[int] | None]) -> Iter
             return choose(numbers, filled) or own
         return own
 
-    with _replaced(buffer, "get_fill_order", order):
+    with patched(buffer, get_fill_order=order):
         yield
 
 
@@ -227,8 +196,11 @@ def turned_round_apart(many: Callable[[int], bool]) -> Iterator[None]:
         count = math.prod(int(size) for size in x.get_size())
         return apart(x, list(dims)) if many(count) else original(x, dims)
 
-    with _replaced(table, rev, turned):
+    table[rev] = turned
+    try:
         yield
+    finally:
+        table[rev] = original
 
 
 def compile_cpp(path: Path, *, vectorized: bool) -> Path:
@@ -275,19 +247,6 @@ def load_artifact(path: Path) -> Any:
 
     artifact: Any = inductor
     return artifact.CompiledArtifact.load(path=str(path), format="unpacked")
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: Any, value: Any) -> Iterator[None]:
-    """While the context lasts, an attribute of Inductor's, or an entry of one of its tables, is `value`."""
-    table = isinstance(owner, dict)
-    before = owner[name] if table else inspect.getattr_static(owner, name)
-    put = owner.__setitem__ if table else functools.partial(setattr, owner)
-    put(name, value)
-    try:
-        yield
-    finally:
-        put(name, before)
 
 
 def _lowerings() -> dict[Any, Any]:

@@ -14,6 +14,7 @@ from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 
 from vipack.compat.names import named
+from vipack.compat.patching import patched
 
 __all__ = [
     "PLATE_ROWS",
@@ -31,20 +32,17 @@ __all__ = [
 STACK = named(
     "pyro",
     "pyro.poutine.runtime._PYRO_STACK",
-    "pyro.poutine.runtime:_PYRO_STACK",
     without="a handler around a call of vipack's acts on what happens inside",
     stops="single steps",
 )
 DIMENSIONS = named(
     "pyro",
     "pyro.poutine.runtime._DIM_ALLOCATOR",
-    "pyro.poutine.runtime:_DIM_ALLOCATOR",
     without="a plate around a call of vipack's keeps its dimension inside",
 )
 ENUMERATED = named(
     "pyro",
     "pyro.poutine.runtime._ENUM_ALLOCATOR",
-    "pyro.poutine.runtime:_ENUM_ALLOCATOR",
     without="enumeration around a call of vipack's keeps its dimensions inside",
 )
 PLATE_ROWS = named(
@@ -72,10 +70,7 @@ INIT = named(
     without="an initial value outside of its support is found by Pyro, which does not name the site",
 )
 SETTINGS = named(
-    "pyro",
-    "pyro.settings._REGISTRY",
-    "pyro.settings:_REGISTRY",
-    without="Pyro's settings are asked for one by one at every step of vipack.SVI",
+    "pyro", "pyro.settings._REGISTRY", without="Pyro's settings are asked for one by one at every step of vipack.SVI"
 )
 
 _NONE: list[Any] = []
@@ -135,11 +130,8 @@ def choosing_rows(subsample: Callable[..., Any]) -> Iterator[None]:
     ) -> Any:
         return subsample(original, name, size, subsample_size, rows, use_cuda, device)
 
-    SubsampleMessenger._subsample = staticmethod(asked)
-    try:
+    with patched(SubsampleMessenger, _subsample=staticmethod(asked)):
         yield
-    finally:
-        SubsampleMessenger._subsample = staticmethod(original)
 
 
 @contextlib.contextmanager
@@ -154,44 +146,33 @@ def seen_before_broadcast(see: Callable[[dict[str, Any]], None]) -> Iterator[Non
         see(msg)
         original(msg)
 
-    BroadcastMessenger._pyro_sample = staticmethod(sample)
-    try:
+    with patched(BroadcastMessenger, _pyro_sample=staticmethod(sample)):
         yield
-    finally:
-        BroadcastMessenger._pyro_sample = staticmethod(original)
 
 
 @contextlib.contextmanager
 def seen_after_condition(see: Callable[[Any, dict[str, Any]], None]) -> Iterator[None]:
     """Inside the block, `see` looks at each message that has passed a ``poutine.condition``, and at that handler."""
+    original: Any = ConditionMessenger._pyro_sample
 
-    def sample(original: Callable[..., None], handler: Any, msg: dict[str, Any]) -> None:
-        original(handler, msg)
-        see(handler, msg)
+    def sample(self: Any, msg: dict[str, Any]) -> None:
+        original(self, msg)
+        see(self, msg)
 
-    with _instead(ConditionMessenger, sample) if CONDITION.there else contextlib.nullcontext():
+    with patched(ConditionMessenger, _pyro_sample=sample) if CONDITION.there else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def starting_with(start: Callable[[Callable[..., None], Any, dict[str, Any]], None]) -> Iterator[None]:
     """Inside the block, initial values come from ``start(original, handler, message)``."""
-    with _instead(InitMessenger, start) if INIT.there else contextlib.nullcontext():
+    original: Any = InitMessenger._pyro_sample
+
+    def sample(self: Any, msg: dict[str, Any]) -> None:
+        start(original, self, msg)
+
+    with patched(InitMessenger, _pyro_sample=sample) if INIT.there else contextlib.nullcontext():
         yield
-
-
-@contextlib.contextmanager
-def _instead(kind: Any, sample: Callable[..., None]) -> Iterator[None]:
-    original = kind._pyro_sample
-
-    def _pyro_sample(self: Any, msg: dict[str, Any]) -> None:
-        sample(original, self, msg)
-
-    kind._pyro_sample = _pyro_sample
-    try:
-        yield
-    finally:
-        kind._pyro_sample = original
 
 
 def is_subsample(fn: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import operator
+import functools
+import pkgutil
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from vipack.errors import EngineWarning, warn
 
@@ -75,7 +75,7 @@ _PRESENT: dict[str, bool] = {}
 def named(
     owner: Literal["torch", "pyro"],
     name: str,
-    where: str | Callable[[], object],
+    where: str | Callable[[], object] = "",
     *,
     without: str,
     stops: Stops = "",
@@ -83,9 +83,9 @@ def named(
     """Register a private name.
 
     Args:
-        where: ``"module:attribute.attribute"``, or a function that finds it or raises.
+        where: ``"module:attribute.attribute"``, or a function that finds it or raises; empty where the name itself says it.
     """
-    probe = where if callable(where) else lambda: _resolve(where)
+    probe = where if callable(where) else functools.partial(pkgutil.resolve_name, where or name)
     _ALL[name] = PrivateName(owner, name, without, stops, probe)
     return _ALL[name]
 
@@ -98,8 +98,3 @@ def registered() -> dict[str, PrivateName]:
 def lacking(stops: Stops) -> str:
     """Why something is switched off, if it is, for want of the first name that it needs and that is not there."""
     return next((name.message for name in _ALL.values() if name.stops == stops and not name.there), "")
-
-
-def _resolve(where: str) -> Any:
-    module, _, path = where.partition(":")
-    return operator.attrgetter(path)(importlib.import_module(module))

@@ -10,18 +10,9 @@ from vipack.compat.names import named
 
 __all__ = ["pack", "packing_functions", "pad"]
 
-PACK = named(
-    "torch",
-    "torch._VF._pack_padded_sequence",
-    lambda: torch._VF._pack_padded_sequence,
-    without="programs with packed sequences are not captured",
-)
-PAD = named(
-    "torch",
-    "torch._VF._pad_packed_sequence",
-    lambda: torch._VF._pad_packed_sequence,
-    without="programs with packed sequences are not captured",
-)
+_WITHOUT = "programs with packed sequences are not captured"
+PACK = named("torch", "torch._VF._pack_padded_sequence", without=_WITHOUT)
+PAD = named("torch", "torch._VF._pad_packed_sequence", without=_WITHOUT)
 
 
 def packing_functions() -> tuple[Any, Any]:

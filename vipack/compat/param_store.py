@@ -12,18 +12,9 @@ from vipack.compat.names import named
 
 __all__ = ["add_to_store", "stored", "stored_keys"]
 
-PARAMS = named(
-    "pyro",
-    "ParamStoreDict._params",
-    lambda: pyro.get_param_store()._params,
-    without="the store is copied whenever it is looked at, which is slower with thousands of parameters",
-)
-CONSTRAINTS = named(
-    "pyro",
-    "ParamStoreDict._constraints",
-    lambda: pyro.get_param_store()._constraints,
-    without="the store is copied whenever it is looked at, which is slower with thousands of parameters",
-)
+_COPIED = "the store is copied whenever it is looked at, which is slower with thousands of parameters"
+PARAMS = named("pyro", "ParamStoreDict._params", lambda: pyro.get_param_store()._params, without=_COPIED)
+CONSTRAINTS = named("pyro", "ParamStoreDict._constraints", lambda: pyro.get_param_store()._constraints, without=_COPIED)
 NAMES = named(
     "pyro",
     "ParamStoreDict._param_to_name",

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.distributions import lowrank_multivariate_normal, multivariate_normal, normal, studentT
 
 from vipack.compat.names import named
+from vipack.compat.patching import patched
 from vipack.compat.versions import warn_if_untested
 
 __all__ = [
@@ -53,12 +54,10 @@ _LAZY: Any = fx.GraphModule
 with contextlib.suppress(ImportError):
     from torch.fx._lazy_graph_module import _LazyGraphModule as _LAZY
 
-OUTSIDE_FUNC = named(
-    "torch",
-    "torch._C._DisableFuncTorch",
-    lambda: torch._C._DisableFuncTorch,
-    without="fits without a guide cannot take sparse counts",
-)
+_NO_VALUES = "a program cannot be traced with tensors that have no values"
+_LEFT = "vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower"
+_HOOK = "a hook on a parameter's gradient would not be seen"
+OUTSIDE_FUNC = named("torch", "torch._C._DisableFuncTorch", without="fits without a guide cannot take sparse counts")
 VERSION = named(
     "torch",
     "torch.Tensor._version",
@@ -66,18 +65,12 @@ VERSION = named(
     without="a graph would not see that somebody has written to a tensor that it reads",
     stops="graphs",
 )
-FAKE = named(
-    "torch",
-    "torch._subclasses.fake_tensor.FakeTensor",
-    "torch._subclasses.fake_tensor:FakeTensor",
-    without="a program cannot be traced with tensors that have no values",
-    stops="graphs",
-)
+FAKE = named("torch", "torch._subclasses.fake_tensor.FakeTensor", without=_NO_VALUES, stops="graphs")
 NON_FAKE = named(
     "torch",
     "make_fx(_allow_non_fake_inputs=)",
     lambda: _takes("torch.fx.experimental.proxy_tensor", "make_fx", "_allow_non_fake_inputs"),
-    without="a program cannot be traced with tensors that have no values",
+    without=_NO_VALUES,
     stops="graphs",
 )
 IS_PARAM = named(
@@ -104,47 +97,23 @@ OVERLOAD_NAME = named(
 WRAPPED = named(
     "torch",
     "torch._C._functorch.is_functorch_wrapped_tensor",
-    "torch._C:_functorch.is_functorch_wrapped_tensor",
     without="what a run under vmap leaves behind cannot be told from tensors of the program",
     stops="graphs",
 )
 LAZY_GRAPH = named(
     "torch",
     "torch.fx._lazy_graph_module._LazyGraphModule",
-    "torch.fx._lazy_graph_module:_LazyGraphModule",
     without="the Python text of every graph is written, which takes longer",
 )
 STORAGE_ADDRESS = named(
-    "torch",
-    "UntypedStorage._cdata",
-    lambda: torch.zeros(1).untyped_storage()._cdata,
-    without="vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower",
+    "torch", "UntypedStorage._cdata", lambda: torch.zeros(1).untyped_storage()._cdata, without=_LEFT
 )
-STORAGE_HOLDERS = named(
-    "torch",
-    "torch._C._storage_Use_Count",
-    "torch:_C._storage_Use_Count",
-    without="vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower",
-)
-GRADIENT_HOOKS = named(
-    "torch",
-    "torch.Tensor._backward_hooks",
-    lambda: torch.zeros(1)._backward_hooks,
-    without="a hook on a parameter's gradient would not be seen",
-    stops="single steps",
-)
-ACCUMULATION_HOOKS = named(
-    "torch",
-    "torch.Tensor._post_accumulate_grad_hooks",
-    lambda: torch.zeros(1)._post_accumulate_grad_hooks,
-    without="a hook on a parameter's gradient would not be seen",
-    stops="single steps",
-)
+STORAGE_HOLDERS = named("torch", "torch._C._storage_Use_Count", without=_LEFT)
+for _hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+    _probe = functools.partial(lambda name: getattr(torch.zeros(1), name), _hooks)
+    named("torch", f"torch.Tensor.{_hooks}", _probe, without=_HOOK, stops="single steps")
 IS_ALL_TRUE = named(
-    "torch",
-    "torch._is_all_true",
-    "torch:_is_all_true",
-    without="a program that validates its distributions in this way is not captured",
+    "torch", "torch._is_all_true", without="a program that validates its distributions in this way is not captured"
 )
 STANDARD_NORMAL = named(
     "torch",
@@ -249,7 +218,7 @@ def _more_than_tensors() -> int:
 @contextlib.contextmanager
 def validation_noted(note: Callable[[Tensor], bool]) -> Iterator[None]:
     """Inside the block, distributions and handlers ask `note` whether what they validate is true."""
-    with replaced(torch, "_is_all_true", note) if IS_ALL_TRUE.there else contextlib.nullcontext():
+    with patched(torch, _is_all_true=note) if IS_ALL_TRUE.there else contextlib.nullcontext():
         yield
 
 
@@ -262,7 +231,7 @@ def plain_normals() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for module in _NORMALS if STANDARD_NORMAL.there else ():
-            stack.enter_context(replaced(module, "_standard_normal", standard_normal))
+            stack.enter_context(patched(module, _standard_normal=standard_normal))
         yield
 
 
@@ -281,17 +250,6 @@ def copy_validation(distribution: Any, other: Any) -> None:
 def validation_refused(distribution: Any) -> bool:
     """Whether the user wrote ``validate_args=False`` for this very distribution."""
     return distribution.__dict__.get("_validate_args") is False
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """While the context lasts, an attribute of `owner` is `value`."""
-    before = owner.__dict__[name]
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _takes(module: str, function: str, argument: str) -> None:

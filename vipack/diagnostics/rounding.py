@@ -22,9 +22,9 @@ Array = npt.NDArray[np.float64]
 DRAWN, COMPUTED = 1, 4
 
 
-def precision(values: npt.NDArray[Any], ulps: int = DRAWN) -> float:
-    """The relative rounding of an array of numbers that were drawn, or computed; 0 for whole numbers."""
-    return ulps * float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
+def precision(values: npt.NDArray[Any]) -> float:
+    """The relative rounding of an array of numbers that were drawn; 0 for whole numbers."""
+    return DRAWN * float(np.finfo(values.dtype).eps) if values.dtype.kind == "f" else 0.0
 
 
 def rounding(size: npt.ArrayLike, relative: npt.ArrayLike) -> Array:

@@ -16,7 +16,7 @@ from vipack.engine.graph.all_reduce import Reducer
 from vipack.engine.graphs import CapturedGraphs
 from vipack.engine.guards.execution import recorded
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
-from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
+from vipack.engine.steps.contracts import Batches, Engine, NonFiniteStep, Tier
 from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.safe_states import SafeStates
@@ -32,7 +32,7 @@ _COPIED_EVERY = 256  # steps, whatever the clock says: all processes go back to 
 _AT_ONCE = 64  # traced steps
 
 
-class LockstepEngine:
+class LockstepEngine(Engine):
     """Eager, traced, interpreted or compiled steps, each with one sum over all processes.
 
     A step makes one call of :class:`Reducer` in whatever tier, and trials make none, so that a process never waits for
@@ -58,7 +58,6 @@ class LockstepEngine:
         self.seconds = 0.0
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
-        """See :class:`Engine`."""
         losses: list[float] = []
         with self._reducer.active(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")  # Pyro's; ours names the site
@@ -75,17 +74,14 @@ class LockstepEngine:
         return losses
 
     def refresh(self) -> None:
-        """See :class:`Engine`."""
         self._graphs.look_at_data = True
 
     def rest(self) -> None:
-        """See :class:`Engine`."""
         for shape in self._graphs.shapes:
             shape.stop()
         self._graphs.safe.forget()
 
     def go_on(self, tier: Tier, running: str) -> None:
-        """See :class:`Engine`."""
         self._tier = tier
 
     # --- steps

@@ -19,7 +19,7 @@ from vipack.engine.graphs import CapturedGraphs
 from vipack.engine.guards.execution import recorded
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.engine.pace import Pace
-from vipack.engine.steps.contracts import Batches, NonFiniteStep, SingleSteps, Tier
+from vipack.engine.steps.contracts import Batches, Engine, NonFiniteStep, SingleSteps, Tier
 from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.runner import GraphRunner
@@ -41,7 +41,7 @@ _SLOW = 2  # comparisons in a row, after which a program that branches is Pyro's
 _PYRO_IS_FASTER = "eager: Pyro's own steps took less time than the graph's; they are compared again from time to time"
 
 
-class TieredEngine:
+class TieredEngine(Engine):
     """Eager, traced and compiled steps over one memory, all drawing the same numbers.
 
     Every move is checked against eager on the same draws. Where a program cannot be captured or compiled the run goes on
@@ -80,7 +80,6 @@ class TieredEngine:
         self._shapes, self._safe = self._graphs.shapes, self._graphs.safe
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
-        """See :class:`Engine`."""
         losses: list[float] = []
         self._graphs.look_around()
         if self._live:
@@ -99,17 +98,14 @@ class TieredEngine:
         return losses
 
     def refresh(self) -> None:
-        """See :class:`Engine`."""
         self._graphs.look_at_data = True
 
     def rest(self) -> None:
-        """See :class:`Engine`."""
         for shape in self._shapes:
             shape.stop()
         self._safe.forget()  # parameters may be set meanwhile, as to those of a run's best step
 
     def go_on(self, tier: Tier, running: str) -> None:
-        """See :class:`Engine`."""
         self._tier, self._begin = tier, running
 
     def runner(self, key: Hashable) -> GraphRunner | None:

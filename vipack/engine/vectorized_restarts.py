@@ -18,7 +18,7 @@ from vipack.engine.guards.execution import Execution, recorded
 from vipack.engine.guards.python_state import PythonState
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer, Handle
 from vipack.engine.optimizers.parameter_groups import distinct_rates, grouped, joined_coefficients, rules_of
-from vipack.engine.steps.contracts import Batches, NonFiniteStep, Tier
+from vipack.engine.steps.contracts import Batches, Engine, NonFiniteStep, Tier
 from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
 from vipack.engine.steps.runner import GraphRunner
@@ -35,7 +35,7 @@ _TRACED_AT_ONCE = 64
 Start = dict[str, Tensor]
 
 
-class RestartsEngine:
+class RestartsEngine(Engine):
     """Trains R starts of a program at once; the program's own parameters are always those of the leader.
 
     Args:
@@ -111,12 +111,10 @@ class RestartsEngine:
         return own
 
     def refresh(self) -> None:
-        """See :class:`~vipack.engine.tiers.Engine`."""
         for runner in self._runners.values():
             runner.refresh()
 
     def rest(self) -> None:
-        """See :class:`~vipack.engine.tiers.Engine`."""
         for promotion in self._promotions.values():
             promotion.stop()
 
@@ -213,7 +211,6 @@ class _StackedMemory:
         return self._buffers
 
     def next_coefficients(self, dtype: torch.dtype) -> Tensor:
-        """See :class:`StepMemory`."""
         return torch.from_numpy(self.coefficients(1)).to(dtype)
 
     def coefficients(self, num_steps: int) -> np.ndarray:

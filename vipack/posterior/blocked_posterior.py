@@ -73,7 +73,6 @@ class BlockedPosterior(Posterior):
 
     @property
     def observed(self) -> dict[str, Tensor]:
-        """See :class:`Posterior`."""
         self.refuse("the observed values")
 
     def predictive(

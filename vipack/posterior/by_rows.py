@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pyro.infer.autoguide import AutoGuide
 
 from vipack.display import listed
@@ -17,7 +16,7 @@ from vipack.errors import GuideError, UsageError, VipackError
 from vipack.importance import KHAT_LIMIT, importance
 from vipack.posterior.observations import Observations
 from vipack.posterior.posterior import Posterior
-from vipack.program import Arguments, Program
+from vipack.program import Program
 from vipack.program.checks.amortised import check_amortised
 from vipack.program.checks.observed import check_observed
 from vipack.program.running.randomness import check_seed
@@ -178,10 +177,7 @@ def _first(program: Program, observations: Observations, question: str) -> Poste
         check_apart(first, question)
         plate = first.evaluation.row_plate
         if not observations.fitted and plate is not None:
-            every = torch.arange(min(_MOST_ROWS, observations.num_rows))
-            calls = (observations.rows(indices) for indices in (every, every.flip(0)))
-            one, two = (Arguments(call.args, call.kwargs) for call in calls)
-            check_amortised(program, one, two, plate, question)
+            check_amortised(program, observations.rows, min(_MOST_ROWS, observations.num_rows), plate, question)
     return None if failed else first
 
 
@@ -239,13 +235,7 @@ def check_apart(posterior: Posterior, question: str) -> None:
 
 
 def row_bounds(
-    program: Program,
-    observations: Observations,
-    num_draws: int,
-    *,
-    seed: int,
-    progress: Progress,
-    question: str = "elbo",
+    program: Program, observations: Observations, num_draws: int, *, seed: int, progress: Progress
 ) -> RowBounds:
     """The ELBO of each observation from `num_draws` draws of its own.
 
@@ -253,7 +243,7 @@ def row_bounds(
         UsageError, GuideError: as of :func:`blocks`.
     """
     means, errors = [], []
-    for weights in _log_weights(program, observations, num_draws, seed, progress, question):
+    for weights in _log_weights(program, observations, num_draws, seed, progress, "elbo"):
         means.append(weights.mean(0))
         se = weights.std(0, ddof=1) / math.sqrt(num_draws) if num_draws > 1 else np.full(weights.shape[1], np.nan)
         errors.append(se)

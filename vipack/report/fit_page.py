@@ -23,7 +23,7 @@ from vipack.report.source_code import name_of
 from vipack.report.training_section import training_section
 from vipack.version import __version__
 
-__all__ = ["banner_of", "guide_title", "verdict_section", "versions", "write_fit_page"]
+__all__ = ["banner_of", "verdict_section", "versions", "write_fit_page"]
 
 _LIBRARIES = ("torch", "pyro-ppl", "numpy", "pandas", "arviz")
 
@@ -66,7 +66,7 @@ def write_fit_page(
         code_section(fit),
         _origin(fit, seed),
     ]
-    heading = title or f"{name_of(fit.posterior.program.model)} fitted by {guide_title(fit)}"
+    heading = title or f"{name_of(fit.posterior.program.model)} fitted by {name_of(fit.posterior.program.guide)}"
     page = render(
         heading,
         "report.html",
@@ -79,11 +79,6 @@ def write_fit_page(
     return save_page(path, page)
 
 
-def guide_title(fit: Fitted) -> str:
-    """The guide's name, and what the ladder made of it where it was the ladder's."""
-    return name_of(fit.posterior.program.guide)
-
-
 def banner_of(diagnosis: Diagnosis) -> Banner:
     """The verdict in two sentences."""
     if diagnosis.verdict is Verdict.DISTRUST:
@@ -93,10 +88,10 @@ def banner_of(diagnosis: Diagnosis) -> Banner:
     return Banner(diagnosis.verdict.value, (first, _sentence(diagnosis.reasons[0])))
 
 
-def verdict_section(diagnosis: Diagnosis, title: str = "Verdict") -> Section:
+def verdict_section(diagnosis: Diagnosis) -> Section:
     """What was looked at and what it showed, what was not, and what to try."""
     return Section(
-        title,
+        "Verdict",
         sections=[
             each
             for each in (

@@ -31,52 +31,50 @@ class Fitted(Protocol):
     """A fit; :class:`vipack.Fit` says what each of these is."""
 
     @property
-    def posterior(self) -> Posterior: ...  # noqa: D102
+    def posterior(self) -> Posterior: ...
 
     @property
-    def check(self) -> Check: ...  # noqa: D102
+    def check(self) -> Check: ...
 
     @property
-    def losses(self) -> np.ndarray: ...  # noqa: D102
+    def losses(self) -> np.ndarray: ...
 
     @property
-    def history(self) -> pd.DataFrame: ...  # noqa: D102
+    def history(self) -> pd.DataFrame: ...
 
     @property
-    def params(self) -> dict[str, Tensor]: ...  # noqa: D102
+    def params(self) -> dict[str, Tensor]: ...
 
     @property
-    def num_observations(self) -> int | None: ...  # noqa: D102
+    def num_observations(self) -> int | None: ...
 
     @property
-    def steps(self) -> int: ...  # noqa: D102
+    def steps(self) -> int: ...
 
     @property
-    def seconds(self) -> float: ...  # noqa: D102
+    def seconds(self) -> float: ...
 
     @property
-    def stopped(self) -> Stopped: ...  # noqa: D102
+    def stopped(self) -> Stopped: ...
 
     @property
-    def restarts(self) -> tuple[float, ...]: ...  # noqa: D102
+    def restarts(self) -> tuple[float, ...]: ...
 
     @property
-    def stages(self) -> StageTable: ...  # noqa: D102
+    def stages(self) -> StageTable: ...
 
     @property
-    def engine(self) -> EngineReport: ...  # noqa: D102
+    def engine(self) -> EngineReport: ...
 
     @property
-    def setup(self) -> Mapping[str, str]: ...  # noqa: D102
+    def setup(self) -> Mapping[str, str]: ...
 
-    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0, progress: bool | None = None) -> Diagnosis: ...  # noqa: D102
+    def diagnose(self, num_draws: int = 4_000, *, seed: int = 0, progress: bool | None = None) -> Diagnosis: ...
 
-    def posterior_of(self, data: Any = None, *, most: int | None = None) -> Posterior: ...  # noqa: D102
+    def posterior_of(self, data: Any = None, *, most: int | None = None) -> Posterior: ...
 
-    def generate(self, num_rows: int, *, seed: int = 0, progress: bool | None = None) -> dict[str, Tensor]: ...  # noqa: D102
+    def generate(self, num_rows: int, *, seed: int = 0, progress: bool | None = None) -> dict[str, Tensor]: ...
 
-    def reconstruct(  # noqa: D102
-        self, data: Any = None, *, seed: int = 0, progress: bool | None = None
-    ) -> dict[str, Tensor]: ...
+    def reconstruct(self, data: Any = None, *, seed: int = 0, progress: bool | None = None) -> dict[str, Tensor]: ...
 
-    def encode(self, data: Any = None, *, seed: int = 0, progress: bool | None = None) -> Encoding: ...  # noqa: D102
+    def encode(self, data: Any = None, *, seed: int = 0, progress: bool | None = None) -> Encoding: ...

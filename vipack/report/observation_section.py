@@ -110,7 +110,7 @@ def _compared(
     """Generated observations and reconstructions of a site: images as sheets, other values as figures of features."""
     try:
         new = fit.generate(max(_SHEET, min(len(many), _LOOKED_AT)), seed=seed, progress=False)[name]
-        expected = _reconstructed(fit, seed)[name]
+        expected = fit.reconstruct(seed=seed, progress=False)[name]
     except (VipackError, KeyError) as error:
         return [Section(f"New observations of {name}", [f"Not shown: {error}"])]
     if shape is None:
@@ -135,10 +135,6 @@ def _compared(
         Section(title, pictures=[Picture(figure_of(axes[0]), caption, plot=False)])
         for title, (axes, caption) in sheets.items()
     ]
-
-
-def _reconstructed(fit: Fitted, seed: int) -> dict[str, Tensor]:
-    return fit.reconstruct(seed=seed, progress=False)
 
 
 def _features(name: str, seen: Tensor, new: Tensor, expected: Tensor) -> Section:

@@ -44,7 +44,6 @@ class StoredArray(RowSource):
         self._state = FileState(Path(file)) if isinstance(file, str) and Path(file).is_file() else None
 
     def read(self, start: int, stop: int) -> Any:
-        """See :class:`RowSource`."""
         if self._state is not None:
             self._state.check()
         with source_errors(self.name, start, stop):

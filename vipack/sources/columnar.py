@@ -54,7 +54,6 @@ class TableRows(RowSource):
         self._last: tuple[int, np.ndarray[Any, Any]] | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """See :class:`RowSource`."""
         assert self.boundaries is not None
         pieces = []
         index = int(np.searchsorted(self.boundaries, start, side="right")) - 1
@@ -65,7 +64,6 @@ class TableRows(RowSource):
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def column(self, position: tuple[int, ...]) -> str:
-        """See :class:`RowSource`."""
         return f", column {self._columns[position[0] if position else 0]!r}"
 
     def _group(self, index: int) -> np.ndarray[Any, Any]:

@@ -47,7 +47,6 @@ class CsrRows(RowSource):
         self.row_bytes = indptr.dtype.itemsize + bytes_each * len(values) / self.num_rows
 
     def read(self, start: int, stop: int) -> Any:
-        """See :class:`RowSource`."""
         bounds = self._indptr.read(start, stop + 1).astype(np.int64)
         lengths = np.diff(bounds)
         if (lengths < 0).any() or bounds[0] < 0 or bounds[-1] > len(self._values):

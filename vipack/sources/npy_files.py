@@ -68,7 +68,6 @@ class NpyRows(RowSource):
         self._file = _File(path)
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """See :class:`RowSource`."""
         self._state.check()
         count = stop - start
         if self._records is None:

@@ -25,6 +25,7 @@ __all__ = [
     "csr_tensor",
     "extreme_rows",
     "fingerprint_of",
+    "joined",
     "named_arrays",
     "num_rows_of",
     "plain_array",
@@ -238,6 +239,13 @@ def take_rows(array: Any, indices: Tensor) -> Any:
 def whole(array: Any) -> Any:
     """All rows, as a tensor."""
     return csr_tensor(array) if scipy.sparse.issparse(array) else array
+
+
+def joined(pieces: list[Any]) -> Any:
+    """Rows of tensors, or of CSR matrices, one after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return scipy.sparse.vstack(pieces, format="csr") if scipy.sparse.issparse(pieces[0]) else torch.cat(pieces)
 
 
 def csr_tensor(matrix: Any) -> Tensor:

@@ -14,26 +14,19 @@ from vipack.entry import entry
 from vipack.errors import GuideError, UsageError
 from vipack.guides import Amortized, Flow, Mixture
 from vipack.objectives import BetaELBO, ImportanceWeighted
-from vipack.posterior import LinearResponse, Posterior
+from vipack.posterior import LinearResponse
 from vipack.posterior.linear_response import linear_response
 from vipack.posterior.observations import Observations
 from vipack.program.running.randomness import check_seed
-from vipack.training.trainer import Trainer
+from vipack.training.fit_record import FitRecord
 
 __all__ = ["CovarianceAnswers"]
 
 _OTHER_BOUNDS = (RenyiELBO, ReweightedWakeSleep, Trace_MMD, TraceTailAdaptive_ELBO, TraceTMC_ELBO, ImportanceWeighted)
 
 
-class CovarianceAnswers:
+class CovarianceAnswers(FitRecord):
     """The part of a fit that answers for covariances."""
-
-    _trainer: Trainer
-
-    @property
-    def posterior(self) -> Posterior:
-        """The fitted guide on all of the fit's data."""
-        raise NotImplementedError
 
     @entry
     def linear_response(

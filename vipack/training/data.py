@@ -160,14 +160,12 @@ class ArrayRows(Rows):
         return self.call(self._rebuild(arrays), indices.to(self.device))
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
-        """See :class:`Rows`."""
         if batch_size is None or (self.num_rows is not None and batch_size >= self.num_rows):
             return WholeStream(self.full, generator)
         self._check_rows("batch_size")
         return ShuffledStream(self.rows, self.full, _count(self.num_rows), batch_size, generator)
 
     def subset(self, indices: Tensor) -> ArrayRows:
-        """See :class:`Rows`."""
         self._check_rows("validation")
         arrays = [take_rows(array, indices) for array in self._arrays.values()]
         own = ArrayRows(self._rebuild(arrays), self.fixed, self.dtype, self.device)
@@ -187,7 +185,6 @@ class ArrayRows(Rows):
         return self.rows(torch.cat([telling.to(indices), kept]))
 
     def fingerprint(self) -> str:
-        """See :class:`Rows`."""
         return self._fingerprint
 
     @cached_property
@@ -275,14 +272,12 @@ class StoredRows(Rows):
         return Arguments(args, kwargs, indices.to(self.device))
 
     def subset(self, indices: Tensor) -> StoredRows:
-        """See :class:`Rows`."""
         chosen = Subset(self._dataset, indices.tolist())
         own = StoredRows(chosen, self.fixed, self.dtype, self.device, self._combine)
         own.schedules = self.schedules
         return own
 
     def stream(self, batch_size: int | None, generator: torch.Generator) -> BatchStream:
-        """See :class:`Rows`."""
         count = _count(self.num_rows)
         if batch_size is None or batch_size >= count:
             return WholeStream(self.full, generator)
@@ -354,7 +349,6 @@ class LoadedRows(Rows):
         return LoaderStream(epoch, len(self._loader), generator)
 
     def fingerprint(self) -> str:
-        """See :class:`Rows`."""
         return self._stored.fingerprint()
 
 

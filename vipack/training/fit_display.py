@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vipack.diagnostics.sources import positive
 from vipack.display import grid
 from vipack.entry import entry
-from vipack.training.fitted_guide import FittedGuide, name_of
-from vipack.training.ladder.stages import Stages
-from vipack.training.trainer import Trainer
-from vipack.types import Stopped, Verdict
+from vipack.training.fit_record import FitRecord
+from vipack.training.fitted_guide import name_of
 
 if TYPE_CHECKING:
     from vipack.diagnostics.comparison_table import Comparison
@@ -23,45 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["FitDisplay"]
 
 
-class FitDisplay:
+class FitDisplay(FitRecord):
     """The part of a fit that shows it."""
-
-    _trainer: Trainer
-
-    @property
-    def guide(self) -> FittedGuide:
-        """The guide with this fit's parameters."""
-        raise NotImplementedError
-
-    @property
-    def losses(self) -> np.ndarray:
-        """The loss of every step."""
-        raise NotImplementedError
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps done."""
-        raise NotImplementedError
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training."""
-        raise NotImplementedError
-
-    @property
-    def stages(self) -> Stages:
-        """What each stage of the ladder gained and cost."""
-        raise NotImplementedError
-
-    @property
-    def stopped(self) -> Stopped:
-        """Why training ended."""
-        raise NotImplementedError
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """What the last diagnosis said."""
-        raise NotImplementedError
 
     @property
     def setup(self) -> dict[str, str]:

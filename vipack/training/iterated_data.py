@@ -58,7 +58,6 @@ class IteratedDataRows(Rows):
 
     @property
     def fits_in_memory(self) -> bool:
-        """See :class:`Rows`."""
         return bool(self._source.num_rows * self._row_bytes <= MOST_WHOLE)
 
     def full(self) -> Arguments:
@@ -169,7 +168,6 @@ class _IteratedWindows(Windows):
         self._items: Iterator[Any] = iter(())
 
     def next(self) -> Window:
-        """See :class:`Windows`."""
         state = self.state()
         source = self._data._source
         if self._done == 0:
@@ -189,7 +187,6 @@ class _IteratedWindows(Windows):
         return window
 
     def state(self) -> dict[str, Any]:
-        """See :class:`Windows`."""
         return {"epoch": self._epoch, "done": self._done, "generator": self._generator.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:

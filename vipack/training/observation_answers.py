@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,32 +15,24 @@ from vipack.entry import entry
 from vipack.errors import DataError, UsageError
 from vipack.posterior import Posterior
 from vipack.posterior.annealing import Annealing, Sandwich, annealed_evidence, sandwich
-from vipack.posterior.blocked_posterior import BlockedPosterior
 from vipack.posterior.by_rows import RowBounds, RowEvidence, row_bounds, row_evidence
 from vipack.posterior.encoding import Encoding, decode, encode, generate, reconstruct
 from vipack.posterior.observations import Observations
-from vipack.program import Arguments, Program
+from vipack.program import Arguments
 from vipack.program.checks.observed import check_observed
-from vipack.progress import Interrupted, Progress, interrupts, progress_of
+from vipack.progress import shown
 from vipack.training.arrays import num_rows_of, read_array
 from vipack.training.data import Rows
+from vipack.training.fit_record import FitRecord
 from vipack.training.reading_data import read_data
-from vipack.training.trainer import Trainer
 from vipack.training.transformed import TransformedRows
 from vipack.types import Estimate
 
-__all__ = ["ObservationAnswers", "posterior_of_rows"]
+__all__ = ["ObservationAnswers"]
 
 
-class ObservationAnswers:
+class ObservationAnswers(FitRecord):
     """The part of a fit that answers for observations, in blocks that fit in memory. Networks are in evaluation mode."""
-
-    _trainer: Trainer
-
-    @property
-    def posterior(self) -> Posterior:
-        """The fitted guide on all of the fit's data."""
-        raise NotImplementedError
 
     @entry
     def log_evidence(
@@ -71,7 +62,7 @@ class ObservationAnswers:
         positive("num_particles", num_particles)
         if data is None and not self.posterior.rows_apart:
             return log_evidence(self.posterior.draws(num_particles, seed=seed, keep=False).log_weights)
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             observations = self._observations("log_evidence", data, fixed)
             return row_evidence(self._trainer.program, observations, num_particles, seed=seed, progress=bar)
 
@@ -104,7 +95,7 @@ class ObservationAnswers:
         Source: Neal (2001); Wu et al. (2017), arXiv:1611.04273.
         """
         how = Annealing(num_chains, num_temperatures, num_leapfrog)
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             observations = self._observations("annealed_evidence", data, fixed)
             return annealed_evidence(self._trainer.program, observations, how, seed=seed, progress=bar)
 
@@ -147,7 +138,7 @@ class ObservationAnswers:
                 f"arguments ({', '.join(names)}), to be given what was simulated for them."
             )
         latents = {site.name: simulated[site.name] for site in self.posterior.table.of_kind("latent")}
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             pair = Arguments(args, {**call.kwargs, **values}), latents
             return sandwich(self._trainer.program, [pair], how, seed=seed, progress=bar)
 
@@ -188,7 +179,7 @@ class ObservationAnswers:
         """
         if num_draws:
             positive("num_draws", num_draws)
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             observations = self._observations("encode", data, fixed)
             return encode(self._trainer.program, observations, num_draws, seed=seed, progress=bar)
 
@@ -214,7 +205,7 @@ class ObservationAnswers:
             UsageError, GuideError: as of :meth:`log_evidence`.
         """
         positive("num_draws", num_draws)
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             observations = self._observations("reconstruct", data, fixed)
             return reconstruct(self._trainer.program, observations, num_draws, seed=seed, progress=bar)
 
@@ -243,7 +234,7 @@ class ObservationAnswers:
         values = {name: rows.converted(read_array(f"latents[{name!r}]", value)) for name, value in latents.items()}
         count = len(next(iter(values.values()))) if values else 1
         given, _ = self._given(data, count)
-        with _shown(False) as bar:
+        with shown(False) as bar:
             return decode(self.posterior, self._calls(given, count, seed), values, progress=bar)
 
     @entry
@@ -276,7 +267,7 @@ class ObservationAnswers:
         rows = self._trainer.rows
         if rows.num_rows is None:
             raise UsageError("generate: the fit's data have no rows to draw anew; use fit.predict().")
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             return generate(self.posterior, self._calls(given, count, seed), count, seed=seed, progress=bar)
 
     def _calls(self, given: Mapping[str, Any], count: int, seed: int) -> Callable[[int, int], Arguments]:
@@ -330,7 +321,7 @@ class ObservationAnswers:
     def _row_bounds(
         self, num_draws: int, data: Any, fixed: Mapping[str, Any] | None, seed: int, progress: bool | None
     ) -> RowBounds:
-        with _shown(progress) as bar:
+        with shown(progress) as bar:
             observations = self._observations("elbo", data, fixed)
             return row_bounds(self._trainer.program, observations, num_draws, seed=seed, progress=bar)
 
@@ -346,28 +337,3 @@ class ObservationAnswers:
         rows = self._trainer.rows
         new = read_data(data, rows.fixed if fixed is None else fixed, rows.dtype, rows.device)
         return rows.of(new) if isinstance(rows, TransformedRows) else new
-
-
-def posterior_of_rows(program: Program, rows: Rows) -> Posterior:
-    """The guide on all rows, read in blocks where they do not fit in memory."""
-    observations = Observations(rows.num_rows, rows.rows, rows.full, fitted=True) if rows.num_rows else None
-    if observations is not None and not rows.fits_in_memory:
-        return BlockedPosterior(program, observations)
-    return Posterior(program, rows.full(), observations=observations)
-
-
-@contextlib.contextmanager
-def _shown(progress: bool | None) -> Iterator[Progress]:
-    """A bar, which Ctrl-C ends.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C.
-    """
-    with interrupts() as interrupted:
-        bar = Progress(progress_of(progress), interrupted)
-        try:
-            yield bar
-        except Interrupted:
-            raise KeyboardInterrupt from None
-        finally:
-            bar.close()

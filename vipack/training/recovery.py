@@ -27,7 +27,6 @@ class Exploding:
     """
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        """See :class:`vipack.training.stopping.StopRule`."""
         if len(losses) < 2 * _WINDOW:
             return None
         low, middle, high = np.quantile(np.asarray(losses[:_WINDOW]), [0.25, 0.5, 0.75])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from array import array
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from vipack.diagnostics.sources import positive
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.vectorized_restarts import RestartsEngine, Start
 from vipack.errors import UsageError
-from vipack.training.observation_answers import posterior_of_rows
+from vipack.training.fit_record import posterior_of_rows
 from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.trainer import Plan, Trainer
 from vipack.types import StopReason
@@ -68,7 +67,10 @@ def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, op
         trainer.program.parameters.load_state(before)
         return _one_by_one([first, *others], plan, optim, "they diverged side by side")
     trainer.recovers = True
-    bounds = [_bound_of(trainer, functools.partial(engine.publish, r)) for r in range(restarts)]
+    bounds = []
+    for start in range(restarts):
+        engine.publish(start)
+        bounds.append(_bound_of(trainer))
     best = int(np.argmax(bounds))
     engine.publish(best)
     trainer.state.losses = array("d", engine.losses[:, best].tolist())
@@ -90,9 +92,8 @@ def _one_by_one(starts: list[Prepared], plan: Plan, optim: Any, reason: str) -> 
     return best
 
 
-def _bound_of(trainer: Trainer, before: Callable[[], None] = lambda: None) -> float:
+def _bound_of(trainer: Trainer) -> float:
     """The ELBO (nats) on all data; minus infinity where it is not finite."""
-    before()
     posterior = posterior_of_rows(trainer.program, trainer.rows)
     value = elbo(posterior.draws(_DRAWS, seed=0).log_weights).value
     return value if np.isfinite(value) else -np.inf

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -17,21 +16,15 @@ from vipack.entry import entry, training_entry
 from vipack.errors import TrustWarning, UsageError, warn
 from vipack.export import NewData, to_arviz
 from vipack.export.labels import Axis
-from vipack.posterior import Posterior
 from vipack.posterior.answers import Used, answer, predictions
-from vipack.program import Check
 from vipack.training.checkpoint import write_file
 from vipack.training.covariance_answers import CovarianceAnswers
 from vipack.training.data import ArrayRows, Rows
 from vipack.training.fit_display import FitDisplay
-from vipack.training.fitted_guide import FittedGuide
-from vipack.training.history import history
-from vipack.training.ladder.stages import Stages
-from vipack.training.observation_answers import ObservationAnswers, posterior_of_rows
-from vipack.training.trainer import Trainer
+from vipack.training.observation_answers import ObservationAnswers
 from vipack.training.transformed import raw_rows
 from vipack.training.worsening import warn_if_worse
-from vipack.types import EngineReport, Estimate, Judged, Stopped, Verdict
+from vipack.types import Estimate
 
 __all__ = ["Fit"]
 
@@ -43,107 +36,6 @@ class Fit(ObservationAnswers, CovarianceAnswers, FitDisplay):
         check: the site table and whatever the preflight found.
         posterior: draws with log p(x, z) and log q(z), for diagnostics and plots of your own.
     """
-
-    def __init__(self, trainer: Trainer, judged: Judged | None = None) -> None:
-        self._trainer = trainer
-        self._posterior: Posterior | None = None
-        self._loaded = judged  # of the fit as it was saved: its verdict, which mode it is within, what is certified
-
-    # --- what training did
-
-    @property
-    def guide(self) -> FittedGuide:
-        """The guide with this fit's parameters, usable in plain Pyro."""
-        return FittedGuide(self._trainer.program)
-
-    @property
-    @entry
-    def params(self) -> dict[str, Tensor]:
-        """Copies of the parameters by Pyro name, constrained."""
-        return self._trainer.program.parameters.constrained()
-
-    @property
-    def losses(self) -> np.ndarray:
-        """The loss of every step, ``(steps,)``: minus the ELBO estimate, in nats."""
-        return np.asarray(self._trainer.state.losses, dtype=np.float64)
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """How training went: step, epoch and loss (nats, the mean since the row before), in some 100 rows. With
-        ``validation=`` a row an evaluation, with seconds, and ``elbo`` and ``elbo_se`` of an observation held out (nats).
-        """
-        return history(self._trainer.state)
-
-    @property
-    def num_observations(self) -> int | None:
-        """The rows of the data that it was trained on, without those held out; None where the data have no rows."""
-        return self._trainer.rows.num_rows
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps done."""
-        return self._trainer.state.step
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training, resumed runs included."""
-        return self._trainer.state.seconds
-
-    @property
-    def stopped(self) -> Stopped:
-        """Why training ended."""
-        return self._trainer.stopped
-
-    @property
-    def restarts(self) -> tuple[float, ...]:
-        """The ELBO (nats) that each start of ``restarts=`` came to; empty for a single start."""
-        return self._trainer.restarts
-
-    @property
-    def several_starts(self) -> bool:
-        """Whether this is the best of several starts: of ``restarts=``, or of the ladder's paths."""
-        return len(self.restarts) > 1 or any(s.name == "paths" and s.elbo is not None for s in self.stages)
-
-    @property
-    def stages(self) -> Stages:
-        """What each stage of the ladder gained and cost, where the fit had no guide; ``print(fit.stages)`` is a table."""
-        return self._trainer.stages
-
-    @property
-    def engine(self) -> EngineReport:
-        """Which tier ran, and why no faster one."""
-        return self._trainer.engine.report
-
-    @property
-    def check(self) -> Check:
-        """The preflight's findings; ``str(fit.check)`` is the shape table."""
-        return self._trainer.prepared.check
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Equal for fits of the same data."""
-        return self._trainer.rows.fingerprint()
-
-    @property
-    @entry
-    def posterior(self) -> Posterior:
-        """The fitted guide on all of the fit's data."""
-        if self._posterior is None:
-            self._posterior = posterior_of_rows(self._trainer.program, self._trainer.rows)
-            self._posterior.ends = self._trainer.ends
-            if self._loaded is not None:
-                self._posterior.judge(self._loaded)
-        return self._posterior
-
-    # --- what it found
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """What the last :meth:`diagnose` said of the fit as it stands, which its answers follow; None if it was not judged.
-
-        A fit that is resumed is not judged any more; one that is saved and loaded is what it was, on the same data.
-        """
-        return None if self._posterior is None and self._loaded is None else self.posterior.verdict
 
     @entry
     def sample(self, num_draws: int = 1_000, *, seed: int = 0, resample: bool | None = None) -> dict[str, Tensor]:

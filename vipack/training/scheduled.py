@@ -13,7 +13,7 @@ from torch import Tensor
 from vipack.errors import UsageError
 from vipack.program import Arguments
 from vipack.schedules import Schedule
-from vipack.training.streams import BatchStream
+from vipack.training.streams import BatchStream, WrappedStream
 
 __all__ = ["ScheduledStream", "first_values", "refuse_schedules", "schedules_in"]
 
@@ -45,7 +45,7 @@ def first_values(fixed: Mapping[str, Any], dtype: torch.dtype, device: torch.dev
     }
 
 
-class ScheduledStream(BatchStream):
+class ScheduledStream(WrappedStream):
     """Batches with the numbers of their steps; where it stands is the step that schedules are asked for.
 
     Args:
@@ -64,7 +64,7 @@ class ScheduledStream(BatchStream):
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._names = list(schedules)
         self._functions: list[tuple[str, Callable[[int], float]]] = [
             *((f"fixed[{name!r}]", schedule) for name, schedule in schedules.items()),
@@ -73,12 +73,6 @@ class ScheduledStream(BatchStream):
         self._own = tuple(torch.zeros((), dtype=dtype, device=device) for _ in own)
         self.cells = (*(cells[name] for name in schedules), *self._own)
         self._position = 0
-        self.per_epoch = inner.per_epoch
-
-    @property
-    def epoch(self) -> int:  # type: ignore[override]
-        """See :class:`BatchStream`."""
-        return self._inner.epoch
 
     def __next__(self) -> Arguments:
         batch = self._with_numbers(next(self._inner))
@@ -86,25 +80,17 @@ class ScheduledStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._with_numbers(self._inner.peek())
 
-    def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
-        return self._inner.upcoming()
-
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         self._move_on(number)
-        return self._inner.indices(number)
+        return super().indices(number)
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         whole = self._inner.whole()
         return None if whole is None else dataclasses.replace(whole, numbers=self._own)
 
     def scheduled(self, number: int) -> list[Tensor]:
-        """See :class:`BatchStream`."""
         steps = range(self._position, self._position + number)
         return [
             torch.tensor([_value(name, function, step) for step in steps], dtype=cell.dtype, device=cell.device)
@@ -112,12 +98,10 @@ class ScheduledStream(BatchStream):
         ]
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
-        return {**self._inner.state(), "step": self._position}
+        return {**super().state(), "step": self._position}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
-        self._inner.load_state(state)
+        super().load_state(state)
         self._position = int(state["step"])
         self._write(max(0, self._position - 1))
 

@@ -26,6 +26,8 @@ __all__ = [
     "without_spikes",
 ]
 
+_BATCHES = 10  # of losses, whose means tell the noise of theirs
+
 
 class StopRule(Protocol):
     """Looks at a run every few steps; it must depend on its arguments alone, so that a resumed run ends alike."""
@@ -94,7 +96,6 @@ class Settled:
     min_steps: int = 400
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        """See :class:`StopRule`."""
         third = len(losses) // 3
         if len(losses) < self.min_steps:
             return None
@@ -128,7 +129,6 @@ class SmallGain:
             raise UsageError(f"SmallGain: after must be an integer of at least 0, found {self.after!r}.")
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        """See :class:`StopRule`."""
         if len(losses) <= self.period + self.after:
             return None
         gain = losses[-1 - self.period] - losses[-1]
@@ -202,8 +202,8 @@ def without_spikes(values: np.ndarray) -> np.ndarray:
     return clipped
 
 
-def batch_means(values: np.ndarray, num_batches: int = 10) -> Estimate:
+def batch_means(values: np.ndarray) -> Estimate:
     """Mean and its standard error from the means of consecutive batches."""
-    size = len(values) // num_batches
-    means = values[: size * num_batches].reshape(num_batches, size).mean(1)
+    size = len(values) // _BATCHES
+    means = values[: size * _BATCHES].reshape(_BATCHES, size).mean(1)
     return Estimate(float(values.mean()), mean_and_se(means).se)

@@ -16,7 +16,15 @@ from torch import Tensor
 from vipack.errors import DataError, UsageError
 from vipack.program import Arguments
 from vipack.sources import MOST_WHOLE, RowSource, as_source, is_stored
-from vipack.training.arrays import canonical_csr, fingerprint_of, named_arrays, num_rows_of, rebuilder, tensor_of
+from vipack.training.arrays import (
+    canonical_csr,
+    fingerprint_of,
+    joined,
+    named_arrays,
+    num_rows_of,
+    rebuilder,
+    tensor_of,
+)
 from vipack.training.data import ArrayRows, Rows
 from vipack.training.streams import BatchStream, WholeStream
 from vipack.training.values_read import ValuesRead
@@ -65,7 +73,6 @@ class StreamedRows(Rows):
 
     @property
     def fits_in_memory(self) -> bool:
-        """See :class:`Rows`."""
         return self._nbytes <= MOST_WHOLE
 
     def full(self) -> Arguments:
@@ -97,11 +104,10 @@ class StreamedRows(Rows):
         pieces: list[list[Any]] = []
         for rows in np.split(within, cuts):
             start = int(rows[0])
-            arrays = self._read(np.array([[start, int(rows[-1]) + 1]]), torch.from_numpy(rows - start))
-            pieces.append(arrays)
+            pieces.append(self._read(np.array([[start, int(rows[-1]) + 1]]), torch.from_numpy(rows - start)))
         back = torch.argsort(order)
-        joined = [_take(_joined(list(column)), back) for column in zip(*pieces, strict=True)]
-        return self.call(self._rebuild(joined), indices.to(self.device))
+        arrays = [_take(joined(list(column)), back) for column in zip(*pieces, strict=True)]
+        return self.call(self._rebuild(arrays), indices.to(self.device))
 
     def stream(
         self,
@@ -114,7 +120,8 @@ class StreamedRows(Rows):
         Args:
             observe: is called on the indices of rows with values that are the smallest or largest so far.
         """
-        if batch_size is None or batch_size >= _count(self.num_rows):
+        count = int(self._bounds[-1])
+        if batch_size is None or batch_size >= count:
             return WholeStream(self.full, generator)
         values = ValuesRead()
 
@@ -124,7 +131,7 @@ class StreamedRows(Rows):
             return arrays, numbers
 
         windows = BlockWindows(read, self._bounds, self._window_rows(batch_size), batch_size, generator)
-        return WindowStream(windows, self._call, _count(self.num_rows), batch_size, observe)
+        return WindowStream(windows, self._call, count, batch_size, observe)
 
     def subset(self, indices: Tensor) -> Rows:
         """See :class:`Rows`; in memory.
@@ -217,7 +224,7 @@ class StreamedRows(Rows):
                 column.append(_tensor(name, source.read(start, stop)))
         arrays = []
         for source, column in zip(self._sources.values(), pieces, strict=True):
-            stored = _joined(column)
+            stored = joined(column)
             array = stored if order is None else _take(stored, order)
             array = _of_type(array, self.dtype) if scipy.sparse.issparse(array) else self.converted(array)
             if not _is_finite(array, source.missing):
@@ -245,7 +252,6 @@ class _MemoryRows(RowSource):
         )
 
     def read(self, start: int, stop: int) -> Any:
-        """See :class:`RowSource`."""
         return self._array[start:stop]
 
 
@@ -287,12 +293,6 @@ def _take(array: Any, order: Tensor) -> Any:
     return array[order.numpy()] if scipy.sparse.issparse(array) else array.index_select(0, order.to(array.device))
 
 
-def _joined(pieces: list[Any]) -> Any:
-    if len(pieces) == 1:
-        return pieces[0]
-    return scipy.sparse.vstack(pieces, format="csr") if scipy.sparse.issparse(pieces[0]) else torch.cat(pieces)
-
-
 def _of_type(matrix: Any, dtype: torch.dtype) -> Any:
     return matrix.astype(_numpy_of(dtype)) if matrix.dtype.kind == "f" else matrix
 
@@ -332,8 +332,3 @@ def _bad_value(source: RowSource, stored: Any, ranges: Sequence[tuple[int, int]]
             "vipack.stream(..., missing=True)."
         )
     return DataError(f"{where} is {value:g}; leave such rows out or fill them.")
-
-
-def _count(num_rows: int | None) -> int:
-    assert num_rows is not None
-    return num_rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from vipack.errors import DataError
 from vipack.program import Arguments
 
-__all__ = ["BatchStream", "LoaderStream", "ShuffledStream", "WholeStream"]
+__all__ = ["BatchStream", "LoaderStream", "ShuffledStream", "WholeStream", "WrappedStream", "complete_batch"]
 
 _MANY = 1_000_000_000
 
@@ -69,6 +69,31 @@ class BatchStream(ABC):
         """Go on where the stream was when :meth:`state` gave `state`."""
 
 
+class WrappedStream(BatchStream):
+    """A stream whose batches are those of another one, changed."""
+
+    def __init__(self, inner: BatchStream) -> None:
+        self._inner = inner
+        self.per_epoch = inner.per_epoch
+
+    @property
+    def epoch(self) -> int:  # type: ignore[override]
+        """Epochs completed."""
+        return self._inner.epoch
+
+    def upcoming(self) -> tuple[int | None, int]:
+        return self._inner.upcoming()
+
+    def indices(self, number: int) -> Tensor | None:
+        return self._inner.indices(number)
+
+    def state(self) -> dict[str, Any]:
+        return self._inner.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._inner.load_state(state)
+
+
 class WholeStream(BatchStream):
     """Every row at every step."""
 
@@ -89,28 +114,22 @@ class WholeStream(BatchStream):
         return self._whole()
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._whole()
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return None, _MANY
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         self._steps += number
         return None
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return self._whole()
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         return {"epoch": self._steps, "taken": 0, "generator": self._generator.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
         self._steps = int(state["epoch"])
         self._generator.set_state(state["generator"])
 
@@ -149,15 +168,12 @@ class ShuffledStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._rows_of(self._next(self._batch_size) + self._first)
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._batch_size, _MANY
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         blocks = []
         while number:
             here = min(number, max(1, (self._num_rows - self._done) // self._batch_size))
@@ -167,16 +183,13 @@ class ShuffledStream(BatchStream):
         return (blocks[0] if len(blocks) == 1 else torch.cat(blocks)) + self._first
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None if self._whole is None else self._whole()
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         before, tail = self._orders[0][:2] if self._orders else (self._generator.get_state(), None)
         return {"epoch": self.epoch, "rows": self._done, "generator": before.clone(), "tail": tail}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
         self._generator.set_state(state["generator"])
         self._orders.clear()
         self.epoch = int(state["epoch"])
@@ -208,11 +221,7 @@ class ShuffledStream(BatchStream):
         before = self._generator.get_state()
         order = torch.randperm(self._num_rows, generator=self._generator)
         if tail is not None:
-            head = self._batch_size - len(tail)
-            twice = torch.isin(order, tail)
-            again = twice[:head].nonzero()[:, 0]
-            others = (~twice[head:]).nonzero()[: len(again), 0] + head
-            order[again], order[others] = order[others], order[again]
+            order = complete_batch(order, order, tail, self._batch_size)
         self._orders.append((before, tail, order))
 
 
@@ -236,7 +245,6 @@ class LoaderStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         while self._next is None:
             if self._batches is None:
                 self._before = self._generator.get_state()
@@ -250,20 +258,16 @@ class LoaderStream(BatchStream):
         return self._next
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         indices = self.peek().indices
         return None if indices is None else len(indices), 1
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         return None
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         start = self._generator.get_state() if self._batches is None else self._before
         return {"epoch": self.epoch, "taken": self._batches_done, "generator": start.clone()}
 
@@ -273,3 +277,20 @@ class LoaderStream(BatchStream):
         self.epoch, self._batches_done, self._batches, self._next = int(state["epoch"]), 0, None, None
         for _ in range(int(state["taken"])):
             next(self)
+
+
+def complete_batch(order: Tensor, indices: Tensor, tail: Tensor, batch_size: int) -> Tensor:
+    """`order` with none of the rows `tail` among those that complete their batch, which would then have a row twice.
+
+    Args:
+        indices: the rows in that order.
+        tail: the last rows of the epoch before.
+    """
+    order = order.clone()
+    head = batch_size - len(tail)
+    twice = torch.isin(indices, tail)
+    again = twice[:head].nonzero()[:, 0]
+    others = (~twice[head:]).nonzero()[: len(again), 0] + head
+    again = again[: len(others)]
+    order[again], order[others] = order[others], order[again]
+    return order

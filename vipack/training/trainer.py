@@ -143,7 +143,7 @@ class Trainer:
     @property
     def stopped(self) -> Stopped:
         """Why the last run ended."""
-        return self.state.stopped or _cut_off(self.state.step)
+        return self.state.stopped or Stopped(StopReason.INTERRUPTED, f"cut off after {self.state.step} steps")
 
     def train(self, *, again: bool = False) -> None:
         """Go on to the end of the plan.
@@ -389,10 +389,6 @@ class Trainer:
         assert self.plan.checkpoint is not None
         write = functools.partial(write_file, self.plan.checkpoint.path)
         write(self.content()) if self.team is None else self.team.save(self, write)
-
-
-def _cut_off(step: int) -> Stopped:
-    return Stopped(StopReason.INTERRUPTED, f"cut off after {step} steps")
 
 
 def _stopped_of(saved: Sequence[str] | None) -> Stopped | None:

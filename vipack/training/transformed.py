@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from vipack.program.running.runs import named_arguments
 from vipack.training.data import ArrayRows, Rows
 from vipack.training.prepare import Problem, device_of
 from vipack.training.reading_data import read_data
-from vipack.training.streams import BatchStream
+from vipack.training.streams import BatchStream, WrappedStream
 from vipack.transforms import KINDS, Transform
 
 __all__ = [
@@ -115,16 +115,13 @@ class TransformedRows(Rows):
         return TransformedRows(rows, self.model, self.transforms, self.seed)
 
     def spread(self, count: int) -> Tensor:
-        """See :class:`Rows`."""
         return self.raw.spread(count)
 
     @property
     def fits_in_memory(self) -> bool:
-        """See :class:`Rows`."""
         return self.raw.fits_in_memory
 
     def full(self) -> Arguments:
-        """See :class:`Rows`."""
         if not self.fits_in_memory:
             self.raw.full()  # which says why not
         if self._full is None:
@@ -135,42 +132,34 @@ class TransformedRows(Rows):
         return self._full
 
     def rows(self, indices: Tensor) -> Arguments:
-        """See :class:`Rows`."""
         call = self.raw.rows(indices)
         if isinstance(self.raw, ArrayRows):
-            whole = self.full()
             chosen = indices.to(self.device)
-
-            def value(name: str, own: Any, every: Any) -> Any:
-                return every[chosen] if name in self.transforms else own
-
-            args = tuple(
-                value(name, own, every)
-                for name, own, every in zip(
-                    (*self._positional, *[""] * len(call.args)), call.args, whole.args, strict=False
-                )
-            )
-            kwargs = {name: value(name, own, whole.kwargs[name]) for name, own in call.kwargs.items()}
-            return Arguments(args, kwargs, call.indices)
+            return self._replaced(call, [self.full()], lambda values: values[0][chosen])
         each = [
             self._drawn(self.raw.rows(indices[i : i + 1]), self.seed + 1 + int(indices[i])) for i in range(len(indices))
         ]
+        return self._replaced(call, each, torch.cat)
+
+    def _replaced(
+        self, call: Arguments, others: Sequence[Arguments], value: Callable[[list[Tensor]], Tensor]
+    ) -> Arguments:
+        """`call` with what is transformed made of the arguments of other calls."""
+        names = (*self._positional, *[""] * len(call.args))
         args = tuple(
-            torch.cat([one.args[i] for one in each]) if name in self.transforms else own
-            for i, (name, own) in enumerate(zip((*self._positional, *[""] * len(call.args)), call.args, strict=False))
+            value([other.args[i] for other in others]) if name in self.transforms else own
+            for i, (name, own) in enumerate(zip(names, call.args, strict=False))
         )
         kwargs = {
-            name: torch.cat([one.kwargs[name] for one in each]) if name in self.transforms else own
+            name: value([other.kwargs[name] for other in others]) if name in self.transforms else own
             for name, own in call.kwargs.items()
         }
         return Arguments(args, kwargs, call.indices)
 
     def subset(self, indices: Tensor) -> TransformedRows:
-        """See :class:`Rows`."""
         return self.of(self.raw.subset(indices))
 
     def extremes(self, batch: Arguments) -> Arguments:
-        """See :class:`Rows`."""
         chosen = self.raw.extremes(batch).indices
         return batch if chosen is None else self.rows(chosen)
 
@@ -179,7 +168,6 @@ class TransformedRows(Rows):
         return _Looked(self, self.raw.stream(batch_size, generator))
 
     def fingerprint(self) -> str:
-        """See :class:`Rows`."""
         return self.raw.fingerprint()
 
     def seen(self, batch: Arguments) -> Arguments:
@@ -229,44 +217,24 @@ def _described(value: Any) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-class _Looked(BatchStream):
+class _Looked(WrappedStream):
     """Batches of raw data as one draw transforms them."""
 
     def __init__(self, rows: TransformedRows, inner: BatchStream) -> None:
-        self._rows, self._inner = rows, inner
-        self.per_epoch = inner.per_epoch
-
-    @property
-    def epoch(self) -> int:  # type: ignore[override]
-        """See :class:`BatchStream`."""
-        return self._inner.epoch
+        super().__init__(inner)
+        self._rows = rows
 
     def __next__(self) -> Arguments:
         return self._rows.seen(next(self._inner))
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         return self._rows.seen(self._inner.peek())
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._inner.upcoming()[0], 1
 
-    def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
-        return self._inner.indices(number)
-
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None
-
-    def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
-        return self._inner.state()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`BatchStream`."""
-        self._inner.load_state(state)
 
 
 def raw_rows(rows: Any) -> Any:

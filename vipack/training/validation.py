@@ -17,6 +17,7 @@ from vipack.entry import on_its_own
 from vipack.errors import DataError, GuideError, UsageError, VipackError
 from vipack.hints import checked_class
 from vipack.importance import mean_and_se
+from vipack.posterior.observations import Observations
 from vipack.program import Arguments, Program, seeded
 from vipack.program.checks.amortised import check_amortised
 from vipack.program.checks.observed import check_observed
@@ -106,7 +107,8 @@ class Validation:
     """
 
     def __init__(self, program: Program, rows: Rows, seed: int) -> None:
-        self._program, self._rows, self._seed = program, rows, seed
+        self._program, self._seed = program, seed
+        self._observations = Observations(rows.num_rows or 0, rows.rows, rows.full, fitted=False)
         self._num_draws = max(1, min(100, _LEAST_TERMS // (rows.num_rows or 1)))
         self._density: ModelDensity | None = None
         self._plate = ""
@@ -116,7 +118,7 @@ class Validation:
         """Steps between evaluations, which cost less than a third of the steps between them."""
         if batch_size is None:
             return _LEAST_PERIOD
-        least = max(_LEAST_PERIOD, math.ceil(2 * self._num_draws * (self._rows.num_rows or 1) / batch_size))
+        least = max(_LEAST_PERIOD, math.ceil(2 * self._num_draws * (self._observations.num_rows or 1) / batch_size))
         if per_epoch > _MOST_PERIOD:
             return max(least, _MOST_PERIOD)
         return math.ceil(per_epoch * math.ceil(least / per_epoch))
@@ -127,14 +129,13 @@ class Validation:
         Raises:
             GuideError, UsageError: guide and model cannot be run on them, or no plate holds them.
         """
-        count = self._rows.num_rows or 0
+        count = self._observations.num_rows
         size = min(_MOST_ROWS, math.ceil(count / 10)) if self._density is not None else _MOST_ROWS
         values = self._program.parameters.detached()
         terms: list[Tensor] = []
         with seeded(self._seed), on_its_own(), Unscaled(), pyro.validation_enabled(False), torch.no_grad():
             for start in range(0, count, size):
-                call = self._rows.rows(torch.arange(start, min(start + size, count)))
-                call = Arguments(call.args, call.kwargs)
+                call = self._observations.block(start, start + size)
                 with self._program.bound(call, values=values, training=False):
                     draws = [self._terms(call) for _ in range(self._num_draws)]
                 terms.append(torch.stack(draws).mean(0))
@@ -157,8 +158,7 @@ class Validation:
         Raises:
             GuideError, UsageError: guide and model cannot be run on the observations others out.
         """
-        call = self._rows.rows(torch.arange(min(2, self._rows.num_rows or 0)))
-        call = Arguments(call.args, call.kwargs)
+        call = self._observations.block(0, 2)
         values = self._program.parameters.detached()
         try:
             with seeded(self._seed), self._program.bound(call, values=values, training=False), torch.no_grad():
@@ -169,9 +169,8 @@ class Validation:
                 "parameters for each row, it knows the rows that it is trained on alone: pass an amortised one, whose network "
                 "reads the data."
             ) from error
-        for start in range(0, self._rows.num_rows or 0, _MOST_ROWS):
-            some = self._rows.rows(torch.arange(start, min(start + _MOST_ROWS, self._rows.num_rows or 0)))
-            check_observed(self._program, Arguments(some.args, some.kwargs))
+        for start in range(0, self._observations.num_rows, _MOST_ROWS):
+            check_observed(self._program, self._observations.block(start, start + _MOST_ROWS))
         table = read_sites(model_trace, guide_trace)
         observed = table.of_kind("observed", "factor")
         common = set.intersection(*(set(site.plates) for site in observed)) if observed else set()
@@ -188,10 +187,8 @@ class Validation:
                     "others out has none; pass an amortised guide, whose network reads the data."
                 )
         if local:
-            every = torch.arange(min(_MOST_ROWS, self._rows.num_rows or 0))
-            calls = (self._rows.rows(indices) for indices in (every, every.flip(0)))
-            one, two = (Arguments(call.args, call.kwargs) for call in calls)
-            check_amortised(self._program, one, two, self._plate, "validation")
+            number = min(_MOST_ROWS, self._observations.num_rows)
+            check_amortised(self._program, self._observations.rows, number, self._plate, "validation")
         if not table.of_kind("enumerated"):
             return
         shared = [site.name for site in table.of_kind("latent") if site.name not in local]

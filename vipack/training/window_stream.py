@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import scipy.sparse
 import torch
 from torch import Tensor
 
 from vipack.program import Arguments
+from vipack.training.arrays import joined
 from vipack.training.streams import BatchStream
 from vipack.training.windows import Window, Windows
 
@@ -51,7 +51,7 @@ class WindowStream(BatchStream):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """See :class:`BatchStream`."""
+        """Epochs completed."""
         return self._ready[0].epoch if self._ready else int(self._windows.state()["epoch"])
 
     def __next__(self) -> Arguments:
@@ -60,21 +60,16 @@ class WindowStream(BatchStream):
         return batch
 
     def peek(self) -> Arguments:
-        """See :class:`BatchStream`."""
         if self._next is None:
             pieces = self._pieces()
-            arrays = [
-                _joined([window.arrays[k][start:stop] for window, start, stop in pieces]) for k in self._columns()
-            ]
+            arrays = [joined([window.arrays[k][start:stop] for window, start, stop in pieces]) for k in self._columns()]
             self._next = self._call(arrays, self._indices_of(pieces))
         return self._next
 
     def upcoming(self) -> tuple[int | None, int]:
-        """See :class:`BatchStream`."""
         return self._batch_size, _MANY
 
     def indices(self, number: int) -> Tensor | None:
-        """See :class:`BatchStream`."""
         batches = []
         for _ in range(number):
             batches.append(self._indices_of(self._pieces()))
@@ -82,11 +77,9 @@ class WindowStream(BatchStream):
         return torch.stack(batches)
 
     def whole(self) -> Arguments | None:
-        """See :class:`BatchStream`."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """See :class:`BatchStream`."""
         state = self._ready[0].state if self._ready else self._windows.state()
         return {**state, "rows": self._done}
 
@@ -146,10 +139,4 @@ class WindowStream(BatchStream):
 
     @staticmethod
     def _indices_of(pieces: list[tuple[Window, int, int]]) -> Tensor:
-        return _joined([window.indices[start:stop] for window, start, stop in pieces])  # type: ignore[no-any-return]
-
-
-def _joined(pieces: list[Any]) -> Any:
-    if len(pieces) == 1:
-        return pieces[0]
-    return scipy.sparse.vstack(pieces, format="csr") if scipy.sparse.issparse(pieces[0]) else torch.cat(pieces)
+        return joined([window.indices[start:stop] for window, start, stop in pieces])  # type: ignore[no-any-return]

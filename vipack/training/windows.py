@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BlockWindows", "Window", "Windows", "complete_batch", "windows_of"]
+from vipack.training.streams import complete_batch
+
+__all__ = ["BlockWindows", "Window", "Windows", "windows_of"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,6 @@ class BlockWindows(Windows):
         self._recent = torch.empty(0, dtype=torch.int64)  # rows of this epoch, of which the last are the next tail
 
     def next(self) -> Window:
-        """See :class:`Windows`."""
         state = self.state()
         if self._index == 0:
             self._epoch_start = self._generator.get_state()
@@ -101,7 +102,6 @@ class BlockWindows(Windows):
         return window
 
     def state(self) -> dict[str, Any]:
-        """See :class:`Windows`."""
         return {
             "epoch": self._epoch,
             "window": self._index,
@@ -156,20 +156,3 @@ def windows_of(
     if cuts and sums[-1] - sums[cuts[-1] - 1] < window_rows / 2:
         cuts.pop()
     return np.split(order, cuts)
-
-
-def complete_batch(order: Tensor, indices: Tensor, tail: Tensor, batch_size: int) -> Tensor:
-    """`order` with none of the rows `tail` among those that complete their batch, which would then have a row twice.
-
-    Args:
-        indices: the rows in that order.
-        tail: the last rows of the epoch before.
-    """
-    order = order.clone()
-    head = batch_size - len(tail)
-    twice = torch.isin(indices, tail)
-    again = twice[:head].nonzero()[:, 0]
-    others = (~twice[head:]).nonzero()[: len(again), 0] + head
-    again = again[: len(others)]
-    order[again], order[others] = order[others], order[again]
-    return order

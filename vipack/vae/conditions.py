@@ -128,7 +128,6 @@ class PartialLabels(Condition):
         self.num_features = num_classes
 
     def problem(self, y: Tensor) -> str:
-        """See :class:`Condition`."""
         wrong = y[~((y >= -1) & (y < self.num_features) & (y == y.round()))]
         return f"expected {self}, found {wrong[:3].tolist()}; count classes from 0." if len(wrong) else ""
 

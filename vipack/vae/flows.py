@@ -10,9 +10,10 @@ import torch
 from pyro.distributions import transforms
 from torch import Tensor, nn
 
+from vipack.errors import UsageError
 from vipack.guides.coupling import Coupling, Layer, alternating_masks
 
-__all__ = ["AutoregressiveLayers", "CouplingLayers"]
+__all__ = ["AutoregressiveLayers", "CouplingLayers", "flow_options"]
 
 
 class CouplingLayers(nn.Module):
@@ -76,6 +77,19 @@ class AutoregressiveLayers(nn.Module):
             condition: Any = layer.condition  # of Pyro's, which has no types
             maps.append(condition(features))
         return maps
+
+
+def flow_options(name: str, num_layers: int, hidden: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """
+    Raises:
+        UsageError: there are no layers, or a width is not positive.
+    """
+    if num_layers < 1 or not hidden or any(width < 1 for width in hidden):
+        raise UsageError(
+            f"{name}: num_layers and each width in hidden must be at least 1, found num_layers={num_layers}, "
+            f"hidden={tuple(hidden)}."
+        )
+    return num_layers, tuple(hidden)
 
 
 def _network(widths: Sequence[int]) -> nn.Sequential:

@@ -23,7 +23,7 @@ from vipack.posterior.by_rows import check_apart
 from vipack.posterior.row_densities import RowDensities, bounded_latents
 from vipack.program import seeded
 from vipack.program.densities.densities import compute, row_sums
-from vipack.progress import Interrupted, Progress, interrupts, progress_of
+from vipack.progress import Progress, shown
 from vipack.training import Fit
 from vipack.types import Estimate
 from vipack.vae.gaps import Gaps, refined_bounds
@@ -117,33 +117,27 @@ def evaluate(
         KeyboardInterrupt: Ctrl-C.
     """
     positive("num_particles", num_particles)
-    with interrupts() as interrupted:
-        bar = Progress(progress_of(progress), interrupted)
-        try:
-            evidence = fit.log_evidence(num_particles, data=data, fixed=fixed, seed=seed, progress=progress)
-            some = fit.posterior_of(data, fixed=fixed, most=_ROWS)
-            check_apart(some, "evaluate")
-            assert isinstance(evidence, RowEvidence)
-            rest, kl = _split(some, seed)
-            activity = latent_activity(some, seed=seed)
-            assert activity is not None
-            information = _information(some, seed, bar)
-            few = fit.posterior_of(data, fixed=fixed, most=_REFINED) if gaps and not bounded_latents(some) else None
-            return Evaluation(
-                evidence,
-                mean_and_se(rest - kl),
-                mean_and_se(rest),
-                mean_and_se(kl),
-                information,
-                float(kl.mean()) - information,
-                activity,
-                None if few is None else _gaps(few, seed, bar),
-                None if data is None or not generated else _judged(fit, some, generated, train, labels, site, seed),
-            )
-        except Interrupted:
-            raise KeyboardInterrupt from None
-        finally:
-            bar.close()
+    with shown(progress) as bar:
+        evidence = fit.log_evidence(num_particles, data=data, fixed=fixed, seed=seed, progress=progress)
+        some = fit.posterior_of(data, fixed=fixed, most=_ROWS)
+        check_apart(some, "evaluate")
+        assert isinstance(evidence, RowEvidence)
+        rest, kl = _split(some, seed)
+        activity = latent_activity(some, seed=seed)
+        assert activity is not None
+        information = _information(some, seed, bar)
+        few = fit.posterior_of(data, fixed=fixed, most=_REFINED) if gaps and not bounded_latents(some) else None
+        return Evaluation(
+            evidence,
+            mean_and_se(rest - kl),
+            mean_and_se(rest),
+            mean_and_se(kl),
+            information,
+            float(kl.mean()) - information,
+            activity,
+            None if few is None else _gaps(few, seed, bar),
+            None if data is None or not generated else _judged(fit, some, generated, train, labels, site, seed),
+        )
 
 
 def _split(posterior: Posterior, seed: int) -> tuple[Array, Array]:

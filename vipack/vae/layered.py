@@ -33,9 +33,9 @@ class _LayeredVAE(Autoencoder):
         *,
         likelihood: Likelihood,
         num_latents: Sequence[int],
-        prior: Prior | None,
-        condition: Condition | None,
-        head: bool,
+        prior: Prior | None = None,
+        condition: Condition | None = None,
+        head: bool = True,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -60,6 +60,7 @@ class _LayeredVAE(Autoencoder):
         )
         self.prior = StandardNormal() if prior is None else prior
         self.prior.build(sizes[-1])
+        self._read_by(encoders)
 
     @final
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -73,6 +74,10 @@ class _LayeredVAE(Autoencoder):
             for layer in range(len(self.num_latents) - 1, 0, -1):
                 z = pyro.sample(f"z{layer}", _broadcast(self.between[layer - 1], z))
             self.observe(joined(z, condition), x, y)
+
+    @abstractmethod
+    def _read_by(self, encoders: Sequence[nn.Module]) -> None:
+        """Make what the guide has of the encoders, the one that reads x first."""
 
     @abstractmethod
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -103,26 +108,7 @@ class HierarchicalVAE(_LayeredVAE):
     Source: Burda et al. (2016), arXiv:1509.00519, section 5; the two-layer network.
     """
 
-    def __init__(
-        self,
-        encoders: Sequence[nn.Module],
-        decoders: Sequence[nn.Module],
-        *,
-        likelihood: Likelihood,
-        num_latents: Sequence[int],
-        prior: Prior | None = None,
-        condition: Condition | None = None,
-        head: bool = True,
-    ) -> None:
-        super().__init__(
-            encoders,
-            decoders,
-            likelihood=likelihood,
-            num_latents=num_latents,
-            prior=prior,
-            condition=condition,
-            head=head,
-        )
+    def _read_by(self, encoders: Sequence[nn.Module]) -> None:
         sizes = self.num_latents
         inputs = [self.input_shape, *((size,) for size in sizes[:-1])]
         self.encoders = nn.ModuleList(
@@ -151,26 +137,7 @@ class LadderVAE(_LayeredVAE):
     Source: Sønderby et al. (2016), arXiv:1602.02282, equations 17 to 19.
     """
 
-    def __init__(
-        self,
-        encoders: Sequence[nn.Module],
-        decoders: Sequence[nn.Module],
-        *,
-        likelihood: Likelihood,
-        num_latents: Sequence[int],
-        prior: Prior | None = None,
-        condition: Condition | None = None,
-        head: bool = True,
-    ) -> None:
-        super().__init__(
-            encoders,
-            decoders,
-            likelihood=likelihood,
-            num_latents=num_latents,
-            prior=prior,
-            condition=condition,
-            head=head,
-        )
+    def _read_by(self, encoders: Sequence[nn.Module]) -> None:
         self.encoders = nn.ModuleList(encoders)
         self.heads = nn.ModuleList()
         shape = self.input_shape

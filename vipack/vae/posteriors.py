@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from vipack.errors import UsageError
 from vipack.hints import checked_class
-from vipack.vae.flows import AutoregressiveLayers, CouplingLayers
+from vipack.vae.flows import AutoregressiveLayers, CouplingLayers, flow_options
 
 __all__ = ["AutoregressiveFlow", "CouplingFlow", "DiagonalNormal", "FullNormal", "Point", "Posterior"]
 
@@ -134,7 +134,7 @@ class CouplingFlow(Posterior):
 
     def __init__(self, num_layers: int = 4, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
-        self._options = _flow_options("CouplingFlow", num_layers, hidden)
+        self._options = flow_options("CouplingFlow", num_layers, hidden)
 
     def forward(self, features: Tensor) -> Any:
         """See :class:`Posterior`."""
@@ -158,7 +158,7 @@ class AutoregressiveFlow(Posterior):
 
     def __init__(self, num_layers: int = 2, hidden: Sequence[int] = (320,)) -> None:
         super().__init__()
-        self._options = _flow_options("AutoregressiveFlow", num_layers, hidden)
+        self._options = flow_options("AutoregressiveFlow", num_layers, hidden)
 
     def forward(self, features: Tensor) -> Any:
         """See :class:`Posterior`."""
@@ -182,12 +182,3 @@ def _head(num_features: int, widths: Sequence[int]) -> nn.Linear:
         head.bias.zero_()
         head.bias[loc : loc + scale] = _ONE
     return head
-
-
-def _flow_options(name: str, num_layers: int, hidden: Sequence[int]) -> tuple[int, tuple[int, ...]]:
-    if num_layers < 1 or not hidden or any(width < 1 for width in hidden):
-        raise UsageError(
-            f"{name}: num_layers and each width in hidden must be at least 1, found num_layers={num_layers}, "
-            f"hidden={tuple(hidden)}."
-        )
-    return num_layers, tuple(hidden)

@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from vipack.errors import ShapeError, UsageError
 from vipack.hints import checked_class
-from vipack.vae.flows import CouplingLayers
+from vipack.vae.flows import CouplingLayers, flow_options
 from vipack.vae.posteriors import FLOOR
 
 __all__ = ["Flat", "FlowPrior", "MixturePrior", "Prior", "StandardNormal", "VampPrior"]
@@ -196,12 +196,7 @@ class FlowPrior(Prior):
 
     def __init__(self, num_layers: int = 6, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
-        if num_layers < 1 or not hidden or any(width < 1 for width in hidden):
-            raise UsageError(
-                f"FlowPrior: num_layers and each width in hidden must be at least 1, found num_layers={num_layers}, "
-                f"hidden={tuple(hidden)}."
-            )
-        self._options = (num_layers, tuple(hidden))
+        self._options = flow_options("FlowPrior", num_layers, hidden)
 
     def forward(self, encoder: Mixer | None = None) -> Any:
         """See :class:`Prior`."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.compat.patching import patched
 from vipack.compat.pytorch import TENSOR_TYPES
 from vipack.engine.capture.reads import users_line
 from vipack.engine.capture.tracing import CaptureError
@@ -119,14 +120,10 @@ def as_numbers(tensors: Sequence[Tensor], numbers: Sequence[Any]) -> Iterator[No
         return refuse
 
     is_tensor = torch.is_tensor
-    patched: list[tuple[Any, str]] = [(builtins, "isinstance"), (builtins, "hasattr"), (torch, "is_tensor")]
-    patched += [(kind, name) for kind in TENSOR_TYPES for name in _TEXTS if name in kind.__dict__]
-    before = [(owner, name, getattr(owner, name)) for owner, name in patched]
-    for owner, name, original in before:
-        setattr(owner, name, refusing(original) if name in _TEXTS else answering(original))
-    torch.is_tensor = lambda value: is_tensor(value) and not asked(value)  # type: ignore[assignment]
-    try:
+    with contextlib.ExitStack() as stack:
+        for kind in TENSOR_TYPES:
+            texts = {name: refusing(getattr(kind, name)) for name in _TEXTS if name in kind.__dict__}
+            stack.enter_context(patched(kind, **texts))
+        stack.enter_context(patched(torch, is_tensor=lambda value: is_tensor(value) and not asked(value)))
+        stack.enter_context(patched(builtins, isinstance=answering(isinstance), hasattr=answering(hasattr)))
         yield
-    finally:
-        for owner, name, original in before:
-            setattr(owner, name, original)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from vipack.compat.aten import LINALG_CHECK_ERRORS, SOFTMAX, UNSAFE_VIEW
+from vipack.compat.patching import patched
 from vipack.compat.pytorch import validation_noted
 from vipack.engine.graph.nodes import ancestors, is_random, output_of
 
@@ -36,8 +37,7 @@ _RAISES_UNLESS_ALL = re.compile(r"\bif\b.*\bnot\b.*\.all\(\)")
 def collected_checks() -> Iterator[list[Tensor]]:
     """Inside the block, validation of distributions and handlers raises nothing: what must be true goes to a list."""
     checks: list[Tensor] = []
-    kind: Any = torch.Tensor
-    truth = kind.__bool__
+    truth: Any = torch.Tensor.__bool__
 
     def note(valid: Tensor) -> bool:
         checks.append(valid)
@@ -53,12 +53,12 @@ def collected_checks() -> Iterator[list[Tensor]]:
             value = value != 0  # the program asks for no more
         return bool(truth(value))
 
-    kind.__bool__ = note_or_ask
-    try:
-        with validation_noted(note), pyro.settings.context(validate_infer=False):
-            yield checks
-    finally:
-        kind.__bool__ = truth
+    with (
+        patched(torch.Tensor, __bool__=note_or_ask),
+        validation_noted(note),
+        pyro.settings.context(validate_infer=False),
+    ):
+        yield checks
 
 
 def keep_open_checks(module: fx.GraphModule, num_checks: int, first_array: int | None = None) -> int:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from vipack.compat import packing
+from vipack.compat.patching import patched
 
 __all__ = ["Known", "lengths_known", "lengths_noted"]
 
@@ -94,14 +95,11 @@ def lengths_known(read: Read, known: Known) -> Iterator[None]:
             return originals[next(layer for layer in layers if isinstance(self, layer))](self, input, hx)
         return _run(self, input, [int(count) for count in counts], hx)
 
-    for layer in layers:
-        layer.forward = forward
-    try:
-        with _Packing(pack, pad):
-            yield
-    finally:
-        for layer, original in originals.items():
-            layer.forward = original
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(patched(layer, forward=forward))
+        stack.enter_context(_Packing(pack, pad))
+        yield
 
 
 def _times_and_rows(counts: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from pyro.ops.rings import MarginalRing
 from torch import Tensor
 
 from vipack.compat.enumerated import adjoint_result, packed_dims, run_adjoint, set_packed_dims, summing_expectations_by
+from vipack.compat.patching import patched
 from vipack.compat.pytorch import is_fake
 
 __all__ = ["pure_objectives"]
@@ -29,22 +30,14 @@ __all__ = ["pure_objectives"]
 @contextlib.contextmanager
 def pure_objectives() -> Iterator[None]:
     """Inside the block, ``pyro.infer`` objectives neither read tensors back nor branch on them."""
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
-    try:
+    with contextlib.ExitStack() as stack:
         for module in [m for n, m in list(sys.modules.items()) if n.startswith(_ROOMS) and m is not None]:
-            names = module.__dict__
-            for name, stand_in in _FUNCTIONS.items():
-                if name in names:
-                    replaced.append((names, name, names[name]))
-                    names[name] = stand_in
-        tensor: Any = torch.Tensor
-        tensor.item = _item
-        with summing_expectations_by(_compute_expectation):
-            yield
-    finally:
-        del tensor.item  # what shows again is the inherited method
-        for names, name, original in replaced:
-            names[name] = original
+            own = {name: stand_in for name, stand_in in _FUNCTIONS.items() if name in module.__dict__}
+            if own:
+                stack.enter_context(patched(module, **own))
+        stack.enter_context(patched(torch.Tensor, item=_item))
+        stack.enter_context(summing_expectations_by(_compute_expectation))
+        yield
 
 
 def _torch_item(value: Any) -> Any:

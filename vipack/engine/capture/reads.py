@@ -13,7 +13,7 @@ import os
 import sys
 import sysconfig
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor
 import vipack.version
 from vipack.compat.aten import LOCAL_SCALAR_DENSE
 from vipack.compat.dispatch import Operations
+from vipack.compat.patching import patched
 from vipack.compat.pytree import tree_map
 from vipack.engine.capture.packed import Known, lengths_known, lengths_noted
 from vipack.engine.capture.sizes import counted, depends_on_data, is_sized, sized
@@ -36,7 +37,6 @@ __all__ = [
     "Unanswered",
     "noted_numbers",
     "observed",
-    "tensor_methods",
     "users_line",
     "where_it_failed",
 ]
@@ -152,9 +152,8 @@ def observed() -> Iterator[Values]:
         values[_position()[0]].append(number)
         return number
 
-    def note_array(value: Tensor, other: Any = None) -> Any:
-        copy = torch.Tensor.detach(value).clone().cpu()
-        array = _to_numpy(copy)
+    def note_array(value: Tensor) -> Any:
+        array = _to_numpy(torch.Tensor.detach(value).clone().cpu())
         values[_position()[0]].append(array)
         return array
 
@@ -203,24 +202,8 @@ def noted_numbers() -> Iterator[dict[Hashable, tuple[str, list[Any]]]]:
         return read
 
     methods = {name: noting(getattr(torch.Tensor, name)) for name in ("numpy", "tolist")}
-    with tensor_methods(methods), _Reading(note):
+    with patched(torch.Tensor, **methods), _Reading(note):
         yield numbers
-
-
-@contextlib.contextmanager
-def tensor_methods(methods: Mapping[str, Any]) -> Iterator[None]:
-    """Inside the block, tensors have these methods instead of their own."""
-    inherited = {name: torch.Tensor.__dict__.get(name) for name in methods}
-    for name, method in methods.items():
-        setattr(torch.Tensor, name, method)
-    try:
-        yield
-    finally:
-        for name, original in inherited.items():
-            if original is None:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, original)
 
 
 def _reader() -> FrameType:
@@ -299,7 +282,7 @@ def _arrays(read: Any) -> Iterator[None]:
             raise Unanswered(_position()[1])
         return np.array(read(self))
 
-    with tensor_methods({"numpy": numpy}):
+    with patched(torch.Tensor, numpy=numpy):
         yield
 
 
@@ -313,7 +296,7 @@ def _items_are_tensors() -> Iterator[None]:
     def tolist(self: Tensor) -> Any:
         return item(self) if self.dim() == 0 else [tolist(row) for row in self]
 
-    with tensor_methods({"item": item, "tolist": tolist}):
+    with patched(torch.Tensor, item=item, tolist=tolist):
         yield
 
 

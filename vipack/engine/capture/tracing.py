@@ -12,9 +12,10 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.compat.aten import READS_A_NUMBER
+from vipack.compat.patching import patched
 from vipack.compat.pytorch import schema_of, traced_without_values
 from vipack.engine.capture.purify import pure_objectives
-from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, tensor_methods, where_it_failed
+from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, where_it_failed
 from vipack.engine.graph.nodes import ancestors, is_random, output_of
 from vipack.program import captured_scans
 from vipack.program.running.params import UnmetParameterError
@@ -160,7 +161,7 @@ def _conversions_refused() -> Iterator[None]:
     def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         raise CaptureError("values leave torch for NumPy or Python lists")
 
-    with tensor_methods(dict.fromkeys(("numpy", "tolist", "__array__"), refuse)):
+    with patched(torch.Tensor, **dict.fromkeys(("numpy", "tolist", "__array__"), refuse)):
         yield
 
 

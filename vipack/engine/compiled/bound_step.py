@@ -14,7 +14,7 @@ from vipack.engine.native.bound_loop import BoundLoop
 from vipack.engine.native.bridge import Bridge, NativeError, sizes
 from vipack.engine.native.cache_entries import read_entry
 
-__all__ = ["NativeError", "NativeStep", "read_manifest"]
+__all__ = ["NativeError", "NativeStep"]
 
 
 class _Context(ctypes.Structure):
@@ -40,7 +40,7 @@ class NativeStep(BoundLoop):
     """
 
     def __init__(self, folder: Path, library: Path, inputs: Sequence[Tensor]) -> None:
-        manifest = read_manifest(folder)
+        manifest = read_entry(folder)
         self._inputs = list(inputs)  # their memory must outlive every call
         for value in self._inputs:
             if not value.is_contiguous() and value.numel():
@@ -92,7 +92,6 @@ class _Bridge(Bridge):
             self.tell("vipack_wanted", number, item, target)
 
     def tensor(self, value: Any) -> None:
-        """See :class:`Bridge`."""
         view = value["view"]
         base = view["base"]
         if base["kind"] == "result":
@@ -108,8 +107,3 @@ class _Bridge(Bridge):
         )
         item = torch.empty((), dtype=getattr(torch, view["dtype"])).element_size()
         self.fixed(start + view["offset"] * item, view["dtype"], view["size"], view["stride"])
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """How a compiled step is laid out; see :func:`~vipack.engine.native.cache_entries.read_entry`."""
-    return read_entry(folder)

@@ -58,7 +58,6 @@ class CalledStep:
             self._record()
 
     def __call__(self, feeds: Sequence[Tensor], losses: np.ndarray) -> int:
-        """See :class:`~vipack.engine.native.bound_loop.BoundLoop`."""
         with torch.no_grad():
             for first in range(0, len(losses), self._ahead):
                 steps = slice(first, min(first + self._ahead, len(losses)))

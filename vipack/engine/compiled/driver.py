@@ -142,11 +142,9 @@ class _Writer:
         return View(whole.base, whole.dtype, size, stride, view.offset)
 
     def layout(self, call: LibraryCall, item: int = 0) -> View | None:
-        """See :class:`Memory`."""
         return next((v for v in self._plan.layouts if (v.base.index, v.base.item) == (call.number, item)), None)
 
     def result(self, call: LibraryCall, dtype: str, item: int = 0) -> View:
-        """See :class:`Memory`."""
         layout = self.layout(call, item)
         size, stride = ((), ()) if layout is None else (layout.size or (), layout.stride or ())
         extent = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))

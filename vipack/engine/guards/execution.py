@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import nn
 
+from vipack.compat.patching import patched
+
 __all__ = ["Execution", "is_library", "module_of", "recorded"]
 
 _LIBRARIES = (
@@ -163,7 +165,6 @@ def recorded() -> Iterator[Execution | None]:
         return
     execution = Execution()
     execution._outer = sys._getframe(2)
-    originals = {name: getattr(builtins, name) for name in ("getattr", "hasattr")}
 
     def noting(original: Any) -> Any:
         @functools.wraps(original)
@@ -174,16 +175,13 @@ def recorded() -> Iterator[Execution | None]:
 
         return note
 
-    for name, original in originals.items():
-        setattr(builtins, name, noting(original))
-    sys.setprofile(execution)
-    try:
-        yield execution
-    finally:
-        sys.setprofile(before)
-        execution._outer = None
-        for name, original in originals.items():
-            setattr(builtins, name, original)
+    with patched(builtins, getattr=noting(getattr), hasattr=noting(hasattr)):
+        sys.setprofile(execution)
+        try:
+            yield execution
+        finally:
+            sys.setprofile(before)
+            execution._outer = None
 
 
 def module_of(kind: Any) -> Any:

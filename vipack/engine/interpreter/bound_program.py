@@ -131,7 +131,6 @@ class _Calls(Bridge):
                     self.into(item, address(result), _name(result.dtype), result.size, result.stride)
 
     def tensor(self, value: Any) -> None:
-        """See :class:`Bridge`."""
         if isinstance(value, Value):
             self.fixed(self._address_of(value), _name(value.dtype), value.size, value.stride)
         elif isinstance(value, torch.device):

@@ -41,10 +41,6 @@ class CosineRate:
         return np.asarray(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
-def _none() -> Collection[Tensor]:
-    return ()
-
-
 @dataclass(frozen=True)
 class DefaultOptimizer:
     """Makes Adam with a rate that decays along a half cosine to a hundredth of it at the last of `num_steps`.
@@ -59,7 +55,7 @@ class DefaultOptimizer:
 
     num_steps: int | None
     rate: float = LEARNING_RATE
-    network_weights: Callable[[], Collection[Tensor]] = _none
+    network_weights: Callable[[], Collection[Tensor]] = tuple
 
     def __call__(self, params: Iterable[Tensor]) -> tuple[Optimizer, LambdaLR]:
         """The optimizer of these parameters, and its schedule."""

@@ -122,7 +122,6 @@ class PyroOptimizer(FitOptimizer):
         self._parameters = parameters
 
     def update(self, params: set[Tensor]) -> None:
-        """See :class:`FitOptimizer`."""
         # In order of declaration: a set's order is that of addresses, and would make float sums depend on it.
         ordered = [p for p in self._parameters.tensors() if p in params]
         with self._named() if any(p not in self._optim.optim_objs for p in ordered) else contextlib.nullcontext():
@@ -132,7 +131,6 @@ class PyroOptimizer(FitOptimizer):
             self._optim.step(self.loss) if plateau else self._optim.step()
 
     def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
-        """See :class:`FitOptimizer`."""
         if not makes_optimizers():
             return None
         handles = []
@@ -149,19 +147,16 @@ class PyroOptimizer(FitOptimizer):
         return handles
 
     def holds(self, handles: Iterable[Handle]) -> bool:
-        """See :class:`FitOptimizer`."""
         kept = self._optim.optim_objs
         return all(kept.get(handle.parameter) is handle.kept for handle in handles)
 
     def state(self) -> dict[str, Any]:
-        """See :class:`FitOptimizer`."""
         with self._named():
             # What was loaded waits for the first step.
             state = {**waiting(self._optim), **self._optim.get_state()}
             return {"kind": "pyro", "state": _plain(state)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`FitOptimizer`."""
         coming = _plain(state["state"])  # a copy, or steps would change what was saved
         objects = self._optim.optim_objs
         for parameter in list(objects):
@@ -175,11 +170,9 @@ class PyroOptimizer(FitOptimizer):
         set_waiting(self._optim, coming)
 
     def has_stepped(self) -> bool:
-        """See :class:`FitOptimizer`."""
         return bool(self._optim.optim_objs or waiting(self._optim))
 
     def has_met(self, parameter: Tensor) -> bool:
-        """See :class:`FitOptimizer`."""
         if parameter in self._optim.optim_objs:
             kept = self._optim.optim_objs[parameter]
             return _has_state(kept.optimizer if is_scheduler(kept) else kept, parameter)
@@ -221,7 +214,6 @@ class TorchOptimizer(FitOptimizer):
         self._stepped = False  # some, such as SGD without momentum, keep no state that would say so
 
     def update(self, params: set[Tensor]) -> None:
-        """See :class:`FitOptimizer`."""
         optimizer = self._ready()
         for parameter in self._known - params:  # not used in this step: leave it, and its moments, as they are
             parameter.grad = None
@@ -233,15 +225,12 @@ class TorchOptimizer(FitOptimizer):
             self._scheduler.step()
 
     def has_stepped(self) -> bool:
-        """See :class:`FitOptimizer`."""
         return self._stepped or bool(self._ready().state)
 
     def has_met(self, parameter: Tensor) -> bool:
-        """See :class:`FitOptimizer`."""
         return _has_state(self._ready(), parameter)
 
     def cool(self, step: int, num_steps: int) -> bool:
-        """See :class:`FitOptimizer`."""
         self._ready()
         rates = self._scheduler.lr_lambdas if isinstance(self._scheduler, LambdaLR) else []
         for rate in rates:
@@ -251,7 +240,6 @@ class TorchOptimizer(FitOptimizer):
         return bool(rates)
 
     def handles(self, parameters: Iterable[Tensor]) -> list[Handle] | None:
-        """See :class:`FitOptimizer`."""
         optimizer = self._ready()
         if has_step_hooks(optimizer):
             return None
@@ -264,7 +252,6 @@ class TorchOptimizer(FitOptimizer):
         ]
 
     def state(self) -> dict[str, Any]:
-        """See :class:`FitOptimizer`."""
         optimizer = self._ready()
         scheduler = self._scheduler.state_dict() if self._scheduler is not None else {}
         return {
@@ -275,7 +262,6 @@ class TorchOptimizer(FitOptimizer):
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :class:`FitOptimizer`."""
         optimizer = self._ready()
         coming, schedule = (
             _plain(state["state"]),

@@ -16,7 +16,7 @@ from vipack.compat.pytorch import version_of
 from vipack.engine.capture.capture import Graph, tensors_of
 from vipack.engine.capture.noise import Draw, lift_draws
 from vipack.engine.compiled import compiler
-from vipack.engine.compiled.bound_step import NativeStep, read_manifest
+from vipack.engine.compiled.bound_step import NativeStep
 from vipack.engine.compiled.called import CalledStep, load_artifact
 from vipack.engine.compiled.compiler import Request
 from vipack.engine.graph.step_graph import StepGraph
@@ -24,6 +24,7 @@ from vipack.engine.guards.tensors import TensorContents, copy_if_changed
 from vipack.engine.interpreter.bound_program import InterpretedStep, kernels_of
 from vipack.engine.interpreter.source import KERNELS
 from vipack.engine.interpreter.translate import translate
+from vipack.engine.native.cache_entries import read_entry
 from vipack.engine.native.operations import LoopSpec
 from vipack.engine.steps.contracts import Batches, StepMemory
 from vipack.engine.steps.feeding import feeding_of
@@ -212,7 +213,7 @@ class GraphRunner:
             NativeError: it does not load.
         """
         inputs = self._native_inputs()
-        no_loop = read_manifest(folder).get("no_loop")
+        no_loop = read_entry(folder).get("no_loop")
         self.note = ""
         if no_loop is None:
             self.native = NativeStep(folder, compiler.bridge(), inputs)

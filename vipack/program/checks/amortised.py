@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyro
 import torch
 from pyro.distributions import Delta, Normal
@@ -21,16 +23,21 @@ __all__ = ["check_amortised"]
 _MOVED = 0.1  # how far parameters are moved, so that those of rows are told apart
 
 
-def check_amortised(program: Program, call: Arguments, reversed_call: Arguments, plate: str, question: str) -> None:
+def check_amortised(
+    program: Program, rows: Callable[[Tensor], Arguments], number: int, plate: str, question: str
+) -> None:
     """
     Args:
-        call, reversed_call: on some observations that are new to the guide, and on the same ones in reverse order.
+        rows: gives calls on observations that are new to the guide, by their indices, of which the first `number` are looked at.
         plate: holds them.
         question: what is asked of them, for the message.
 
     Raises:
         GuideError: the guide has parameters for each row of the fit's data, which are not those of other observations.
     """
+    every = torch.arange(number)
+    calls = (rows(indices) for indices in (every, every.flip(0)))
+    call, reversed_call = (Arguments(each.args, each.kwargs) for each in calls)
     generator = torch.Generator().manual_seed(0)
     values = {}
     for name, value in program.parameters.detached().items():

@@ -35,6 +35,7 @@ from vipack.compat.enumerated import (
     run_adjoint,
     set_packed_dims,
 )
+from vipack.compat.patching import patched
 from vipack.errors import ModelError
 from vipack.program.densities.masking import unmasked
 from vipack.program.sites.sites import has_density, sample_nodes
@@ -214,23 +215,15 @@ class _Categorical:
 @contextlib.contextmanager
 def _any_logits_sampled() -> Iterator[None]:
     """Let backward sampling go on where a trace has no density: one such draw of many must not stop the others."""
-    original = torch_sample.dist
-    torch_sample.dist = SimpleNamespace(Categorical=_Categorical)
-    try:
+    with patched(torch_sample, dist=SimpleNamespace(Categorical=_Categorical)):
         yield
-    finally:
-        torch_sample.dist = original
 
 
 @contextlib.contextmanager
 def vmappable_sums() -> Iterator[None]:
     """Let Pyro's sum-product contractions run under vmap inside the block."""
-    original = torch_log.safe_log
-    torch_log.safe_log = safe_log
-    try:
+    with patched(torch_log, safe_log=safe_log):
         yield
-    finally:
-        torch_log.safe_log = original
 
 
 def safe_log(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
 from vipack.compat.autoguides import LOG_MATMUL
+from vipack.compat.patching import patched
 from vipack.compat.pytorch import validate_sample
 from vipack.program.densities.enumeration import safe_log
 
@@ -22,19 +23,13 @@ __all__ = ["vmappable_densities"]
 @contextlib.contextmanager
 def vmappable_densities() -> Iterator[None]:
     """Let Multinomial, OrderedLogistic and DiscreteHMM be evaluated under vmap inside the block."""
-    replacements: list[tuple[Any, str, Any]] = [
-        (torch.distributions.Multinomial, "log_prob", _multinomial_log_prob),
-        (dist.OrderedLogistic, "__init__", _ordered_logistic_init),
-    ]
-    replacements += [(hmm, LOG_MATMUL.name.rpartition(".")[2], _log_product)] if LOG_MATMUL.there else []
-    originals = [getattr(owner, name) for owner, name, _ in replacements]
-    for owner, name, replacement in replacements:
-        setattr(owner, name, replacement)
-    try:
+    products = {LOG_MATMUL.name.rpartition(".")[2]: _log_product} if LOG_MATMUL.there else {}
+    with (
+        patched(torch.distributions.Multinomial, log_prob=_multinomial_log_prob),
+        patched(dist.OrderedLogistic, __init__=_ordered_logistic_init),
+        patched(hmm, **products),
+    ):
         yield
-    finally:
-        for (owner, name, _), original in zip(replacements, originals, strict=True):
-            setattr(owner, name, original)
 
 
 def _multinomial_log_prob(self: Any, value: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from pyro.distributions import ImproperUniform
 from torch import Tensor
 from torch.distributions import transform_to
 
+from vipack.compat.patching import patched
+
 __all__ = ["flat_priors_sampled"]
 
 _RADIUS = 2.0  # Stan reference manual, "Initialization"
@@ -23,12 +25,8 @@ _RADIUS = 2.0  # Stan reference manual, "Initialization"
 @contextlib.contextmanager
 def flat_priors_sampled() -> Iterator[None]:
     """Give ``ImproperUniform`` a ``sample()`` inside the block, for initial values only."""
-    original = ImproperUniform.sample
-    ImproperUniform.sample = _draw
-    try:
+    with patched(ImproperUniform, sample=_draw):
         yield
-    finally:
-        ImproperUniform.sample = original
 
 
 def _draw(self: Any, sample_shape: Any = ()) -> Tensor:

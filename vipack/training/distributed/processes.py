@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+from vipack.engine.graph.all_reduce import Exchange
 from vipack.errors import ProcessError, UsageError, VipackError
 from vipack.training.distributed.options import DataParallel
 
@@ -30,7 +31,7 @@ _BEGINNING = 10  # times the timeout, that the others may come later: they impor
 _FOREVER = datetime.timedelta(hours=24)  # of the group; who waits looks after the others itself
 
 
-class Processes:
+class Processes(Exchange):
     """One of the processes of a run; all of them make the same calls in the same order.
 
     Attributes:
@@ -60,7 +61,6 @@ class Processes:
     # --- what all of them do
 
     def sum(self, flat: Tensor) -> None:
-        """See :class:`Exchange`."""
         self._wait(lambda: dist.all_reduce(flat, group=self._group, async_op=True))
 
     def numbers(self, *values: float) -> Tensor:
@@ -71,7 +71,6 @@ class Processes:
         return torch.stack(every)
 
     def gather(self, value: object) -> list[Any]:
-        """See :class:`Exchange`."""
         own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
         sizes = [int(row[0]) for row in self.numbers(float(len(own)))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
@@ -82,7 +81,6 @@ class Processes:
 
     @contextlib.contextmanager
     def busy(self, doing: str) -> Iterator[None]:
-        """See :class:`Exchange`."""
         self._doing = doing
         try:
             yield

@@ -41,7 +41,6 @@ class _Counts(Likelihood):
         self.register_buffer("typical_total", torch.tensor(1e4))
 
     def forward(self, parameters: Tensor, x: Tensor | None = None) -> Any:
-        """See :class:`Likelihood`."""
         log_rate, *more = self.split(parameters)
         if self.library:
             total = self.typical_total if x is None else x.sum(-1, keepdim=True).clamp(min=1)
@@ -58,7 +57,6 @@ class _Counts(Likelihood):
 
     @final
     def problem(self, x: Tensor) -> str:
-        """See :class:`Likelihood`."""
         wrong = ~((x >= 0) & (x == x.round()) & (x < torch.inf))
         if not bool(wrong.any()):
             return ""

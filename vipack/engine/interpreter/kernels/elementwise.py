@@ -11,7 +11,7 @@ from torch import fx
 
 from vipack.compat.aten import TO_COPY, UNSAFE_VIEW
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, elementwise, given, operand, tag
+from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, elementwise, given, into, operand, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast
 
 __all__ = ["ELEMENTWISE"]
@@ -28,81 +28,56 @@ def _common(writer: Writer, arguments: Sequence[Any]) -> torch.dtype:
     return torch.float32 if floats and not common.is_floating_point else common
 
 
-def _unary(kernel: str, *, integers: bool = False) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        if not out.dtype.is_floating_point and (out.dtype != torch.int64 or not integers):
-            raise NotUnderstood(kernel)
-        elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)])
-        return out
-
-    return rule
+def _unary(writer: Writer, node: fx.Node, out: Value, kernel: str, *, integers: bool = False) -> None:
+    if not out.dtype.is_floating_point and (out.dtype != torch.int64 or not integers):
+        raise NotUnderstood(kernel)
+    elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)])
 
 
-def _scalars(kernel: str, *scalars: tuple[int, str, float], operands: int = 1) -> Rule:
+def _scalars(
+    writer: Writer, node: fx.Node, out: Value, kernel: str, *scalars: tuple[int, str, float], operands: int = 1
+) -> None:
     """A floating-point kernel with numbers among its arguments."""
 
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        numbers = [argument(node, *scalar) for scalar in scalars]
-        if not out.dtype.is_floating_point or any(isinstance(n, fx.Node) for n in numbers):
-            raise NotUnderstood(kernel)
-        values = [operand(writer, a, out.dtype) for a in node.args[:operands]]
-        elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, values, [float(n) for n in numbers])
-        return out
-
-    return rule
+    numbers = [argument(node, *scalar) for scalar in scalars]
+    if not out.dtype.is_floating_point or any(isinstance(n, fx.Node) for n in numbers):
+        raise NotUnderstood(kernel)
+    values = [operand(writer, a, out.dtype) for a in node.args[:operands]]
+    elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, values, [float(n) for n in numbers])
 
 
-def _binary(kernel: str, *, alpha: bool = False, integers: bool = True) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        if out.dtype not in (torch.float32, torch.float64) and not (integers and out.dtype == torch.int64):
-            raise NotUnderstood(kernel)
-        a, b = (operand(writer, v, out.dtype) for v in node.args[:2])
-        factor = float(argument(node, 2, "alpha", 1)) if alpha else 1.0
-        name = "plus" if kernel == "add" and factor == 1 else kernel
-        elementwise(writer, f"{name}_{tag(out.dtype)}", out, [a, b], [factor] if alpha else [])
-        return out
-
-    return rule
+def _binary(
+    writer: Writer, node: fx.Node, out: Value, kernel: str, *, alpha: bool = False, integers: bool = True
+) -> None:
+    if out.dtype not in (torch.float32, torch.float64) and not (integers and out.dtype == torch.int64):
+        raise NotUnderstood(kernel)
+    a, b = (operand(writer, v, out.dtype) for v in node.args[:2])
+    factor = float(argument(node, 2, "alpha", 1)) if alpha else 1.0
+    name = "plus" if kernel == "add" and factor == 1 else kernel
+    elementwise(writer, f"{name}_{tag(out.dtype)}", out, [a, b], [factor] if alpha else [])
 
 
-def _compare(kernel: str) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out, common = writer.like(node), _common(writer, node.args)
-        elementwise(writer, f"{kernel}_{tag(common)}", out, [operand(writer, v, common) for v in node.args])
-        return out
-
-    return rule
+def _compare(writer: Writer, node: fx.Node, out: Value, kernel: str) -> None:
+    common = _common(writer, node.args)
+    elementwise(writer, f"{kernel}_{tag(common)}", out, [operand(writer, v, common) for v in node.args])
 
 
-def _predicate(kernel: str) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out, value = writer.like(node), writer.value(node.args[0])
-        if kernel != "logical_not" and not value.dtype.is_floating_point:
-            raise NotUnderstood(kernel)
-        elementwise(writer, f"{kernel}_{tag(value.dtype)}", out, [value])
-        return out
-
-    return rule
+def _predicate(writer: Writer, node: fx.Node, out: Value, kernel: str) -> None:
+    value = writer.value(node.args[0])
+    if kernel != "logical_not" and not value.dtype.is_floating_point:
+        raise NotUnderstood(kernel)
+    elementwise(writer, f"{kernel}_{tag(value.dtype)}", out, [value])
 
 
-def _bits(kernel: str) -> Rule:
+def _bits(writer: Writer, node: fx.Node, out: Value, kernel: str) -> None:
     """Bitwise operators, which on truth values are logical ones."""
 
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        if out.dtype != torch.bool:
-            raise NotUnderstood(kernel)
-        elementwise(writer, f"{kernel}_bool", out, [operand(writer, v, torch.bool) for v in node.args])
-        return out
-
-    return rule
+    if out.dtype != torch.bool:
+        raise NotUnderstood(kernel)
+    elementwise(writer, f"{kernel}_bool", out, [operand(writer, v, torch.bool) for v in node.args])
 
 
-def _power(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _power(writer: Writer, node: fx.Node, out: Value) -> None:
     if not out.dtype.is_floating_point:
         raise NotUnderstood("pow")
     base, exponent = given(node)
@@ -120,52 +95,32 @@ def _power(writer: Writer, node: fx.Node) -> Value:
         elementwise(writer, f"mul_{t}", out, [square, x])
     else:
         elementwise(writer, f"pow_{t}", out, [x, operand(writer, exponent, out.dtype)])
-    return out
 
 
-def _ternary(kernel: str, *, value: bool) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        if not out.dtype.is_floating_point:
-            raise NotUnderstood(kernel)
-        values = [operand(writer, v, out.dtype) for v in node.args[:3]]
-        scalars = [float(argument(node, 3, "value", 1))] if value else []
-        elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, values, scalars)
-        return out
-
-    return rule
+def _ternary(writer: Writer, node: fx.Node, out: Value, kernel: str, *, value: bool) -> None:
+    if not out.dtype.is_floating_point:
+        raise NotUnderstood(kernel)
+    values = [operand(writer, v, out.dtype) for v in node.args[:3]]
+    scalars = [float(argument(node, 3, "value", 1))] if value else []
+    elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, values, scalars)
 
 
-def _where(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
-    condition, a, b = node.args
+def _where(writer: Writer, node: fx.Node, out: Value, *order: int) -> None:
+    """`order` of the condition and the values where it is true and false among the arguments."""
+    condition, a, b = (node.args[i] for i in order)
     values = [operand(writer, condition, torch.bool), *(operand(writer, v, out.dtype) for v in (a, b))]
     elementwise(writer, f"where_{tag(out.dtype)}", out, values)
-    return out
 
 
-def _masked_fill(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
-    value, mask, fill = node.args
-    values = [operand(writer, mask, torch.bool), *(operand(writer, v, out.dtype) for v in (fill, value))]
-    elementwise(writer, f"where_{tag(out.dtype)}", out, values)
-    return out
-
-
-def _clamp(*positions: int | None) -> Rule:
+def _clamp(writer: Writer, node: fx.Node, out: Value, *positions: int | None) -> None:
     """`positions` of the lower and the upper bound among the arguments."""
 
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        low, high = (i and argument(node, i, name, None) for i, name in zip(positions, ("min", "max"), strict=True))
-        if not out.dtype.is_floating_point or isinstance(low, fx.Node) or isinstance(high, fx.Node):
-            raise NotUnderstood("clamp")
-        kernel = "clamp" if low is not None and high is not None else "clamp_min" if high is None else "clamp_max"
-        scalars = [0.0 if bound is None else float(bound) for bound in (low, high)]
-        elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)], scalars)
-        return out
-
-    return rule
+    low, high = (i and argument(node, i, name, None) for i, name in zip(positions, ("min", "max"), strict=True))
+    if not out.dtype.is_floating_point or isinstance(low, fx.Node) or isinstance(high, fx.Node):
+        raise NotUnderstood("clamp")
+    kernel = "clamp" if low is not None and high is not None else "clamp_min" if high is None else "clamp_max"
+    scalars = [0.0 if bound is None else float(bound) for bound in (low, high)]
+    elementwise(writer, f"{kernel}_{tag(out.dtype)}", out, [operand(writer, node.args[0], out.dtype)], scalars)
 
 
 def _copied(writer: Writer, node: fx.Node) -> Value:
@@ -179,10 +134,8 @@ def _copied(writer: Writer, node: fx.Node) -> Value:
     return out
 
 
-def _filled(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _filled(writer: Writer, node: fx.Node, out: Value) -> None:
     copy_into(writer, out, broadcast(writer.value(node.args[1]), out.size))
-    return out
 
 
 def _log_sigmoid(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
@@ -197,80 +150,76 @@ def _log_sigmoid(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
     return out, rest
 
 
-def _log_sigmoid_backward(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _log_sigmoid_backward(writer: Writer, node: fx.Node, out: Value) -> None:
     elementwise(writer, f"log_sigmoid_backward_{tag(out.dtype)}", out, [writer.value(a) for a in node.args[:2]])
-    return out
 
 
-def _squared(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _squared(writer: Writer, node: fx.Node, out: Value) -> None:
     value = operand(writer, node.args[0], out.dtype)
     elementwise(writer, f"mul_{tag(out.dtype)}", out, [value, value])
-    return out
 
 
 ELEMENTWISE: dict[Any, Rule] = {
-    **{getattr(aten, name).default: _unary(name) for name in (
+    **{getattr(aten, name).default: into(_unary, name) for name in (
         "neg", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "sin", "cos", "erf",
         "lgamma", "abs", "sign", "tan", "atan", "asin", "acos", "sinh", "cosh", "erfc", "log2", "log10", "exp2",
         "digamma", "floor", "ceil", "trunc", "round", "silu")},
-    **{getattr(getattr(aten, name), overload): _compare(name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    **{getattr(getattr(aten, name), overload): into(_compare, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
        for overload in ("Tensor", "Scalar")},
-    aten.sgn.default: _unary("sign"),
-    aten.relu.default: _unary("relu", integers=True),
-    aten.logical_and.default: _compare("and"),
-    aten.logical_or.default: _compare("or"),
-    aten.logical_xor.default: _compare("xor"),
-    aten.bitwise_and.Tensor: _bits("and"),
-    aten.bitwise_or.Tensor: _bits("or"),
-    aten.bitwise_xor.Tensor: _bits("xor"),
-    aten.logical_not.default: _predicate("logical_not"),
-    aten.isnan.default: _predicate("isnan"),
-    aten.isinf.default: _predicate("isinf"),
-    aten.add.Tensor: _binary("add", alpha=True),
-    aten.add.Scalar: _binary("add", alpha=True),
-    aten.sub.Tensor: _binary("sub", alpha=True),
-    aten.sub.Scalar: _binary("sub", alpha=True),
-    aten.rsub.Scalar: _binary("rsub", alpha=True),
-    aten.rsub.Tensor: _binary("rsub", alpha=True),
-    aten.mul.Tensor: _binary("mul"),
-    aten.mul.Scalar: _binary("mul"),
-    aten.div.Tensor: _binary("div", integers=False),
-    aten.div.Scalar: _binary("div", integers=False),
-    aten.xlogy.Tensor: _binary("xlogy", integers=False),
-    aten.xlogy.Scalar_Other: _binary("xlogy", integers=False),
-    aten.xlogy.Scalar_Self: _binary("xlogy", integers=False),
-    aten.bitwise_not.default: _bits("logical_not"),
-    aten.atan2.default: _binary("atan2", integers=False),
-    aten.maximum.default: _binary("maximum"),
-    aten.minimum.default: _binary("minimum"),
-    aten.clamp_min.Tensor: _binary("maximum"),
-    aten.clamp_max.Tensor: _binary("minimum"),
-    aten.pow.Tensor_Scalar: _power,
-    aten.pow.Tensor_Tensor: _power,
-    aten.pow.Scalar: _power,
-    aten.square.default: _squared,
-    aten.where.self: _where,
-    aten.masked_fill.Scalar: _masked_fill,
-    aten.masked_fill.Tensor: _masked_fill,
-    aten.addcmul.default: _ternary("addcmul", value=True),
-    aten.addcdiv.default: _ternary("addcdiv", value=True),
-    aten.lerp.Tensor: _ternary("lerp", value=False),
-    aten.lerp.Scalar: _ternary("lerp", value=False),
-    aten.clamp.default: _clamp(1, 2),
-    aten.clamp_min.default: _scalars("clamp_min", (1, "min", 0.0)),
-    aten.clamp_max.default: _clamp(None, 1),
-    aten.softplus.default: _scalars("softplus", (1, "beta", 1.0), (2, "threshold", 20.0)),
-    aten.softplus_backward.default: _scalars("softplus_backward", (2, "beta", 1.0), (3, "threshold", 20.0), operands=2),
-    aten.leaky_relu.default: _scalars("leaky_relu", (1, "negative_slope", 0.01)),
-    aten.threshold_backward.default: _scalars("threshold_backward", (2, "threshold", 0.0), operands=2),
-    aten.tanh_backward.default: _binary("tanh_backward", integers=False),
-    aten.sigmoid_backward.default: _binary("sigmoid_backward", integers=False),
+    aten.sgn.default: into(_unary, "sign"),
+    aten.relu.default: into(_unary, "relu", integers=True),
+    aten.logical_and.default: into(_compare, "and"),
+    aten.logical_or.default: into(_compare, "or"),
+    aten.logical_xor.default: into(_compare, "xor"),
+    aten.bitwise_and.Tensor: into(_bits, "and"),
+    aten.bitwise_or.Tensor: into(_bits, "or"),
+    aten.bitwise_xor.Tensor: into(_bits, "xor"),
+    aten.logical_not.default: into(_predicate, "logical_not"),
+    aten.isnan.default: into(_predicate, "isnan"),
+    aten.isinf.default: into(_predicate, "isinf"),
+    aten.add.Tensor: into(_binary, "add", alpha=True),
+    aten.add.Scalar: into(_binary, "add", alpha=True),
+    aten.sub.Tensor: into(_binary, "sub", alpha=True),
+    aten.sub.Scalar: into(_binary, "sub", alpha=True),
+    aten.rsub.Scalar: into(_binary, "rsub", alpha=True),
+    aten.rsub.Tensor: into(_binary, "rsub", alpha=True),
+    aten.mul.Tensor: into(_binary, "mul"),
+    aten.mul.Scalar: into(_binary, "mul"),
+    aten.div.Tensor: into(_binary, "div", integers=False),
+    aten.div.Scalar: into(_binary, "div", integers=False),
+    aten.xlogy.Tensor: into(_binary, "xlogy", integers=False),
+    aten.xlogy.Scalar_Other: into(_binary, "xlogy", integers=False),
+    aten.xlogy.Scalar_Self: into(_binary, "xlogy", integers=False),
+    aten.bitwise_not.default: into(_bits, "logical_not"),
+    aten.atan2.default: into(_binary, "atan2", integers=False),
+    aten.maximum.default: into(_binary, "maximum"),
+    aten.minimum.default: into(_binary, "minimum"),
+    aten.clamp_min.Tensor: into(_binary, "maximum"),
+    aten.clamp_max.Tensor: into(_binary, "minimum"),
+    aten.pow.Tensor_Scalar: into(_power),
+    aten.pow.Tensor_Tensor: into(_power),
+    aten.pow.Scalar: into(_power),
+    aten.square.default: into(_squared),
+    aten.where.self: into(_where, 0, 1, 2),
+    aten.masked_fill.Scalar: into(_where, 1, 2, 0),
+    aten.masked_fill.Tensor: into(_where, 1, 2, 0),
+    aten.addcmul.default: into(_ternary, "addcmul", value=True),
+    aten.addcdiv.default: into(_ternary, "addcdiv", value=True),
+    aten.lerp.Tensor: into(_ternary, "lerp", value=False),
+    aten.lerp.Scalar: into(_ternary, "lerp", value=False),
+    aten.clamp.default: into(_clamp, 1, 2),
+    aten.clamp_min.default: into(_scalars, "clamp_min", (1, "min", 0.0)),
+    aten.clamp_max.default: into(_clamp, None, 1),
+    aten.softplus.default: into(_scalars, "softplus", (1, "beta", 1.0), (2, "threshold", 20.0)),
+    aten.softplus_backward.default: into(_scalars, "softplus_backward", (2, "beta", 1.0), (3, "threshold", 20.0), operands=2),
+    aten.leaky_relu.default: into(_scalars, "leaky_relu", (1, "negative_slope", 0.01)),
+    aten.threshold_backward.default: into(_scalars, "threshold_backward", (2, "threshold", 0.0), operands=2),
+    aten.tanh_backward.default: into(_binary, "tanh_backward", integers=False),
+    aten.sigmoid_backward.default: into(_binary, "sigmoid_backward", integers=False),
     aten.log_sigmoid_forward.default: _log_sigmoid,
-    aten.log_sigmoid_backward.default: _log_sigmoid_backward,
+    aten.log_sigmoid_backward.default: into(_log_sigmoid_backward),
     aten.clone.default: _copied,
-    aten.copy.default: _filled,
+    aten.copy.default: into(_filled),
     TO_COPY: _copied,
     aten.contiguous.default: _copied,
     aten.lift_fresh_copy.default: _copied,

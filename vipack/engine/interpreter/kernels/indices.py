@@ -12,7 +12,7 @@ from torch import fx
 
 from vipack.compat.aten import UNSAFE_INDEX, UNSAFE_INDEX_PUT
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, given, operand, tag
+from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, given, into, operand, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 
 __all__ = ["INDICES"]
@@ -27,15 +27,13 @@ def _without(value: Value, dim: int, size: Sequence[int]) -> Value:
     return replace(value, stride=tuple(stride), size=tuple(size))
 
 
-def _gather(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _gather(writer: Writer, node: fx.Node, out: Value) -> None:
     value, dim, index = writer.value(node.args[0]), int(given(node)[1]), writer.value(node.args[2])
     dim %= max(1, len(value.size))
     if not value.size:
         raise NotUnderstood("gather")
     still = _without(value, dim, index.size)
     _numbered(writer, "gather", out, still, [index], [(value.stride[dim], value.size[dim])], index.size)
-    return out
 
 
 def _numbered(
@@ -59,31 +57,25 @@ def _numbered(
     writer.add(f"{kernel}_{tag(out.dtype)}", out, [value, *indices], loops, strides, extra=extra)
 
 
-def _scatter(kernel: str) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        base, dim, index = writer.value(node.args[0]), int(given(node)[1]), writer.value(node.args[2])
-        if not base.size or (kernel == "scatter_add" and out.dtype in (torch.bool, torch.int32)):
-            raise NotUnderstood(kernel)
-        dim %= len(base.size)
-        source = operand(writer, node.args[3], out.dtype)
-        source = broadcast(source, index.size) if not source.size else replace(source, size=index.size)
-        copy_into(writer, out, base)
-        still = _without(out, dim, index.size)
-        _numbered(writer, kernel, still, source, [index], [(out.stride[dim], out.size[dim])], index.size)
-        return out
-
-    return rule
+def _scatter(writer: Writer, node: fx.Node, out: Value, kernel: str) -> None:
+    base, dim, index = writer.value(node.args[0]), int(given(node)[1]), writer.value(node.args[2])
+    if not base.size or (kernel == "scatter_add" and out.dtype in (torch.bool, torch.int32)):
+        raise NotUnderstood(kernel)
+    dim %= len(base.size)
+    source = operand(writer, node.args[3], out.dtype)
+    source = broadcast(source, index.size) if not source.size else replace(source, size=index.size)
+    copy_into(writer, out, base)
+    still = _without(out, dim, index.size)
+    _numbered(writer, kernel, still, source, [index], [(out.stride[dim], out.size[dim])], index.size)
 
 
-def _index_select(writer: Writer, node: fx.Node) -> Value:
-    out, value, index = writer.like(node), writer.value(node.args[0]), writer.value(node.args[2])
+def _index_select(writer: Writer, node: fx.Node, out: Value) -> None:
+    value, index = writer.value(node.args[0]), writer.value(node.args[2])
     if len(index.size) != 1 or not value.size:
         raise NotUnderstood("index_select")
     dim = int(given(node)[1]) % len(value.size)
     still, along = _without(value, dim, out.size), _along(index, dim, out.size)
     _numbered(writer, "gather", out, still, [along], [(value.stride[dim], value.size[dim])], out.size)
-    return out
 
 
 def _along(index: Value, dim: int, size: Sequence[int]) -> Value:
@@ -112,17 +104,14 @@ def _advanced(
     return still, shaped, [(value.stride[d], value.size[d]) for d in dims], size
 
 
-def _index_tensor(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _index_tensor(writer: Writer, node: fx.Node, out: Value) -> None:
     still, indices, steps, size = _advanced(writer, writer.value(node.args[0]), node.args[1])
     if size != out.size:
         raise NotUnderstood("index")
     _numbered(writer, "gather", out, still, indices, steps, size)
-    return out
 
 
-def _index_put(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _index_put(writer: Writer, node: fx.Node, out: Value) -> None:
     adds = bool(argument(node, 3, "accumulate", False))
     if adds and out.dtype in (torch.bool, torch.int32):
         raise NotUnderstood("index_put")
@@ -130,11 +119,10 @@ def _index_put(writer: Writer, node: fx.Node) -> Value:
     source = broadcast(operand(writer, node.args[2], out.dtype), size)
     copy_into(writer, out, writer.value(node.args[0]))
     _numbered(writer, "scatter_add" if adds else "scatter", still, source, indices, steps, size)
-    return out
 
 
-def _index_add(writer: Writer, node: fx.Node) -> Value:
-    out, index = writer.like(node), writer.value(node.args[2])
+def _index_add(writer: Writer, node: fx.Node, out: Value) -> None:
+    index = writer.value(node.args[2])
     source = writer.value(node.args[3])
     if len(index.size) != 1 or not out.size or node.kwargs.get("alpha", 1) != 1 or not out.dtype.is_floating_point:
         raise NotUnderstood("index_add")
@@ -142,18 +130,17 @@ def _index_add(writer: Writer, node: fx.Node) -> Value:
     copy_into(writer, out, writer.value(node.args[0]))
     still, along = _without(out, dim, source.size), _along(index, dim, source.size)
     _numbered(writer, "scatter_add", still, source, [along], [(out.stride[dim], out.size[dim])], source.size)
-    return out
 
 
 INDICES: dict[Any, Rule] = {
-    aten.gather.default: _gather,
-    aten.scatter.src: _scatter("scatter"),
-    aten.scatter.value: _scatter("scatter"),
-    aten.scatter_add.default: _scatter("scatter_add"),
-    aten.index_select.default: _index_select,
-    aten.index.Tensor: _index_tensor,
-    aten.index_put.default: _index_put,
-    UNSAFE_INDEX_PUT: _index_put,
-    UNSAFE_INDEX: _index_tensor,
-    aten.index_add.default: _index_add,
+    aten.gather.default: into(_gather),
+    aten.scatter.src: into(_scatter, "scatter"),
+    aten.scatter.value: into(_scatter, "scatter"),
+    aten.scatter_add.default: into(_scatter, "scatter_add"),
+    aten.index_select.default: into(_index_select),
+    aten.index.Tensor: into(_index_tensor),
+    aten.index_put.default: into(_index_put),
+    UNSAFE_INDEX_PUT: into(_index_put),
+    UNSAFE_INDEX: into(_index_tensor),
+    aten.index_add.default: into(_index_add),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, fill, tag
+from vipack.engine.interpreter.kernels.operands import Rule, argument, fill, into, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 
 __all__ = ["MATRICES"]
@@ -41,18 +41,14 @@ def _matmul(
     writer.add(name, out, values, [batch, rows, columns, inner], strides, [beta, alpha])
 
 
-def _mm(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _mm(writer: Writer, node: fx.Node, out: Value) -> None:
     _matmul(writer, out, writer.value(node.args[0]), writer.value(node.args[1]))
-    return out
 
 
-def _addmm(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _addmm(writer: Writer, node: fx.Node, out: Value) -> None:
     added, a, b = (writer.value(v) for v in node.args[:3])
     beta, alpha = (float(argument(node, 3, name, 1)) for name in ("beta", "alpha"))
     _matmul(writer, out, a, b, added if beta else None, beta, alpha)
-    return out
 
 
 def _column(value: Value) -> Value:
@@ -63,21 +59,16 @@ def _row(value: Value) -> Value:
     return replace(value, size=(1, *value.size), stride=(0, *value.stride))
 
 
-def _mv(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _mv(writer: Writer, node: fx.Node, out: Value) -> None:
     _matmul(writer, _column(out), writer.value(node.args[0]), _column(writer.value(node.args[1])))
-    return out
 
 
-def _dot(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _dot(writer: Writer, node: fx.Node, out: Value) -> None:
     single = replace(out, size=(1, 1), stride=(1, 1))
     _matmul(writer, single, _row(writer.value(node.args[0])), _column(writer.value(node.args[1])))
-    return out
 
 
-def _solve(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _solve(writer: Writer, node: fx.Node, out: Value) -> None:
     a, b = (writer.value(v) for v in node.args[:2])
     options = node.kwargs
     left, upper = bool(options.get("left", True)), bool(options["upper"])
@@ -90,7 +81,6 @@ def _solve(writer: Writer, node: fx.Node) -> Value:
         rows, columns, upper = columns, rows, not upper
     extra = [int(upper), int(bool(options.get("unitriangular", False)))]
     writer.add(f"solve_triangular_{tag(out.dtype)}", out, [a, b], [batch, rows, columns], [sx, sa, sb], extra=extra)
-    return out
 
 
 def _cholesky(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
@@ -107,26 +97,22 @@ def _cholesky(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
     return factor, info
 
 
-def _triangle(upper: bool) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out, value = writer.like(node), writer.value(node.args[0])
-        (batch, so), (_, si) = _batched(out), _batched(value)
-        extra = [int(argument(node, 1, "diagonal", 0)), int(upper)]
-        writer.add(f"triangle_{tag(out.dtype)}", out, [value], [batch, *value.size[-2:]], [so, si], extra=extra)
-        return out
-
-    return rule
+def _triangle(writer: Writer, node: fx.Node, out: Value, upper: bool) -> None:
+    value = writer.value(node.args[0])
+    (batch, so), (_, si) = _batched(out), _batched(value)
+    extra = [int(argument(node, 1, "diagonal", 0)), int(upper)]
+    writer.add(f"triangle_{tag(out.dtype)}", out, [value], [batch, *value.size[-2:]], [so, si], extra=extra)
 
 
 MATRICES: dict[Any, Rule] = {
-    aten.mm.default: _mm,
-    aten.bmm.default: _mm,
-    aten.addmm.default: _addmm,
-    aten.baddbmm.default: _addmm,
-    aten.mv.default: _mv,
-    aten.dot.default: _dot,
-    aten.linalg_solve_triangular.default: _solve,
+    aten.mm.default: into(_mm),
+    aten.bmm.default: into(_mm),
+    aten.addmm.default: into(_addmm),
+    aten.baddbmm.default: into(_addmm),
+    aten.mv.default: into(_mv),
+    aten.dot.default: into(_dot),
+    aten.linalg_solve_triangular.default: into(_solve),
     aten.linalg_cholesky_ex.default: _cholesky,
-    aten.tril.default: _triangle(upper=False),
-    aten.triu.default: _triangle(upper=True),
+    aten.tril.default: into(_triangle, upper=False),
+    aten.triu.default: into(_triangle, upper=True),
 }  # fmt: skip

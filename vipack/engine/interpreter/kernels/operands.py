@@ -13,9 +13,20 @@ from vipack.engine.interpreter.instructions import Writer
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 from vipack.engine.native.dtypes import SUFFIXES
 
-__all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "given", "operand", "tag"]
+__all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "given", "into", "operand", "tag"]
 
 Rule = Callable[[Writer, fx.Node], Any]
+
+
+def into(write: Callable[..., None], *arguments: Any, **options: Any) -> Rule:
+    """A rule whose result is one tensor, which ``write(writer, node, out, *arguments, **options)`` fills."""
+
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out = writer.like(node)
+        write(writer, node, out, *arguments, **options)
+        return out
+
+    return rule
 
 
 def tag(dtype: torch.dtype) -> str:

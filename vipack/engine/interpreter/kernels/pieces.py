@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, fill, given
+from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, fill, given, into
 from vipack.engine.interpreter.layout import Value
 
 __all__ = ["PIECES"]
@@ -17,8 +17,8 @@ __all__ = ["PIECES"]
 aten = torch.ops.aten
 
 
-def _concatenate(writer: Writer, node: fx.Node) -> Value:
-    out, dim = writer.like(node), int(argument(node, 1, "dim", 0))
+def _concatenate(writer: Writer, node: fx.Node, out: Value) -> None:
+    dim = int(argument(node, 1, "dim", 0))
     start = 0
     for piece in given(node)[0]:
         value = writer.value(piece)
@@ -27,23 +27,19 @@ def _concatenate(writer: Writer, node: fx.Node) -> Value:
         length = value.size[dim]
         copy_into(writer, out.slice(dim, start, length), value)
         start += length
-    return out
 
 
-def _stack(writer: Writer, node: fx.Node) -> Value:
-    out, dim = writer.like(node), int(argument(node, 1, "dim", 0))
+def _stack(writer: Writer, node: fx.Node, out: Value) -> None:
+    dim = int(argument(node, 1, "dim", 0))
     for index, piece in enumerate(given(node)[0]):
         copy_into(writer, out.select(dim, index), writer.value(piece))
-    return out
 
 
-def _select_backward(writer: Writer, node: fx.Node) -> Value:
+def _select_backward(writer: Writer, node: fx.Node, out: Value) -> None:
     grad, _, dim, index = given(node)
-    out = writer.like(node)
     fill(writer, out)
     position = int(index) % out.size[int(dim)]
     copy_into(writer, out.select(int(dim), position), writer.value(grad))
-    return out
 
 
 def _range(size: int, start: Any, end: Any, step: Any) -> tuple[int, int, int]:
@@ -51,30 +47,24 @@ def _range(size: int, start: Any, end: Any, step: Any) -> tuple[int, int, int]:
     return start, max(0, -(-(end - start) // step)), step
 
 
-def _slice_backward(writer: Writer, node: fx.Node) -> Value:
+def _slice_backward(writer: Writer, node: fx.Node, out: Value) -> None:
     grad, _, dim, start, end, step = given(node)
-    out = writer.like(node)
     fill(writer, out)
     d = int(dim)
     copy_into(writer, out.slice(d, *_range(out.size[d], start, end, step)), writer.value(grad))
-    return out
 
 
-def _slice_scatter(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _slice_scatter(writer: Writer, node: fx.Node, out: Value) -> None:
     dim = int(argument(node, 2, "dim", 0))
     bounds = [argument(node, 3, "start", None), argument(node, 4, "end", None), argument(node, 5, "step", 1)]
     copy_into(writer, out, writer.value(node.args[0]))
     copy_into(writer, out.slice(dim, *_range(out.size[dim], *bounds)), writer.value(node.args[1]))
-    return out
 
 
-def _select_scatter(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _select_scatter(writer: Writer, node: fx.Node, out: Value) -> None:
     dim, index = int(given(node)[2]), int(given(node)[3])
     copy_into(writer, out, writer.value(node.args[0]))
     copy_into(writer, out.select(dim, index % out.size[dim]), writer.value(node.args[1]))
-    return out
 
 
 def _diagonal(value: Value, offset: int, first: int, second: int) -> Value:
@@ -91,34 +81,28 @@ def _diagonal(value: Value, offset: int, first: int, second: int) -> Value:
     )
 
 
-def _diagonal_backward(writer: Writer, node: fx.Node) -> Value:
+def _diagonal_backward(writer: Writer, node: fx.Node, out: Value) -> None:
     grad, _, offset, first, second = given(node)
-    out = writer.like(node)
     fill(writer, out)
     copy_into(writer, _diagonal(out, offset, first, second), writer.value(grad))
-    return out
 
 
-def _diagonal_scatter(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _diagonal_scatter(writer: Writer, node: fx.Node, out: Value) -> None:
     arguments = [int(argument(node, 2 + i, n, d)) for i, (n, d) in enumerate([("offset", 0), ("dim1", 0), ("dim2", 1)])]
     copy_into(writer, out, writer.value(node.args[0]))
     copy_into(writer, _diagonal(out, *arguments), writer.value(node.args[1]))
-    return out
 
 
-def _diagonal_embedding(writer: Writer, node: fx.Node) -> Value:
-    out = writer.like(node)
+def _diagonal_embedding(writer: Writer, node: fx.Node, out: Value) -> None:
     arguments = [
         int(argument(node, 1 + i, n, d)) for i, (n, d) in enumerate([("offset", 0), ("dim1", -2), ("dim2", -1)])
     ]
     fill(writer, out)
     copy_into(writer, _diagonal(out, *arguments), writer.value(node.args[0]))
-    return out
 
 
-def _pad(writer: Writer, node: fx.Node) -> Value:
-    out, value = writer.like(node), writer.value(node.args[0])
+def _pad(writer: Writer, node: fx.Node, out: Value) -> None:
+    value = writer.value(node.args[0])
     widths: Any = node.args[1]
     fill(writer, out, float(argument(node, 2, "value", 0)))
     inside = out
@@ -129,29 +113,27 @@ def _pad(writer: Writer, node: fx.Node) -> Value:
         value = value.slice(dim, max(-before, 0), length)
         inside = inside.slice(dim, max(before, 0), length)
     copy_into(writer, inside, value)
-    return out
 
 
-def _flip(writer: Writer, node: fx.Node) -> Value:
-    out, value = writer.like(node), writer.value(node.args[0])
+def _flip(writer: Writer, node: fx.Node, out: Value) -> None:
+    value = writer.value(node.args[0])
     size, stride, offset = value.size, list(value.stride), value.offset
     for d in given(node)[1]:
         offset += (size[d] - 1) * stride[d]
         stride[d] = -stride[d]
     copy_into(writer, out, replace(value, stride=tuple(stride), offset=offset))
-    return out
 
 
 PIECES: dict[Any, Rule] = {
-    aten.cat.default: _concatenate,
-    aten.stack.default: _stack,
-    aten.select_backward.default: _select_backward,
-    aten.slice_backward.default: _slice_backward,
-    aten.slice_scatter.default: _slice_scatter,
-    aten.select_scatter.default: _select_scatter,
-    aten.diagonal_backward.default: _diagonal_backward,
-    aten.diagonal_scatter.default: _diagonal_scatter,
-    aten.diag_embed.default: _diagonal_embedding,
-    aten.constant_pad_nd.default: _pad,
-    aten.flip.default: _flip,
+    aten.cat.default: into(_concatenate),
+    aten.stack.default: into(_stack),
+    aten.select_backward.default: into(_select_backward),
+    aten.slice_backward.default: into(_slice_backward),
+    aten.slice_scatter.default: into(_slice_scatter),
+    aten.select_scatter.default: into(_select_scatter),
+    aten.diagonal_backward.default: into(_diagonal_backward),
+    aten.diagonal_scatter.default: into(_diagonal_scatter),
+    aten.diag_embed.default: into(_diagonal_embedding),
+    aten.constant_pad_nd.default: into(_pad),
+    aten.flip.default: into(_flip),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from torch import fx
 
 from vipack.compat.aten import LOG_SOFTMAX, LOG_SOFTMAX_BACKWARD, SOFTMAX, SOFTMAX_BACKWARD
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, cast, tag
+from vipack.engine.interpreter.kernels.operands import Rule, argument, cast, into, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 
 __all__ = ["REDUCTIONS"]
@@ -56,11 +56,11 @@ def _reduce(
     writer.add(kernel, out, [value, *others], [*kept_size, *sizes], [joined[-1], *joined[:-1]], scalars)
 
 
-def _sum(writer: Writer, node: fx.Node) -> Value:
-    out, value = writer.like(node), writer.value(node.args[0])
+def _sum(writer: Writer, node: fx.Node, out: Value) -> None:
+    value = writer.value(node.args[0])
     if value.dtype in (torch.bool, torch.int64) and out.dtype == torch.int64:
         _reduce(writer, f"sum_{tag(value.dtype)}", out, value, _dims(value, argument(node, 1, "dim", None)))
-        return out
+        return
     if not out.dtype.is_floating_point:
         raise NotUnderstood("sum")
     _reduce(
@@ -71,29 +71,23 @@ def _sum(writer: Writer, node: fx.Node) -> Value:
         _dims(value, argument(node, 1, "dim", None)),
         [1.0],
     )
-    return out
 
 
-def _mean(writer: Writer, node: fx.Node) -> Value:
-    out, value = writer.like(node), writer.value(node.args[0])
+def _mean(writer: Writer, node: fx.Node, out: Value) -> None:
+    value = writer.value(node.args[0])
     if not out.dtype.is_floating_point:
         raise NotUnderstood("mean")
     dims = _dims(value, argument(node, 1, "dim", None))
     number = math.prod(value.size[d] for d in dims) if value.size else 1
     _reduce(writer, f"sum_{tag(out.dtype)}", out, cast(writer, value, out.dtype), dims, [1 / number])
-    return out
 
 
-def _reduction(kernel: str, *, dims: bool = True) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out, value = writer.like(node), writer.value(node.args[0])
-        if out.dtype != value.dtype:
-            raise NotUnderstood(kernel)
-        wanted = argument(node, 1, "dim", None) if dims else None
-        _reduce(writer, f"{kernel}_{tag(value.dtype)}", out, value, _dims(value, wanted))
-        return out
-
-    return rule
+def _reduction(writer: Writer, node: fx.Node, out: Value, kernel: str, *, dims: bool = True) -> None:
+    value = writer.value(node.args[0])
+    if out.dtype != value.dtype:
+        raise NotUnderstood(kernel)
+    wanted = argument(node, 1, "dim", None) if dims else None
+    _reduce(writer, f"{kernel}_{tag(value.dtype)}", out, value, _dims(value, wanted))
 
 
 def _max_along(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
@@ -107,65 +101,51 @@ def _max_along(writer: Writer, node: fx.Node) -> tuple[Value, Value]:
     return most, indices
 
 
-def _truth(kernel: str, *, dims: bool) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out, value = writer.like(node), cast(writer, writer.value(node.args[0]), torch.bool)
-        wanted = argument(node, 1, "dim", None) if dims else None
-        _reduce(writer, f"{kernel}_bool", out, value, _dims(value, wanted))
-        return out
-
-    return rule
+def _truth(writer: Writer, node: fx.Node, out: Value, kernel: str, *, dims: bool) -> None:
+    value = cast(writer, writer.value(node.args[0]), torch.bool)
+    wanted = argument(node, 1, "dim", None) if dims else None
+    _reduce(writer, f"{kernel}_bool", out, value, _dims(value, wanted))
 
 
-def _along(kernel: str) -> Rule:
+def _along(writer: Writer, node: fx.Node, out: Value, kernel: str) -> None:
     """Kernels whose output is as large as their input."""
 
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        if out.dtype not in (_COUNTABLE if kernel.startswith("cum") else _FLOATING):
-            raise NotUnderstood(kernel)
-        value = cast(writer, writer.value(node.args[0]), out.dtype)
-        _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, value, _dims(value, node.args[1]), whole=True)
-        return out
-
-    return rule
+    if out.dtype not in (_COUNTABLE if kernel.startswith("cum") else _FLOATING):
+        raise NotUnderstood(kernel)
+    value = cast(writer, writer.value(node.args[0]), out.dtype)
+    _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, value, _dims(value, node.args[1]), whole=True)
 
 
-def _softmax_backward(kernel: str) -> Rule:
-    def rule(writer: Writer, node: fx.Node) -> Value:
-        out = writer.like(node)
-        grad, output = (writer.value(a) for a in node.args[:2])
-        grad = broadcast(grad, output.size)
-        if len({out.dtype, grad.dtype, output.dtype}) > 1:
-            raise NotUnderstood(kernel)
-        dims = _dims(grad, node.args[2])
-        _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, grad, dims, others=[output], whole=True)
-        return out
-
-    return rule
+def _softmax_backward(writer: Writer, node: fx.Node, out: Value, kernel: str) -> None:
+    grad, output = (writer.value(a) for a in node.args[:2])
+    grad = broadcast(grad, output.size)
+    if len({out.dtype, grad.dtype, output.dtype}) > 1:
+        raise NotUnderstood(kernel)
+    dims = _dims(grad, node.args[2])
+    _reduce(writer, f"{kernel}_{tag(out.dtype)}", out, grad, dims, others=[output], whole=True)
 
 
 REDUCTIONS: dict[Any, Rule] = {
-    aten.sum.default: _sum,
-    aten.sum.dim_IntList: _sum,
-    aten.mean.default: _mean,
-    aten.mean.dim: _mean,
-    aten.amax.default: _reduction("amax"),
-    aten.amin.default: _reduction("amin"),
-    aten.max.default: _reduction("amax", dims=False),
-    aten.min.default: _reduction("amin", dims=False),
+    aten.sum.default: into(_sum),
+    aten.sum.dim_IntList: into(_sum),
+    aten.mean.default: into(_mean),
+    aten.mean.dim: into(_mean),
+    aten.amax.default: into(_reduction, "amax"),
+    aten.amin.default: into(_reduction, "amin"),
+    aten.max.default: into(_reduction, "amax", dims=False),
+    aten.min.default: into(_reduction, "amin", dims=False),
     aten.max.dim: _max_along,
-    aten.prod.default: _reduction("prod", dims=False),
-    aten.prod.dim_int: _reduction("prod"),
-    aten.logsumexp.default: _reduction("logsumexp"),
-    aten.all.default: _truth("all", dims=False),
-    aten.any.default: _truth("any", dims=False),
-    aten.all.dim: _truth("all", dims=True),
-    aten.any.dim: _truth("any", dims=True),
-    aten.cumsum.default: _along("cumsum"),
-    aten.cumprod.default: _along("cumprod"),
-    SOFTMAX: _along("softmax"),
-    LOG_SOFTMAX: _along("log_softmax"),
-    SOFTMAX_BACKWARD: _softmax_backward("softmax_backward"),
-    LOG_SOFTMAX_BACKWARD: _softmax_backward("log_softmax_backward"),
+    aten.prod.default: into(_reduction, "prod", dims=False),
+    aten.prod.dim_int: into(_reduction, "prod"),
+    aten.logsumexp.default: into(_reduction, "logsumexp"),
+    aten.all.default: into(_truth, "all", dims=False),
+    aten.any.default: into(_truth, "any", dims=False),
+    aten.all.dim: into(_truth, "all", dims=True),
+    aten.any.dim: into(_truth, "any", dims=True),
+    aten.cumsum.default: into(_along, "cumsum"),
+    aten.cumprod.default: into(_along, "cumprod"),
+    SOFTMAX: into(_along, "softmax"),
+    LOG_SOFTMAX: into(_along, "log_softmax"),
+    SOFTMAX_BACKWARD: into(_softmax_backward, "softmax_backward"),
+    LOG_SOFTMAX_BACKWARD: into(_softmax_backward, "log_softmax_backward"),
 }  # fmt: skip
