@@ -8,13 +8,17 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Tests start many processes, each of which would compile vipack's modules anew where the environment forbids to keep them.
 TESTING := $(ONE_THREAD) PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow lint format bench docs site release clean
+.PHONY: demo test test-pages test-slow lint format bench docs site release clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
 
 test: $(VENV)/.ready-test $(VENV)/.ready-arviz1
 	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# The pages of documentation that train for long, which `make test` leaves out.
+test-pages: $(VENV)/.ready-test
+	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests/test_docs.py
 
 test-slow: $(VENV)/.ready-test
 	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
@@ -55,7 +59,7 @@ $(VENV)/.ready-arviz1: tests/export/arviz1_environment.sh | $(VENV)/bin/python
 # The pictures anew, and every block of code on every page.
 docs: $(VENV)/.ready-test
 	$(BIN)/python docs/images/make.py
-	$(TESTING) $(BIN)/python -m pytest tests/test_docs.py
+	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_docs.py
 
 # The documentation as a site that needs no network, in build/site. Its tools live apart: they read the source and do not run it.
 site: $(VENV)-site/.ready

@@ -25,6 +25,13 @@ from vipack.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+TRAINING = (
+    "report",
+    "topics",
+    "trust",
+    "vae",
+    "vae-judging",
+)  # pages that train for more than eight seconds: `make test-pages`
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -43,7 +50,11 @@ def _no_windows():
         yield
 
 
-@pytest.mark.parametrize("page", **page_id)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page.stem in TRAINING else page for page in PAGES],
+    ids=page_id["ids"],
+)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}

@@ -31,6 +31,7 @@ __all__ = [
     "schema_of",
     "storage_address",
     "storage_holders",
+    "traced_with_values",
     "traced_without_values",
     "validate_sample",
     "validation_noted",
@@ -66,12 +67,19 @@ VERSION = named(
     stops="graphs",
 )
 FAKE = named("torch", "torch._subclasses.fake_tensor.FakeTensor", without=_NO_VALUES, stops="graphs")
+TRACING = named("torch", "torch._guards.TracingContext", without="graphs of log densities take twice as long to make")
 NON_FAKE = named(
     "torch",
     "make_fx(_allow_non_fake_inputs=)",
     lambda: _takes("torch.fx.experimental.proxy_tensor", "make_fx", "_allow_non_fake_inputs"),
     without=_NO_VALUES,
     stops="graphs",
+)
+READS = named(
+    "torch",
+    "make_fx(_error_on_data_dependent_ops=)",
+    lambda: _takes("torch.fx.experimental.proxy_tensor", "make_fx", "_error_on_data_dependent_ops"),
+    without="a model that reads numbers from its data cannot be run for many points at once",
 )
 IS_PARAM = named(
     "torch",
@@ -186,10 +194,37 @@ def traced_without_values(step: Callable[..., Any]) -> Callable[..., fx.GraphMod
     return traced
 
 
+def traced_with_values(function: Callable[..., Any], freeze: bool) -> Callable[..., fx.GraphModule]:
+    """``make_fx`` with tensors that have values; those that are read are refused, or frozen into the graph."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    options: dict[str, Any] = {"_error_on_data_dependent_ops": False} if freeze and READS.there else {}
+
+    def trace(*example: Any) -> fx.GraphModule:
+        with _one_fake_mode():
+            module: fx.GraphModule = make_fx(function, tracing_mode="real", **options)(*example)
+        return module
+
+    return trace
+
+
 def csr_arrays(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """crow, col and values of a CSR tensor, which torch.func's gradients have no rule for."""
     with torch._C._DisableFuncTorch() if OUTSIDE_FUNC.there else contextlib.nullcontext():
         return matrix.crow_indices(), matrix.col_indices(), matrix.values()
+
+
+@contextlib.contextmanager
+def _one_fake_mode() -> Iterator[None]:
+    """Inside the block, a tracer of tensors with values describes all of them by one mode, where it made one for each."""
+    if not (FAKE.there and TRACING.there):
+        yield
+        return
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        yield
 
 
 def storage_address(tensor: Tensor) -> int:

@@ -78,7 +78,7 @@ class ManyPoints:
         padded = torch.cat([u, u[-1:].expand(size - len(u), -1)]) if size > len(u) else u
         if size not in self._graphs:
             # The program is run once; replaying its operations skips Pyro, which takes most of the time.
-            self._graphs[size] = captured(many, padded)
+            self._graphs[size] = captured(many, padded, vectorized=True)
         gradients, values = self._graphs[size](padded)
         return gradients[: len(u)], values[: len(u)]
 

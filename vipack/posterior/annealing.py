@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -239,7 +240,7 @@ class _Path:
         def in_turn(chains: Tensor) -> tuple[Tensor, ...]:
             return tuple(torch.stack(values) for values in zip(*(one(chain) for chain in chains), strict=True))
 
-        for prepare in (captured, _tried):
+        for prepare in (functools.partial(captured, vectorized=True), _tried):
             try:
                 return prepare(many, z)
             except Exception:  # programs are refused with errors of many kinds; one chain after another works

@@ -89,7 +89,7 @@ def _climbed(densities: RowDensities, loc: Tensor, log_scale: Tensor, progress: 
     gradient: Callable[..., Any] = torch.func.grad(bound, argnums=(0, 1))
     example = loc, log_scale, torch.randn(_DRAWS, *loc.shape)
     try:
-        gradient = captured(gradient, *example)
+        gradient = captured(gradient, *example, vectorized=True)
     except Exception:  # a program that no graph can be made of is run as it is
         gradient(*example)
     optimizer = torch.optim.Adam([loc, log_scale], lr=_RATE, maximize=True)

@@ -36,3 +36,8 @@ def test_the_function_is_run_once_and_draws_anew_each_time():
 def test_operations_that_nothing_needs_are_left_out():
     graph = captured(lambda x: (x.exp().sum(), x + 1)[1], torch.ones(2))
     assert not any("exp" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_a_number_that_the_example_decides_is_refused():
+    with pytest.raises(RuntimeError, match="value out of a tracing tensor"):
+        captured(lambda x: x * float(x.sum()), torch.ones(2))

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.compat.aten import READS_A_NUMBER
 from vipack.compat.patching import patched
-from vipack.compat.pytorch import schema_of, traced_without_values
+from vipack.compat.pytorch import schema_of, traced_with_values, traced_without_values
 from vipack.engine.capture.purify import pure_objectives
 from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, where_it_failed
 from vipack.engine.graph.nodes import ancestors, is_random, output_of
@@ -123,7 +122,7 @@ def _trace(step: Step, inputs: Sequence[Tensor]) -> fx.GraphModule:
         # TraceGraph_ELBO follows non-reparametrized draws with a tensor subclass that needs tensors with values.
         try:
             with _conversions_refused():
-                module = make_fx(step, tracing_mode="real")(*[value.detach() for value in inputs])
+                module = traced_with_values(step, freeze=False)(*[value.detach() for value in inputs])
         except CaptureError:
             raise
         except Exception as second:

@@ -78,8 +78,7 @@ class Parameters:
         values, declared = stored()
         for name in names:
             value: Any = values[name]
-            self.unconstrained[name] = value
-            self.constraints[name] = declared[name]
+            self.unconstrained[name], self.constraints[name] = value, declared[name]
             self._adopted[id(value)] = (value, name)
             if isinstance(value, nn.Parameter):
                 self._theirs.add(id(value))
@@ -324,7 +323,8 @@ class Parameters:
             return
         owners = {id(child): child for module in self._modules for child in module.modules()}
         seen = {id(parameter) for owner in owners.values() for parameter in parameters_of(owner).values()}
-        if not seen.issuperset(self._theirs):
+        missing = (self.unconstrained[self._adopted[theirs][1]] for theirs in self._theirs - seen)
+        if any(id(own) not in seen for own in missing):  # PyroModules keep the fit's own in place of theirs
             # Any module in the process may own one: `encoder.weight` may be read without the encoder being called.
             owners |= {id(module): module for module in all_modules()}
         self._slots = [

@@ -7,16 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.compat import pytree
+from vipack.compat.pytorch import traced_with_values
 
 __all__ = ["Replay", "captured"]
 
 
-def captured(function: Callable[..., Any], *example: Tensor) -> fx.GraphModule:
-    """The operations of `function` at `example`, for tensors of its shapes; other tensors that it reads stay as they are."""
-    graph: fx.GraphModule = make_fx(function)(*example)
+def captured(function: Callable[..., Any], *example: Tensor, vectorized: bool = False) -> fx.GraphModule:
+    """The operations of `function` at `example`, for tensors of its shapes; other tensors that it reads stay as they are.
+
+    Args:
+        vectorized: it runs its program under ``torch.vmap``, which lets no number be read from what depends on `example`, so
+            that those which the program reads are the same at every call.
+    """
+    graph = traced_with_values(function, freeze=vectorized)(*example)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -43,7 +48,7 @@ class Replay:
             if here < self._size:
                 values = [torch.cat([v, v[-1:].expand(self._size - here, *v.shape[1:])]) for v in values]
             if self._graph is None:
-                self._graph = captured(self._flat(tuple(draws)), *values)
+                self._graph = captured(self._flat(tuple(draws)), *values, vectorized=True)
             yield pytree.tree_unflatten([output[:here] for output in self._graph(*values)], self._spec)
 
     def _flat(self, names: tuple[str, ...]) -> Callable[..., list[Tensor]]:
