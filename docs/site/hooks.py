@@ -11,16 +11,18 @@ from mkdocs.structure.files import File
 sys.path.insert(0, str(Path(__file__).parent))
 from public_names import public_names, rooms
 
+HERE = Path(__file__).parent
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "https://github.com/vipack/vipack/blob/main"
+BOOSTS = {"how-do-i.md": 4.0, "decisions": 0.1, "reference": 0.5, "gallery": 0.5}  # of pages in the search's results
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 ROLE = re.compile(r":(?:py:)?(?:class|func|meth|attr|mod|data):<code>~?([^<]*)</code>")
 
 
 def on_files(files, config):
     """Add the pages of the reference, the gallery and the decisions' index."""
-    style = (ROOT / "docs" / "site" / "extra.css").read_text(encoding="utf-8")
-    for name, text in {**reference(), **gallery(), **decisions(), "assets/extra.css": style}.items():
+    assets = {f"assets/{name}": (HERE / name).read_text(encoding="utf-8") for name in ("extra.css", "iframe-worker.js")}
+    for name, text in {**reference(), **gallery(), **decisions(), **assets}.items():
         files.append(File.generated(config, name, content=text))
     for entry in config.nav:
         for title, folder in entry.items():
@@ -39,6 +41,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Links to what is no page lead to the repository, and a folder's to its index."""
     folder = Path(page.file.src_uri).parent
+    page.meta.setdefault("search", {"boost": BOOSTS.get(page.file.src_uri, BOOSTS.get(folder.name, 1.0))})
 
     def out(match):
         opening, target, heading, closing = match.groups()
