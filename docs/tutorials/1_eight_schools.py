@@ -99,7 +99,8 @@ vi.plots.predictive(fit)[0].figure
 
 # %%
 independent = vi.fit(model, AutoNormal, data=schools.columns, steps=2_000, seed=0)
-vi.compare({"full rank": fit, "independent": independent})
+table = vi.compare({"full rank": fit, "independent": independent})
+table[["elbo", "elbo_diff", "diff_se", "khat", "verdict"]].round(2)
 
 # %% [markdown]
 # And to send it to a colleague, write a page that stands alone:

@@ -53,7 +53,7 @@ fits = {name: vi.fit(model, guide, data=y, loss=loss, steps=1_500, seed=0) for n
 
 # %%
 table = vi.compare(fits)
-table
+table[["elbo", "elbo_diff", "diff_se", "khat", "seconds", "verdict"]].round(3)
 
 # %% [markdown]
 # - `elbo` is the lower bound of the log evidence (nats); `elbo_diff` and `diff_se` compare each guide with the best by the draws that they share.
