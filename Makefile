@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Tests start many processes, each of which would compile vipack's modules anew where the environment forbids to keep them.
 TESTING := $(ONE_THREAD) PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-pages test-slow lint format bench docs site site-check release clean
+.PHONY: demo test test-pages test-slow lint format bench docs site site-check release release-tests clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
@@ -85,6 +85,12 @@ release: $(VENV)-release/.ready
 	$(PYTHON) -m venv build/release
 	build/release/bin/python -m pip install -q -c constraints.txt dist/*.whl
 	cd build/release && bin/vipack --help > /dev/null && bin/vipack demo --quick --out demo-output
+
+# The tests from the sdist as it will be downloaded, where no repository is around it.
+release-tests: $(VENV)/.ready-test
+	rm -rf build/sdist && mkdir -p build/sdist
+	tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1
+	cd build/sdist && $(TESTING) PYTHONPATH=. $(CURDIR)/$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 $(VENV)-release/.ready: constraints.txt
 	$(PYTHON) -m venv $(VENV)-release

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What a stranger waits for: from a clone of this repository to the first fit of a model of their own, in an environment that has nothing.
-# sh benchmarks/first_fit.sh [PYTHON] writes the seconds of each stage. The folder has a space in its name; home, caches and environment are new.
+# sh benchmarks/first_fit.sh [PYTHON] writes the seconds of each stage, and before them the processor time of all (which other work does not stretch). The folder has a space in its name; home, caches and environment are new.
 set -eu
 python=${1:-python3}
 source=$(cd "$(dirname "$0")/.." && pwd)
@@ -43,4 +43,5 @@ PROGRAM
 "$folder/environment/bin/python" own.py
 fitted=$(now)
 "$folder/environment/bin/vipack" --help > /dev/null
+times
 echo "clone $((cloned - begin)) s, install $((installed - cloned)) s, first fit $((fitted - installed)) s, together $((fitted - begin)) s"

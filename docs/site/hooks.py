@@ -52,10 +52,10 @@ def on_page_markdown(markdown, page, config, files):
         if "://" in target or target.startswith("mailto:"):
             return match.group(0)
         uri = os.path.normpath(folder / target).replace(os.sep, "/")
-        if files.get_file_from_path(uri) is not None:
-            return match.group(0)
         if uri.startswith("tutorials/") and files.get_file_from_path(f"{uri.removesuffix('.py')}.md") is not None:
             return f"{opening}{target.removesuffix('.py')}.md{heading or ''}{closing}"  # the source of a tutorial is its page
+        if files.get_file_from_path(uri) is not None:
+            return match.group(0)
         if files.get_file_from_path(f"{uri}/index.md") is not None:
             return f"{opening}{target.rstrip('/')}/index.md{heading or ''}{closing}"
         path = Path(os.path.normpath(ROOT / "docs" / folder / target))
