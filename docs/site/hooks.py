@@ -25,7 +25,10 @@ ROLE = re.compile(r":(?:py:)?(?:class|func|meth|attr|mod|data):<code>~?([^<]*)</
 
 def on_files(files, config):
     """Add the pages of the reference, the gallery and the decisions' index."""
-    assets = {f"assets/{name}": (HERE / name).read_text(encoding="utf-8") for name in ("extra.css", "iframe-worker.js")}
+    assets = {
+        f"assets/{name}": (HERE / name).read_text(encoding="utf-8")
+        for name in ("extra.css", "focus.js", "iframe-worker.js")
+    }
     for name, text in {**reference(), **gallery(), **tutorials(), **decisions(), **assets}.items():
         files.append(File.generated(config, name, content=text))
     for entry in config.nav:
@@ -69,15 +72,19 @@ def on_page_markdown(markdown, page, config, files):
 def on_page_content(html, page, config, files):
     """Roles of docstrings as plain code; code that scrolls can be reached by the keyboard, and an empty cell heads nothing."""
     html = ROLE.sub(r"<code>\1</code>", html)
-    html = CODE.sub(r'\1 tabindex="0"', html)
     return EMPTY_HEAD.sub(r"<td\1></td>", html)
+
+
+def on_post_page(output, page, config):
+    """The search has a name, and code that may scroll can be reached by the keyboard."""
+    return CODE.sub(r'\1 tabindex="0"', output.replace('role="dialog">', 'role="dialog" aria-label="Search">'))
 
 
 def on_post_template(output_content, template_name, config):
     """Names for the controls of the page of lost links, which has no script to name them."""
     if template_name != "404.html":
         return output_content
-    named = output_content.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    named = output_content.replace('role="dialog">', 'role="dialog" aria-label="Search">')
     return re.sub(r'(<input class="md-toggle" data-md-toggle="(\w+)")', r'\1 aria-label="\2"', named)
 
 
