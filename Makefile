@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Tests start many processes, each of which would compile vipack's modules anew where the environment forbids to keep them.
 TESTING := $(ONE_THREAD) PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-pages test-slow lint format bench docs site release clean
+.PHONY: demo test test-pages test-slow lint format bench docs site site-check release release-tests clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/vipack demo
@@ -61,14 +61,19 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python docs/images/make.py
 	$(TESTING) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_docs.py
 
-# The documentation as a site that needs no network, in build/site. Its tools live apart: they read the source and do not run it.
+# The documentation as a site that needs no network, in build/site, with the tutorials executed. Its tools live apart.
 site: $(VENV)-site/.ready
+	$(VENV)-site/bin/python docs/site/notebooks.py docs/tutorials build/tutorials
 	NO_MKDOCS_2_WARNING=1 $(VENV)-site/bin/mkdocs build
 	@echo "open build/site/index.html"
 
-$(VENV)-site/.ready: constraints.txt
+# The site as its readers have it, in Chromium: search, widths of a phone, nothing from a network.
+site-check: site $(VENV)/.ready-test
+	$(TESTING) $(BIN)/python -m pytest -p no:xdist -m slow tests/site
+
+$(VENV)-site/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-site
-	$(VENV)-site/bin/python -m pip install -q -c constraints.txt "mkdocs-material>=9.5" "mkdocstrings[python]>=0.26"
+	$(VENV)-site/bin/python -m pip install -q -c constraints.txt -e ".[topics,data,flows,site]"
 	touch $@
 
 # Wheel and sdist, checked, and the wheel's demo from an environment of its own.
@@ -80,6 +85,12 @@ release: $(VENV)-release/.ready
 	$(PYTHON) -m venv build/release
 	build/release/bin/python -m pip install -q -c constraints.txt dist/*.whl
 	cd build/release && bin/vipack --help > /dev/null && bin/vipack demo --quick --out demo-output
+
+# The tests from the sdist as it will be downloaded, where no repository is around it.
+release-tests: $(VENV)/.ready-test
+	rm -rf build/sdist && mkdir -p build/sdist
+	tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1
+	cd build/sdist && $(TESTING) PYTHONPATH=. $(CURDIR)/$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 $(VENV)-release/.ready: constraints.txt
 	$(PYTHON) -m venv $(VENV)-release

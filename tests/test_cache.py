@@ -223,7 +223,7 @@ def test_links_in_a_circle_and_files_are_no_folders(tmp_path):
     (tmp_path / "two").symlink_to("one")
     (tmp_path / "file").write_text("")
     assert "too many symbolic links" in others_may_write(tmp_path / "one")
-    assert others_may_write(tmp_path / "file") == f"{tmp_path / 'file'} is no folder"
+    assert others_may_write(tmp_path / "file") == f"{tmp_path / 'file'} is not a folder"
 
 
 def test_a_private_folder_goes_with_its_process():

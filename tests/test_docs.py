@@ -26,6 +26,7 @@ from vipack.cli import main
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 TRAINING = (
+    "names",
     "report",
     "topics",
     "trust",

@@ -12,6 +12,7 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 
 import vipack as vi
+from tests.public_interface import public_names, rooms
 from vipack.errors import CheckpointWarning, DataWarning, DivergenceWarning, SignatureError, TrustWarning, UsageError
 
 X = torch.linspace(-1.0, 1.0, 12)
@@ -154,6 +155,28 @@ def test_type_checkers_find_them_too(tmp_path):
     assert 'no attribute "fitt"' in found
     assert 'argument "lr"' in found
     assert "Found 2 errors" in found
+
+
+@pytest.mark.slow
+def test_a_strict_type_checker_knows_every_public_name(tmp_path):
+    lines = ["import vipack as vi", ""]
+    for room in rooms():
+        lines += [f"print({room.replace('vipack', 'vi', 1)}.{each.name})" for each in public_names(room)]
+    lines += [
+        "",
+        "def plain(source: vi.Fit, path: str) -> vi.diagnostics.Diagnosis:",
+        "    source.report(path)",
+        "    return source.diagnose()",
+    ]
+    script = tmp_path / "script.py"
+    script.write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(script)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert "Success: no issues found in 1 source file" in said, said
+    script.write_text("\n".join([*lines, "vi.topics.LDDA", "vi.fit(print, data=(), stepps=3)"]) + "\n")
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert 'no attribute "LDDA"' in said
+    assert '"stepps"' in said
 
 
 def test_a_fit_is_not_saved_into_a_folder_that_is_not_there(fit, tmp_path):

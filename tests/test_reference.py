@@ -55,6 +55,24 @@ def classes():
     return sorted(ours - {Fitted}, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = {
+    page: page.read_text() for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/tutorials/*.py"))
+}
+RUN = "\n".join(
+    [text if page.suffix == ".py" else "\n".join(BLOCK.findall(text)) for page, text in PAGES.items()]
+    + [path.read_text() for path in ROOT.glob("examples/*.py")]
+)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_stands_on_a_page_and_in_code_that_runs(room):
+    # The blocks of pages are run by tests/test_docs.py, tutorials by `make site`, examples by tests/test_examples.py.
+    names = {each.name for each in public_names(room)}
+    assert {name for name in names if not any(re.search(rf"\b{name}\b", text) for text in PAGES.values())} == set()
+    assert {name for name in names if not re.search(rf"\b{name}\b", RUN)} == set()
+
+
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
     listed = set(re.findall(r"([\w-]+\.md)\s*$", menu, re.MULTILINE))

@@ -157,7 +157,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def _foreign(path: Path, status: os.stat_result, own: int, owners: set[int], *, sticky: bool) -> str:
     """What is wrong with one folder of a path."""
     if not stat.S_ISDIR(status.st_mode):
-        return f"{path} is no folder"
+        return f"{path} is not a folder"
     if status.st_uid not in owners:
         return f"{path} belongs to {_user(status.st_uid)}"
     if status.st_mode & 0o022 and not (sticky and status.st_mode & stat.S_ISVTX):

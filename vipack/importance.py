@@ -6,6 +6,7 @@ NumPy alone, so that it runs beside ArviZ 1.x where there is no torch.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,9 @@ def _evidence(raw: Array, smoothed: Array, ess: float) -> Estimate:
 
 def _psis(log_weights: Array) -> tuple[Array, float]:
     try:
-        from arviz import psislw
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)  # ArviZ 0.23 announces 1.x at import
+            from arviz import psislw
     except ImportError:
         return _psis_of_1x(log_weights)
     with np.errstate(over="ignore"):  # of weights too heavy for a tail, whose k-hat is large all the same

@@ -33,7 +33,7 @@ class Binarize:
     def check(self, name: str, values: Tensor) -> None:
         """
         Raises:
-            DataError: `values` are no probabilities.
+            DataError: `values` are not probabilities.
         """
         if not values.is_floating_point():
             raise DataError(

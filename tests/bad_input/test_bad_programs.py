@@ -400,19 +400,19 @@ CASES = [
     Case("scales that differ where a latent is summed out", ModelError, ("'k' is scaled by 1", "'x' by 2", "poutine.scale around both"),
          lambda: one(model=scales_that_differ, guide=AutoNormal, loss=TraceEnum_ELBO(max_plate_nesting=1))),
     # supports of the data
-    Case("negative counts", SupportError, ("'x'", "[-1] (1 of 3, the first at index [1])", "Poisson", "mend the data"),
+    Case("negative counts", SupportError, ("'x'", "[-1] (1 of 3, the first at index [1])", "Poisson", "correct the data"),
          lambda: {"model": counts, "guide": AutoNormal, "data": torch.tensor([1.0, -1.0, 3.0])}),
     Case("fractional counts", SupportError, ("'x'", "[0.5]", "Poisson", "whole numbers"),
          lambda: {"model": counts, "guide": AutoNormal, "data": torch.tensor([1.0, 0.5, 3.0])}),
-    Case("label 2 of a coin", SupportError, ("'x'", "[2]", "Bernoulli", "mend the data"),
+    Case("label 2 of a coin", SupportError, ("'x'", "[2]", "Bernoulli", "correct the data"),
          lambda: {"model": coin, "guide": AutoNormal, "data": torch.tensor([1.0, 2.0, 0.0])}),
-    Case("label 3 of three", SupportError, ("'x'", "[3]", "Categorical", "subtract 1", "mend the data"),
+    Case("label 3 of three", SupportError, ("'x'", "[3]", "Categorical", "subtract 1", "correct the data"),
          lambda: {"model": labels, "guide": AutoNormal, "data": torch.tensor([1, 2, 3])}),
-    Case("shares that do not add to one", SupportError, ("'x'", "Dirichlet", "mend the data"),
+    Case("shares that do not add to one", SupportError, ("'x'", "Dirichlet", "correct the data"),
          lambda: {"model": shares, "guide": AutoNormal, "data": torch.full((4, 3), 0.5)}),
-    Case("negative lifetimes", SupportError, ("'x'", "-0.5", "Exponential", "mend the data"),
+    Case("negative lifetimes", SupportError, ("'x'", "-0.5", "Exponential", "correct the data"),
          lambda: {"model": lifetimes, "guide": AutoNormal, "data": torch.tensor([1.0, -0.5])}),
-    Case("bad label in a later batch", SupportError, ("'x'", "[2]", "Bernoulli", "mend the data"),
+    Case("bad label in a later batch", SupportError, ("'x'", "[2]", "Bernoulli", "correct the data"),
          lambda: {"model": coin, "guide": AutoNormal, "data": torch.arange(40) // 39 * 2.0, "batch_size": 4}),]  # fmt: skip
 
 

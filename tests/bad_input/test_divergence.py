@@ -171,7 +171,7 @@ def test_a_value_outside_the_support_in_an_unseen_row_is_named():
     values = torch.ones(100)
     values[-1] = 2.0
     with pytest.raises(
-        SupportError, match=r"site 'x': observed value\(s\) \[2\] \(1 of 5, .* are outside the support .* mend"
+        SupportError, match=r"site 'x': observed value\(s\) \[2\] \(1 of 5, .* are outside the support .* correct"
     ):
         vi.fit(coin, AutoNormal, **stored(values))
 

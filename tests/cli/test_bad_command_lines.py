@@ -25,7 +25,7 @@ BAD = {
     "model missing": (["check", "models.py:curve"], ["'curve'", "line", "schools"]),
     "model no function": (["check", "models.py:NUMBER"], ["int", "expected a function"]),
     "model a class": (["check", "models.py:Class"], ["is a class", "model = Class()"]),
-    "file with a syntax error": (["check", "broken.py:model"], ["broken.py line 2", "syntax", "mend"]),
+    "file with a syntax error": (["check", "broken.py:model"], ["broken.py line 2", "syntax", "correct the file"]),
     "file with a missing import": (["check", "missing_import.py:model"], ["line 3", "no_such_package", "install"]),
     "file that raises": (["check", "raises.py:model"], ["raises.py line 2", "KeyError", "'width'"]),
     "file that exits": (["check", "script.py:model"], ["script.py line 6", "__main__"]),
@@ -46,7 +46,7 @@ BAD = {
     "json cut off": (["check", "models.py:line", "--data", "cut_off.json"], ["cut_off.json", "write it again"]),
     "json ragged": (["check", "models.py:line", "--data", "ragged.json"], ["'x'", "unequal lengths", "pad"]),
     "json nested": (["check", "models.py:line", "--data", "nested.json"], ["'x'", "object", "names of their own"]),
-    "json of words": (["check", "models.py:line", "--data", "words.json"], ["'x'", "no list of numbers"]),
+    "json of words": (["check", "models.py:line", "--data", "words.json"], ["'x'", "not a list of numbers"]),
     "columns that the model lacks": (
         ["check", "models.py:line", "--data", "table.csv"],
         ["'weight', 'name'", "x, y, spread", "--columns"],

@@ -57,7 +57,7 @@ def test_the_callers_matrix_is_left_alone():
     [
         ({"words": WORDS[:3]}, "3 words in the vocabulary for 4 columns"),
         ({"titles": ("a",)}, "1 titles for 3 rows"),
-        ({"words": ("ape", "bee", "ape", "dog")}, "'ape' stands twice"),
+        ({"words": ("ape", "bee", "ape", "dog")}, "'ape' occurs twice"),
         ({"counts": -COUNTS}, "found the count -2"),
         ({"counts": COUNTS + 0.5}, "found the count 2.5"),
         ({"counts": np.where(COUNTS == 5, np.inf, COUNTS)}, "found the count inf"),

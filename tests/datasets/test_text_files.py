@@ -78,7 +78,7 @@ def test_texts_longer_than_the_csv_module_allows_are_read(save):
         ("t.csv", 'id,body\n"1\n2",ape\n1,ape,bee\n', "line 4: 3 fields, expected the 2 of the header"),
         ("t.csv", "id,body\n1\n", "line 2: 1 fields, expected the 2"),
         ("t.csv", 'id,body\n1,"ape\n', "line 2: unexpected end of data"),
-        ("t.csv", "body,body\n1,2\n", "line 1: a column stands twice"),
+        ("t.csv", "body,body\n1,2\n", "line 1: a column occurs twice"),
         ("t.jsonl", "\n \n", "is empty"),
         ("t.jsonl", '{"body": "ape"}\n{"body": ape}\n', "line 2: is not JSON .* at character 10"),
         ("t.jsonl", '{"body": "ape"}\n["ape"]\n', "line 2: found a JSON list, expected an object"),
@@ -216,7 +216,7 @@ def test_a_parquet_file_is_read_with_its_types(tmp_path):
     with pytest.raises(DataError, match=r"t.parquet: row 1: has no field 'boddy'; it has 'body', 'id', 'day', 'n'"):
         load_texts(path, field="boddy")
     path.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"t.parquet: is no readable Parquet file"):
+    with pytest.raises(DataError, match=r"t.parquet: is not a readable Parquet file"):
         load_texts(path, field="body")
 
 

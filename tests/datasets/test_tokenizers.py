@@ -154,7 +154,7 @@ def test_a_vocabulary_with_a_word_twice_is_refused():
         def get_feature_names_out(self):
             return np.array([self.words[0]] * len(self.words))
 
-    with pytest.raises(DataError, match="the word 'a' stands twice in the vocabulary"):
+    with pytest.raises(DataError, match="the word 'a' occurs twice in the vocabulary"):
         corpus_from_texts(["b a b", "c"], tokenizer=Twice())
 
 

@@ -124,7 +124,7 @@ def test_supports_are_respected_and_a_dict_names_several():
 @pytest.mark.parametrize(
     ("network", "local", "error", "words"),
     [
-        (Linear(), ["y"], GuideError, "'y' is no latent"),
+        (Linear(), ["y"], GuideError, "'y' is not a latent"),
         (Linear(3), ["z"], ShapeError, "'z'"),
         (nn.Linear(2, 2), ["z"], GuideError, "pair"),
         (len, ["z"], GuideError, "Module"),

@@ -208,7 +208,7 @@ def test_vocabulary_and_titles_follow_a_table():
     model = LDA(2, steps=20, progress=False).fit(table)
     assert model.vocabulary_ == ("cat", "dog")
     assert set(model.top_documents(1)[0]) <= {"a", "b", "c"}
-    with pytest.raises(DataError, match="'cat' stands twice"):
+    with pytest.raises(DataError, match="'cat' occurs twice"):
         LDA(2).fit(table.to_numpy(), vocabulary=["cat", "cat"])
 
 

@@ -1,4 +1,4 @@
-"""From a command line to an exit code: 0 done, 2 bad input (one line says what and how to mend it), 130 interrupted."""
+"""From a command line to an exit code: 0 done, 2 bad input (one line says what and how to correct it), 130 interrupted."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def run(chosen: argparse.Namespace) -> int:
     names = [name.strip() for name in chosen.guides.split(",")]
     repeated = [name for name in names if names.count(name) > 1]
     if "" in names or repeated:
-        what = f"{repeated[0]!r} stands twice" if repeated and repeated[0] else "a name is empty"
+        what = f"{repeated[0]!r} occurs twice" if repeated and repeated[0] else "a name is empty"
         raise UsageError(f"--guides {chosen.guides!r}: {what}; give different names, separated by commas.")
     guides = {name: read_guide(name) for name in names}
     folder = None if chosen.out is None else output_folder(chosen.out)

@@ -95,7 +95,7 @@ def as_value(what: str, value: Any) -> Any:
         raise DataError(f"{what}: its lists have unequal lengths, which make no array; pad or split them.") from error
     if array.dtype.kind not in "biuf":
         raise DataError(
-            f"{what}: is no list of numbers (it makes an array of {array.dtype}); null and text are not read."
+            f"{what}: is not a list of numbers (it makes an array of {array.dtype}); null and text are not read."
         )
     return array
 

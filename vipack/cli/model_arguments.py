@@ -126,7 +126,7 @@ def _check_names(parameters: Mapping[str, inspect.Parameter] | None, given: Sequ
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         unknown = [name for name in given if name not in takes]
         if unknown:
-            cure = "choose what to use with --columns" if option == "--columns" else "mend the name"
+            cure = "choose what to use with --columns" if option == "--columns" else "correct the name"
             raise UsageError(f"the model has no argument {', '.join(map(repr, unknown))}: {listed}; {cure}.")
     missing = [name for name in takes if name not in given and parameters[name].default is inspect.Parameter.empty]
     if missing:

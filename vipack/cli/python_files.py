@@ -66,11 +66,11 @@ def _run_file(path: Path) -> types.ModuleType:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}; mend the file.") from error
+        raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}; correct the file.") from error
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" line {lines[-1]}" if lines else ""
-        advice = "install it, or run vipack where it is" if isinstance(error, ImportError) else "mend the file"
+        advice = "install it, or run vipack where it is" if isinstance(error, ImportError) else "correct the file"
         if isinstance(error, SystemExit):
             advice = 'put what runs as a script under if __name__ == "__main__":'
         raise UsageError(f"{path}{where}: {type(error).__name__}: {error}; {advice}.") from error

@@ -1,4 +1,4 @@
-"""Attributes of libraries that are others for a time."""
+"""Attributes of libraries that are replaced for a time."""
 
 from __future__ import annotations
 

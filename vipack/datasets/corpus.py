@@ -46,7 +46,7 @@ class Corpus:
             as a dict of columns. Whatever takes documents, or leaves some out, does the same to its rows.
 
     Raises:
-        DataError: shapes disagree, a word stands twice, or a count is negative, fractional or not finite.
+        DataError: shapes disagree, a word occurs twice, or a count is negative, fractional or not finite.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Corpus:
                 raise DataError(f"{self.name}: {len(names)} {what} for {size} {axis} of counts; give one for each.")
         word, times = Counter(self.vocabulary).most_common(1)[0]
         if times > 1:
-            raise DataError(f"{self.name}: the word {word!r} stands twice in the vocabulary; add its columns together.")
+            raise DataError(f"{self.name}: the word {word!r} occurs twice in the vocabulary; add its columns together.")
         if self.metadata is not None:
             object.__setattr__(self, "metadata", aligned(self.name, self.metadata, counts.shape[0]))
 

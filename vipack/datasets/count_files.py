@@ -113,7 +113,7 @@ def load_matrix_market(
             matrix = scipy.io.mmread(io.BytesIO(content))
     except (ValueError, OverflowError) as error:
         raise DataError(
-            f"{source}: is no readable Matrix Market file ({str(error).rstrip('.')}); fetch it again, or write it with "
+            f"{source}: is not a readable Matrix Market file ({str(error).rstrip('.')}); fetch it again, or write it with "
             "scipy.io.mmwrite."
         ) from error
     if np.iscomplexobj(matrix):

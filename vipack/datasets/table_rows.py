@@ -66,14 +66,16 @@ def _table(delimiter: str) -> Callable[[Rows, Path, str], Iterator[tuple[int, di
                 try:
                     row = next(reader, None)
                 except csv.Error as error:
-                    raise DataError(f"{path}: line {reader.line_num}: {error}; mend the quotes of that row.") from error
+                    raise DataError(
+                        f"{path}: line {reader.line_num}: {error}; correct the quotes of that row."
+                    ) from error
                 if row is None:
                     return
                 if header is None and "".join(row).strip():
                     header, rows.emptiness = row, "has a header but no rows"
                     if len(set(header)) < len(header):
                         raise DataError(
-                            f"{path}: line {start}: a column stands twice in {header}; give each its own name."
+                            f"{path}: line {start}: a column occurs twice in {header}; give each its own name."
                         )
                 elif header is not None and row:
                     if len(row) != len(header):
@@ -141,7 +143,7 @@ def _parquet(rows: Rows, path: Path, encoding: str) -> Iterator[tuple[int, dict[
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: is no readable Parquet file ({error}); write it again.") from error
+        raise DataError(f"{path}: is not a readable Parquet file ({error}); write it again.") from error
 
 
 TABLES: dict[str, Callable[[Rows, Path, str], Iterator[tuple[int, dict[str, Any]]]]] = {

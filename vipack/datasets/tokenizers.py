@@ -120,5 +120,5 @@ def said_of(what: str) -> Iterator[None]:
         raise DataError(f"{what}: {error}.") from None
     except Exception as error:
         raise DataError(
-            f"{what}: the tokenizer raised {type(error).__name__}: {error}; mend it, or the text."
+            f"{what}: the tokenizer raised {type(error).__name__}: {error}; correct it, or the text."
         ) from error

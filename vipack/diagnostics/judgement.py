@@ -265,7 +265,7 @@ class Judgement:
             return Verdict.TRUST, [self._for_raw(drift)], []
         if against_weighted is None:
             reasons = [
-                f"the guide is off ({against_raw}), but its weights can mend it "
+                f"the guide is off ({against_raw}), but its weights can correct it "
                 f"(k-hat {self.khat:.2f}, ESS {self.share:.0%}): use draws resampled with the weights"
             ]
             return Verdict.CORRECTED, reasons, ["a richer guide, or more steps, if raw draws are needed"]

@@ -95,7 +95,7 @@ def judge_rows(draws: Draws, richer: tuple[str, ...], num_rows: int | None = Non
         verdict, why = Verdict.TRUST, f"the importance weights are nearly even (ESS {share:.0%} of the draws)"
     elif (khat < KHAT_LIMIT or bad <= ROWS_LIMIT) and share > ESS_CORRECTED:
         verdict, advice = Verdict.CORRECTED, ["a richer guide, or more steps, if raw draws are needed"]
-        why = f"the guide is off, but its weights can mend it (k-hat {khat:.2f}, ESS {share:.0%}): use draws resampled with the weights"
+        why = f"the guide is off, but its weights can correct it (k-hat {khat:.2f}, ESS {share:.0%}): use draws resampled with the weights"
     else:
         verdict, advice = Verdict.DISTRUST, list(richer)
         said = f"k-hat {khat:.2f} is above {KHAT_LIMIT}" if khat >= KHAT_LIMIT else f"ESS is {share:.1%} of the draws"

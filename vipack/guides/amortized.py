@@ -75,7 +75,7 @@ class Amortized(ReadsModel, AutoGuide):  # type: ignore[misc]
         for name in self.local:
             if name not in latents:
                 raise GuideError(
-                    f"guide Amortized: local={name!r} is no latent of the model; its latents are {', '.join(latents)}."
+                    f"guide Amortized: local={name!r} is not a latent of the model; its latents are {', '.join(latents)}."
                 )
             if is_discrete(latents[name]["fn"]):
                 raise GuideError(f"guide Amortized: local latent {name!r} is discrete; sum it out, or write a guide.")

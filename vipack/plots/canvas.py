@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "RED",
     "TICK",
     "TITLE",
+    "Picture",
     "axes_for",
     "axis_for",
     "legend_above",
@@ -43,10 +45,19 @@ INK, QUIET, FAINT = "#222222", "#6b6b6b", "#e6e6e6"
 TITLE, LABEL, TICK = 10.0, 9.0, 8.0  # font sizes in points
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not pyplot, which knows of figures there, has been imported."""
+
+    def _repr_png_(self) -> bytes:
+        written = io.BytesIO()
+        self.savefig(written, format="png", dpi=100)
+        return written.getvalue()
+
+
 def axis_for(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
     """`ax`, or the only Axes of a new Figure of that size in inches."""
     if ax is None:
-        return Figure(figsize=(width, height), layout="constrained").add_subplot()
+        return Picture(figsize=(width, height), layout="constrained").add_subplot()
     if not isinstance(ax, Axes):
         raise UsageError(f"ax: expected a matplotlib Axes, found {type(ax).__name__}; one function call draws on one.")
     return ax
@@ -70,7 +81,7 @@ def axes_for(
         return given
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    figure = Picture(figsize=(columns * width, rows * height), layout="constrained")
     return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 

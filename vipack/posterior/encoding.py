@@ -215,7 +215,7 @@ def _plate_of_rows(posterior: Posterior) -> str:
     common = set.intersection(*(set(site.plates) for site in observed)) if observed else set()
     if not common:
         raise UsageError(
-            "generate: no plate of the model holds all that is observed, so it has no observations to draw anew."
+            "generate: no plate of the model contains every observed site, so there are no separate observations to generate; use fit.predict()."
         )
     return max(common, key=lambda name: table.plates[name])
 

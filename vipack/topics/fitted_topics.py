@@ -196,7 +196,7 @@ class FittedTopics(Estimator):
             raise DataError(f"vocabulary: {len(known)} words for {num_words} columns of counts; give one for each.")
         if known is not None and len(set(known)) < len(known):
             twice = next(word for word in known if known.count(word) > 1)
-            raise DataError(f"vocabulary: the word {twice!r} stands twice; add its columns together.")
+            raise DataError(f"vocabulary: the word {twice!r} occurs twice; add its columns together.")
         self.vocabulary_ = known or tuple(map(str, range(num_words)))
         self.titles_ = counts.titles or tuple(map(str, range(num_documents)))
 

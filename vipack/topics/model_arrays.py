@@ -34,7 +34,7 @@ class TopicModel:
 def topic_model(topics: ArrayLike, theta: ArrayLike, corpus: Corpus) -> TopicModel:
     """
     Raises:
-        UsageError: `corpus` is none, or values are no probabilities.
+        UsageError: `corpus` is none, or values are not probabilities.
         ShapeError: shapes do not agree.
     """
     if not isinstance(corpus, Corpus):

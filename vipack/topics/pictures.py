@@ -58,7 +58,7 @@ def topic_shares(
         names: K names to stand before the words.
 
     Raises:
-        UsageError: values that are no probabilities, or another number of names.
+        UsageError: values that are not probabilities, or another number of names.
         ShapeError: shapes that do not agree.
     """
     model = topic_model(topics, theta, corpus)
@@ -98,7 +98,7 @@ def document_shares(
         names: K names of topics.
 
     Raises:
-        UsageError: a document that is none, values that are no probabilities, or another number of titles or names.
+        UsageError: a document that is none, values that are not probabilities, or another number of titles or names.
     """
     shares = probabilities(theta, "theta")
     chosen = list(range(min(10, len(shares)))) if documents is None else [int(d) for d in documents]

@@ -1,4 +1,4 @@
-"""Observations others out of training: their ELBO along the run, and ending the run when it no longer rises."""
+"""The ELBO of held-out observations along the run, and stopping the run when it no longer rises."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LEAST_TERMS = 1_000  # observations times draws, which an evaluation averages o
 
 
 class ValidationPoint(NamedTuple):
-    """The ELBO of an observation others out, in nats, and its standard error, after `step` steps."""
+    """The mean ELBO of a held-out observation, in nats, and its standard error, after `step` steps."""
 
     step: int
     epoch: int
@@ -51,7 +51,7 @@ class ValidationPoint(NamedTuple):
 @checked_class
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when the ELBO of observations others out has not risen for `patience` evaluations; for ``fit(..., validation=...)``.
+    """Stop when the ELBO of held-out observations has not risen for `patience` evaluations; for ``fit(..., validation=...)``.
 
     An evaluation is made every epoch, or every 100 to 1,000 steps where epochs are shorter or longer.
 
@@ -77,7 +77,7 @@ class EarlyStopping:
             )
 
     def __call__(self, losses: Sequence[float], seconds: float) -> Stopped | None:
-        """Losses do not tell; see :meth:`ask`."""
+        """None: training losses say nothing about held-out data; see :meth:`ask`."""
         return None
 
     def ask(self, points: Sequence[ValidationPoint]) -> Stopped | None:
@@ -100,7 +100,7 @@ class EarlyStopping:
 
 
 class Validation:
-    """The ELBO of an observation others out, in nats: of the terms that belong to it, with the latents that it shares given.
+    """The ELBO of a held-out observation, in nats: its own terms, given the latents that it shares with others.
 
     The same random numbers serve each evaluation, so that it moves as the parameters do. Networks are in evaluation mode,
     and ``poutine.scale`` is left out.
@@ -124,10 +124,10 @@ class Validation:
         return math.ceil(per_epoch * math.ceil(least / per_epoch))
 
     def __call__(self) -> Estimate:
-        """Mean over the observations others out, and its standard error by their number.
+        """Mean over the held-out observations, and its standard error by their number.
 
         Raises:
-            GuideError, UsageError: guide and model cannot be run on them, or no plate holds them.
+            GuideError, UsageError: guide and model cannot be run on them, or no plate contains them.
         """
         count = self._observations.num_rows
         size = min(_MOST_ROWS, math.ceil(count / 10)) if self._density is not None else _MOST_ROWS
@@ -156,7 +156,7 @@ class Validation:
         """Take note of the plate of the observations, and of latents that are summed out.
 
         Raises:
-            GuideError, UsageError: guide and model cannot be run on the observations others out.
+            GuideError, UsageError: guide and model cannot be run on the held-out observations.
         """
         call = self._observations.block(0, 2)
         values = self._program.parameters.detached()
@@ -165,9 +165,9 @@ class Validation:
                 guide_trace, model_trace = self._program.traces(call)
         except VipackError as error:
             raise GuideError(
-                f"validation: guide and model cannot be run on the observations others out ({error}). If the guide has "
-                "parameters for each row, it knows the rows that it is trained on alone: pass an amortised one, whose network "
-                "reads the data."
+                f"validation: guide and model cannot be run on the held-out observations ({error}). If the guide has "
+                "parameters of its own for each row, it knows only the rows that it is trained on: pass an amortised guide, "
+                "whose network reads the data."
             ) from error
         for start in range(0, self._observations.num_rows, _MOST_ROWS):
             check_observed(self._program, self._observations.block(start, start + _MOST_ROWS))
@@ -176,15 +176,15 @@ class Validation:
         common = set.intersection(*(set(site.plates) for site in observed)) if observed else set()
         if not common:
             raise UsageError(
-                "validation: no plate of the model holds all that is observed, so that there is no ELBO of an observation."
+                "validation: no plate of the model contains every observed site, so a single observation has no ELBO; put the observed sites into one plate, or leave validation out."
             )
         self._plate = max(common, key=lambda name: table.plates[name])
         local = [site.name for site in table.of_kind("latent") if self._plate in site.plates]
         for name in local:
             if self._plate not in {frame.name for frame in guide_trace.nodes[name]["cond_indep_stack"]}:
                 raise GuideError(
-                    f"validation: the guide draws latent {name!r} outside of plate {self._plate!r}, so that an observation "
-                    "others out has none; pass an amortised guide, whose network reads the data."
+                    f"validation: the guide draws latent {name!r} outside of plate {self._plate!r}, so a held-out "
+                    "observation has none; pass an amortised guide, whose network reads the data."
                 )
         if local:
             number = min(_MOST_ROWS, self._observations.num_rows)
@@ -214,7 +214,7 @@ def split_off(problem: Problem, validation: Any, seed: int) -> tuple[Problem, Ro
     """What is left to train on, and the rows of validation.
 
     Args:
-        validation: data in the form of the problem's, or the share of its rows that is others out, drawn by `seed`.
+        validation: data in the form of the problem's, or the share of its rows to hold out, drawn by `seed`.
 
     Raises:
         UsageError, DataError: neither, or no row would be left.
@@ -232,11 +232,11 @@ def split_off(problem: Problem, validation: Any, seed: int) -> tuple[Problem, Ro
         return dataclasses.replace(problem, data=rows, fixed=None), validation_rows
     if not 0 < validation < 1:
         raise UsageError(
-            f"validation: expected data others out, or the share of rows to hold out between 0 and 1, found {validation!r}."
+            f"validation: expected held-out data, or a share of the rows between 0 and 1, found {validation!r}."
         )
     if rows.num_rows is None:
         raise UsageError(
-            "validation: the data have no rows of which a share could be others out; pass the data others out."
+            "validation: the data have no rows of which a share could be held out; pass the held-out data themselves."
         )
     count = max(1, round(validation * rows.num_rows))
     if count >= rows.num_rows:

@@ -9,10 +9,13 @@ import pytest
 import scipy.integrate
 
 from vipack.cli import main
+from vipack.cli.demo import _run_problems
 from vipack.cli.demo.schools import exact_answer
-from vipack.cli.demo.speed import _beforehand
+from vipack.cli.demo.section import Settings
+from vipack.cli.demo.speed import _beforehand, _problems
 from vipack.cli.demo.topics import one_topic_evidence, orderings
 from vipack.datasets import TextRules, corpus_from_texts, eight_schools
+from vipack.errors import MissingExtraError
 
 PICTURES = {
     "schools_compare", "schools_posterior", "schools_khat", "schools_losses", "topics", "topics_losses", "digits_new",
@@ -37,6 +40,23 @@ def test_it_writes_pictures_tables_and_a_page(demo):
         *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "md")),
     }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in demo.glob("*.png"))
+
+
+def test_a_bare_environment_is_shown_all_but_the_digits(tmp_path, monkeypatch, capsys):
+    def missing(*args):
+        raise MissingExtraError("digits() needs scikit-learn: pip install 'vipack[topics]'.")
+
+    class Shown:
+        def write(self, folder):
+            pass
+
+    shown = Shown()
+    problems = {"eight schools": lambda settings: shown, "digits": missing}
+    monkeypatch.setattr("vipack.cli.demo._PROBLEMS", problems)
+    assert _run_problems(Settings.of(0, quick=True), tmp_path) == [shown]
+    assert "left out: digits() needs scikit-learn" in capsys.readouterr().out
+    monkeypatch.setattr("vipack.datasets.digits", missing)
+    assert [problem.name[:13] for problem in _problems(0)] == 2 * ["eight schools"]
 
 
 def test_the_page_holds_everything_itself(demo):

@@ -45,7 +45,7 @@ OUTSIDE = [
     (classes, torch.tensor([0, 2, 7] * 5), ("[7]", "whole numbers from 0 to 2")),
     (lambda x: dist.Poisson(torch.ones(x.shape)).to_event(1), GREY, ("whole numbers alone", "raw counts")),
     (lambda x: dist.Binomial(5, torch.full(x.shape, 0.5)).to_event(1), with_one(9.0), ("[9]", "from 0 to 5")),
-    (lambda x: dist.LogNormal(torch.zeros(x.shape), 1.0).to_event(1), GREY, ("[0] (60 of 120", "mend the data")),
+    (lambda x: dist.LogNormal(torch.zeros(x.shape), 1.0).to_event(1), GREY, ("[0] (60 of 120", "correct the data")),
     (lambda x: dist.Dirichlet(torch.ones(x.shape)), GREY, ("(120 of 120", "Simplex")),
 ]  # fmt: skip
 

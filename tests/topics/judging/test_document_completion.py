@@ -287,7 +287,7 @@ def test_documents_of_one_word_have_no_new_ones():
 def test_a_frame_of_counts_names_words_and_documents():
     frame = pd.DataFrame([[4, 0], [0, 0]], columns=["ape", "bee"], index=["first", "second"])
     assert completion([[0.8, 0.2]], frame).left_out == ("second",)
-    with pytest.raises(DataError, match="'ape' stands twice"):
+    with pytest.raises(DataError, match="'ape' occurs twice"):
         completion([[0.8, 0.2]], frame.set_axis(["ape", "ape"], axis=1))
 
 

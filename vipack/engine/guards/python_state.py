@@ -243,7 +243,7 @@ def _marks(tensor: Tensor) -> set[tuple[str, int]]:
 
 
 def _once(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """A view in which no element stands twice, as it does along dimensions that `like` was expanded over."""
+    """A view in which no element occurs twice, as it does along dimensions that `like` was expanded over."""
     for d, stride in enumerate((tensor if like is None else like).stride()):
         if stride == 0:
             tensor = tensor.narrow(d, 0, min(1, tensor.shape[d]))

@@ -12,7 +12,7 @@ __all__ = ["cure_of", "elementwise"]
 
 _BYTE, _SHADES = 255, 16  # of the brightest pixel of common images, and of scikit-learn's digits
 _FEW = 5  # distinct whole numbers from which data are no labels
-_ELSE = "mend the data or choose a distribution that allows them"
+_ELSE = "correct the data or choose a distribution that allows them"
 
 
 def elementwise(support: Any) -> Any:

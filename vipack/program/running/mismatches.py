@@ -85,7 +85,7 @@ def stands_twice(what: str, error: Exception, kind: str, name: str) -> SiteError
     trace, again = _local(error, "self"), _local(error, "kwargs") or {}
     if not is_subsample(again.get("fn")):
         return SiteError(
-            f"{kind} site {name!r} of the {what} stands twice; every statement of a program needs a name of its own, so "
+            f"{kind} site {name!r} of the {what} occurs twice; every statement of a program needs a name of its own, so "
             "rename one."
         )
     size, first = again["fn"].size, trace.nodes[name]["fn"].size

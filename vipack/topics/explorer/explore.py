@@ -88,7 +88,7 @@ def explore(
         texts: D texts, of which the page shows beginnings; the most frequent words by default.
 
     Raises:
-        UsageError: values that are no probabilities, another number of titles, names or texts, or no such folder.
+        UsageError: values that are not probabilities, another number of titles, names or texts, or no such folder.
         ShapeError: shapes that do not agree.
     """
     model = topic_model(topics, theta, corpus)

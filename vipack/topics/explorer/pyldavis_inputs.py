@@ -29,7 +29,7 @@ def to_pyldavis(topics: ArrayLike, theta: ArrayLike, corpus: Corpus) -> dict[str
         ``topic_term_dists``, ``doc_topic_dists``, ``doc_lengths``, ``vocab`` and ``term_frequency``.
 
     Raises:
-        UsageError: values that are no probabilities.
+        UsageError: values that are not probabilities.
         ShapeError: shapes that do not agree.
     """
     model = topic_model(topics, theta, corpus)
