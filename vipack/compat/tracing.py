@@ -40,7 +40,7 @@ READS = named(
     lambda: _takes("_error_on_data_dependent_ops"),
     without="a model that reads numbers from its data cannot be run for many points at once",
 )
-_LONGER = "graphs take a third longer to make"
+_LONGER = "graphs take longer to make"
 NO_FUNCTIONS = named(
     "torch",
     "make_fx(_disable_torch_fn_metadata_mode=)",
