@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from vipack.compat.aten import READS_A_NUMBER
 from vipack.compat.patching import patched
 from vipack.compat.pytorch import schema_of
-from vipack.compat.tracing import traced_with_values, traced_without_values
+from vipack.compat.tracer import traced_with_values, traced_without_values
 from vipack.engine.capture.purify import pure_objectives
 from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, where_it_failed
 from vipack.engine.graph.nodes import ancestors, is_random, output_of

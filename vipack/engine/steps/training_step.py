@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 
 from vipack.compat.pytorch import OpOverload, graph_module, overload_of, schema_of
-from vipack.compat.tracing import traced_without_values
+from vipack.compat.tracer import traced_without_values
 from vipack.engine.capture.checks import LITERAL
 from vipack.engine.capture.noise import LiftedGraph, copy_graph
 from vipack.engine.capture.tracing import CaptureError, collecting_later

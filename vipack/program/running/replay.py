@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from vipack.compat import pytree
-from vipack.compat.tracing import recorded
+from vipack.compat.tracer import recorded
 
 __all__ = ["Replay", "captured"]
 

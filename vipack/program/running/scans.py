@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from vipack.compat import pytree
 from vipack.compat.pytorch import OpOverload
-from vipack.compat.tracing import traced_without_values
+from vipack.compat.tracer import traced_without_values
 from vipack.errors import UsageError
 
 __all__ = ["Body", "body_of", "captured_scans", "scan"]

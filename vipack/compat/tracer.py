@@ -197,7 +197,7 @@ def _is_plain(func: Any) -> bool:
     return [str(result.type) for result in schema_of(func).returns] == ["Tensor"] and not tells and not composite
 
 
-def _take_the_quick_way() -> None:
+def _trace_quickly() -> None:
     from torch.fx.experimental import proxy_tensor
 
     with patched(proxy_tensor.ProxyTorchDispatchMode, __torch_dispatch__=_quick_dispatch(True)):
@@ -205,4 +205,4 @@ def _take_the_quick_way() -> None:
             proxy_tensor.make_fx(lambda x: [x.clone().add_(1)], tracing_mode=mode)(torch.zeros(1))
 
 
-PROXY_MODE = named("torch", f"{_TRACER}.ProxyTorchDispatchMode", _take_the_quick_way, without=_LONGER)
+PROXY_MODE = named("torch", f"{_TRACER}.ProxyTorchDispatchMode", _trace_quickly, without=_LONGER)

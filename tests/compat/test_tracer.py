@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.func import functionalize
 
-from vipack.compat import tracing
+from vipack.compat import tracer as torchs
 from vipack.compat.names import PrivateName
-from vipack.compat.tracing import recorded, traced_with_values, traced_without_values
+from vipack.compat.tracer import recorded, traced_with_values, traced_without_values
 
 DATA = torch.arange(6.0).reshape(2, 3)
 WEIGHT = torch.nn.Parameter(torch.ones(3))
@@ -66,7 +66,7 @@ def torchs_own(monkeypatch):
     """Trace as torch does."""
 
     def without():
-        monkeypatch.setattr(PrivateName, "there", property(lambda self: self is not tracing.PROXY_MODE))
+        monkeypatch.setattr(PrivateName, "there", property(lambda self: self is not torchs.PROXY_MODE))
 
     return without
 
@@ -107,15 +107,15 @@ def test_a_value_that_is_read_is_refused(tracer):
 
 def test_most_operations_take_the_quick_way(monkeypatch):
     """Else nothing would be gained."""
-    own, asked = tracing._own_dispatch(), []
+    own, asked = torchs._own_dispatch(), []
 
     def counting(self, func, types, args=(), kwargs=None):
         asked.append(func)
         return own(self, func, types, args, kwargs)
 
-    tracing._quick_dispatch.cache_clear()
-    monkeypatch.setattr(tracing, "_own_dispatch", lambda: counting)
+    torchs._quick_dispatch.cache_clear()
+    monkeypatch.setattr(torchs, "_own_dispatch", lambda: counting)
     graph = traced_without_values(gradient)(X)
-    tracing._quick_dispatch.cache_clear()
+    torchs._quick_dispatch.cache_clear()
     assert asked == []
     assert len(graph.graph.nodes) > 8
