@@ -99,6 +99,20 @@ def test_the_graph_is_torchs_own(program, tracer, torchs_own):
     torch.testing.assert_close(results, own(X.clone()), rtol=0, atol=0)
 
 
+def test_sizes_that_depend_on_values_are_left_to_torch(torchs_own):
+    """They are symbols to it, which what follows must know of."""
+
+    def masked(x):
+        return [x[x > 0] * 2 + 1, x * 3]
+
+    trace = traced_without_values(masked)
+    quick = trace(X.clone())
+    torchs_own()
+    own = trace(X.clone())
+    assert any(type(node.meta["val"].shape[0]) is torch.SymInt for node in quick.graph.nodes if "val" in node.meta)
+    assert [line[:4] for line in lines(quick)] == [line[:4] for line in lines(own)]
+
+
 @pytest.mark.parametrize("tracer", ["without values", "with values"])
 def test_a_value_that_is_read_is_refused(tracer):
     with pytest.raises(Exception, match=r"(?i)data-dependent|get value out of a tracing tensor"):

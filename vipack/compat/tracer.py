@@ -145,6 +145,7 @@ def _quick_dispatch(describe: bool) -> Callable[..., Any]:
         options = {name: _node(tracer.tensor_tracker, value) for name, value in kwargs.items()}
         unusual = (
             type(tracer) is not tracer_type
+            or tracer.symnode_tracker.sym_node_dict  # numbers and sizes that depend on values
             or has_preserved_node_meta()
             or getattr(self, "emulate_precision_casts", False)
         )
@@ -189,10 +190,11 @@ def _node(tracker: Any, value: Any) -> Any:
 
 @functools.cache
 def _is_plain(func: Any) -> bool:
-    """Whether an operator gives one tensor, shows no value to Python, and is not written in terms of others."""
+    """Whether an operator gives one tensor, whose size depends on no value, and is not written in terms of others."""
     if not isinstance(func, OpOverload) or func.namespace != "aten" or func is torch.ops.aten.lift_fresh.default:
         return False
-    tells = {torch.Tag.data_dependent_output, getattr(torch.Tag, "needs_exact_strides", None)}.intersection(func.tags)
+    exact = getattr(torch.Tag, "needs_exact_strides", None)
+    tells = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, exact}.intersection(func.tags)
     composite = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     return [str(result.type) for result in schema_of(func).returns] == ["Tensor"] and not tells and not composite
 
