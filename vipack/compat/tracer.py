@@ -193,10 +193,12 @@ def _is_plain(func: Any) -> bool:
     """Whether an operator gives one tensor, whose size depends on no value, and is not written in terms of others."""
     if not isinstance(func, OpOverload) or func.namespace != "aten" or func is torch.ops.aten.lift_fresh.default:
         return False
+    if [str(result.type) for result in schema_of(func).returns] != ["Tensor"]:
+        return False
     exact = getattr(torch.Tag, "needs_exact_strides", None)
     tells = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, exact}.intersection(func.tags)
     composite = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return [str(result.type) for result in schema_of(func).returns] == ["Tensor"] and not tells and not composite
+    return not tells and not composite
 
 
 def _trace_quickly() -> None:
