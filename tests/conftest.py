@@ -3,6 +3,8 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyro
@@ -30,6 +32,18 @@ def _a_cache_of_compiled_steps(tmp_path_factory):
         base = tmp_path_factory.getbasetemp()
         root: Path = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
         os.environ["VIPACK_CACHE"] = str(root / "vipack-cache")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_interpreter_is_compiled_meanwhile(_a_cache_of_compiled_steps, _ctrl_c_is_heard):
+    """The first tests that need it would come after a minute, and one worker after the other would wait for it."""
+    if os.environ.get("PYTEST_XDIST_WORKER") != "gw0":  # one file alone may not need it
+        yield
+        return
+    compiling = "from vipack.engine.compiled.compiler import start_interpreter as start; start().done(wait=True)"
+    with subprocess.Popen([sys.executable, "-c", compiling], stderr=subprocess.DEVNULL) as process:
+        yield
+        process.send_signal(signal.SIGINT)  # upon which it ends the compiler too
 
 
 @pytest.fixture(autouse=True, scope="session")

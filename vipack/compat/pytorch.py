@@ -31,8 +31,6 @@ __all__ = [
     "schema_of",
     "storage_address",
     "storage_holders",
-    "traced_with_values",
-    "traced_without_values",
     "validate_sample",
     "validation_noted",
     "validation_refused",
@@ -55,7 +53,7 @@ _LAZY: Any = fx.GraphModule
 with contextlib.suppress(ImportError):
     from torch.fx._lazy_graph_module import _LazyGraphModule as _LAZY
 
-_NO_VALUES = "a program cannot be traced with tensors that have no values"
+NO_VALUES = "a program cannot be traced with tensors that have no values"
 _LEFT = "vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower"
 _HOOK = "a hook on a parameter's gradient would not be seen"
 OUTSIDE_FUNC = named("torch", "torch._C._DisableFuncTorch", without="fits without a guide cannot take sparse counts")
@@ -66,21 +64,7 @@ VERSION = named(
     without="a graph would not see that somebody has written to a tensor that it reads",
     stops="graphs",
 )
-FAKE = named("torch", "torch._subclasses.fake_tensor.FakeTensor", without=_NO_VALUES, stops="graphs")
-TRACING = named("torch", "torch._guards.TracingContext", without="graphs of log densities take twice as long to make")
-NON_FAKE = named(
-    "torch",
-    "make_fx(_allow_non_fake_inputs=)",
-    lambda: _takes("torch.fx.experimental.proxy_tensor", "make_fx", "_allow_non_fake_inputs"),
-    without=_NO_VALUES,
-    stops="graphs",
-)
-READS = named(
-    "torch",
-    "make_fx(_error_on_data_dependent_ops=)",
-    lambda: _takes("torch.fx.experimental.proxy_tensor", "make_fx", "_error_on_data_dependent_ops"),
-    without="a model that reads numbers from its data cannot be run for many points at once",
-)
+FAKE = named("torch", "torch._subclasses.fake_tensor.FakeTensor", without=NO_VALUES, stops="graphs")
 IS_PARAM = named(
     "torch",
     "torch.Tensor._is_param",
@@ -186,45 +170,10 @@ def graph_module(root: Any, graph: fx.Graph) -> fx.GraphModule:
     return module
 
 
-def traced_without_values(step: Callable[..., Any]) -> Callable[..., fx.GraphModule]:
-    """``make_fx`` with tensors that have no values: whatever would read one is refused, rather than frozen into the graph."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    traced: Callable[..., fx.GraphModule] = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return traced
-
-
-def traced_with_values(function: Callable[..., Any], freeze: bool) -> Callable[..., fx.GraphModule]:
-    """``make_fx`` with tensors that have values; those that are read are refused, or frozen into the graph."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    options: dict[str, Any] = {"_error_on_data_dependent_ops": False} if freeze and READS.there else {}
-
-    def trace(*example: Any) -> fx.GraphModule:
-        with _one_fake_mode():
-            module: fx.GraphModule = make_fx(function, tracing_mode="real", **options)(*example)
-        return module
-
-    return trace
-
-
 def csr_arrays(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """crow, col and values of a CSR tensor, which torch.func's gradients have no rule for."""
     with torch._C._DisableFuncTorch() if OUTSIDE_FUNC.there else contextlib.nullcontext():
         return matrix.crow_indices(), matrix.col_indices(), matrix.values()
-
-
-@contextlib.contextmanager
-def _one_fake_mode() -> Iterator[None]:
-    """Inside the block, a tracer of tensors with values describes all of them by one mode, where it made one for each."""
-    if not (FAKE.there and TRACING.there):
-        yield
-        return
-    from torch._guards import TracingContext, tracing
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
-        yield
 
 
 def storage_address(tensor: Tensor) -> int:
@@ -285,14 +234,6 @@ def copy_validation(distribution: Any, other: Any) -> None:
 def validation_refused(distribution: Any) -> bool:
     """Whether the user wrote ``validate_args=False`` for this very distribution."""
     return distribution.__dict__.get("_validate_args") is False
-
-
-def _takes(module: str, function: str, argument: str) -> None:
-    import importlib
-    import inspect
-
-    if argument not in inspect.signature(getattr(importlib.import_module(module), function)).parameters:
-        raise AttributeError(argument)
 
 
 def _acts_as_parameter() -> None:

@@ -143,7 +143,7 @@ def _draw_of(module: fx.GraphModule, node: fx.Node) -> Draw:
             copies[source] = small.node_copy(source, lambda n: copies[n])
     small.output(copies[node])
     value = node.meta["val"]
-    return Draw(fx.GraphModule(module, small), tuple(value.shape), value.dtype, _is_standard_normal(node))
+    return Draw(graph_module(module, small), tuple(value.shape), value.dtype, _is_standard_normal(node))
 
 
 def _is_standard_normal(node: fx.Node) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 from vipack.compat.aten import READS_A_NUMBER
 from vipack.compat.patching import patched
-from vipack.compat.pytorch import schema_of, traced_with_values, traced_without_values
+from vipack.compat.pytorch import schema_of
+from vipack.compat.tracer import traced_with_values, traced_without_values
 from vipack.engine.capture.purify import pure_objectives
 from vipack.engine.capture.reads import Answers, Read, Unanswered, observed, where_it_failed
 from vipack.engine.graph.nodes import ancestors, is_random, output_of
@@ -122,7 +123,7 @@ def _trace(step: Step, inputs: Sequence[Tensor]) -> fx.GraphModule:
         # TraceGraph_ELBO follows non-reparametrized draws with a tensor subclass that needs tensors with values.
         try:
             with _conversions_refused():
-                module = traced_with_values(step, freeze=False)(*[value.detach() for value in inputs])
+                module = traced_with_values(step)(*[value.detach() for value in inputs])
         except CaptureError:
             raise
         except Exception as second:

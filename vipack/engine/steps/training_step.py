@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.compat.pytorch import OpOverload, graph_module, overload_of, schema_of
+from vipack.compat.tracer import traced_without_values
 from vipack.engine.capture.checks import LITERAL
 from vipack.engine.capture.noise import LiftedGraph, copy_graph
 from vipack.engine.capture.tracing import CaptureError, collecting_later
@@ -212,7 +212,7 @@ def _traced(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.Grap
     generators = TorchState.current()
     with torch.no_grad(), collecting_later():
         pure = functionalize(function, remove="mutations")
-        module: fx.GraphModule = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+        module: fx.GraphModule = traced_without_values(pure)(*examples)
     generators.install()
     return module
 

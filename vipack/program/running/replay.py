@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from vipack.compat import pytree
-from vipack.compat.pytorch import traced_with_values
+from vipack.compat.tracer import recorded
 
 __all__ = ["Replay", "captured"]
 
@@ -21,7 +21,7 @@ def captured(function: Callable[..., Any], *example: Tensor, vectorized: bool = 
         vectorized: it runs its program under ``torch.vmap``, which lets no number be read from what depends on `example`, so
             that those which the program reads are the same at every call.
     """
-    graph = traced_with_values(function, freeze=vectorized)(*example)
+    graph = recorded(function, freeze=vectorized)(*example)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from vipack.compat import pytree
 from vipack.compat.pytorch import OpOverload
+from vipack.compat.tracer import traced_without_values
 from vipack.errors import UsageError
 
 __all__ = ["Body", "body_of", "captured_scans", "scan"]
@@ -154,7 +154,7 @@ def _trace(
 ) -> str:
     shapes = [*carry, *x, *constants]
     examples = [s.example() for s in shapes]
-    forward = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
+    forward = traced_without_values(function)(*examples)
     with torch.no_grad():
         results = function(*examples)
 
@@ -172,9 +172,7 @@ def _trace(
         gradients = [next(grads) if v.requires_grad else None for v in inputs]
         return [torch.zeros_like(v) if g is None else g.clone() for v, g in zip(inputs, gradients, strict=True)]
 
-    reverse = make_fx(backward, tracing_mode="fake", _allow_non_fake_inputs=True)(
-        *examples, *map(torch.ones_like, results)
-    )
+    reverse = traced_without_values(backward)(*examples, *map(torch.ones_like, results))
     for graph in (forward.graph, reverse.graph):
         graph.eliminate_dead_code()
         _refuse_impure(graph)
