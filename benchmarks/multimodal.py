@@ -35,7 +35,7 @@ class Multimodal:
     """A model with data, and the modes of its posterior.
 
     Attributes:
-        copies: equal modes by symmetry; 1 where there is no symmetry.
+        copies: equal modes by symmetry; 1 where there is no symmetry, 0 where its images overlap, so that no number is right.
         site, centres, shares: of modes that are no copies: where each is in a site's values ``(K, n)``, and its mass.
     """
 
@@ -86,6 +86,17 @@ def _factors(scales: tuple[float, ...]) -> Callable[..., None]:
     return model
 
 
+def _triangular(y: Tensor) -> None:
+    """Two factors whose loadings are zero above the diagonal, as is usual to rule out rotations: the signs of both are free."""
+    count = y.shape[1]
+    rows, columns = torch.tril_indices(count, 2)
+    free = pyro.sample("loadings", dist.Normal(torch.zeros(len(rows)).double(), 1.0).to_event(1))
+    loadings = torch.zeros(count, 2).double().index_put((rows, columns), free)
+    covariance = loadings @ loadings.mT + 0.25 * torch.eye(count).double()
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros(count).double(), covariance), obs=y)
+
+
 def _bumps(centres: Tensor, widths: tuple[float, ...], shares: tuple[float, ...]) -> Callable[[], None]:
     def model() -> None:
         prior = dist.Normal(torch.zeros(centres.shape[1]).double(), 3 * float(centres.abs().max())).to_event(1)
@@ -131,6 +142,8 @@ def _densities() -> tuple[Multimodal, ...]:
 
     x = noise(100, 3)
     loadings = torch.tensor([[1.0, 0.0], [0.8, 0.5], [-0.6, 0.7], [0.5, -0.9]]).double()
+    one_factor = noise(200, 1) @ loadings[:, :1].mT + 0.5 * noise(200, 4)
+    factors = noise(200, 2) @ loadings.mT + 0.5 * noise(200, 4)
     schools = (
         torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]).double(),
         torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18]).double(),
@@ -143,12 +156,9 @@ def _densities() -> tuple[Multimodal, ...]:
         Multimodal("four components, n = 400", _mixture(4), mixed([-12, -4, 4, 12], [40, 80, 120, 160]), 24),
         Multimodal("a square, n = 500", _squares, 4 + 0.5 * noise(500, 1), 2),
         Multimodal("three squares, n = 100", _squares, torch.tensor([4.0, 1.0, 9.0]) + 0.5 * noise(100, 3), 8),
-        Multimodal(
-            "one factor, 4 variables", _factors((1.0,)), noise(200, 1) @ loadings[:, :1].mT + 0.5 * noise(200, 4), 2
-        ),
-        Multimodal(
-            "two factors, 4 variables", _factors((3.0, 0.5)), noise(200, 2) @ loadings.mT + 0.5 * noise(200, 4), 4
-        ),
+        Multimodal("one factor, 4 variables", _factors((1.0,)), one_factor, 2),
+        Multimodal("two factors, 4 variables", _triangular, factors, 4),
+        Multimodal("two factors, nearly a ring", _factors((3.0, 0.5)), factors, 0),
         bumps("2 bumps 8 sds apart, 1 dim", [[-3.0], [5.0]], (1.0, 1.0), (0.6, 0.4)),
         bumps("2 bumps 45 sds apart, 5 dims", [[0.0] * 5, [20.0] * 5], (1.0, 0.8), (0.7, 0.3)),
         bumps("2 bumps 450 sds apart, 20 dims", [[0.0] * 20, [100.0] * 20], (1.0, 1.2), (0.55, 0.45)),
@@ -183,7 +193,7 @@ def judged(density: Multimodal, seed: int) -> Row:
     seconds = time.process_time() - started
     copies = 1 if diagnosis.copies is None else diagnosis.copies.count
     certified = diagnosis.verdict is not Verdict.DISTRUST
-    joined, missing = 0.0, 1 - copies / density.copies if certified else 0.0
+    joined, missing = 0.0, 1 - copies / max(1, density.copies) if certified else 0.0
     if density.centres is not None:
         z = fit.sample(4_000, seed=seed)[density.site].double().reshape(4_000, -1)
         nearest = torch.cdist(z, density.centres).argmin(1)
@@ -213,7 +223,7 @@ def main() -> None:
         claimed += sum(row.copies > 1 for row in rows if density.copies == 1)
         several += len(rows) if density.centres is not None else 0
         close += sum(row.joined <= _TOLERANCE for row in rows) if density.centres is not None else 0
-        counted = f"{'/'.join(str(row.copies) for row in rows)} of {density.copies}"
+        counted = f"{'/'.join(str(row.copies) for row in rows)} of {density.copies or '?'}"
         lines.append(
             f"{density.name:34} {' '.join(row.verdict for row in rows):28} {counted:>12} "
             f"{max(row.missing for row in rows):8.3f} {max(row.joined for row in rows):7.3f} {max(row.seconds for row in rows):6.1f}"

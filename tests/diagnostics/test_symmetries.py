@@ -1,5 +1,6 @@
 """Copies that a posterior has by symmetry are counted exactly, and none is claimed where there is no symmetry."""
 
+import itertools
 import math
 
 import pyro
@@ -208,3 +209,42 @@ def test_no_symmetry_is_claimed_of_a_regression():
     fit = vi.fit(regression, guide, data=data, steps=0)
     copies, _ = copies_of(fit.posterior, fit.posterior.draws(1_000).latents, {})
     assert (copies.count, copies.broken) == (1, "")
+
+
+def triangular(y):
+    """Two factors with loadings in one vector, zero above the diagonal: the signs of both are free."""
+    rows, columns = torch.tril_indices(4, 2)
+    free = pyro.sample("loadings", dist.Normal(torch.zeros(7), 1.0).to_event(1))
+    loadings = torch.zeros(4, 2).index_put((rows, columns), free)
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros(4), loadings @ loadings.mT + 0.25 * torch.eye(4)), obs=y)
+
+
+def test_modes_suggest_symmetries_that_no_regular_set_of_flips_holds():
+    loadings = torch.tensor([[1.0, 0.0], [0.8, 0.5], [-0.6, 0.7], [0.5, -0.9]])
+    generator = torch.Generator().manual_seed(4)
+    noise = [torch.randn(200, size, generator=generator) for size in (2, 4)]
+    y = noise[0] @ loadings.mT + 0.5 * noise[1]
+    fit = vi.fit(triangular, data=y, seed=0)
+    found = fit.diagnose()
+    assert found.copies.count == 4, str(found)
+    assert found.verdict is Verdict.TRUST
+    both = vi.fit(triangular, data=y, seed=0, symmetric="all")
+    signs = both.sample(2_000, seed=0)["loadings"][:, [0, 2]].sign()
+    assert [
+        float((signs == torch.tensor(pair)).all(1).double().mean()) for pair in itertools.product((1.0, -1.0), repeat=2)
+    ] == pytest.approx([0.25] * 4, abs=0.04)
+
+
+def test_components_that_are_kept_in_order_have_no_copies():
+    def ordered(y):
+        mu = pyro.sample("mu", dist.ImproperUniform(dist.constraints.ordered_vector, (), (2,)))
+        pyro.factor("mu_prior", dist.Normal(0.0, 10.0).log_prob(mu).sum())
+        w = pyro.sample("w", dist.Beta(1.0, 1.0))
+        with pyro.plate("row", len(y)):
+            share = dist.Categorical(torch.stack([w, 1 - w]))
+            pyro.sample("y", dist.MixtureSameFamily(share, dist.Normal(mu, 1.0)), obs=y)
+
+    found = vi.fit(ordered, data=APART, seed=0).diagnose()
+    assert found.copies.count == 1, str(found)
+    assert found.verdict is Verdict.TRUST

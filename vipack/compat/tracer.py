@@ -61,7 +61,7 @@ def traced_with_values(step: Callable[..., Any]) -> Callable[..., fx.GraphModule
 
 
 def recorded(function: Callable[..., Any], freeze: bool) -> Callable[..., fx.GraphModule]:
-    """Likewise, of a graph that is only run, whose nodes need not say what they give.
+    """Likewise, of a graph that is only run, whose nodes need not say what they give, but for those that make tensors of numbers.
 
     Args:
         freeze: let values that are read be frozen into the graph.
@@ -115,7 +115,7 @@ def _quick_dispatch(describe: bool) -> Callable[..., Any]:
     libraries, tables of decompositions. That took half of the time of a trace.
 
     Args:
-        describe: let nodes say in ``meta["val"]`` of what shape and type their results are.
+        describe: let nodes say in ``meta["val"]`` of what shape and type their results are; those without tensors always do.
     """
     from torch._subclasses.fake_tensor import FakeTensor, in_kernel_invocation_manager
     from torch.fx.experimental import proxy_tensor
@@ -155,7 +155,7 @@ def _quick_dispatch(describe: bool) -> Callable[..., Any]:
         node.args, node.kwargs = tuple(nodes), options  # not above, where each is looked at for symbols once more
         result = func(*args, **kwargs)
         set_slot(result, tracer, tracked(fx.Proxy(node, tracer), None))
-        if describe:
+        if describe or not any(isinstance(value, fx.Node) for value in (*nodes, *options.values())):
             node.meta["val"] = described(result)
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,19 +25,23 @@ _PRIOR = 16  # draws to climb from
 
 
 def copies_of(
-    posterior: Posterior, latents: dict[str, Tensor], counted: Mapping[str, Tensor]
+    posterior: Posterior,
+    latents: dict[str, Tensor],
+    counted: Mapping[str, Tensor],
+    modes: Sequence[Mapping[str, Tensor]] = (),
 ) -> tuple[Copies | None, str]:
     """What symmetries make of the region that draws ``site -> (S, *shape)`` hold; or why none was looked for.
 
     Args:
         counted: site -> which of its elements count; where a guide draws those that a mask leaves out says nothing.
+        modes: that climbs came to, constrained, which may suggest more of them.
     """
     latents = {name: _without_idle(value, counted.get(name)) for name, value in latents.items()}
     names = [site.name for site in posterior.table.of_kind("latent")]
     if not all(latents[name].is_floating_point() for name in names):
         return None, "a latent that the guide draws is discrete"
     try:
-        return find_copies(posterior, latents, names=names), ""
+        return find_copies(posterior, latents, names=names, modes=modes), ""
     except (VipackError, RuntimeError, ValueError) as error:
         return None, " ".join(str(error).split())[:120]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -151,12 +152,12 @@ class Judgement:
         )
         return max(self.weights.evidence.se, scatter)
 
-    def _find_copies(self, posterior: Posterior) -> None:
+    def _find_copies(self, posterior: Posterior, modes: Sequence[Mapping[str, Tensor]] = ()) -> None:
         latents = {name: torch.cat([draws.latents[name] for draws in self._sets]) for name in self._sets[0].latents}
         if self.usable:
             kept = thinned(torch.from_numpy(self.even), self._seed)
             latents = {name: value[kept.to(value.device)] for name, value in latents.items()}
-        self.copies, why = copies_of(posterior, latents, self._sets[0].counted)
+        self.copies, why = copies_of(posterior, latents, self._sets[0].counted, modes)
         if why:
             self._skipped.append(f"symmetries: {why}")
 
@@ -205,23 +206,28 @@ class Judgement:
             if why:
                 self._skipped.append(f"short chains: {why}")
         if modes and self._decide()[0] is not Verdict.DISTRUST:
-            share = torch.from_numpy(weights).to(u.device)
-            evidence = self.weights.evidence.value
-            white = whitening(u, share if self.usable else None)
-            assert self._posterior is not None
-            self.modes, why = climb_elsewhere(
-                self._posterior,
-                density,
-                u,
-                share,
-                evidence,
-                white,
-                self.copies,
-                seed=self._seed,
-                progress=self._progress,
-            )
+            self.modes, why = self._climb(density, u, weights)
+            if self.modes is not None and self.modes.missed and self._more_copies(self.modes):
+                self.modes, why = self._climb(density, u, weights)
             if why:
                 self._skipped.append(f"other modes: {why}")
+
+    def _climb(self, density: ManyPoints, u: Tensor, weights: np.ndarray) -> tuple[ModeSearch | None, str]:
+        assert self._posterior is not None
+        share = torch.from_numpy(weights).to(u.device)
+        white = whitening(u, share if self.usable else None)
+        evidence, copies = self.weights.evidence.value, self.copies
+        seed, progress = self._seed, self._progress
+        return climb_elsewhere(
+            self._posterior, density, u, share, evidence, white, copies, seed=seed, progress=progress
+        )
+
+    def _more_copies(self, search: ModeSearch) -> bool:
+        """Whether the modes that climbs came to are copies by symmetries that were not tested before."""
+        assert self._posterior is not None
+        before = 1 if self.copies is None else self.copies.count
+        self._find_copies(self._posterior, search.modes)
+        return self.copies is not None and self.copies.count > before
 
     def _points_of(self, posterior: Posterior) -> tuple[ManyPoints | None, Tensor, np.ndarray]:
         """The density on R^D, and the draws there that are inside its support."""
@@ -259,6 +265,8 @@ class Judgement:
                 "an ordering or a prior that rules the other mode out, if it is a mere relabelling",
             ]
             return Verdict.DISTRUST, [f"the draws miss {self.modes.missed[0]}"], advice
+        if self.modes is not None and self.modes.improper:
+            return Verdict.DISTRUST, [self.modes.improper], ["a proper prior for what that line moves"]
         drift = None if self.drift is None or self.drift.stuck else self.drift
         against_raw, against_weighted = self._against_raw(drift), self._against_weighted(drift)
         if against_raw is None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from vipack.diagnostics.regions import Overlap, overlap
+from vipack.diagnostics.symmetries_of_modes import suggested_by
 from vipack.diagnostics.symmetry_candidates import Candidate, Coordinates, exchanges, flips, rotations
 from vipack.display import Readable
 from vipack.posterior import Posterior
@@ -79,7 +80,13 @@ class Copies(Readable):
         return best
 
 
-def find_copies(posterior: Posterior, latents: dict[str, Tensor], *, names: Sequence[str]) -> Copies:
+def find_copies(
+    posterior: Posterior,
+    latents: dict[str, Tensor],
+    *,
+    names: Sequence[str],
+    modes: Sequence[Mapping[str, Tensor]] = (),
+) -> Copies:
     """Test exchanges of components, flips of signs and rotations at some of the draws.
 
     A map that leaves log p(x, z) as it is, at draws of a region, carries this region to another of the same mass, or to
@@ -89,11 +96,12 @@ def find_copies(posterior: Posterior, latents: dict[str, Tensor], *, names: Sequ
     Args:
         latents: draws ``site -> (S, *shape)``, constrained.
         names: of the continuous latents.
+        modes: of the posterior, constrained, ``site -> shape``; maps of one to another are tested too.
     """
     coordinates = Coordinates(posterior.table, names)
     z = coordinates.flat(latents)
     tests = _Tests(posterior, coordinates, z)
-    accepted = tests.accepted()
+    accepted = tests.accepted(list(suggested_by(coordinates, modes, z.double())))
     turned = tests.turned()
     if turned:
         return Copies(
@@ -135,10 +143,10 @@ class _Tests:
         budget = _MOST_NUMBERS // max(1, posterior.numbers)
         self._most = _FEW_CANDIDATES if loops else max(50, min(_MOST_CANDIDATES, budget))
 
-    def accepted(self) -> list[Candidate]:
+    def accepted(self, suggested: Sequence[Candidate] = ()) -> list[Candidate]:
         """Maps that change nothing, without those that are made of smaller ones."""
         stages = [itertools.islice(make(self._coordinates), self._most) for make in (flips, exchanges)]
-        candidates = [candidate for stage in stages for candidate in stage]
+        candidates = [*(candidate for stage in stages for candidate in stage), *suggested]
         unchanged = self._unchanged([lambda z, c=c: c.move(z) for c in candidates])  # type: ignore[misc]
         kept: list[Candidate] = []
         families: list[tuple[set[str], tuple[int, int]]] = []
@@ -180,7 +188,7 @@ class _Tests:
     def _same(self, images: Tensor, base: Tensor) -> Tensor:
         eps = torch.finfo(self._z.dtype).eps
         allowed = _ROUNDING * eps * (base.abs() + self._posterior.numbers)
-        return (self._log_p(images) - base).abs() <= allowed
+        return self._coordinates.inside(images) & ((self._log_p(images) - base).abs() <= allowed)
 
     def _log_p(self, z: Tensor) -> Tensor:
         return self._posterior.at(self._coordinates.named(z))[1].double()

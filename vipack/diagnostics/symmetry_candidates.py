@@ -98,6 +98,14 @@ class Coordinates:
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 
+    def inside(self, flat: Tensor) -> Tensor:
+        """Whether points ``(S, P)`` lie in the support of every site ``(S,)``: an exchange may undo an order."""
+        fine = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+        for site, value in zip(self.sites, self.named(flat).values(), strict=True):
+            if site.support is not None:
+                fine &= site.support.check(value).reshape(len(flat), -1).all(1)
+        return fine
+
     def reflects(self, positions: Tensor) -> bool:
         """Whether all these numbers can be reflected."""
         return bool((self.sign[positions] < 0).all()) and positions.numel() > 0

@@ -41,3 +41,26 @@ def test_operations_that_nothing_needs_are_left_out():
 def test_a_number_that_the_example_decides_is_refused():
     with pytest.raises(RuntimeError, match="value out of a tracing tensor"):
         captured(lambda x: x * float(x.sum()), torch.ones(2))
+
+
+def test_what_a_program_makes_of_numbers_keeps_its_type_where_the_default_type_is_another():
+    def function(x):
+        moved = torch.zeros(3).index_put((torch.tensor([1]),), x[:1])
+        return (
+            moved,
+            torch.full((3,), 0.1),
+            torch.arange(3.0),
+            torch.eye(2),
+            torch.rand(2),
+            torch.zeros(2, dtype=torch.int64),
+        )
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        graph = captured(function, torch.zeros(2))
+    finally:
+        torch.set_default_dtype(before)
+    results = graph(torch.ones(2, dtype=torch.float64))
+    assert [result.dtype for result in results] == [torch.float64] * 5 + [torch.int64]
+    assert results[1][0] == 0.1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from vipack.compat import pytree
+from vipack.compat.pytorch import schema_of
 from vipack.compat.tracer import recorded
 
 __all__ = ["Replay", "captured"]
@@ -23,8 +24,21 @@ def captured(function: Callable[..., Any], *example: Tensor, vectorized: bool = 
     """
     graph = recorded(function, freeze=vectorized)(*example)
     graph.graph.eliminate_dead_code()
+    _keep_dtypes(graph)
     graph.recompile()
     return graph
+
+
+def _keep_dtypes(graph: fx.GraphModule) -> None:
+    """Tensors that the program makes of numbers keep their types, which torch's default decides when the graph is replayed elsewhere."""
+    for node in graph.graph.nodes:
+        schema = schema_of(node.target)
+        value = node.meta.get("val")
+        if schema is None or not isinstance(value, Tensor) or node.kwargs.get("dtype") is not None:
+            continue
+        makes = any(argument.name == "dtype" for argument in schema.arguments)
+        if makes and not any("Tensor" in str(argument.type) for argument in schema.arguments):
+            node.update_kwarg("dtype", value.dtype)
 
 
 class Replay:

@@ -14,6 +14,7 @@ __all__ = ["Effort", "effort_for"]
 
 DENSE_UP_TO = 300  # unconstrained dimensions with a full covariance, and with a flow
 _LONG_PROGRAM = 1_500  # operations of one gradient of log p, as a Python loop over some fifty time steps makes
+_UNEXPLAINED_NUMBERS = 25_000_000  # that a look for slopes which no mode explains may produce
 _ENDLESS_PROGRAM = 15_000  # whose graph takes longer to capture than the fit may last
 
 
@@ -30,6 +31,7 @@ class Effort:
         judged_by: draws that judge a stage.
         dense: full covariances, and a flow.
         by_draws: the flow is fitted to weighted draws, without gradients of log p, and the Gaussian by its moments alone.
+        unexplained: points whose slopes are compared with what the modes explain.
         rank: of what the covariance has beside its diagonal, where it is not dense; 0 for a diagonal.
     """
 
@@ -45,6 +47,7 @@ class Effort:
     judged_by: int = 4_000
     dense: bool = True
     rank: int = 0
+    unexplained: int = 4_096
     by_draws: bool = False
 
 
@@ -63,7 +66,7 @@ def effort_for(surface: Surface) -> Effort:
     if joint.dim > DENSE_UP_TO:
         rank = 20 if joint.dim <= 2_000 else 0
         return Effort(gaussian_steps=2_000, gaussian_draws=8, judged_by=1_000, dense=False, rank=rank)
-    operations = _operations(joint)
+    operations, numbers = _cost(joint)
     if operations > _LONG_PROGRAM:
         endless = operations > _ENDLESS_PROGRAM
         return Effort(
@@ -72,16 +75,17 @@ def effort_for(surface: Surface) -> Effort:
             gaussian_draws=64,
             flow_steps=1_200 if endless else 500,
             flow_draws=256,
+            unexplained=0,
             by_draws=endless,
         )
-    return Effort()
+    return Effort(unexplained=min(Effort.unexplained, _UNEXPLAINED_NUMBERS // max(1, numbers)))
 
 
-def _operations(joint: LogJoint) -> int:
-    """That one log joint and its gradient take."""
+def _cost(joint: LogJoint) -> tuple[int, int]:
+    """Operations that one log joint and its gradient take, and numbers that these produce."""
     u = joint.initial().requires_grad_(True)
     with torch.random.fork_rng(), Counter() as counter:
         value = joint(u)
         if value.requires_grad:
             value.backward()
-    return int(counter.operations)
+    return int(counter.operations), int(counter.numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from vipack.diagnostics.chains import whitening
 from vipack.diagnostics.elsewhere import copies_of, images_near, prior_points
-from vipack.diagnostics.modes import distinct_modes, ends_of
+from vipack.diagnostics.peaks import Peak, PeakSearch, ends_of
 from vipack.diagnostics.symmetries import Copies
 from vipack.importance import importance, mean_and_se
 from vipack.posterior import Posterior
 from vipack.program.evaluation.ascent import climb
 from vipack.training.ladder.candidates import Gaussian, scaled_cholesky
+from vipack.training.ladder.effort import Effort
 from vipack.training.ladder.rungs import Family, Rung, joined_rung
 from vipack.training.ladder.surface import Surface
 from vipack.training.ladder.weighted_gaussian import match_moments
@@ -28,6 +30,7 @@ __all__ = ["Ends", "copies_of_rung", "join_copies", "join_modes", "more_ends"]
 Ends = tuple[Tensor, Tensor]  # points on R^D at which climbs ended (R, D), and the widths there
 
 _MOST_MODES = 8
+_CUBE = 8  # points of the model's usual cube
 _STEP = 1e-3  # of second derivatives, in widths
 _DRAWS = 1_000  # pairs, that weigh a mode
 _INSIDE = 0.1  # share of a rung's draws inside a mode's ellipsoid, above which the rung has this mode
@@ -37,31 +40,49 @@ _STEPS, _TRAINING_DRAWS = 600, 16
 _MOST_COPIES = 120
 
 
-def more_ends(surface: Surface, posterior: Posterior, ends: Ends, seed: int, steps: int) -> Ends:
-    """The ends of the paths, and of as many climbs from draws of the prior as these can be had."""
+def more_ends(surface: Surface, posterior: Posterior, ends: Ends, seed: int, steps: int) -> tuple[Ends, Tensor]:
+    """The ends of the paths, and of as many climbs from draws of the prior as these can be had; and these draws ``(N, D)``."""
     starts = prior_points(posterior, surface.joint, seed).to(ends[0])
     if not len(starts):
-        return ends
+        return ends, starts
     more = ends_of(climb(surface.gradients, starts, memory=10, num_steps=steps, side_by_side=False))
-    return torch.cat([ends[0], more[0]]), torch.cat([ends[1], more[1]])
+    return (torch.cat([ends[0], more[0]]), torch.cat([ends[1], more[1]])), starts
 
 
-def copies_of_rung(rung: Rung) -> tuple[Copies | None, Posterior]:
-    """What symmetries make of the region that a rung's draws hold."""
+def copies_of_rung(rung: Rung, modes: Sequence[Mapping[str, Tensor]] = ()) -> tuple[Copies | None, Posterior]:
+    """What symmetries make of the region that a rung's draws hold; the modes may suggest more of them."""
     posterior = Posterior(rung.trainer.program, rung.trainer.rows.full())
     draws = posterior.draws(2_000, seed=rung.trainer.plan.seed, densities=False, computed=False)
-    return copies_of(posterior, draws.latents, draws.counted)[0], posterior
+    return copies_of(posterior, draws.latents, draws.counted, modes)[0], posterior
 
 
-def join_modes(problem: Problem, plan: Plan, best: Rung, surface: Surface, ends: Ends) -> tuple[Rung | None, str]:
-    """A mixture of `best` and of a Gaussian for each other mode that matters and is no copy; or None, and why if there is more than one."""
-    if len(_others(best, surface, ends)) == 0:
+def join_modes(
+    problem: Problem, plan: Plan, best: Rung, surface: Surface, ends: Ends, starts: Tensor, effort: Effort
+) -> tuple[Rung | None, str]:
+    """A mixture of `best` and of a Gaussian for each other mode that matters and is no copy; or None, and why if there is more than one.
+
+    Args:
+        ends: of climbs.
+        starts: points ``(N, D)``, as wide as which others are tried whose slopes the modes at these ends do not explain.
+    """
+    starts = torch.cat([ends[0], starts, 4 * torch.rand(_CUBE, surface.dim, dtype=ends[0].dtype) - 2])
+
+    def search(nearest: Callable[[Tensor], Tensor] | None) -> tuple[list[Peak], list[Gaussian]]:
+        """All peaks, and Gaussians at those that the draws of the best rung hardly visit."""
+        peaks = PeakSearch(surface.gradients, _MOST_MODES, _STEP)
+        peaks.add(ends[0] if nearest is None else nearest(ends[0]), ends[1])
+        if effort.unexplained:
+            generator = torch.Generator().manual_seed(plan.seed)
+            steps = effort.path_steps // 2
+            peaks.climb_unexplained(starts, effort.unexplained, generator, num_steps=steps, nearest=nearest)
+        return peaks.peaks, _others(best, surface, peaks.peaks)
+
+    peaks, gaussians = search(None)
+    if not gaussians:
         return None, ""
-    copies, _ = copies_of_rung(best)
+    copies, _ = copies_of_rung(best, _constrained(surface, peaks))
     if copies is not None and copies.moves:
-        near = images_near(surface.joint, copies, whitening(best.u))
-        ends = near(ends[0]), ends[1]
-    gaussians = _others(best, surface, ends)
+        _, gaussians = search(images_near(surface.joint, copies, whitening(best.u)))
     weighed = [_weighed(surface, gaussian) for gaussian in gaussians]
     own = importance(best.log_weights).evidence.value
     total = float(torch.logsumexp(torch.tensor([own, *(evidence for _, evidence in weighed)]), 0))
@@ -83,9 +104,11 @@ def join_modes(problem: Problem, plan: Plan, best: Rung, surface: Surface, ends:
     return new, f"{len(components)} modes, with {shares} of the mass"
 
 
-def join_copies(problem: Problem, plan: Plan, best: Rung, surface: Surface) -> tuple[Rung | None, str]:
+def join_copies(problem: Problem, plan: Plan, best: Rung, surface: Surface, ends: Ends) -> tuple[Rung | None, str]:
     """`best` in all the copies that symmetries make of it; or None, and why."""
-    copies, _ = copies_of_rung(best)
+    peaks = PeakSearch(surface.gradients, _MOST_MODES, _STEP)
+    peaks.add(*ends)
+    copies, _ = copies_of_rung(best, _constrained(surface, peaks.peaks))
     if copies is None or not copies.moves:
         return (
             None,
@@ -111,10 +134,10 @@ def _joined(
     return joined_rung(problem, plan, family, state, surface, steps=steps, draws=_TRAINING_DRAWS, judged_by=len(best.u))
 
 
-def _others(best: Rung, surface: Surface, ends: Ends) -> list[Gaussian]:
+def _others(best: Rung, surface: Surface, peaks: Iterable[Peak]) -> list[Gaussian]:
     """Gaussians at the modes that the draws of a rung hardly visit."""
     others = []
-    for at, tril in distinct_modes(surface.gradients, *ends, _MOST_MODES, _STEP):
+    for at, tril, _ in peaks:
         squared = (((best.u - at) @ tril) ** 2).sum(-1)
         if float((squared <= surface.dim).double().mean()) > _INSIDE:
             continue
@@ -122,6 +145,11 @@ def _others(best: Rung, surface: Surface, ends: Ends) -> list[Gaussian]:
         if factor is not None:
             others.append(Gaussian(at, factor))
     return others
+
+
+def _constrained(surface: Surface, peaks: Iterable[Peak]) -> list[dict[str, Tensor]]:
+    joint = surface.joint
+    return [joint.constrain(peak.at.to(joint.device, joint.dtype)) for peak in peaks]
 
 
 def _weighed(surface: Surface, gaussian: Gaussian) -> tuple[Gaussian, float]:

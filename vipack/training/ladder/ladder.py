@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vipack.diagnostics.modes import ends_of
-from vipack.errors import NonFiniteError, VipackError
+from vipack.diagnostics.peaks import ends_of
+from vipack.diagnostics.proper import improper
+from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.importance import mean_and_se
 from vipack.posterior import Posterior
 from vipack.program import seeded
@@ -21,7 +22,6 @@ from vipack.progress import ProgressBar, interrupts
 from vipack.training.ladder.candidates import Gaussian, best_on_paths
 from vipack.training.ladder.effort import DENSE_UP_TO, effort_for
 from vipack.training.ladder.joining import join_copies, join_modes, more_ends
-from vipack.training.ladder.proper import check_proper
 from vipack.training.ladder.rungs import Family, Rung, polish, train_rung
 from vipack.training.ladder.stages import Stage, Stages
 from vipack.training.ladder.surface import Surface
@@ -129,7 +129,7 @@ class _Ladder:
                 paths = climb(self._surface.gradients, starts, memory=_MEMORY, num_steps=effort.path_steps, go_on=go_on)
                 self._ends = ends_of(paths)
                 candidate, bound = best_on_paths(self._surface, paths, memory=_MEMORY, dense=effort.dense)
-                check_proper(self._surface, candidate)
+                self._check_proper(candidate)
                 if effort.dense:
                     candidate, bound = match_moments(self._surface, candidate, bound)
                 if interrupted:
@@ -137,6 +137,11 @@ class _Ladder:
         finally:
             bar.close()
         return candidate, bound, max(len(path.points) for path in paths) - 1
+
+    def _check_proper(self, candidate: Gaussian) -> None:
+        why = improper(self._surface.values, candidate.loc, candidate.factor, self._surface.joint.shapes)
+        if why:
+            raise ModelError(why)
 
     def _first_rung(self, candidate: Gaussian, bound: Estimate, steps: int) -> Rung:
         effort, dim = self._effort, self._surface.dim
@@ -199,9 +204,10 @@ class _Ladder:
         ):
             best = self._kept_if_better("mixture", best, lambda: self._with_other_modes(best))
         if self._symmetric:
-            rung = best
+            rung, ends = best, self._ends
+            assert ends is not None
             best = self._kept_if_better(
-                "copies", rung, lambda: join_copies(self._problem, self._quiet(), rung, self._surface)
+                "copies", rung, lambda: join_copies(self._problem, self._quiet(), rung, self._surface, ends)
             )
         self._family = best.family
         return best
@@ -209,8 +215,9 @@ class _Ladder:
     def _with_other_modes(self, best: Rung) -> tuple[Rung | None, str]:
         assert self._ends is not None
         posterior = Posterior(best.trainer.program, best.trainer.rows.full())
-        self._ends = more_ends(self._surface, posterior, self._ends, self._plan.seed, self._effort.path_steps // 2)
-        return join_modes(self._problem, self._quiet(), best, self._surface, self._ends)
+        steps = self._effort.path_steps // 2
+        self._ends, starts = more_ends(self._surface, posterior, self._ends, self._plan.seed, steps)
+        return join_modes(self._problem, self._quiet(), best, self._surface, self._ends, starts, self._effort)
 
     def _kept_if_better(self, name: str, best: Rung, join: Callable[[], tuple[Rung | None, str]]) -> Rung:
         started = time.perf_counter()
