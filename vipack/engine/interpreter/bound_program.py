@@ -25,7 +25,8 @@ _ALIGN = 64
 _OP = np.dtype(
     [
         ("code", "i8"), ("ndim", "i8"), ("size", "i8", 4), ("out", "u8"), ("in", "u8", 3), ("so", "i8", 4),
-        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("skip", "i8"), ("function", "u8"),
+        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("skip", "i8"), ("dim", "i8"), ("width", "i8"),
+        ("next", "i8", 4), ("function", "u8"),
     ]
 )  # fmt: skip
 

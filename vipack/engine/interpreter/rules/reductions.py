@@ -11,8 +11,8 @@ from torch import fx
 
 from vipack.compat.aten import LOG_SOFTMAX, LOG_SOFTMAX_BACKWARD, SOFTMAX, SOFTMAX_BACKWARD
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, cast, into, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
+from vipack.engine.interpreter.rules.operands import Rule, argument, cast, into, tag
 
 __all__ = ["REDUCTIONS"]
 

@@ -11,8 +11,8 @@ from torch import fx
 
 from vipack.compat.aten import TO_COPY, UNSAFE_VIEW
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, elementwise, given, into, operand, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast
+from vipack.engine.interpreter.rules.operands import Rule, argument, copy_into, elementwise, given, into, operand, tag
 
 __all__ = ["ELEMENTWISE"]
 
