@@ -114,7 +114,10 @@ class InterpretedStep(BoundLoop):
             target[: len(strides)] = strides
         entry["scalar"][: len(operation.scalars)] = operation.scalars
         entry["extra"][: len(operation.extra)] = operation.extra
-        entry["skip"] = 1 + (operation.extra[0] if operation.kernel == "repeat" else 0)
+        entry["skip"] = 1 + (operation.extra[0] if operation.kernel in ("repeat", "blocks") else 0)
+        if operation.block is not None:
+            entry["dim"], entry["width"] = operation.block.dim, operation.block.width
+            entry["next"][: len(operation.block.advances)] = operation.block.advances
 
 
 class _Calls(Bridge):
@@ -191,7 +194,7 @@ def _buffer_offsets(program: Program) -> tuple[list[int], int]:
             call = program.library[operation.extra[0]]
             seen([call.arguments, list(call.keywords.values()), call.results], line)
     for line, operation in reversed(list(enumerate(program.operations))):
-        if operation.kernel == "repeat":
+        if operation.kernel in ("repeat", "blocks"):
             end = line + operation.extra[0]
             for index, read in last.items():
                 if first[index] < line < read < end:  # comes from before the loop, and is read again in its next turn
