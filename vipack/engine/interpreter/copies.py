@@ -32,9 +32,9 @@ def drop_copies(program: Program) -> None:
         if line not in repeated and _is_copy(program, operation) and operation.out is not None:
             copy, source = operation.out, operation.operands[0]
             used_until = last_read.get(copy.base, line)
-            written = any(line < at <= used_until for at in writes.get(source.base, ()))
+            stale = any(line < at <= used_until for at in writes.get(source.base, ()))
             loss = program.loss is not None and program.loss.base == copy.base
-            if writes[copy.base] == [line] and not written and not loss:
+            if writes[copy.base] == [line] and not stale and not loss:
                 origin = sources.get(source.base)
                 sources[copy.base] = source if origin is None else _moved(source, origin)
                 continue
