@@ -13,11 +13,11 @@ from vipack.compat.aten import LINALG_CHECK_ERRORS, RESHAPE_ALIAS, UNSAFE_VIEW
 from vipack.compat.pytorch import OpOverload, schema_of, storage_address
 from vipack.engine.graph.nodes import is_random, output_of
 from vipack.engine.interpreter.blocks import join_into_blocks
-from vipack.engine.interpreter.copies import drop_copies
 from vipack.engine.interpreter.instructions import Program, Writer
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
 from vipack.engine.interpreter.rules.operands import copy_into, given
 from vipack.engine.interpreter.rules.table import RULES
+from vipack.engine.interpreter.spare_copies import drop_copies
 from vipack.engine.native.operations import Base
 
 __all__ = ["translate"]
