@@ -91,6 +91,10 @@ def test_what_is_read_in_other_rows_is_read_whole(folder):
     agree(folder, lambda x: [(y := x.exp()) + y.transpose(0, 1), y.flip(0) * y, y[1:] - y[:-1], y + y[0]], x)
 
 
+def test_a_matrix_and_its_transpose_are_not_in_one_loop(folder):
+    agree(folder, lambda x: [(y := x.exp()) + y.t()], torch.randn(200, 200).double())
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_clone_is_left_out_unless_it_is_read_after_its_source_is_written(folder, late):
     p, q = torch.randn(20_000).double(), torch.randn(20_000).double()
