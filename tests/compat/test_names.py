@@ -21,7 +21,7 @@ from vipack.compat.messengers import settings_now
 from vipack.compat.names import PrivateName, registered
 from vipack.engine.compiled import build, compiler
 from vipack.engine.guards import surroundings
-from vipack.engine.interpreter.kernels.table import RULES
+from vipack.engine.interpreter.rules.table import RULES
 from vipack.errors import EngineWarning, GuideError, PlateError, UsageError
 
 assert vi.fit  # imports the rooms that use private names

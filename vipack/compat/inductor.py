@@ -203,11 +203,12 @@ def turned_round_apart(many: Callable[[int], bool]) -> Iterator[None]:
         table[rev] = original
 
 
-def compile_cpp(path: Path, *, vectorized: bool) -> Path:
+def compile_cpp(path: Path, *, vectorized: bool, flags: Sequence[str] = ()) -> Path:
     """Compile a file of C++ into a shared library beside it; where that is.
 
     Args:
         vectorized: for the vectors of this processor, and without torch's headers.
+        flags: of the compiler, which come after Inductor's own.
 
     Raises:
         MissingNameError: this torch has not got what starts the compiler.
@@ -218,7 +219,7 @@ def compile_cpp(path: Path, *, vectorized: bool) -> Path:
     from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
 
     isa = pick_vec_isa() if vectorized else invalid_vec_isa
-    options = CppTorchOptions(vec_isa=isa, include_pytorch=not vectorized, warning_all=False)
+    options = CppTorchOptions(vec_isa=isa, include_pytorch=not vectorized, warning_all=False, extra_flags=flags)
     builder = CppBuilder(name=path.stem, sources=str(path), output_dir=str(path.parent), BuildOption=options)
     builder.build()
     return Path(builder.get_target_file_path())

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.engine.interpreter.interpreted import run
-from vipack.engine.interpreter.kernels.table import RULES
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous, loop
+from vipack.engine.interpreter.rules.table import RULES
 
 aten = torch.ops.aten
 POSITIVE = lambda *size: torch.rand(size, dtype=torch.float64) + 0.1  # noqa: E731

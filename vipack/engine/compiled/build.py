@@ -28,7 +28,7 @@ from vipack.engine.compiled.driver import emit
 from vipack.engine.graph.graph_text import GraphText
 from vipack.engine.inductor.lowering import lower, save_artifact
 from vipack.engine.inductor.plan import PlanError, View, read_plan
-from vipack.engine.interpreter.source import KERNELS
+from vipack.engine.interpreter.source import FLAGS, KERNELS
 from vipack.engine.interpreter.source import source as interpreter_source
 from vipack.engine.native.cpp_source import read_source
 from vipack.engine.native.operations import LibraryCall, LoopSpec
@@ -37,6 +37,7 @@ __all__ = ["LIBRARY", "InterpreterJob", "Job", "build", "library_name", "main", 
 
 LIBRARY = "library.so"  # the bridge, in its entry
 _BRIDGE = "vipack/engine/native/bridge.cpp"
+_Task = tuple[str, Path, bool, Sequence[str]]  # what is compiled, into which file, for vectors or not, with which flags
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
     """
     if isinstance(job, InterpreterJob):
         with trusting_cpu_flags():
-            _compile_all(job.library, folder, [(interpreter_source(), folder / KERNELS, True)])
+            _compile_all(job.library, folder, [(interpreter_source(), folder / KERNELS, True, FLAGS)])
         (folder / "manifest.json").write_text(json.dumps({"interpreter": KERNELS}))
         return
     for name in job.modules:
@@ -103,7 +104,7 @@ def build(job: Job | InterpreterJob, folder: Path) -> None:
             (folder / "manifest.json").write_text(json.dumps({"no_loop": str(error)}))
             return
         library = job.library if driver.library else None
-        _compile_all(library, folder, [(driver.source, folder / "step.so", True)])
+        _compile_all(library, folder, [(driver.source, folder / "step.so", True, ())])
     manifest = {
         "arena": driver.arena,
         "offsets": list(driver.offsets),
@@ -120,13 +121,13 @@ def library_name() -> str:
     return f"library-{digest}"
 
 
-def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path, bool]]) -> None:
+def _compile_all(library: Path | None, folder: Path, tasks: list[_Task]) -> None:
     """Compile sources side by side, and the bridge with them, below `folder`, where it is wanted and missing."""
     failures: list[BaseException] = []
 
-    def attempt(source: str, target: Path, vectorized: bool) -> None:
+    def attempt(source: str, target: Path, vectorized: bool, flags: Sequence[str]) -> None:
         try:
-            _compile(source, target, vectorized=vectorized)
+            _compile(source, target, vectorized=vectorized, flags=flags)
         except BaseException as error:
             failures.append(error)
 
@@ -134,7 +135,7 @@ def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path
         own = folder / library_name()
         own.mkdir()
         (own / "manifest.json").write_text("{}")
-        tasks.append((read_source(_BRIDGE), own / LIBRARY, False))
+        tasks.append((read_source(_BRIDGE), own / LIBRARY, False, ()))
     threads = [threading.Thread(target=attempt, args=task) for task in tasks]
     for thread in threads:
         thread.start()
@@ -144,10 +145,10 @@ def _compile_all(library: Path | None, folder: Path, tasks: list[tuple[str, Path
         raise failures[0]
 
 
-def _compile(source: str, target: Path, *, vectorized: bool) -> None:
+def _compile(source: str, target: Path, *, vectorized: bool, flags: Sequence[str]) -> None:
     path = target.with_name(f"{target.stem}-{os.getpid()}.cpp")
     path.write_text(source)
-    compile_cpp(path, vectorized=vectorized).replace(target)
+    compile_cpp(path, vectorized=vectorized, flags=flags).replace(target)
     path.unlink()
 
 

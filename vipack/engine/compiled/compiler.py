@@ -22,6 +22,7 @@ from vipack.engine.graph.csr_operators import modules_of
 from vipack.engine.graph.graph_text import GraphText
 from vipack.engine.graph.step_graph import StepGraph
 from vipack.engine.interpreter.layout import contiguous
+from vipack.engine.interpreter.source import FLAGS
 from vipack.engine.interpreter.source import source as interpreter_source
 from vipack.engine.native.cache_entries import (
     cache_folder,
@@ -104,7 +105,7 @@ def request(step: StepGraph, spec: LoopSpec, num_threads: int) -> Request:
 @cache
 def interpreter() -> Request:
     """The interpreter, which is the same for every step."""
-    digest = hashlib.sha256(f"{interpreter_source()}{library_name()}{machine()}".encode()).hexdigest()[:24]
+    digest = hashlib.sha256(f"{interpreter_source()}{FLAGS}{library_name()}{machine()}".encode()).hexdigest()[:24]
     return Request(lambda: InterpreterJob(bridge()), f"interpreter-{digest}", library_name())
 
 

@@ -25,7 +25,8 @@ _ALIGN = 64
 _OP = np.dtype(
     [
         ("code", "i8"), ("ndim", "i8"), ("size", "i8", 4), ("out", "u8"), ("in", "u8", 3), ("so", "i8", 4),
-        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("skip", "i8"), ("function", "u8"),
+        ("si", "i8", (3, 4)), ("scalar", "f8", 2), ("extra", "i8", 4), ("skip", "i8"), ("dim", "i8"), ("width", "i8"),
+        ("next", "i8", 4), ("function", "u8"),
     ]
 )  # fmt: skip
 
@@ -113,7 +114,10 @@ class InterpretedStep(BoundLoop):
             target[: len(strides)] = strides
         entry["scalar"][: len(operation.scalars)] = operation.scalars
         entry["extra"][: len(operation.extra)] = operation.extra
-        entry["skip"] = 1 + (operation.extra[0] if operation.kernel == "repeat" else 0)
+        entry["skip"] = 1 + (operation.extra[0] if operation.kernel in ("repeat", "blocks") else 0)
+        if operation.block is not None:
+            entry["dim"], entry["width"] = operation.block.dim, operation.block.width
+            entry["next"][: len(operation.block.advances)] = operation.block.advances
 
 
 class _Calls(Bridge):
@@ -190,7 +194,7 @@ def _buffer_offsets(program: Program) -> tuple[list[int], int]:
             call = program.library[operation.extra[0]]
             seen([call.arguments, list(call.keywords.values()), call.results], line)
     for line, operation in reversed(list(enumerate(program.operations))):
-        if operation.kernel == "repeat":
+        if operation.kernel in ("repeat", "blocks"):
             end = line + operation.extra[0]
             for index, read in last.items():
                 if first[index] < line < read < end:  # comes from before the loop, and is read again in its next turn

@@ -14,15 +14,32 @@ from vipack.compat.pytorch import overload_of, schema_of
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
 from vipack.engine.native.operations import Base, LibraryCall
 
-__all__ = ["Operation", "Program", "Writer"]
+__all__ = ["Block", "Operation", "Program", "Writer"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """How an operation runs in a loop over blocks of rows.
+
+    Attributes:
+        dim: which of its sizes counts rows.
+        width: entries of that dimension in a row.
+        advances: bytes from one row to the next, of the output and each operand.
+    """
+
+    dim: int
+    width: int
+    advances: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One line of a program; what the fields mean to each kernel is said in kernels.cpp.
+    """One line of a program; what the fields mean to each kernel is said in kernels/.
 
     Attributes:
         strides: of the output and each operand.
+        row_dim: a dimension of its loop along which it works on each entry alone; None where there is none.
+        block: where it stands in a loop over blocks of rows.
     """
 
     kernel: str
@@ -32,6 +49,8 @@ class Operation:
     strides: tuple[tuple[int, ...], ...]
     scalars: tuple[float, ...] = ()
     extra: tuple[int, ...] = ()
+    row_dim: int | None = None
+    block: Block | None = None
 
 
 @dataclass
@@ -57,6 +76,7 @@ class Writer:
     Attributes:
         values: of every node so far; a tuple for operators with several results.
         folded: what nodes are that depend on no input.
+        substitutes: what nodes are while one operator is written.
         unfailing: error codes of kernels that give NaN instead.
         inline: writes a graph on given values and returns its results.
         kernels: names of those that there are.
@@ -70,6 +90,7 @@ class Writer:
         self.program = Program()
         self.values: dict[fx.Node, Any] = {}
         self.folded: dict[fx.Node, Any] = {}
+        self.substitutes: dict[fx.Node, Value] = {}
         self.unfailing: set[Value] = set()
         self._numbers: dict[tuple[float | int | bool, torch.dtype], Value] = {}
         self._constants: dict[int, Value] = {}
@@ -81,7 +102,8 @@ class Writer:
             NotUnderstood: it is no tensor.
         """
         if isinstance(argument, fx.Node):
-            value = self.folded[argument] if argument in self.folded else self.values[argument]
+            known = next(k for k in (self.substitutes, self.folded, self.values) if k is self.values or argument in k)
+            value: Any = known[argument]
             if isinstance(value, Tensor):
                 return self.constant(value)
             if isinstance(value, Value):
@@ -128,11 +150,12 @@ class Writer:
         strides: Sequence[Sequence[int]],
         scalars: Sequence[float] = (),
         extra: Sequence[int] = (),
+        row_dim: int | None = None,
     ) -> None:
         """Append an operation."""
         steps = tuple(tuple(s) for s in strides)
         self.program.operations.append(
-            Operation(kernel, out, tuple(operands), tuple(size), steps, tuple(scalars), tuple(extra))
+            Operation(kernel, out, tuple(operands), tuple(size), steps, tuple(scalars), tuple(extra), row_dim)
         )
 
     def call(self, node: fx.Node, resolve: Callable[[Any], Any], results: tuple[Value | None, ...]) -> None:

@@ -12,10 +12,12 @@ from torch import Tensor, fx
 from vipack.compat.aten import LINALG_CHECK_ERRORS, RESHAPE_ALIAS, UNSAFE_VIEW
 from vipack.compat.pytorch import OpOverload, schema_of, storage_address
 from vipack.engine.graph.nodes import is_random, output_of
+from vipack.engine.interpreter.blocks import join_into_blocks
 from vipack.engine.interpreter.instructions import Program, Writer
-from vipack.engine.interpreter.kernels.operands import copy_into, given
-from vipack.engine.interpreter.kernels.table import RULES
 from vipack.engine.interpreter.layout import NotUnderstood, Value, contiguous
+from vipack.engine.interpreter.rules.operands import copy_into, given
+from vipack.engine.interpreter.rules.table import RULES
+from vipack.engine.interpreter.spare_copies import drop_copies
 from vipack.engine.native.operations import Base
 
 __all__ = ["translate"]
@@ -44,6 +46,8 @@ def translate(module: fx.GraphModule, kernels: Collection[str]) -> Program:
         elif node.op == "output":
             (loss,) = node.args[0]
             writer.program.loss = writer.value(loss)
+    drop_copies(writer.program)
+    join_into_blocks(writer.program)
     return writer.program
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.instructions import Operation, Writer
-from vipack.engine.interpreter.kernels.operands import Rule, copy_into, elementwise, fill, given, tag
 from vipack.engine.interpreter.layout import Value
+from vipack.engine.interpreter.rules.operands import Rule, copy_into, elementwise, fill, given, tag
 from vipack.program import body_of
 
 __all__ = ["SCANS"]

@@ -12,8 +12,8 @@ from torch import fx
 
 from vipack.compat.aten import UNSAFE_INDEX, UNSAFE_INDEX_PUT
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, given, into, operand, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
+from vipack.engine.interpreter.rules.operands import Rule, argument, copy_into, given, into, operand, tag
 
 __all__ = ["INDICES"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, fill, given, into
 from vipack.engine.interpreter.layout import Value
+from vipack.engine.interpreter.rules.operands import Rule, argument, copy_into, fill, given, into
 
 __all__ = ["PIECES"]
 

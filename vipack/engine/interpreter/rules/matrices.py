@@ -9,8 +9,8 @@ import torch
 from torch import fx
 
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, fill, into, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
+from vipack.engine.interpreter.rules.operands import Rule, argument, fill, into, tag
 
 __all__ = ["MATRICES"]
 

@@ -11,8 +11,8 @@ from torch import fx
 
 from vipack.compat.aten import LOG_SOFTMAX, LOG_SOFTMAX_BACKWARD, SOFTMAX, SOFTMAX_BACKWARD
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, cast, into, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
+from vipack.engine.interpreter.rules.operands import Rule, argument, cast, into, tag
 
 __all__ = ["REDUCTIONS"]
 
@@ -53,7 +53,10 @@ def _reduce(
     kept_size, kept_steps = loop_over(rest, out_rest)
     sizes, steps = loop_over(dims, out_dims)
     joined = [[*k, *r] for k, r in zip(kept_steps, steps, strict=True)]
-    writer.add(kernel, out, [value, *others], [*kept_size, *sizes], [joined[-1], *joined[:-1]], scalars)
+    row_dim = 1 if kept_size[0] == 1 else 0
+    writer.add(
+        kernel, out, [value, *others], [*kept_size, *sizes], [joined[-1], *joined[:-1]], scalars, row_dim=row_dim
+    )
 
 
 def _sum(writer: Writer, node: fx.Node, out: Value) -> None:

@@ -13,7 +13,19 @@ from vipack.engine.interpreter.instructions import Writer
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast, loop
 from vipack.engine.native.dtypes import SUFFIXES
 
-__all__ = ["Rule", "argument", "cast", "copy_into", "elementwise", "fill", "given", "into", "operand", "tag"]
+__all__ = [
+    "Rule",
+    "argument",
+    "cast",
+    "copy_into",
+    "elementwise",
+    "fill",
+    "given",
+    "into",
+    "operand",
+    "pointwise",
+    "tag",
+]
 
 Rule = Callable[[Writer, fx.Node], Any]
 
@@ -25,6 +37,29 @@ def into(write: Callable[..., None], *arguments: Any, **options: Any) -> Rule:
         out = writer.like(node)
         write(writer, node, out, *arguments, **options)
         return out
+
+    return rule
+
+
+def pointwise(write: Callable[..., None], *arguments: Any, **options: Any) -> Rule:
+    """Likewise for functions of one entry at a time: where all operands repeat themselves along a dimension, it is computed once."""
+
+    def rule(writer: Writer, node: fx.Node) -> Value:
+        out = writer.like(node)
+        wide = {source: broadcast(writer.value(source), out.size) for source in node.all_input_nodes}
+        repeated = [d for d, n in enumerate(out.size) if n > 1 and all(v.stride[d] == 0 for v in wide.values())]
+        if not repeated:
+            write(writer, node, out, *arguments, **options)
+            return out
+        once = tuple(1 if d in repeated else n for d, n in enumerate(out.size))
+        narrow = writer.new(once, out.dtype)
+        writer.substitutes = {source: replace(value, size=once) for source, value in wide.items()}
+        try:
+            write(writer, node, narrow, *arguments, **options)
+        finally:
+            writer.substitutes = {}
+        stride = tuple(0 if d in repeated else s for d, s in enumerate(narrow.stride))
+        return replace(narrow, size=out.size, stride=stride)
 
     return rule
 
@@ -44,7 +79,7 @@ def elementwise(
         return
     wide = [broadcast(v, out.size) for v in operands]
     size, strides = loop(out.size, [out.stride, *(v.stride for v in wide)])
-    writer.add(kernel, out, operands, size, strides, scalars)
+    writer.add(kernel, out, operands, size, strides, scalars, row_dim=0)
 
 
 def copy_into(writer: Writer, target: Value, source: Value) -> None:

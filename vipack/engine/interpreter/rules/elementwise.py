@@ -11,8 +11,18 @@ from torch import fx
 
 from vipack.compat.aten import TO_COPY, UNSAFE_VIEW
 from vipack.engine.interpreter.instructions import Writer
-from vipack.engine.interpreter.kernels.operands import Rule, argument, copy_into, elementwise, given, into, operand, tag
 from vipack.engine.interpreter.layout import NotUnderstood, Value, broadcast
+from vipack.engine.interpreter.rules.operands import (
+    Rule,
+    argument,
+    copy_into,
+    elementwise,
+    given,
+    into,
+    operand,
+    pointwise,
+    tag,
+)
 
 __all__ = ["ELEMENTWISE"]
 
@@ -154,70 +164,83 @@ def _log_sigmoid_backward(writer: Writer, node: fx.Node, out: Value) -> None:
     elementwise(writer, f"log_sigmoid_backward_{tag(out.dtype)}", out, [writer.value(a) for a in node.args[:2]])
 
 
+def _cross_entropy(writer: Writer, node: fx.Node, out: Value) -> None:
+    """Without weights or a sum, which torch's own operator does."""
+    if (
+        not out.dtype.is_floating_point
+        or any(argument(node, i, name, None) is not None for i, name in ((2, "weight"), (3, "pos_weight")))
+        or argument(node, 4, "reduction", 1)
+    ):
+        raise NotUnderstood("cross entropy")
+    values = [operand(writer, a, out.dtype) for a in node.args[:2]]
+    elementwise(writer, f"cross_entropy_{tag(out.dtype)}", out, values)
+
+
 def _squared(writer: Writer, node: fx.Node, out: Value) -> None:
     value = operand(writer, node.args[0], out.dtype)
     elementwise(writer, f"mul_{tag(out.dtype)}", out, [value, value])
 
 
 ELEMENTWISE: dict[Any, Rule] = {
-    **{getattr(aten, name).default: into(_unary, name) for name in (
+    **{getattr(aten, name).default: pointwise(_unary, name) for name in (
         "neg", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "sin", "cos", "erf",
         "lgamma", "abs", "sign", "tan", "atan", "asin", "acos", "sinh", "cosh", "erfc", "log2", "log10", "exp2",
         "digamma", "floor", "ceil", "trunc", "round", "silu")},
-    **{getattr(getattr(aten, name), overload): into(_compare, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    **{getattr(getattr(aten, name), overload): pointwise(_compare, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")
        for overload in ("Tensor", "Scalar")},
-    aten.sgn.default: into(_unary, "sign"),
-    aten.relu.default: into(_unary, "relu", integers=True),
-    aten.logical_and.default: into(_compare, "and"),
-    aten.logical_or.default: into(_compare, "or"),
-    aten.logical_xor.default: into(_compare, "xor"),
-    aten.bitwise_and.Tensor: into(_bits, "and"),
-    aten.bitwise_or.Tensor: into(_bits, "or"),
-    aten.bitwise_xor.Tensor: into(_bits, "xor"),
-    aten.logical_not.default: into(_predicate, "logical_not"),
-    aten.isnan.default: into(_predicate, "isnan"),
-    aten.isinf.default: into(_predicate, "isinf"),
-    aten.add.Tensor: into(_binary, "add", alpha=True),
-    aten.add.Scalar: into(_binary, "add", alpha=True),
-    aten.sub.Tensor: into(_binary, "sub", alpha=True),
-    aten.sub.Scalar: into(_binary, "sub", alpha=True),
-    aten.rsub.Scalar: into(_binary, "rsub", alpha=True),
-    aten.rsub.Tensor: into(_binary, "rsub", alpha=True),
-    aten.mul.Tensor: into(_binary, "mul"),
-    aten.mul.Scalar: into(_binary, "mul"),
-    aten.div.Tensor: into(_binary, "div", integers=False),
-    aten.div.Scalar: into(_binary, "div", integers=False),
-    aten.xlogy.Tensor: into(_binary, "xlogy", integers=False),
-    aten.xlogy.Scalar_Other: into(_binary, "xlogy", integers=False),
-    aten.xlogy.Scalar_Self: into(_binary, "xlogy", integers=False),
-    aten.bitwise_not.default: into(_bits, "logical_not"),
-    aten.atan2.default: into(_binary, "atan2", integers=False),
-    aten.maximum.default: into(_binary, "maximum"),
-    aten.minimum.default: into(_binary, "minimum"),
-    aten.clamp_min.Tensor: into(_binary, "maximum"),
-    aten.clamp_max.Tensor: into(_binary, "minimum"),
-    aten.pow.Tensor_Scalar: into(_power),
-    aten.pow.Tensor_Tensor: into(_power),
-    aten.pow.Scalar: into(_power),
-    aten.square.default: into(_squared),
-    aten.where.self: into(_where, 0, 1, 2),
-    aten.masked_fill.Scalar: into(_where, 1, 2, 0),
-    aten.masked_fill.Tensor: into(_where, 1, 2, 0),
-    aten.addcmul.default: into(_ternary, "addcmul", value=True),
-    aten.addcdiv.default: into(_ternary, "addcdiv", value=True),
-    aten.lerp.Tensor: into(_ternary, "lerp", value=False),
-    aten.lerp.Scalar: into(_ternary, "lerp", value=False),
-    aten.clamp.default: into(_clamp, 1, 2),
-    aten.clamp_min.default: into(_scalars, "clamp_min", (1, "min", 0.0)),
-    aten.clamp_max.default: into(_clamp, None, 1),
-    aten.softplus.default: into(_scalars, "softplus", (1, "beta", 1.0), (2, "threshold", 20.0)),
-    aten.softplus_backward.default: into(_scalars, "softplus_backward", (2, "beta", 1.0), (3, "threshold", 20.0), operands=2),
-    aten.leaky_relu.default: into(_scalars, "leaky_relu", (1, "negative_slope", 0.01)),
-    aten.threshold_backward.default: into(_scalars, "threshold_backward", (2, "threshold", 0.0), operands=2),
-    aten.tanh_backward.default: into(_binary, "tanh_backward", integers=False),
-    aten.sigmoid_backward.default: into(_binary, "sigmoid_backward", integers=False),
+    aten.sgn.default: pointwise(_unary, "sign"),
+    aten.relu.default: pointwise(_unary, "relu", integers=True),
+    aten.logical_and.default: pointwise(_compare, "and"),
+    aten.logical_or.default: pointwise(_compare, "or"),
+    aten.logical_xor.default: pointwise(_compare, "xor"),
+    aten.bitwise_and.Tensor: pointwise(_bits, "and"),
+    aten.bitwise_or.Tensor: pointwise(_bits, "or"),
+    aten.bitwise_xor.Tensor: pointwise(_bits, "xor"),
+    aten.logical_not.default: pointwise(_predicate, "logical_not"),
+    aten.isnan.default: pointwise(_predicate, "isnan"),
+    aten.isinf.default: pointwise(_predicate, "isinf"),
+    aten.add.Tensor: pointwise(_binary, "add", alpha=True),
+    aten.add.Scalar: pointwise(_binary, "add", alpha=True),
+    aten.sub.Tensor: pointwise(_binary, "sub", alpha=True),
+    aten.sub.Scalar: pointwise(_binary, "sub", alpha=True),
+    aten.rsub.Scalar: pointwise(_binary, "rsub", alpha=True),
+    aten.rsub.Tensor: pointwise(_binary, "rsub", alpha=True),
+    aten.mul.Tensor: pointwise(_binary, "mul"),
+    aten.mul.Scalar: pointwise(_binary, "mul"),
+    aten.div.Tensor: pointwise(_binary, "div", integers=False),
+    aten.div.Scalar: pointwise(_binary, "div", integers=False),
+    aten.xlogy.Tensor: pointwise(_binary, "xlogy", integers=False),
+    aten.xlogy.Scalar_Other: pointwise(_binary, "xlogy", integers=False),
+    aten.xlogy.Scalar_Self: pointwise(_binary, "xlogy", integers=False),
+    aten.bitwise_not.default: pointwise(_bits, "logical_not"),
+    aten.atan2.default: pointwise(_binary, "atan2", integers=False),
+    aten.maximum.default: pointwise(_binary, "maximum"),
+    aten.minimum.default: pointwise(_binary, "minimum"),
+    aten.clamp_min.Tensor: pointwise(_binary, "maximum"),
+    aten.clamp_max.Tensor: pointwise(_binary, "minimum"),
+    aten.pow.Tensor_Scalar: pointwise(_power),
+    aten.pow.Tensor_Tensor: pointwise(_power),
+    aten.pow.Scalar: pointwise(_power),
+    aten.square.default: pointwise(_squared),
+    aten.where.self: pointwise(_where, 0, 1, 2),
+    aten.masked_fill.Scalar: pointwise(_where, 1, 2, 0),
+    aten.masked_fill.Tensor: pointwise(_where, 1, 2, 0),
+    aten.addcmul.default: pointwise(_ternary, "addcmul", value=True),
+    aten.addcdiv.default: pointwise(_ternary, "addcdiv", value=True),
+    aten.lerp.Tensor: pointwise(_ternary, "lerp", value=False),
+    aten.lerp.Scalar: pointwise(_ternary, "lerp", value=False),
+    aten.clamp.default: pointwise(_clamp, 1, 2),
+    aten.clamp_min.default: pointwise(_scalars, "clamp_min", (1, "min", 0.0)),
+    aten.clamp_max.default: pointwise(_clamp, None, 1),
+    aten.softplus.default: pointwise(_scalars, "softplus", (1, "beta", 1.0), (2, "threshold", 20.0)),
+    aten.softplus_backward.default: pointwise(_scalars, "softplus_backward", (2, "beta", 1.0), (3, "threshold", 20.0), operands=2),
+    aten.leaky_relu.default: pointwise(_scalars, "leaky_relu", (1, "negative_slope", 0.01)),
+    aten.threshold_backward.default: pointwise(_scalars, "threshold_backward", (2, "threshold", 0.0), operands=2),
+    aten.tanh_backward.default: pointwise(_binary, "tanh_backward", integers=False),
+    aten.sigmoid_backward.default: pointwise(_binary, "sigmoid_backward", integers=False),
+    aten.binary_cross_entropy_with_logits.default: pointwise(_cross_entropy),
     aten.log_sigmoid_forward.default: _log_sigmoid,
-    aten.log_sigmoid_backward.default: into(_log_sigmoid_backward),
+    aten.log_sigmoid_backward.default: pointwise(_log_sigmoid_backward),
     aten.clone.default: _copied,
     aten.copy.default: into(_filled),
     TO_COPY: _copied,
