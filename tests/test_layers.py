@@ -11,7 +11,7 @@ FLOORS = {
     "errors": 1, "types": 1, "version": 1,
     "compat": 1.2, "hints": 1.2,
     "cache": 1.5, "importance": 1.5, "lock": 1.5, "schedules": 1.5, "transforms": 1.5, "pickling": 1.5, "progress": 1.5,
-    "entry": 1.7,
+    "entry": 1.7, "distributed": 1.7,
     "program": 2, "datasets": 2, "sources": 2,
     "engine": 3, "guides": 3, "objectives": 3, "posterior": 3,
     "diagnostics": 4, "export": 4, "sparse": 4,

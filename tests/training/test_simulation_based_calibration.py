@@ -58,10 +58,10 @@ def test_fits_side_by_side_are_fits_of_their_own_data():
 
     problem = Problem(model, (X, Y))
     prepared = prepare(problem, AutoMultivariateNormal, seed=0)
-    _, calls, stacked = _simulated(prepared, 5, 0)
+    simulations = _simulated(prepared, 5, 0)
     plan = Plan(1_500, 0, (), (), False, None, "traced")
-    fits, _ = _trained(problem, AutoMultivariateNormal, prepared, plan, None, stacked, calls)
-    for fit, call in zip(fits, calls, strict=True):
+    fits, _ = _trained(problem, AutoMultivariateNormal, prepared, plan, None, simulations)
+    for fit, call in zip(fits, simulations.calls, strict=True):
         loc = fit().parameters.constrained()["AutoMultivariateNormal.loc"]
         expected = COV @ (X.T @ call.args[1])
         assert torch.allclose(loc, expected, atol=0.15 * float(COV.diagonal().sqrt().min()) + 0.05)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,15 @@ from vipack.diagnostics.report import Diagnosis
 from vipack.diagnostics.rounding import COMPUTED, rounding
 from vipack.diagnostics.rows import Weights, row_sampling_se
 from vipack.diagnostics.verdict import DiagnosisOptions, diagnose_and_weigh
+from vipack.distributed import (
+    DataParallel,
+    Processes,
+    alone_or_together,
+    check_alike,
+    data_parallel_of,
+    shared_out,
+    started_processes,
+)
 from vipack.entry import entry
 from vipack.errors import DataWarning, TrustWarning, UsageError, warn
 from vipack.importance import khat_of_mean, mean_and_se
@@ -35,6 +45,7 @@ def compare(
     chains: bool = True,
     modes: bool = True,
     progress: bool | None = None,
+    distributed: bool | DataParallel | None = None,
 ) -> Comparison:
     """One row a fit, the highest ELBO first: a DataFrame, which can write a page (:meth:`Comparison.report`).
 
@@ -51,9 +62,12 @@ def compare(
     Args:
         num_draws, seed, repeats, chains, modes, progress: as of :func:`vipack.diagnostics.diagnose`; ELBOs and their differences
             come from all ``repeats`` times `num_draws` draws.
+        distributed: True, or a ``DataParallel``, deals the fits out to the processes that ``torchrun`` has started, each of which
+            has all of them; every process gets the table that one would have made.
 
     Raises:
         UsageError: `fits` is empty or not a dict.
+        ProcessError: a process ended, hangs, or has other fits.
         KeyboardInterrupt: Ctrl-C before the first fit was judged.
 
     Warns:
@@ -62,24 +76,21 @@ def compare(
     """
     check_fits(fits)
     show, options = progress_of(progress), DiagnosisOptions(num_draws, seed, repeats, chains, modes)
-    diagnoses: dict[str, Diagnosis] = {}
-    weights: dict[str, Weights] = {}
-    with interrupts() as interrupted:
-        for name, fit in fits.items():
-            bar = Progress(show, interrupted, f"{name} ({len(diagnoses) + 1} of {len(fits)}): ")
-            try:
-                diagnoses[name], weights[name] = diagnose_and_weigh(
-                    fit.posterior, options, stopped=fit.stopped, several_starts=fit.several_starts, progress=bar
-                )
-            except Interrupted:
-                break
-            finally:
-                bar.close()
-            weights[name] = weights[name].of_copies(diagnoses[name].copies)
-            if fit.posterior.verdict is None:  # a diagnosis of its own may have looked closer
-                fit.posterior.judge(diagnoses[name].judged, Grounds(diagnoses[name], weights[name]))
-            if interrupted:
-                break
+    processes = started_processes(data_parallel_of(distributed))
+    with alone_or_together(processes):
+        if processes is not None:
+            _check_alike(processes, fits, options)
+            show = show if processes.rank == 0 else False
+        judged = shared_out(
+            processes, list(fits), lambda names: _judged(names, fits, options, show), "judging fits of a comparison"
+        )
+        ended = len(judged) < len(fits)
+        interrupted = any(each.interrupted for each in judged) or ended
+    diagnoses = {each.name: each.diagnosis for each in judged}
+    weights = {each.name: each.weights for each in judged}
+    for name, diagnosis in diagnoses.items():
+        if fits[name].posterior.verdict is None:  # a diagnosis of its own may have looked closer
+            fits[name].posterior.judge(diagnosis.judged, Grounds(diagnosis, weights[name]))
     if interrupted:
         _say_what_is_known(fits, diagnoses)
     order = sorted(diagnoses, key=lambda name: _sortable(_elbo(diagnoses[name]).value), reverse=True)
@@ -96,6 +107,55 @@ def compare(
         for rank, name in enumerate(order)
     ]
     return Comparison.of(pd.DataFrame(rows, index=pd.Index(order, name="fit")), fits, diagnoses)
+
+
+class _Judged(NamedTuple):
+    """One fit of a comparison; `interrupted` once Ctrl-C has come."""
+
+    name: str
+    diagnosis: Diagnosis
+    weights: Weights
+    interrupted: bool
+
+
+def _judged(
+    names: Sequence[str], fits: Mapping[str, Fitted], options: DiagnosisOptions, show: bool | None
+) -> list[_Judged]:
+    """Fits judged one after another, as far as Ctrl-C lets them be."""
+    judged: list[_Judged] = []
+    with interrupts() as interrupted:
+        for number, name in enumerate(names, 1):
+            fit = fits[name]
+            bar = Progress(show, interrupted, f"{name} ({number} of {len(names)}): ")
+            try:
+                diagnosis, weights = diagnose_and_weigh(
+                    fit.posterior, options, stopped=fit.stopped, several_starts=fit.several_starts, progress=bar
+                )
+            except Interrupted:
+                break
+            finally:
+                bar.close()
+            judged.append(_Judged(name, diagnosis, weights.of_copies(diagnosis.copies), bool(interrupted)))
+            if interrupted:
+                break
+    return judged
+
+
+def _check_alike(processes: Processes, fits: Mapping[str, Fitted], options: DiagnosisOptions) -> None:
+    """
+    Raises:
+        ProcessError: on every process, where they have other fits.
+    """
+    own: dict[str, object] = {"names": " ".join(fits), "options": str(options)}
+    own["data"] = [fit.data_fingerprint for fit in fits.values()]
+    own["values"] = [fit.posterior.program.parameters.digest() for fit in fits.values()]
+    phrases = {
+        "names": "the fits have different names",
+        "data": "the data differ",
+        "values": "the fits have different parameters, as where each process has trained with another seed",
+    }
+    cure = "Every process must pass the same fits, as it has them after the same script."
+    check_alike(processes, own, phrases, about="comparison", cure=cure)
 
 
 def _say_what_is_known(fits: Mapping[str, Fitted], diagnoses: dict[str, Diagnosis]) -> None:

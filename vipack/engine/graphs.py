@@ -172,6 +172,12 @@ class CapturedGraphs:
         idle = graph.touched & graph.unused
         return (graph.touched - idle) | {name for name in idle if unconstrained[name].grad is not None}
 
+    def awaits_parameters(self, shape: Shape) -> bool:
+        """Whether a shape has no runner since its steps update parameters that the optimizer meets in the next step alone."""
+        if shape.runner is not None:
+            return False
+        return shape.waited if shape.graph is None else not self._has_met(shape)
+
     def _memory_for(self, graph: Graph, updated: frozenset[str]) -> Memory:
         memory, parameters = self.memory, self._program.parameters
         if memory is not None and memory.names == Layout.of(parameters).names and memory.can_update(updated):

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 import warnings
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ __all__ = ["LockstepEngine"]
 _FIRST_CHECK = 1_000  # steps, after which graphs are compared with Pyro again, and then after ten times as many
 _COPIED_EVERY = 256  # steps, whatever the clock says: all processes go back to the same one
 _AT_ONCE = 64  # traced steps
+_WAITS = 3  # steps that Pyro takes so that the optimizer meets a parameter
 
 
 class LockstepEngine(Engine):
@@ -54,7 +55,7 @@ class LockstepEngine(Engine):
         self._graphs.safe = SafeStates(_COPIED_EVERY)
         self._shape: Shape | None = None
         self._steps, self._next_check = 0, _FIRST_CHECK
-        self._recording = False
+        self._recording, self._waits_left = False, _WAITS
         self.seconds = 0.0
 
     def advance(self, batches: Batches, num_steps: int, remaining: int) -> list[float]:
@@ -83,6 +84,19 @@ class LockstepEngine(Engine):
 
     def go_on(self, tier: Tier, running: str) -> None:
         self._tier = tier
+
+    @property
+    def settled(self) -> Tier | Literal[""]:
+        """The tier that steps are taken in from now on; empty where that is still open."""
+        if self._shape is None:
+            return ""
+        return "eager" if self._shape.runner is None else cast(Tier, self._shape.runner.native_tier)
+
+    def settle_on(self, tier: Tier) -> None:
+        """Go on in the tier of a saved run, as :attr:`settled` was: another one rounds sums otherwise."""
+        if tier != self._tier:
+            self._tier = tier
+            self.report.reason = f"{tier}: as the run from whose checkpoint it goes on"
 
     # --- steps
 
@@ -183,7 +197,8 @@ class LockstepEngine(Engine):
             if not self._shape.done:
                 self._shape.done = True
                 self._capture(self._shape, batches)
-                self._promote(self._shape, batches, remaining)
+                if self._shape is not None:
+                    self._promote(self._shape, batches, remaining)
         elif self._shape.runner is not None and self._steps >= self._next_check:
             self._next_check = max(10 * self._next_check, self._steps + 1)
             with self._reducer.alone("comparing a graph with Pyro"):
@@ -198,6 +213,11 @@ class LockstepEngine(Engine):
                 self.report.reason = (
                     "eager: the program reads numbers from its tensors, and may then branch otherwise in each process"
                 )
+        if self._waits_left and any(self._reducer.exchange.gather(self._graphs.awaits_parameters(shape))):
+            self._waits_left -= 1
+            shape.graph, shape.runner, shape.done = None, None, False
+            self._shape = None  # all take one more step by Pyro, and try again
+            return
         self._agree_on_graph(shape)
 
     def _agree_on_graph(self, shape: Shape) -> None:

@@ -118,6 +118,7 @@ def ascend_topics(
     rate: float,
     start: Tensor | None = None,
     document_steps: int = 20,
+    add_up: Callable[[Tensor, float], float] | None = None,
 ) -> Ascended:
     """Infer some documents, then move the topics by a natural gradient, with each document standing for `scale`.
 
@@ -127,6 +128,7 @@ def ascend_topics(
         eta: ``()`` or ``(K, V)``, float64: concentrations of the priors.
         rate: 1 goes all of the way to what these documents ask for.
         start: concentrations of the documents.
+        add_up: adds to the words' sums ``(V, K)``, in place, and to these documents' bound those of the documents of other processes.
 
     Source: Hoffman, Blei and Bach (2010), algorithm 2.
     """
@@ -138,7 +140,9 @@ def ascend_topics(
     shares = row_expectations(own, alpha)
     outcome = fused_pass(rows, shares.weights, words.weights)
     bound = float(outcome.log_likelihood.sum() + rows.totals @ shares.shifts + rows.word_totals @ words.shifts)
-    bound = scale * (bound - divergence_of_documents(shares, alpha)) - divergence_of_topics(words, prior, len(topics))
+    bound -= divergence_of_documents(shares, alpha)
+    bound = bound if add_up is None else add_up(outcome.word_sums, bound)
+    bound = scale * bound - divergence_of_topics(words, prior, len(topics))
     target = prior.to(topics.dtype) + scale * outcome.word_sums.mul_(words.weights)
     return Ascended(topics.lerp(target, rate), own, bound)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 
+from vipack.distributed import DataParallel, alone_or_together, check_alike, data_parallel_of, started_processes
 from vipack.errors import UsageError
 from vipack.sparse.count_rows import CountRows
 from vipack.sparse.passes import column_expectations, fold_in
 from vipack.topics.ascent_steps import ascend_topics, bound_of_documents, step_size
+from vipack.topics.batches_together import Together, batches_together
 from vipack.topics.coordinate_ascent import CoordinateAscent
 from vipack.topics.dirichlet_allocation import DirichletAllocation
 from vipack.topics.estimator_files import read_estimator, write_estimator
@@ -171,10 +174,52 @@ class LDA(FittedTopics):
 
         Source: Hoffman, Blei and Bach (2010), "Online learning for latent Dirichlet allocation", algorithm 2.
         """
+        return self._learn(self._counts_of(X), vocabulary)
+
+    def fit_batches(
+        self,
+        batches: Iterable[Any],
+        *,
+        vocabulary: Sequence[str] | None = None,
+        distributed: bool | DataParallel | None = None,
+    ) -> Self:
+        """:meth:`partial_fit` on one batch after another, as a generator reads them from the disk.
+
+        Args:
+            distributed: True, or a ``DataParallel``, takes each step on a batch of every process that ``torchrun`` has started, as
+                on one batch of all their documents. Each passes batches of documents of its own, all of them as many; the topics
+                are the same in all.
+
+        Raises:
+            DataError: one process has fewer batches than another, or other words.
+            ProcessError: a process ended or hangs.
+            UsageError: words are seeds of topics, and there are several processes.
+        """
+        processes = started_processes(data_parallel_of(distributed))
+        with alone_or_together(processes):
+            if processes is None:
+                for batch in batches:
+                    self.partial_fit(batch, vocabulary=vocabulary)
+                return self
+            if self.seeds:
+                raise UsageError(
+                    "seeds: count words of all documents, of which each process has some; leave distributed out."
+                )
+            topics = zlib.crc32(self.components_.tobytes()) if hasattr(self, "components_") else None
+            own = {"options": str(self.get_params()), "words": vocabulary, "topics": topics}
+            check_alike(processes, own, {}, about="topics", cure="Every process must run the same script.")
+            for counts, together in batches_together(processes, batches, self._counts_of):
+                self._learn(counts, vocabulary, together)
+        return self
+
+    def _counts_of(self, X: Any) -> Counts:
+        return self._read(X) if hasattr(self, "components_") else read_counts(X)
+
+    def _learn(self, counts: Counts, vocabulary: Sequence[str] | None, together: Together | None = None) -> Self:
+        """One step, of this process's documents and those of others."""
         started = hasattr(self, "components_")
-        counts = self._read(X) if started else read_counts(X)
         rows = CountRows.of(counts.matrix, torch.float32)
-        scale = self.total_documents / rows.num_rows
+        scale = self.total_documents / (rows.num_rows if together is None else together.num_documents)
         for name in ("documents_", "shares_", "fit_", "allocation_"):  # of the topics as they were
             self.__dict__.pop(name, None)
         if not started:
@@ -187,13 +232,16 @@ class LDA(FittedTopics):
             with torch.random.fork_rng([]):
                 torch.manual_seed(seed_of(self.random_state))
                 topics = allocation.random_topics().double()
+            topics = topics if together is None else together.start(topics, allocation.eta)
             self.topic_names_ = [f"topic {k}" for k in range(self.num_topics)]
         else:
             topics = torch.from_numpy(self.components_)
         rate = step_size(self.n_iter_, 10.0 if self.n_iter_ else 0.0, 0.7)
         alpha, eta = torch.from_numpy(self._alpha), torch.from_numpy(self._eta)
-        moved = ascend_topics(rows, topics.T.float(), alpha, eta, scale=scale, rate=rate)
-        self._word_totals += np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        add_up = None if together is None else together.add_up
+        moved = ascend_topics(rows, topics.T.float(), alpha, eta, scale=scale, rate=rate, add_up=add_up)
+        totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        self._word_totals += totals if together is None else together.sum(totals)
         self.n_iter_ += 1
         self._take_topics(moved.topics.T.double().numpy(), alpha)
         self.bound_ = moved.bound

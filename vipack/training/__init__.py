@@ -1,9 +1,9 @@
 """Training: data in, a Fit out."""
 
+from vipack.distributed import DataParallel
 from vipack.training.api import check, fit, load
 from vipack.training.callbacks import Every, Progress
 from vipack.training.checkpoint import Checkpoint
-from vipack.training.distributed.options import DataParallel
 from vipack.training.fitted_guide import FittedGuide
 from vipack.training.result import Fit
 from vipack.training.simulation_based_calibration import vsbc

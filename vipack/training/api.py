@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vipack.distributed import DataParallel, alone_or_together, data_parallel_of, started_processes
 from vipack.engine.steps.contracts import EngineMaker, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, VipackError, warn
@@ -22,13 +23,10 @@ from vipack.training.callbacks import Callback, callbacks_of
 from vipack.training.checkpoint import Checkpoint, checkpoint_of, clean_temporaries, read_file, unharmed
 from vipack.training.data import ArrayRows
 from vipack.training.distributed.joint_fit import (
-    alone_or_together,
     prepare_together,
     refuse_together,
     train_together,
 )
-from vipack.training.distributed.options import DataParallel, data_parallel_of
-from vipack.training.distributed.processes import started_processes
 from vipack.training.engines import check_engine
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide

@@ -66,6 +66,7 @@ def write_file(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     """Write `content` to a temporary file beside `path`, flush it to disk, and put it in place in one move.
 
     Raises:
+        CheckpointError: it cannot be written, as on a disk that is full; a file from before is as it was.
         UsageError: the folder does not exist, or `path` is one.
     """
     target = Path(path)
@@ -84,6 +85,14 @@ def write_file(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except (OSError, RuntimeError) as error:  # torch closes an archive that it could not write with an error of its own
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        cause = error.strerror if isinstance(error, OSError) else "the disk may be full, or files limited in size"
+        raise CheckpointError(
+            f"{target}: could not be written ({cause}); the file from before, if there was one, is as it was. Make room, or name "
+            "another folder."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from vipack.diagnostics.calibration import Calibration, calibration
 from vipack.diagnostics.moments import columns_of, columns_of_sets
 from vipack.diagnostics.rounding import constant
 from vipack.diagnostics.sources import positive
+from vipack.distributed import (
+    DataParallel,
+    Processes,
+    alone_or_together,
+    check_alike,
+    data_parallel_of,
+    shared_out,
+    started_processes,
+)
 from vipack.engine.capture.capture import tensors_of
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.steps.contracts import Tier
@@ -25,6 +35,7 @@ from vipack.errors import DataError
 from vipack.posterior import Posterior
 from vipack.program import Arguments, Program, seeded
 from vipack.program.evaluation.simulation import simulate
+from vipack.training.arrays import fingerprint_of
 from vipack.training.prepare import Prepared, Problem, prepare
 from vipack.training.restarts import start_of
 from vipack.training.scheduled import refuse_schedules
@@ -32,7 +43,7 @@ from vipack.training.trainer import Plan, Trainer
 
 __all__ = ["vsbc"]
 
-_MOST_COPIES = 256  # fits side by side; more run in rounds
+_MOST_COPIES = 50  # fits side by side, whose noise is drawn together; so few that several processes have some to do
 
 
 @training_entry
@@ -50,6 +61,7 @@ def vsbc(
     seed: int = 0,
     engine: Tier = "auto",
     dtype: torch.dtype | None = None,
+    distributed: bool | DataParallel | None = None,
 ) -> Calibration:
     """Draw parameters and data from the model, fit the guide to each data set, and see where the parameters fall.
 
@@ -60,6 +72,8 @@ def vsbc(
             arrays give their shapes alone, and all others, such as covariates, are kept.
         num_simulations: M; 200 show a spread that is off by a fifth.
         num_draws: of each fit, by which ``P_q(theta < true theta)`` is counted.
+        distributed: True, or a ``DataParallel``, deals the simulations out to the processes that ``torchrun`` has started; every
+            process gets the answer that one would have found.
 
     Raises:
         UsageError: a number is out of range.
@@ -75,19 +89,31 @@ def vsbc(
     positive("steps", steps, 0)
     refuse_schedules(fixed, "simulation-based calibration")
     problem = Problem(model, data, fixed, dtype=dtype)
-    prepared = prepare(problem, guide, seed=seed, loss=loss)
-    prepared.check.raise_if_bad()
-    truths, calls, stacked = _simulated(prepared, num_simulations, seed)
-    plan = Plan(steps, seed, (), (), False, None, engine)
-    rows: list[dict[str, float]] = []
-    how = ""
-    for first in range(0, num_simulations, _MOST_COPIES):
-        block = slice(first, first + _MOST_COPIES)
-        data_of_block = {index: values[block] for index, values in stacked.items()}
-        fits, how = _trained(problem, guide, prepared, plan, optim, data_of_block, calls[block])
-        for fit, call, truth in zip(fits, calls[block], truths[block], strict=True):
-            # Each fit has draws of its own: errors that all share would look like a bias.
-            rows.append(_probabilities(Posterior(fit(), call), truth, num_draws, (seed + len(rows)) % 2**32))
+    processes = started_processes(data_parallel_of(distributed))
+    with alone_or_together(processes):
+        prepared = prepare(problem, guide, seed=seed, loss=loss)
+        prepared.check.raise_if_bad()
+        simulations = _simulated(prepared, num_simulations, seed)
+        if processes is not None:
+            _check_alike(processes, prepared, simulations, seed=seed, steps=steps, num_draws=num_draws)
+        plan = Plan(steps, seed, (), (), False, None, engine)
+
+        def answers(blocks: Sequence[range]) -> list[tuple[list[dict[str, float]], str]]:
+            every: list[tuple[list[dict[str, float]], str]] = []
+            for block in blocks:
+                own = simulations.of(block)
+                # Each block has training noise of its own, and each fit draws: errors that all share would look like a bias.
+                noise = replace(plan, seed=(seed + block.start) % 2**32)
+                fits, how = _trained(problem, guide, prepared, noise, optim, own)
+                table = [
+                    _probabilities(Posterior(fit(), call), truth, num_draws, (seed + number) % 2**32)
+                    for number, fit, call, truth in zip(block, fits, own.calls, own.truths, strict=True)
+                ]
+                every.append((table, how))
+            return every
+
+        answered = shared_out(processes, _blocks(num_simulations), answers, "fitting to simulated data")
+    rows, how = [row for table, _ in answered for row in table], answered[-1][1]
     # Where every fit and every truth has the same value there is nothing to calibrate.
     names = tuple(name for name in rows[0] if not all(np.isnan(row[name]) for row in rows))
     table = np.array([[0.5 if np.isnan(row[name]) else row[name] for name in names] for row in rows])
@@ -97,16 +123,57 @@ def vsbc(
 Fit = Callable[[], Program]
 
 
+class _Simulations(NamedTuple):
+    """Data sets from the model.
+
+    Attributes:
+        truths: the latents of each, and
+        calls: its data.
+        stacked: those of the calls' tensors that differ, by index, with a dimension for the simulations.
+    """
+
+    truths: list[dict[str, Tensor]]
+    calls: list[Arguments]
+    stacked: dict[int, Tensor]
+
+    def of(self, numbers: Sequence[int]) -> _Simulations:
+        """Some of them, one after another."""
+        chosen = slice(numbers[0], numbers[-1] + 1)
+        stacked = {index: values[chosen] for index, values in self.stacked.items()}
+        return _Simulations(self.truths[chosen], self.calls[chosen], stacked)
+
+
+def _blocks(number: int) -> list[range]:
+    """Simulations that run side by side, the same however many processes there are."""
+    bounds = np.linspace(0, number, -(-number // _MOST_COPIES) + 1).astype(int).tolist()
+    return [range(first, end) for first, end in itertools.pairwise(bounds)]
+
+
+def _check_alike(processes: Processes, prepared: Prepared, simulations: _Simulations, **options: int) -> None:
+    """
+    Raises:
+        ProcessError: on every process, where they are about other simulations.
+    """
+    named = [(str(index), values) for index, values in simulations.stacked.items()]
+    own = {**options, "values": prepared.program.parameters.digest(), "data": fingerprint_of(named)}
+    phrases = {
+        "data": "the simulated data differ, as where the model or the data are others there",
+        "values": "the parameters begin from different values",
+        "seed": "the seeds differ",
+    }
+    check_alike(processes, own, phrases, about="calibration", cure="Every process must run the same script.")
+
+
 def _trained(
     problem: Problem,
     guide: Any,
     prepared: Prepared,
     plan: Plan,
     optim: Any,
-    stacked: Mapping[int, Tensor],
-    calls: list[Arguments],
+    simulations: _Simulations,
 ) -> tuple[list[Fit], str]:
     """For each data set what gives its fit, and how they are trained: side by side where they can be."""
+    calls = simulations.calls
     trainer = Trainer(prepare(problem, guide, seed=plan.seed, loss=prepared.loss), plan, optim)
     try:
         engine = RestartsEngine(
@@ -116,7 +183,7 @@ def _trained(
             trainer.state.batches,
             [start_of(prepared)] * len(calls),
             trainer.tier,
-            stacked,
+            simulations.stacked,
         )
     except CaptureError as error:
         alone: list[Fit] = [
@@ -142,10 +209,7 @@ def _alone(problem: Problem, guide: Any, loss: Any, plan: Plan, optim: Any, call
     return trainer.program
 
 
-def _simulated(
-    prepared: Prepared, count: int, seed: int
-) -> tuple[list[dict[str, Tensor]], list[Arguments], dict[int, Tensor]]:
-    """True latents and calls of each simulation, and the tensors that differ, stacked, by index."""
+def _simulated(prepared: Prepared, count: int, seed: int) -> _Simulations:
     program, arguments = prepared.program, prepared.rows.full()
     tensors, rebuild = tensors_of(arguments)
     truths, calls = [], []
@@ -162,7 +226,7 @@ def _simulated(
                 simulated.setdefault(index, []).append(filled[index])
             truths.append(latents)
             calls.append(rebuild(filled))
-    return truths, calls, {index: torch.stack(values) for index, values in simulated.items()}
+    return _Simulations(truths, calls, {index: torch.stack(values) for index, values in simulated.items()})
 
 
 def _indices_of(

@@ -47,6 +47,7 @@ class StreamedRows(Rows):
 
     Args:
         blocks: the ranges of rows that belong to the data, ``(blocks, 2)``; all by default.
+        first: the number of the first of them, where they are a stretch of more data.
 
     Raises:
         DataError: they have different numbers of rows, or one has none.
@@ -59,8 +60,10 @@ class StreamedRows(Rows):
         dtype: torch.dtype,
         device: torch.device,
         blocks: np.ndarray[Any, Any] | None = None,
+        first: int = 0,
     ) -> None:
         super().__init__(fixed, dtype, device)
+        self._first = first
         self._data = data
         self._sources = {name: _source(name, value) for name, value in named_arrays(data)}
         self._rebuild = rebuilder(data)
@@ -123,6 +126,27 @@ class StreamedRows(Rows):
         count = int(self._bounds[-1])
         if batch_size is None or batch_size >= count:
             return WholeStream(self.full, generator)
+        return self._stream_of_windows(batch_size, generator, observe)
+
+    def stretch(
+        self,
+        first: int,
+        num_rows: int,
+        batch_size: int,
+        generator: torch.Generator,
+        observe: Callable[[Tensor], None] | None = None,
+    ) -> BatchStream:
+        """As :meth:`stream`, of `num_rows` rows from `first` on, with the indices that they have among all."""
+        begin, end = np.searchsorted(self._bounds, [first, first + num_rows - 1], side="right") - 1
+        own = self._blocks[begin : end + 1].copy()
+        own[-1, 1] = own[-1, 0] + first + num_rows - self._bounds[end]
+        own[0, 0] += first - self._bounds[begin]
+        some = StreamedRows(self._data, self.fixed, self.dtype, self.device, own, first)
+        return some._stream_of_windows(batch_size, generator, observe)
+
+    def _stream_of_windows(
+        self, batch_size: int, generator: torch.Generator, observe: Callable[[Tensor], None] | None
+    ) -> BatchStream:
         values = ValuesRead()
 
         def read(blocks: np.ndarray[Any, Any], order: Tensor) -> tuple[list[Any], Tensor | None]:
@@ -130,8 +154,9 @@ class StreamedRows(Rows):
             numbers = values.extremes(arrays) if observe is not None else None
             return arrays, numbers
 
-        windows = BlockWindows(read, self._bounds, self._window_rows(batch_size), batch_size, generator)
-        return WindowStream(windows, self._call, count, batch_size, observe)
+        bounds = self._bounds + self._first
+        windows = BlockWindows(read, bounds, self._window_rows(batch_size), batch_size, generator)
+        return WindowStream(windows, self._call, int(self._bounds[-1]), batch_size, observe)
 
     def subset(self, indices: Tensor) -> Rows:
         """See :class:`Rows`; in memory.

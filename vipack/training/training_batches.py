@@ -36,10 +36,13 @@ def training_batches(
     """
     raw = rows.raw if isinstance(rows, TransformedRows) else rows  # which the loss transforms, anew at every step
     generator = torch.Generator().manual_seed(seed if shard is None else seed_of(seed, shard.first))
-    if shard is not None:
+    look = None if observe is None else lambda indices: observe(rows.rows(indices))
+    if shard is not None and isinstance(raw, StreamedRows):
+        stream = raw.stretch(shard.first, shard.num_rows, shard.batch_size, generator, look)
+    elif shard is not None:
         stream = _own_batches(raw, shard, generator)
-    elif isinstance(raw, StreamedRows) and observe is not None:
-        stream = raw.stream(batch_size, generator, lambda indices: observe(rows.rows(indices)))
+    elif isinstance(raw, StreamedRows):
+        stream = raw.stream(batch_size, generator, look)
     else:
         stream = raw.stream(batch_size, generator)
     own = getattr(loss, "schedules", {})

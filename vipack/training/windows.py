@@ -64,7 +64,7 @@ class BlockWindows(Windows):
 
     Args:
         read: blocks by number, ascending, and a permutation of their rows -> the arrays, and the positions of rows to be looked at.
-        bounds: of the rows of each block among all, ``(blocks + 1,)``.
+        bounds: of the rows of each block among all, ``(blocks + 1,)``; of a stretch of the data they begin at its first row.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class BlockWindows(Windows):
     ) -> None:
         self._read, self._bounds, self._generator = read, bounds, generator
         self._window_rows, self._batch_size = window_rows, batch_size
-        self._num_rows = int(bounds[-1])
+        self._num_rows = int(bounds[-1] - bounds[0])
         self._epoch, self._index = 0, 0
         self._order: list[np.ndarray[Any, Any]] = []
         self._epoch_start = generator.get_state()

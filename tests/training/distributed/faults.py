@@ -1,10 +1,14 @@
 """What goes wrong in one process of two: ``python -m tests.training.distributed.faults WHAT``; says what each of them raised."""
 
 import os
+import resource
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -13,6 +17,7 @@ from pyro.infer.autoguide import AutoNormal
 import vipack as vi
 
 RANK = int(os.environ.get("RANK", "0"))
+FOLDER = Path(tempfile.mkdtemp())
 Y = torch.randn(60, generator=torch.Generator().manual_seed(0)) + 1.0
 
 
@@ -57,6 +62,36 @@ def freeze():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def full_disk():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+
+def cut_off_file():
+    """A .npy file that ends before its last rows."""
+    path = FOLDER / "cut.npy"
+    np.save(path, Y.numpy())
+    os.truncate(path, path.stat().st_size - 40)
+    return vi.stream(path)
+
+
+def damaged_file():
+    """A .npy file with NaN in the rows of process 1."""
+    path = FOLDER / "damaged.npy"
+    np.save(path, np.where(np.arange(60) == 45, np.nan, Y.numpy()))
+    return vi.stream(path)
+
+
+def two_schemas():
+    """Parquet files of which the second has another column."""
+    import pandas
+
+    folder = FOLDER / "parquet"
+    folder.mkdir()
+    for number, column in enumerate("yz"):
+        pandas.DataFrame({column: Y.numpy()}).to_parquet(folder / f"{number}.parquet")
+    return vi.stream(folder, columns="y")
+
+
 # What each does in one process, as options of the fit.
 FAULTS = {
     "other data": {"data": Y + RANK},
@@ -71,6 +106,13 @@ FAULTS = {
     "restarts": {"restarts": 2},
     "a callback that raises": {"callbacks": once(fails(ValueError))},
     "a callback that stops": {"callbacks": vi.Every(10, lambda progress: RANK == 1 and progress.step == 20)},
+    "a disk that is full": {
+        "checkpoint": vi.Checkpoint(FOLDER / "run.pt", every_steps=20),
+        "callbacks": vi.Every(30, lambda progress: full_disk() if progress.step == 30 else None),
+    },
+    "a file that is cut off": {"data": cut_off_file},
+    "a file with NaN": {"data": damaged_file},
+    "files of two schemas": {"data": two_schemas},
     "interrupted": {"callbacks": once(lambda: os.kill(os.getpid(), signal.SIGINT)), "steps": 5_000},
 }
 ENDINGS = {
@@ -87,11 +129,15 @@ def run(what: str) -> str:
     common = {"data": Y, "batch_size": 10, "steps": 200, "seed": 0, "distributed": True, "engine": "eager"}
     options = {"model": model, "guide": AutoNormal, **common, **{**FAULTS, **ENDINGS}[what]}
     try:
+        if callable(options["data"]):
+            options["data"] = options["data"]()
         fit = vi.fit(progress=False, **options)
     except vi.errors.VipackError as error:
         return f"{type(error).__name__}: {error}"
     except ValueError as error:
         return f"of the user: {error}"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return f"{fit.steps} steps, {fit.stopped}"
 
 
@@ -100,4 +146,9 @@ if __name__ == "__main__":
     for what in sys.argv[1:]:
         began = time.monotonic()
         print(f"{what} | {run(what)} | {time.monotonic() - began:.1f}", flush=True)
+        if what == "a disk that is full" and RANK == 0:
+            print(
+                f"checkpoint after it | {vi.load(FOLDER / 'run.pt', model, AutoNormal, data=Y).steps} steps | 0",
+                flush=True,
+            )
     os._exit(0)  # whatever is left of groups that are broken

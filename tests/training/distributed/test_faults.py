@@ -24,6 +24,10 @@ SAID = {
         "of the user",
     ),
     "a callback that stops": ("20 steps, stopped by a callback",) * 2,
+    "a disk that is full": ("run.pt: could not be written (the disk may be full",) * 2,
+    "a file that is cut off": ("DataError: ",) * 2,
+    "a file with NaN": ("row 45 is NaN",) * 2,
+    "files of two schemas": ("DataError: ",) * 2,
     "interrupted": ("interrupted: Ctrl-C after",) * 2,
 }
 
@@ -51,6 +55,10 @@ def test_every_process_says_what_is_wrong(answers, what, rank):
 def test_a_process_that_is_killed_is_named(answers):
     said, _ = answers[0]["killed"]
     assert said.startswith("ProcessError: process 1 of 2 ended without a word")
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_from_before(answers):
+    assert answers[0]["checkpoint after it"][0] == "20 steps"
 
 
 @pytest.mark.slow

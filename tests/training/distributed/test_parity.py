@@ -7,13 +7,12 @@ import pytest
 import torch
 
 import vipack as vi
+from tests.training.distributed.conftest import RUNS, started
 from tests.training.distributed.programs import BATCH, CASES, Joined, N, SameNoise
 from vipack.training import trainer as trainer_module
 from vipack.training.distributed.shards import shard_of
 from vipack.training.training_batches import training_batches
 
-# Of program, tier and type: one without and one with parameters of rows, in each tier once, and a network.
-RUNS = ("regression:eager:float64", "regression:interpreted:float64", "topics:traced:float64", "vae:traced:float32")
 MORE = (
     "every row:traced:float64",
     "hierarchical:traced:float64",
@@ -22,31 +21,17 @@ MORE = (
     "topics:interpreted:float64",
     "flow:interpreted:float64",
     "regression:interpreted:float32",
+    "regression:compiled:float64",
+    "vae:interpreted:float64",
+    "vae:traced:float32",
+    "topics:compiled:float64",
 )
 EVERY_RUN = [*RUNS, *(pytest.param(run, marks=pytest.mark.slow) for run in MORE)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("together")
-
-
-def _started(start, folder, runs):
-    processes = start("-m", "tests.training.distributed.together", str(folder), *runs)
-    outputs = [process.communicate(timeout=900)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(output[-3_000:] for output in outputs)
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def together(start, folder):
-    """What two processes come to, run by run, by rank."""
-    return _started(start, folder, RUNS)
-
-
-@pytest.fixture(scope="module")
 def more_together(start, tmp_path_factory):
-    return _started(start, tmp_path_factory.mktemp("more"), MORE)
+    return started(start, tmp_path_factory.mktemp("more"), MORE)
 
 
 @pytest.fixture
@@ -111,10 +96,10 @@ def test_a_run_that_was_cut_off_goes_on_bit_for_bit(together, tier):
         assert all(torch.equal(runs["cut off"][name], value) for name, value in runs["undisturbed"].items())
 
 
-def test_one_process_goes_on_with_the_file_of_two(together, folder):
+def test_one_process_goes_on_with_the_file_of_two(together, together_folder):
     case = CASES["topics"]
     options = {**case.options(torch.float64), "steps": 80, "average": True, "engine": "eager"}
-    path = folder / "eager-undisturbed.pt"
+    path = together_folder / "eager-undisturbed.pt"
     alone = vi.fit(case.model, case.guide, checkpoint=path, distributed=True, **options)
     for name, value in together[0]["cut off"]["eager"]["undisturbed"].items():
         torch.testing.assert_close(alone.params[name], value, rtol=0, atol=0)

@@ -7,17 +7,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
 import vipack as vi
 from tests.training.distributed.programs import CASES
+from tests.training.distributed.spread import SHARED, fewer_batches, from_a_file, other_fits
 
 
 def cut_off(folder: Path, tier: str, rank: int) -> dict[str, dict[str, Tensor]]:
     """The parameters of a run with a checkpoint, and of one that Ctrl-C cuts off in process 1 and that is started again."""
     case = CASES["topics"]
     options = {**case.options(torch.float64), "steps": 80, "engine": tier, "distributed": True, "average": True}
+    if tier == "interpreted":  # an optimizer of Pyro's, which is another one for each parameter
+        options["optim"] = pyro.optim.Adam({"lr": 0.02})
 
     def interrupt(progress: Any) -> None:
         if rank == 1 and progress.step == 30:
@@ -28,6 +32,7 @@ def cut_off(folder: Path, tier: str, rank: int) -> dict[str, dict[str, Tensor]]:
         return vi.fit(case.model, case.guide, checkpoint=path, callbacks=calls, **options)
 
     undisturbed = fit("undisturbed", vi.Every(10, lambda progress: None))
+    assert undisturbed.engine.tier == tier, undisturbed.engine
     first = fit("cut", vi.Every(10, interrupt))
     assert 30 <= first.steps < 80, first.stopped
     return {"undisturbed": undisturbed.params, "cut off": fit("cut", vi.Every(10, lambda progress: None)).params}
@@ -63,6 +68,9 @@ def main(folder: Path, *names: str) -> None:
     rank = torch.distributed.get_rank()
     results["cut off"] = {tier: cut_off(folder, tier, rank) for tier in ("eager", "interpreted")}
     results["shares"] = independent_noise()
+    results["shared"] = {name: answer(True) for name, answer in SHARED.items()}
+    results["from a file"] = from_a_file(folder)
+    results["said"] = {"fewer batches": fewer_batches(), "other fits": other_fits()}
     torch.save(results, folder / f"{rank}.pt")
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vipack.distributed import DataParallel, Processes
 from vipack.engine.lockstep import LockstepEngine
-from vipack.errors import UsageError, VipackWarning
+from vipack.errors import UsageError
 from vipack.training.checkpoint import Checkpoint, clean_temporaries, read_file, unharmed
 from vipack.training.data import LoadedRows, Rows
-from vipack.training.distributed.options import DataParallel
-from vipack.training.distributed.processes import Processes
 from vipack.training.distributed.row_parameters import check_optimizer, parameters_of_rows
 from vipack.training.distributed.same_fit import check_same_fit
 from vipack.training.distributed.shards import shard_of
@@ -25,11 +21,10 @@ from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.own_loss import own_loss
 from vipack.training.prepare import Prepared, Problem, device_of, prepare
 from vipack.training.reading_data import read_data
-from vipack.training.streamed import StreamedRows
 from vipack.training.trainer import Plan, Trainer
 from vipack.training.transformed import raw_rows
 
-__all__ = ["alone_or_together", "prepare_together", "refuse_together", "train_together"]
+__all__ = ["prepare_together", "refuse_together", "train_together"]
 
 _CURES = {"guide": "pass a guide, or leave distributed out"}
 
@@ -47,18 +42,6 @@ def refuse_together(**options: object) -> None:
             raise UsageError(f"distributed: {value}; {_CURES.get(name, f'leave {name} or distributed out')}.")
 
 
-@contextlib.contextmanager
-def alone_or_together(processes: Processes | None) -> Iterator[None]:
-    """Around a fit: what ends one process ends all, and warnings and errors of program and data come from the first."""
-    with contextlib.ExitStack() as stack:
-        if processes is not None:
-            stack.enter_context(processes.joined())
-            if processes.rank:
-                stack.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore", VipackWarning)
-        yield
-
-
 def prepare_together(problem: Problem, guide: Any, processes: Processes, *, seed: int, loss: Any) -> Prepared:
     """The program as for one process, whose steps see the rows of this one.
 
@@ -72,10 +55,10 @@ def prepare_together(problem: Problem, guide: Any, processes: Processes, *, seed
         raise UsageError(
             "distributed: data is a DataLoader, which makes its own batches; pass its Dataset and batch_size=."
         )
-    if isinstance(raw_rows(rows), StreamedRows):
+    if not rows.indexed:
         raise UsageError(
-            "distributed: data that are read from files as a fit goes are not dealt out to processes; pass arrays, or leave "
-            "distributed out."
+            "distributed: data is an IterableDataset, whose rows come in its own order and cannot be dealt out; write them to a file "
+            "and pass vipack.stream(path), or leave distributed out."
         )
     if rows.device.type != "cpu":
         raise UsageError(f"distributed: trains on CPUs, and device is {rows.device}; leave device or distributed out.")
@@ -149,6 +132,10 @@ def _go_on(trainer: Trainer, team: Team, file: Checkpoint) -> bool:
     with unharmed(file.path):
         compare_fingerprints(content["fingerprint"], trainer.fingerprint(), file.path, keys)
         trainer.load_content(team.own_stand(content, trainer.plan.seed))
+        assert isinstance(trainer.engine, LockstepEngine)
+        tier = content.get("processes", {}).get("tier")
+        if tier:
+            trainer.engine.settle_on(tier)
     return True
 
 

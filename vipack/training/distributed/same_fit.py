@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from vipack.distributed import Processes, check_alike
 from vipack.errors import ProcessError
 from vipack.program import seeded
-from vipack.training.distributed.processes import Processes
 from vipack.training.prepare import Prepared
 from vipack.training.trainer import Trainer
 
@@ -36,19 +35,13 @@ def check_same_fit(processes: Processes, trainer: Trainer, more: Mapping[str, ob
         ProcessError: on every process, where they differ.
     """
     own = {**trainer.fingerprint(), "steps": trainer.plan.steps, **more, "values": trainer.program.parameters.digest()}
-    digests = {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in own.items()}
-    plain = {name: value for name, value in own.items() if isinstance(value, int | float | str | bool | None)}
-    every = processes.gather((digests, plain))
-    for name in own:
-        differing = [rank for rank, (each, _) in enumerate(every) if each.get(name) != every[0][0].get(name)]
-        if differing:
-            rank = differing[0]
-            values = [each[1].get(name) for each in (every[0], every[rank])]
-            told = "" if name in ("data", "values") or None in values else f" ({values[0]!r} and {values[1]!r})"
-            raise ProcessError(
-                f"distributed: processes 0 and {rank} are not about the same fit: {_SEEN.get(name, f'{name} differs')}{told}. Every "
-                "process must run the same script on the same data; the fit deals out the rows by itself."
-            )
+    check_alike(
+        processes,
+        own,
+        _SEEN,
+        about="fit",
+        cure="Every process must run the same script on the same data; the fit deals out the rows by itself.",
+    )
     _compare_losses(processes, trainer.prepared, trainer.loss, trainer.plan.seed)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vipack.distributed import Processes
 from vipack.engine.graph.all_reduce import Reducer
 from vipack.errors import ProcessError, VipackError
 from vipack.program import RandomState
-from vipack.training.distributed.processes import Processes
 from vipack.training.distributed.shards import Shard, seed_of
 from vipack.types import Estimate
 
@@ -103,15 +103,13 @@ class Team:
         if self.rank == 0:
             try:
                 random, batches = zip(*stands, strict=True)
-                write({**trainer.content(), "processes": {"random": list(random), "batches": list(batches)}})
-            except (OSError, VipackError, RuntimeError) as error:
-                text = f"{type(error).__name__}: {error}"
+                own = {"random": list(random), "batches": list(batches), "tier": trainer.engine.settled}
+                write({**trainer.content(), "processes": own})
+            except VipackError as error:
+                text = str(error)
         failure = self.processes.gather(text)[0]
         if failure:
-            raise ProcessError(
-                f"checkpoint: process 0 could not write it ({failure}); the file from before is as it was. Make room or name another "
-                "folder, and start again."
-            )
+            raise ProcessError(f"checkpoint of process 0: {failure} Then start all of them again.")
 
     def own_stand(self, content: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """A file's content with the random numbers and batches of this process.

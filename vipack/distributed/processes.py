@@ -8,6 +8,7 @@ import os
 import pickle
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,11 +17,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from vipack.engine.graph.all_reduce import Exchange
-from vipack.errors import ProcessError, UsageError, VipackError
-from vipack.training.distributed.options import DataParallel
+from vipack.distributed.options import DataParallel
+from vipack.errors import ProcessError, UsageError, VipackError, VipackWarning
 
-__all__ = ["Processes", "started_processes"]
+__all__ = ["Processes", "alone_or_together", "started_processes"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SLICE = datetime.timedelta(seconds=0.5)  # of waiting, after which signals are handled and the others are looked at
@@ -31,7 +31,7 @@ _BEGINNING = 10  # times the timeout, that the others may come later: they impor
 _FOREVER = datetime.timedelta(hours=24)  # of the group; who waits looks after the others itself
 
 
-class Processes(Exchange):
+class Processes:
     """One of the processes of a run; all of them make the same calls in the same order.
 
     Attributes:
@@ -61,6 +61,7 @@ class Processes(Exchange):
     # --- what all of them do
 
     def sum(self, flat: Tensor) -> None:
+        """Add up a vector over all processes, in place."""
         self._wait(lambda: dist.all_reduce(flat, group=self._group, async_op=True))
 
     def numbers(self, *values: float) -> Tensor:
@@ -71,6 +72,7 @@ class Processes(Exchange):
         return torch.stack(every)
 
     def gather(self, value: object) -> list[Any]:
+        """What every process has given, by rank."""
         own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
         sizes = [int(row[0]) for row in self.numbers(float(len(own)))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
@@ -81,6 +83,7 @@ class Processes(Exchange):
 
     @contextlib.contextmanager
     def busy(self, doing: str) -> Iterator[None]:
+        """Inside, the others wait for this process as long as it lives."""
         self._doing = doing
         try:
             yield
@@ -97,6 +100,7 @@ class Processes(Exchange):
                 text = f"{type(error).__name__}: {_first_line(error)}"
                 with contextlib.suppress(RuntimeError):
                     self._store.set(f"ended/{self.rank}", text)
+                    self._until_read()
             raise
         finally:
             self._ended.set()
@@ -174,11 +178,20 @@ class Processes(Exchange):
             f"one, {self.rank}, ends; start all of them again, and they go on from the checkpoint."
         )
 
+    def _until_read(self) -> None:
+        """Process 0 keeps the store: its last words are gone with it, so it stays until the others have read them."""
+        until, others = time.monotonic() + _NOTE_SECONDS, self._others()
+        while (
+            self.rank == 0 and time.monotonic() < until and not self._store.check([f"read/{rank}" for rank in others])
+        ):
+            time.sleep(0.05)
+
     def _raise_if_ended(self) -> None:
         for rank in self._others():
             with contextlib.suppress(dist.DistNetworkError, dist.DistStoreError):
                 if self._store.check([f"ended/{rank}"]):
                     text = self._store.get(f"ended/{rank}").decode()
+                    self._store.set(f"read/{self.rank}", "")
                     raise ProcessError(
                         f"process {rank} of {self.size} ended, and this one, {self.rank}, with it: {text}"
                     )
@@ -226,6 +239,18 @@ class Processes(Exchange):
         every = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(every, own, group=self._group)
         return torch.stack(every)
+
+
+@contextlib.contextmanager
+def alone_or_together(processes: Processes | None) -> Iterator[None]:
+    """Around what processes do together: what ends one of them ends all, and warnings of vipack's come from the first."""
+    with contextlib.ExitStack() as stack:
+        if processes is not None:
+            stack.enter_context(processes.joined())
+            if processes.rank:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore", VipackWarning)
+        yield
 
 
 def started_processes(options: DataParallel | None) -> Processes | None:

@@ -1,0 +1,1 @@
+"""What ``python -m benchmarks.scale`` measures, a module each."""

@@ -1,0 +1,15 @@
+"""The processes of a run: what they tell each other, and work that is shared out among them."""
+
+from vipack.distributed.options import DataParallel, data_parallel_of
+from vipack.distributed.processes import Processes, alone_or_together, started_processes
+from vipack.distributed.sharing import check_alike, shared_out
+
+__all__ = [
+    "DataParallel",
+    "Processes",
+    "alone_or_together",
+    "check_alike",
+    "data_parallel_of",
+    "shared_out",
+    "started_processes",
+]
