@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import os
 import pickle
@@ -96,6 +97,7 @@ class Processes:
         try:
             yield
         except BaseException as error:
+            _leave_behind(self._group)
             if not isinstance(error, ProcessError):
                 text = f"{type(error).__name__}: {_first_line(error)}"
                 with contextlib.suppress(RuntimeError):
@@ -239,6 +241,11 @@ class Processes:
         every = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(every, own, group=self._group)
         return torch.stack(every)
+
+
+def _leave_behind(group: Any) -> None:
+    """Never free a group whose operations the others may not have joined: gloo would wait for them, however long, wherever Python collects it."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def lines(text):
 @pytest.fixture(scope="module")
 def answers(start):
     processes = start("-m", "tests.training.distributed.faults", *FAULTS, "killed")
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, -signal.SIGKILL], "\n".join(outputs)
     return [lines(output) for output in outputs]
 
