@@ -154,7 +154,7 @@ def compiling_here(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", [n for n, private in NAMES.items() if private.stops in ("compiled", "native")])
 @pytest.mark.usefixtures("compiling_here")
 def test_what_cannot_be_compiled_runs_as_a_graph(name, eager, take_away, monkeypatch):
-    def no_kernels(path, *, vectorized):
+    def no_kernels(path, *, vectorized, flags):
         inductor.require(inductor.BUILDER, inductor.BUILD_OPTIONS, inductor.PICK_ISA, inductor.NO_ISA)
         raise RuntimeError("there is no compiler here")
 

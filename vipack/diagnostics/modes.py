@@ -167,8 +167,10 @@ def _improper(density: ManyPoints, search: PeakSearch, highest: float) -> str:
     def values_of(points: Tensor) -> Tensor:
         return density.values(points).double()
 
+    eps = torch.finfo(density.joint.dtype).eps
     for at, widths in search.without:
         level = float(values_of(at[None])[0])
+        widths = torch.maximum(widths, 8 * eps * at.abs())  # below which points are the same number
         why = improper(values_of, at, widths, density.joint.shapes) if level > highest - _NEGLIGIBLE else ""
         if why:
             return why

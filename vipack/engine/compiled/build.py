@@ -145,7 +145,7 @@ def _compile_all(library: Path | None, folder: Path, tasks: list[_Task]) -> None
         raise failures[0]
 
 
-def _compile(source: str, target: Path, *, vectorized: bool, flags: Sequence[str]) -> None:
+def _compile(source: str, target: Path, *, vectorized: bool, flags: Sequence[str] = ()) -> None:
     path = target.with_name(f"{target.stem}-{os.getpid()}.cpp")
     path.write_text(source)
     compile_cpp(path, vectorized=vectorized, flags=flags).replace(target)
