@@ -64,7 +64,11 @@ class Bumps:
     def guide(self) -> Callable[[], None]:
         """One that draws from the mixture itself."""
         mixture = self.distribution()
-        return lambda: pyro.sample("z", mixture)  # type: ignore[no-any-return]
+
+        def guide() -> None:
+            pyro.sample("z", mixture)
+
+        return guide
 
 
 def random_bumps(seed: int) -> Bumps:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import runpy
 import subprocess
@@ -118,7 +119,8 @@ def run(path: Path) -> None:
             image = Image.open(picture).convert("RGB")
             image.quantize(128).save(HERE / f"{path.stem}.png", optimize=True)
         os.chdir(folder)
-    (HERE / f"{path.stem}.txt").write_text(printed.getvalue().strip() + "\n", encoding="utf-8")
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/[^/\s]+/", "", printed.getvalue())  # a folder of this run alone
+    (HERE / f"{path.stem}.txt").write_text(text.strip() + "\n", encoding="utf-8")
     runs = json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.exists() else {"examples": {}}
     machine = f"{os.cpu_count()} cores ({platform.machine()}), one thread"
     runs |= {"machine": machine, "date": datetime.date.today().isoformat()}
