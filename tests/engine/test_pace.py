@@ -13,6 +13,7 @@ import vipack as vi
 from vipack.engine import svi as svi_module
 from vipack.engine import tiers
 from vipack.engine.capture.outlook import Effort
+from vipack.engine.graphs import CapturedGraphs
 from vipack.engine.pace import Pace
 from vipack.engine.steps.contracts import TIERS
 from vipack.engine.steps.promotion import Promotion
@@ -79,6 +80,39 @@ def test_pyros_steps_are_taken_where_the_graphs_are_slower(seconds, no_native):
     assert [svi.step(Y) for _ in range(600)] == pytest.approx(expected, rel=1e-4)
     assert svi.engine.steps["traced"] < 200
     assert "Pyro's own steps took less time" in svi.engine.reason or svi.engine.tier == "traced"
+
+
+def test_graphs_that_are_clearly_slower_are_left_after_a_few_steps(seconds, no_native):
+    assert taken(made(), 300)["traced"] <= 40
+
+
+def test_what_is_slow_on_one_shape_is_tried_later_on_others(seconds, no_native):
+    svi = made()
+    taken(svi, 100)
+    assert taken(svi, 60, (Y[:5],), (Y[:10],), (Y[:15],)).get("traced", 0) <= 8  # Y's own comparison may go on
+
+
+def test_further_shapes_wait_for_native_code_where_graphs_are_slower_without(seconds, no_native, monkeypatch):
+    captured, capture = [], CapturedGraphs.capture
+    monkeypatch.setattr(CapturedGraphs, "capture", lambda self, *args: captured.append(1) or capture(self, *args))
+    svi = made()
+    taken(svi, 100)
+    monkeypatch.setattr(tiers, "busy", lambda: True)
+    taken(svi, 100, (Y[:5],), (Y[:10],))
+    assert len(captured) == 1
+    monkeypatch.setattr(tiers, "busy", lambda: False)
+    taken(svi, 100, (Y[:5],), (Y[:10],))
+    assert len(captured) == 3
+
+
+def test_steps_without_gradients_leave_those_after_them_to_the_graph(seconds, no_native):
+    """As a look at held-out data after each epoch, by ``svi.step`` as well."""
+    seconds["traced"] = FAST
+    svi = made()
+    taken(svi, 50)
+    with torch.no_grad():
+        taken(svi, 7)
+    assert taken(svi, 20) == {"eager": 0, "traced": 20}
 
 
 def test_what_it_costs_to_compare_again_gets_less_and_less(seconds, no_native):

@@ -22,7 +22,6 @@ __all__ = [
     "copy_validation",
     "csr_arrays",
     "graph_module",
-    "has_gradient_hooks",
     "is_fake",
     "is_left_over_from_vmap",
     "overload_of",
@@ -55,7 +54,6 @@ with contextlib.suppress(ImportError):
 
 NO_VALUES = "a program cannot be traced with tensors that have no values"
 _LEFT = "vipack.SVI leaves every parameter where it lies, which makes steps of many parameters slower"
-_HOOK = "a hook on a parameter's gradient would not be seen"
 OUTSIDE_FUNC = named("torch", "torch._C._DisableFuncTorch", without="fits without a guide cannot take sparse counts")
 VERSION = named(
     "torch",
@@ -101,9 +99,6 @@ STORAGE_ADDRESS = named(
     "torch", "UntypedStorage._cdata", lambda: torch.zeros(1).untyped_storage()._cdata, without=_LEFT
 )
 STORAGE_HOLDERS = named("torch", "torch._C._storage_Use_Count", without=_LEFT)
-for _hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
-    _probe = functools.partial(lambda name: getattr(torch.zeros(1), name), _hooks)
-    named("torch", f"torch.Tensor.{_hooks}", _probe, without=_HOOK, stops="single steps")
 IS_ALL_TRUE = named(
     "torch", "torch._is_all_true", without="a program that validates its distributions in this way is not captured"
 )
@@ -142,11 +137,6 @@ def is_fake(value: Any) -> bool:
 def pretend_parameter(tensor: Tensor) -> None:
     """Let a tensor that has a graph pass for an ``nn.Parameter``."""
     tensor._is_param = True
-
-
-def has_gradient_hooks(tensor: Tensor) -> bool:
-    """Whether something of the user's is called with the gradient."""
-    return bool(getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None))
 
 
 def is_left_over_from_vmap(tensor: Tensor) -> bool:

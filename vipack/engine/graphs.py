@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from vipack.compat.gradient_hooks import has_gradient_hooks, hooks_left_out
 from vipack.engine.capture.capture import Graph, Layout, capture
 from vipack.engine.capture.tracing import CaptureError
 from vipack.engine.graph.all_reduce import Reducer
@@ -112,7 +114,7 @@ class CapturedGraphs:
         name = self.outdated()
         if name:
             self.forget(f"{name!r}, which the program reads, was", "pass it in `fixed` or `data`")
-        if self.memory is not None and not self.memory.reclaim():
+        if self.memory is not None and (not self.memory.reclaim() or self.memory.met_hooks()):
             self.regroup()
         if self.look_at_data:
             self.look_at_data = False
@@ -127,7 +129,8 @@ class CapturedGraphs:
             eager_seconds: what a step of Pyro's takes, where looking at what the program reads must cost less.
         """
         try:
-            shape.graph = capture(self._program, self._loss, batches.peek(), self.execution)
+            with hooks_left_out(self._program.parameters.unconstrained.values()):
+                shape.graph = capture(self._program, self._loss, batches.peek(), self.execution)
         except UnmetParameterError:
             shape.done = shape.waited  # the next step, which is taken eagerly, meets it
             shape.waited = True
@@ -199,7 +202,12 @@ class CapturedGraphs:
 
     def _compare(self, shape: Shape, graph: Graph, runner: GraphRunner, batch: Arguments) -> Compared:
         assert self.memory is not None
-        compared = compare(self._eager, graph, runner, self.memory, batch)
+        unconstrained = self._program.parameters.unconstrained
+        with hooks_left_out(unconstrained.values()):
+            compared = compare(self._eager, graph, runner, self.memory, batch)
+            hooked = next((name for name, value in unconstrained.items() if has_gradient_hooks(value)), None)
+        if hooked is not None:
+            compared = replace(compared, mismatch=f"each run of the program hooks the gradient of {hooked!r} once more")
         self.execution = graph.state.execution
         shape.traced_seconds = compared.traced_seconds or shape.traced_seconds
         return compared

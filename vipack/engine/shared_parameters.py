@@ -10,9 +10,10 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from vipack.compat.gradient_hooks import has_gradient_hooks, hooks_unseen
 from vipack.compat.nn_modules import buffers_of, has_backward_hooks, parameters_of
 from vipack.compat.param_store import stored
-from vipack.compat.pytorch import has_gradient_hooks, version_of
+from vipack.compat.pytorch import version_of
 from vipack.program import Parameters
 
 __all__ = ["SharedParameters"]
@@ -44,8 +45,10 @@ class SharedParameters:
         """Take note of the parameters and modules of a step that is taken inside."""
         modules: dict[int, nn.Module] = {}
         hook = nn.modules.module.register_module_forward_pre_hook(lambda module, _: _note(modules, module))
+        params, _ = stored()
+        met = [params[name] for name in self._names if name in params]
         try:
-            with poutine.trace(param_only=True) as seen:
+            with hooks_unseen(met), poutine.trace(param_only=True) as seen:
                 yield
         finally:
             hook.remove()
@@ -90,9 +93,7 @@ class SharedParameters:
     def reason(self) -> str:
         """Why the next step must be Pyro's own; empty where it need not be."""
         for met in self._met:
-            value, gradient = met.value, met.value.grad
-            if has_gradient_hooks(value):
-                return f"parameter {met.name!r} has a gradient hook"
+            gradient = met.value.grad
             if gradient is met.gradient and (gradient is None or version_of(gradient) == met.version):
                 continue
             if gradient is not None and bool((gradient != 0).any()):

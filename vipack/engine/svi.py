@@ -90,6 +90,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         self._several_losses = False  # of which Pyro returns a tuple, as ReweightedWakeSleep's
         self._outlook: Outlook | None = None
         self._rest = self._last_rest = 0  # steps to come that are Pyro's own without a look
+        self._until_gradients = False  # or until gradients are switched on again, as after a look at held-out data
         self._early = False  # because there were few so far
         self._execution: Execution | None = None
         self._begun_with = self.model, self.guide, self.optim, self.loss_and_grads
@@ -109,7 +110,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
     @one_at_a_time
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step and return the loss before it (nats), as ``pyro.infer.SVI.step`` does."""
-        if self._rest and self._same_program():
+        if self._rests():
             return self._step_at_rest(args, kwargs)
         if self._ready is not None and self._is_last_call(args, kwargs) and self._is_unchanged():
             loss = self._once(self._ready)
@@ -147,7 +148,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         if self._early and num_steps >= TRACE_STEPS:
             self._rest = 0
         while len(losses) < num_steps:
-            if self._rest and self._same_program():
+            if self._rests():
                 losses.append(self._step_at_rest(args, kwargs))
                 continue
             call = call or flatten(args, kwargs)
@@ -235,6 +236,11 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
 
     # --- steps of Pyro's own, without a look at anything but model, guide, optimizer and loss
 
+    def _rests(self) -> bool:
+        if self._until_gradients and torch.is_grad_enabled():
+            self._until_gradients, self._rest = False, 0
+        return self._rest > 0 and self._same_program()
+
     def _step_at_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         started = time.perf_counter()
         try:
@@ -242,7 +248,8 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         except ValueError as error:
             explain_missing(error, args, kwargs)
             raise
-        self._effort.count(time.perf_counter() - started)
+        if not self._until_gradients:  # without gradients, a step takes less
+            self._effort.count(time.perf_counter() - started)
         self._rest -= 1
         if self._early and self._effort.eager > _SOON:
             self._rest = 0
@@ -258,6 +265,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         """
         num_steps = sum(self._report.steps.values())
         self._early = False
+        self._until_gradients = bool(reason) and not torch.is_grad_enabled()
         if self._tier == "eager":
             self._rest = _FOR_GOOD
         elif self._tier == "auto" and reason:

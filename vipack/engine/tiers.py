@@ -14,11 +14,12 @@ from torch import Tensor
 
 from vipack.engine.capture.capture import tensors_of
 from vipack.engine.capture.outlook import Effort
+from vipack.engine.compiled.compiler import busy
 from vipack.engine.eager import EagerStep
 from vipack.engine.graphs import CapturedGraphs
 from vipack.engine.guards.execution import recorded
 from vipack.engine.optimizers.fit_optimizer import FitOptimizer
-from vipack.engine.pace import Pace
+from vipack.engine.pace import Paces
 from vipack.engine.steps.contracts import Batches, Engine, NonFiniteStep, SingleSteps, Tier
 from vipack.engine.steps.feeding import RepeatedBatch
 from vipack.engine.steps.promotion import Promotion
@@ -65,7 +66,7 @@ class TieredEngine(Engine):
         self._tier = tier
         self._live = single is not None
         self._eager = EagerStep(program, loss, optimizer) if single is None else single.eager
-        self._paces: dict[Hashable, Pace] = {}
+        self._paces = Paces(self._effort)
         self._at_rest = False  # the last step was Pyro's, since graphs are slower
         self._steps = 0
         self._next_check = 1_000
@@ -216,7 +217,7 @@ class TieredEngine(Engine):
     def _faster(self, size: Hashable, shape: Shape, batches: Batches) -> list[float]:
         """One step by a graph, or Pyro's own while these take less time."""
         assert shape.runner is not None
-        pace = self._paces[size] = self._paces.get(size) or Pace(self._effort)
+        pace = self._paces.of(size)
         self._at_rest, started = pace.rests(shape.runner.native_tier), time.perf_counter()
         if self._at_rest:
             losses = self._eager_steps(batches, 1)
@@ -337,7 +338,7 @@ class TieredEngine(Engine):
             if not self._optimizer.has_stepped():
                 self._recording = True  # the next step, which is Pyro's anyway, shows what it runs and reads
                 return
-            if self._tier == "auto" and not self._effort.affords():
+            if self._tier == "auto" and (not self._effort.affords() or (self._paces.await_native and busy())):
                 return
             shape.done, started = True, time.perf_counter()
             self._graphs.capture(shape, batches, seconds if self._live and self._tier == "auto" else None)

@@ -225,8 +225,7 @@ class LDA(FittedTopics):
             self.__dict__.pop(name, None)
         if not started:
             self._name_columns(counts, vocabulary)
-            self._word_totals = np.zeros(counts.matrix.shape[1])
-            self.n_iter_ = 0
+            self._word_totals, self.n_iter_ = np.zeros(counts.matrix.shape[1]), 0
             eta = self._concentrations_of_words(counts, scale)
             allocation = DirichletAllocation(counts.matrix, self.num_topics, alpha=self.alpha, eta=eta)
             self._eta, self._alpha = allocation.eta.numpy(), allocation.alpha.numpy()
@@ -387,7 +386,7 @@ class LDA(FittedTopics):
     def topics_(self) -> Array:  # type: ignore[override]
         """Computed when it is first asked for: batches of a stream take less time than this."""
         weights = torch.from_numpy(self.components_).digamma().exp()
-        return (weights / weights.sum(1, keepdim=True)).numpy()
+        return weights.div_(weights.sum(1, keepdim=True)).numpy()
 
     def _weights(self) -> torch.Tensor:
         """exp(E log words) ``(V, K)``, up to factors of words."""
@@ -397,7 +396,7 @@ class LDA(FittedTopics):
     def _concentrations_of_words(self, counts: Counts, scale: float = 1.0) -> Any:
         if not self.seeds:
             return self.eta
-        totals = np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
+        totals = scale * np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
         return concentrations_of_seeds(
-            self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, scale * totals
+            self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, totals
         )

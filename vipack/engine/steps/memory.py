@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vipack.compat.gradient_hooks import has_gradient_hooks, set_gradient
 from vipack.compat.pytorch import version_of
 from vipack.engine.capture.capture import Layout
 from vipack.engine.graph.all_reduce import Reducer
@@ -42,7 +43,7 @@ class Memory:
     Args:
         updates: for each graph that works on it, the names of the parameters that its steps update. Those of one vector are
             always updated together.
-        outside: let the optimizer itself take the steps, as one does that no rule is known of.
+        outside: let the optimizer itself take the steps, as one does that no rule is known of or whose gradients hooks see.
 
     Attributes:
         names: of the parameters, by index.
@@ -78,7 +79,8 @@ class Memory:
         self._gradients: list[tuple[int, Tensor, Tensor]] = []  # group, parameter, the piece for its gradient
         self._handles = [by_parameter.get(id(tensor)) for tensor in self._tensors]
         rules = rules_of(self._handles)
-        self.outside = outside or handles is None or any(rule is None for rule in rules)
+        self._hooked = any(map(has_gradient_hooks, self._tensors))
+        self.outside = outside or self._hooked or handles is None or any(rule is None for rule in rules)
         if self.outside:
             rules = [GRADIENT if any(pattern) else FROZEN for pattern in patterns]
             self._handles = [None] * len(rules)
@@ -115,6 +117,10 @@ class Memory:
     def one_by_one(self) -> bool:
         """Whether something must be done in Python after every step."""
         return self.outside or any(rates.one_by_one for rates in self._all_rates.values())
+
+    def met_hooks(self) -> bool:
+        """Whether hooks on gradients have come or gone since it was made."""
+        return any(map(has_gradient_hooks, self._tensors)) != self._hooked
 
     def can_update(self, names: frozenset[str]) -> bool:
         """Whether steps can update these parameters and no others."""
@@ -329,7 +335,7 @@ class GraphMemory:
         if memory.outside:
             stepping = [(tensor, piece) for group, tensor, piece in memory._gradients if self.active[group]]
             for tensor, piece in stepping:
-                tensor.grad = piece
+                set_gradient(tensor, piece)
             memory._optimizer.loss = loss
             memory._optimizer.update({tensor for tensor, _ in stepping})
             for tensor, piece in stepping:  # Pyro leaves zeros, and adds the next gradient to them
