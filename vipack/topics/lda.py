@@ -218,12 +218,11 @@ class LDA(FittedTopics):
 
     def _learn(self, counts: Counts, vocabulary: Sequence[str] | None, together: Together | None = None) -> Self:
         """One step, of this process's documents and those of others."""
-        started = hasattr(self, "components_")
         rows = CountRows.of(counts.matrix, torch.float32)
         scale = self.total_documents / (rows.num_rows if together is None else together.num_documents)
         for name in ("documents_", "shares_", "fit_", "allocation_"):  # of the topics as they were
             self.__dict__.pop(name, None)
-        if not started:
+        if not hasattr(self, "components_"):
             self._name_columns(counts, vocabulary)
             self._word_totals, self.n_iter_ = np.zeros(counts.matrix.shape[1]), 0
             eta = self._concentrations_of_words(counts, scale)
@@ -397,6 +396,5 @@ class LDA(FittedTopics):
         if not self.seeds:
             return self.eta
         totals = scale * np.asarray(counts.matrix.sum(0, dtype=np.float64)).ravel()
-        return concentrations_of_seeds(
-            self.seeds, self.eta, self.seed_weight, self.num_topics, self.vocabulary_, totals
-        )
+        options = (self.seeds, self.eta, self.seed_weight, self.num_topics)
+        return concentrations_of_seeds(*options, self.vocabulary_, totals)
