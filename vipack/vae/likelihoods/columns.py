@@ -190,7 +190,10 @@ class MixedColumns(Likelihood):
     """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
-        wrong = [f"{name!r}: {column!r}" for name, column in columns.items() if not isinstance(column, Column)]
+        if isinstance(columns, Mapping):
+            wrong = [f"{name!r}: {column!r}" for name, column in columns.items() if not isinstance(column, Column)]
+        else:
+            wrong = [f"a {type(columns).__name__}"]
         if wrong or not columns:
             raise UsageError(
                 "MixedColumns: expected a dict from names to Continuous(), Binary(), Categories(k) or Counts(), found "
