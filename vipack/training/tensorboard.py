@@ -84,4 +84,4 @@ def _summary_writer(log_dir: str | os.PathLike[str]) -> Any:
         raise MissingExtraError(
             "TensorBoard: the package tensorboard is not installed: pip install 'vipack[tensorboard]'; or pass writer=."
         ) from error
-    return SummaryWriter(str(Path(log_dir)))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(Path(log_dir)))
