@@ -34,6 +34,10 @@ def main(num_steps: int = 2_000, seed: int = 0) -> vi.Fit:
     figures = vi.vae.evaluate(fit, held_out, num_particles=200, labels=labels[:NUM_TRAINED], progress=False)
     print(figures)
 
+    there = torch.arange(64) < 32  # the upper half of an image; what may the lower one be?
+    completed = fit.impute(held_out[:8], observed=there.expand(8, -1), num_draws=50, progress=False)
+    print(f"\n{completed}")
+
     page = Path(tempfile.mkdtemp()) / "digits.html"
     vi.vae.report(fit, held_out, page, labels=labels[NUM_TRAINED:], evaluation=figures, title="Digits")
     print(f"\npictures and figures: {page}")

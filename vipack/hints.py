@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import collections.abc
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import numbers
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from vipack.errors import SignatureError
+from vipack.errors import SignatureError, UsageError, VipackError
 
 __all__ = ["check_call", "checked", "checked_class", "meant", "name_hint"]
 
@@ -124,16 +128,88 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def checked_class(kind: type[T]) -> type[T]:
-    """`kind`, whose construction is looked at by :func:`check_call`."""
+    """`kind`, whose construction is looked at by :func:`check_call`, and explained where an argument is of a wrong type."""
     initialize = kind.__init__
 
     @functools.wraps(initialize)
     def run(self: T, *args: Any, **kwargs: Any) -> None:
         check_call(kind, args, kwargs)
-        initialize(self, *args, **kwargs)
+        try:
+            initialize(self, *args, **kwargs)
+        except VipackError:
+            raise
+        except Exception as error:
+            problem = _wrong_type(initialize, self, args, kwargs)
+            if not problem:
+                raise
+            raise UsageError(f"{kind.__name__}: {problem}.") from error
 
     kind.__init__ = run  # type: ignore[assignment, method-assign]
     return kind
+
+
+def _wrong_type(initialize: Any, *call: Any) -> str:
+    """The first argument that is not of the type that its annotation says, as a sentence; empty where all are."""
+    own, args, kwargs = call
+    hints = typing.get_type_hints(initialize)
+    for name, value in inspect.signature(initialize).bind(own, *args, **kwargs).arguments.items():
+        if name not in hints:
+            continue
+        for each in value if isinstance(value, tuple) and name in _variadic(initialize) else (value,):
+            if not _fits(each, hints[name]):
+                shown = each.__name__ if isinstance(each, type) else f"{each!r} of type {type(each).__name__}"
+                return f"{name} must be {_expected(hints[name])}, found {shown if len(shown) < 80 else type(each).__name__}"
+    return ""
+
+
+def _variadic(function: Any) -> set[str]:
+    return {n for n, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.VAR_POSITIONAL}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of an annotated type; True where that says nothing which can be looked at."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is typing.Literal:
+        return any(value is each or (isinstance(value, str) and value == each) for each in inner)
+    if origin is type:
+        return isinstance(value, type) and issubclass(value, inner[0])
+    if origin is collections.abc.Sequence:
+        return (
+            isinstance(value, Sequence)
+            and not isinstance(value, str | bytes)
+            and all(_fits(each, inner[0]) for each in value)
+        )
+    if hint in (int, float):
+        kind = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, kind) and not isinstance(value, bool)
+    if hint is None:
+        return value is None
+    kind = origin or hint
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _expected(hint: Any) -> str:
+    """An annotated type in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_expected(each) for each in inner)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, inner))
+    if origin is type:
+        return f"a class of {inner[0].__name__}"
+    if origin is collections.abc.Sequence:
+        return f"a sequence, each {_expected(inner[0])}"
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "True or False",
+        str: "a string",
+        type(None): "None",
+        None: "None",
+    }
+    return words.get(hint) or f"of type {getattr(origin or hint, '__name__', hint)}"
 
 
 def meant(unknown: str, known: Iterable[str], value: object = None) -> str:

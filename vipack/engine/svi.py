@@ -155,6 +155,7 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
             reason = self._reason_for_pyro(call)
             if not reason and not self._is_new():
                 break
+            self._numbers.lifted(call, args, kwargs)  # which remembers them
             losses.append(self._plain_step(arguments, watched=not reason))
             self._rest_after(reason, num_steps - len(losses))
         left = num_steps - len(losses)
@@ -166,6 +167,8 @@ class SVI(pyro.infer.svi.SVI):  # type: ignore[misc]
         batches = RepeatedBatch(arguments, (call.key, around, self._parameters.trainable()))
         tensors, self._actual = call.tensors, arguments
         lifted = self._numbers.lifted(call, args, kwargs)
+        if self._numbers.unsettled and left == 1:
+            return [*losses, self._plain_step(arguments, watched=False)]
         if lifted is not None:
             other = RepeatedBatch(lifted[0], (lifted[2], around, self._parameters.trainable()))
             if engine.refuses(other.key):

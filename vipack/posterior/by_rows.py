@@ -23,7 +23,15 @@ from vipack.program.running.randomness import check_seed
 from vipack.progress import Progress
 from vipack.types import Estimate
 
-__all__ = ["RowBounds", "RowEvidence", "blocks", "evidence_of", "row_bounds", "row_evidence"]
+__all__ = [
+    "RowBounds",
+    "RowEvidence",
+    "blocks",
+    "evidence_of",
+    "guide_knows_all_together",
+    "row_bounds",
+    "row_evidence",
+]
 
 _NUMBERS_AT_ONCE = 2_000_000  # of one draw's run for a block of observations
 _MOST_ROWS = 500  # in a block: larger ones are no faster
@@ -162,6 +170,15 @@ def blocks(
         if not observations.fitted:
             check_observed(program, posterior.arguments)
         yield start, stop, posterior
+
+
+def guide_knows_all_together(program: Program, observations: Observations, question: str) -> bool:
+    """Whether the guide has parameters for each of the observations, and can be called on all of them alone.
+
+    Raises:
+        UsageError, GuideError: as of :func:`blocks`.
+    """
+    return _first(program, observations, question) is None
 
 
 def _first(program: Program, observations: Observations, question: str) -> Posterior | None:

@@ -35,6 +35,12 @@ class Observations:
         call = self.rows(torch.arange(start, min(stop, self.num_rows)))
         return call if self.fitted else Arguments(call.args, call.kwargs)
 
+    def chosen(self, indices: Tensor) -> Observations:
+        """Those of the given numbers alone."""
+        return Observations(
+            len(indices), lambda own: self.rows(indices[own]), lambda: self.rows(indices), fitted=self.fitted
+        )
+
     def some(self, count: int) -> Arguments:
         """The call on `count` of them, evenly spaced, which count for themselves alone."""
         call = self.rows(torch.linspace(0, self.num_rows - 1, count, dtype=torch.float64).round().long())

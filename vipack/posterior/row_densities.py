@@ -45,6 +45,10 @@ class RowDensities:
         self._axes: dict[str, int] = {}
         self._shapes: dict[str, torch.Size] = {}
         self._widths: dict[str, int] = {}
+        self._types = {
+            site.name: posterior.evaluation.model_trace.nodes[site.name]["value"].dtype
+            for site in posterior.table.of_kind("latent")
+        }
         if moved and (bounded := bounded_latents(posterior)):
             raise UsageError(f"latents that are moved must be on all of R^d, and {bounded[0]}; use fit.log_evidence().")
         for site in posterior.table.of_kind("latent"):
@@ -65,7 +69,7 @@ class RowDensities:
         for name, values in zip(self._widths, z.split(list(self._widths.values()), -1), strict=True):
             shape, axis = self._shapes[name], self._axes[name]
             moved = torch.Size([shape[axis], *shape[:axis], *shape[axis + 1 :]])
-            sites[name] = values.reshape(moved).movedim(0, axis)
+            sites[name] = values.reshape(moved).movedim(0, axis).to(self._types[name])
         return sites
 
     def log_q(self, z: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from vipack.training.fitted_guide import FittedGuide
 from vipack.training.result import Fit
 from vipack.training.simulation_based_calibration import vsbc
 from vipack.training.stopping import Converged, TimeLimit
+from vipack.training.tensorboard import TensorBoard
 from vipack.training.validation import EarlyStopping
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Fit",
     "FittedGuide",
     "Progress",
+    "TensorBoard",
     "TimeLimit",
     "check",
     "fit",

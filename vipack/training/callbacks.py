@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from vipack.diagnostics.collapse import LatentActivity
 from vipack.display import Readable
 from vipack.errors import UsageError
 from vipack.hints import checked_class
 from vipack.program import Parameters
 from vipack.types import Estimate
 
-__all__ = ["Callback", "Every", "Progress", "callbacks_of"]
+__all__ = ["Callback", "Every", "Progress", "RunView", "callbacks_of"]
+
+
+class RunView(Protocol):
+    """What callbacks may ask of a run, and is computed when they do."""
+
+    def rates(self) -> tuple[float, ...]:
+        """See :meth:`Progress.rates`."""
+
+    def activity(self) -> LatentActivity | None:
+        """See :meth:`Progress.activity`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,9 +48,18 @@ class Progress(Readable):
     seconds: float
     _fit_parameters: Parameters
     validation: Estimate | None = None
+    _run: RunView | None = None
 
     def __str__(self) -> str:
         return f"step {self.step}, epoch {self.epoch}, loss {self.loss:,.2f}, {self.seconds:.1f} s"
+
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of the next step, the largest first; empty where the optimizer does not tell."""
+        return () if self._run is None else self._run.rates()
+
+    def activity(self) -> LatentActivity | None:
+        """What the latents of 200 observations say of them, dimension by dimension; None for models whose latents are shared."""
+        return None if self._run is None else self._run.activity()
 
     def params(self) -> Mapping[str, Tensor]:
         """Copies of the parameters as they stand, constrained, by name; not buffers, for which see :meth:`to_pyro`."""

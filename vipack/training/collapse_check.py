@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from vipack.diagnostics.collapse import LatentActivity, latent_activity
 from vipack.display import listed
+from vipack.engine.optimizers.fit_optimizer import FitOptimizer
 from vipack.errors import TrustWarning, VipackError, warn
 from vipack.posterior import Posterior
-from vipack.program import Arguments
+from vipack.program import Arguments, Program
 from vipack.training.callbacks import Every, Progress
+from vipack.training.data import Rows
 from vipack.training.prepare import Prepared
 
-__all__ = ["collapse_check"]
+__all__ = ["View", "collapse_check"]
 
 _ROWS = 200  # observations looked at
 _LEAST_PERIOD = 100  # steps
@@ -28,7 +30,7 @@ class _CollapseCheck:
     def __call__(self, progress: Progress) -> None:
         if self._done:
             return
-        activity = self._activity()
+        activity = _activity(self._prepared.program, self._prepared.rows)
         self._done = activity is None or not activity.collapsed
         self._times += 1
         if activity is None or self._done or self._times < 2:
@@ -43,15 +45,29 @@ class _CollapseCheck:
             )
         )
 
-    def _activity(self) -> LatentActivity | None:
-        rows = self._prepared.rows
-        assert rows.num_rows is not None
-        count = min(_ROWS, rows.num_rows)
-        call = rows.rows(rows.spread(count))
-        try:
-            return latent_activity(Posterior(self._prepared.program, Arguments(call.args, call.kwargs)))
-        except VipackError:  # guides with parameters for rows, say, have nothing to collapse
-            return None
+
+class View:
+    """See :class:`vipack.training.callbacks.RunView`."""
+
+    def __init__(self, program: Program, rows: Rows, optimizer: FitOptimizer) -> None:
+        self._program, self._rows, self._optimizer = program, rows, optimizer
+
+    def rates(self) -> tuple[float, ...]:
+        """See :class:`vipack.training.callbacks.RunView`."""
+        handles = self._optimizer.handles(self._program.parameters.tensors()) or []
+        return tuple(sorted({float(handle.group["lr"]) for handle in handles if "lr" in handle.group}, reverse=True))
+
+    def activity(self) -> LatentActivity | None:
+        """See :class:`vipack.training.callbacks.RunView`."""
+        return _activity(self._program, self._rows) if self._rows.num_rows else None
+
+
+def _activity(program: Program, rows: Rows) -> LatentActivity | None:
+    call = rows.rows(rows.spread(min(_ROWS, rows.num_rows or 0)))
+    try:
+        return latent_activity(Posterior(program, Arguments(call.args, call.kwargs)))
+    except VipackError:  # guides with parameters for rows, say, have nothing to collapse
+        return None
 
 
 def collapse_check(prepared: Prepared, num_steps: int) -> Every | None:

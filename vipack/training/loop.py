@@ -16,7 +16,7 @@ from vipack.errors import ModelError, NonFiniteError, VipackError
 from vipack.lock import calling_out
 from vipack.program import Parameters, RandomState
 from vipack.progress import ProgressBar, interrupts
-from vipack.training.callbacks import Callback, Every, Progress
+from vipack.training.callbacks import Callback, Every, Progress, RunView
 from vipack.training.checkpoint import Checkpoint, due
 from vipack.training.distributed.team import Team
 from vipack.training.stopping import SmallGain, StopRule, TimeLimit, asked
@@ -67,6 +67,7 @@ class Run:
     Attributes:
         validation: evaluates observations held out, and the steps between its evaluations.
         team: the processes of the run, where there are several; they take the same steps and end for the same reason.
+        view: what callbacks may ask beside.
     """
 
     engine: Engine
@@ -80,6 +81,7 @@ class Run:
     label: str = ""
     validation: tuple[Validation, int] | None = None
     team: Team | None = None
+    view: RunView | None = None
 
     def __call__(self, state: RunState, last_step: int, *, look_first: bool = False) -> Stopped:
         """Train until `last_step` steps are done or a rule, a callback, Ctrl-C or a divergence ends it.
@@ -209,7 +211,7 @@ class Run:
                 continue
             latest = Estimate(*state.validation[-1][-2:]) if state.validation else None
             progress = Progress(
-                state.step, state.batches.epoch, mean, state.losses, state.seconds, self.parameters, latest
+                state.step, state.batches.epoch, mean, state.losses, state.seconds, self.parameters, latest, self.view
             )
             # A callback's own draws must not shift the run's, nor those of a fit in another thread that it waits for.
             with state.random.suspended(), calling_out():

@@ -17,6 +17,8 @@ from vipack.posterior import Posterior
 from vipack.posterior.annealing import Annealing, Sandwich, annealed_evidence, sandwich
 from vipack.posterior.by_rows import RowBounds, RowEvidence, row_bounds, row_evidence
 from vipack.posterior.encoding import Encoding, decode, encode, generate, reconstruct
+from vipack.posterior.fills import Filling
+from vipack.posterior.imputation import Imputation, impute
 from vipack.posterior.observations import Observations
 from vipack.program import Arguments
 from vipack.program.checks.observed import check_observed
@@ -24,8 +26,9 @@ from vipack.progress import shown
 from vipack.training.arrays import num_rows_of, read_array
 from vipack.training.data import Rows
 from vipack.training.fit_record import FitRecord
+from vipack.training.missing_entries import without_gaps
 from vipack.training.reading_data import read_data
-from vipack.training.transformed import TransformedRows
+from vipack.training.transformed import TransformedRows, raw_rows
 from vipack.types import Estimate
 
 __all__ = ["ObservationAnswers"]
@@ -208,6 +211,60 @@ class ObservationAnswers(FitRecord):
         with shown(progress) as bar:
             observations = self._observations("reconstruct", data, fixed)
             return reconstruct(self._trainer.program, observations, num_draws, seed=seed, progress=bar)
+
+    @entry
+    def impute(
+        self,
+        data: Any = None,
+        *,
+        observed: Any = None,
+        fixed: Mapping[str, Any] | None = None,
+        num_draws: int = 0,
+        num_particles: int = 1_000,
+        num_fills: int = 20,
+        num_rounds: int = 20,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Imputation:
+        """What is missing of observations, given what is there: mean, sd and, if asked for, draws of p(x_missing | x_observed).
+
+        Latents are drawn from the guide, on the observation with its gaps filled by Markov chains, and weighted by how well they
+        explain the entries that are there. Where weights are too uneven a warning names the observations.
+
+        Args:
+            data, fixed: new observations, in the form of the fit's; its own by default. NaN stands for an entry that is missing.
+            observed: True where an entry is there: a mask in the shape of the one argument that has gaps, or a dict from the
+                model's arguments to masks. By default all that is not NaN is.
+            num_draws: complete observations to draw for each.
+            num_particles: weighted draws of each observation's latents.
+            num_fills, num_rounds: chains for each observation, and rounds of each, that fill in what is missing.
+
+        Raises:
+            UsageError, GuideError: as of :meth:`log_evidence`.
+            UsageError: entries depend on each other given the latents, or the model reads what is missing, as a library size.
+            DataError: `observed` is no mask of the data's shape, or calls an entry observed that is NaN; entries of an argument
+                are missing that the model does not observe.
+
+        Warns:
+            TrustWarning: the weights of some observations cannot be trusted.
+        """
+        positive("num_particles", num_particles)
+        positive("num_fills", num_fills)
+        how = Filling(num_particles, num_fills, num_rounds)
+        if num_rounds:
+            positive("num_rounds", num_rounds)
+        if num_draws:
+            positive("num_draws", num_draws)
+        if data is None and fixed is not None:
+            raise UsageError("impute: fixed is for new data; pass data= too.")
+        rows = self._trainer.rows
+        raw = raw_rows(rows)
+        new = raw if data is None else read_data(data, raw.fixed if fixed is None else fixed, raw.dtype, raw.device)
+        filled, missing = without_gaps(self._trainer.program.model, new, observed, raw, seed)
+        own = rows.of(filled) if isinstance(rows, TransformedRows) else filled
+        with shown(progress) as bar:
+            observations = Observations(own.num_rows or 0, own.rows, own.full, fitted=data is None and rows.indexed)
+            return impute(self._trainer.program, observations, missing, how, num_draws, seed=seed, progress=bar)
 
     @entry
     def decode(

@@ -23,7 +23,7 @@ from vipack.program.checks.observed import check_observed
 from vipack.training.averaging import Average
 from vipack.training.callbacks import Callback, Every
 from vipack.training.checkpoint import Checkpoint, write_file
-from vipack.training.collapse_check import collapse_check
+from vipack.training.collapse_check import View, collapse_check
 from vipack.training.data import Rows
 from vipack.training.distributed.team import Team
 from vipack.training.engines import make_engine, settled_tier, trained_by
@@ -257,6 +257,7 @@ class Trainer:
             label=self.plan.label,
             validation=self._validation,
             team=self.team,
+            view=View(self.program, self.rows, self.optimizer),
         )
         run(self.state, last_step, look_first=look_first)
 

@@ -58,7 +58,7 @@ class ConvEncoder(nn.Sequential):
         width: int = 256,
         activation: type[nn.Module] = nn.SiLU,
     ) -> None:
-        sizes = _sizes("ConvEncoder", shape, channels)
+        sizes = _sizes("ConvEncoder", shape, channels, width=width)
         layers: list[nn.Module] = []
         for channels_in, channels_out in zip([shape[0], *channels], channels, strict=False):
             layers += [nn.Conv2d(channels_in, channels_out, _KERNEL, stride=2, padding=1), activation()]
@@ -89,7 +89,7 @@ class ConvDecoder(nn.Sequential):
         features: int = 16,
         activation: type[nn.Module] = nn.SiLU,
     ) -> None:
-        sizes = _sizes("ConvDecoder", shape, channels)[::-1]
+        sizes = _sizes("ConvDecoder", shape, channels, inputs=inputs, features=features)[::-1]
         height, breadth = sizes[0]
         layers: list[nn.Module] = [
             nn.Linear(inputs, channels[0] * height * breadth),
@@ -123,12 +123,17 @@ def initialize_weights(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _sizes(name: str, shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int]]:
-    """(H, W) before and after each halving."""
+def _sizes(name: str, shape: Sequence[int], channels: Sequence[int], **widths: int) -> list[tuple[int, int]]:
+    """(H, W) before and after each halving; all numbers are looked at."""
     if len(shape) != 3 or not channels:
         raise UsageError(
             f"{name}: shape must be (C, H, W) and channels not empty, found {tuple(shape)} and {tuple(channels)}."
         )
+    each = {"shape": shape, "channels": channels, **{option: (width,) for option, width in widths.items()}}
+    for option, values in each.items():
+        if any(value < 1 for value in values):
+            given = values[0] if option in widths else tuple(values)
+            raise UsageError(f"{name}: {option} must be at least 1, found {given}.")
     sizes = [(shape[1], shape[2])]
     for _ in channels:
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))

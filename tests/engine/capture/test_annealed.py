@@ -12,6 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch.distributions import constraints
 
 import vipack as vi
+from vipack.engine import graphs
 from vipack.errors import EngineWarning
 
 X = torch.randn(20, generator=torch.Generator().manual_seed(0))
@@ -223,3 +224,40 @@ def test_what_no_rule_foresees_is_seen_when_the_graph_is_held_to_later_values():
     with pytest.warns(EngineWarning, match="no longer agrees"):
         train()
     assert svi.engine.tier == "eager"
+
+
+@pytest.mark.parametrize("tier", ["traced", "interpreted", "compiled"])
+def test_a_keyword_that_rises_at_every_step_of_an_autoencoder_is_an_input_of_one_graph(tier, monkeypatch):
+    decoder, encoder = torch.nn.Linear(2, 6), torch.nn.Linear(6, 4)
+    first = [{name: value.clone() for name, value in each.state_dict().items()} for each in (decoder, encoder)]
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+
+    def model(x, beta):
+        pyro.module("decoder", decoder)
+        with pyro.plate("rows", len(x)):
+            with poutine.scale(scale=beta):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), 0.5).to_event(1), obs=x)
+
+    def encode(x, beta):
+        pyro.module("encoder", encoder)
+        loc, raw = encoder(x).chunk(2, -1)
+        with pyro.plate("rows", len(x)), poutine.scale(scale=beta):
+            pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+    def losses(make, **options):
+        for each, state in zip((decoder, encoder), first, strict=True):
+            each.load_state_dict(state)
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        svi = make(model, encode, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(), **options)
+        return [svi.step(x, beta=(k + 1) / STEPS) for k in range(STEPS)], svi
+
+    expected, _ = losses(SVI)
+    captured = []
+    capture = graphs.capture
+    monkeypatch.setattr(graphs, "capture", lambda *args, **kwargs: captured.append(1) or capture(*args, **kwargs))
+    found, svi = losses(vi.SVI, engine=tier)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert len(captured) == 1
+    assert svi.engine.steps[tier] >= STEPS - 10, svi.engine

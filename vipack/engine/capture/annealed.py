@@ -35,9 +35,15 @@ _CALLS = 64  # that are told apart by what is in them besides numbers
 
 
 class AnnealedNumbers:
-    """Calls that differ in nothing but numbers."""
+    """Calls that differ in nothing but numbers.
+
+    Attributes:
+        unsettled: whether numbers of the last call came for the first time, after others: the next may be others again, so that a
+            graph of these alone does not pay.
+    """
 
     def __init__(self) -> None:
+        self.unsettled = False
         self._plain: dict[Hashable, Hashable] = {}  # calls whose numbers have had few values -> these calls
         self._values: dict[Hashable, list[tuple[Any, ...]]] = {}
         self._refused: set[Hashable] = set()
@@ -46,6 +52,7 @@ class AnnealedNumbers:
         self, call: FlatCall, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Arguments, tuple[Tensor, ...], Hashable] | None:
         """A call with its changing numbers as tensors, those of the graph, and its key; None where none are to be."""
+        self.unsettled = False
         if not call.numbers or call.key in self._plain:
             return None
         apart = flatten(args, kwargs, numbers_apart=True).key
@@ -56,6 +63,7 @@ class AnnealedNumbers:
             self._plain[call.key] = apart
             values.append(call.numbers)
             if len(values) < _VALUES:
+                self.unsettled = len(values) > 1
                 return None
             self._plain = {key: calls for key, calls in self._plain.items() if calls != apart}
         changes = [any(value != each[index] for each in values) for index, value in enumerate(call.numbers)]

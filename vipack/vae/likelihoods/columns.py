@@ -190,7 +190,10 @@ class MixedColumns(Likelihood):
     """
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
-        wrong = [f"{name!r}: {column!r}" for name, column in columns.items() if not isinstance(column, Column)]
+        if isinstance(columns, Mapping):
+            wrong = [f"{name!r}: {column!r}" for name, column in columns.items() if not isinstance(column, Column)]
+        else:
+            wrong = [f"a {type(columns).__name__}"]
         if wrong or not columns:
             raise UsageError(
                 "MixedColumns: expected a dict from names to Continuous(), Binary(), Categories(k) or Counts(), found "
@@ -337,17 +340,38 @@ class ColumnsDistribution(TorchDistribution):  # type: ignore[misc]
         each = [group.probs.flatten(-2) if isinstance(group, dist.Categorical) else group.mean for group in self.groups]
         return torch.cat(each, -1)
 
-    def of_expectations(self, expectations: Tensor) -> Tensor:
-        """The columns ``(..., D)`` that (averaged) expectations ``(..., E)`` stand for: of categories, the most probable one."""
+    @property
+    def expected_squares(self) -> Tensor:
+        """As :attr:`expectations`, of the squares; an indicator of a category is its own square."""
+        each = [
+            group.probs.flatten(-2) if isinstance(group, dist.Categorical) else group.variance + group.mean**2
+            for group in self.groups
+        ]
+        return torch.cat(each, -1)
+
+    def of_expectations(self, expectations: Tensor, others: Tensor | None = None) -> Tensor:
+        """The columns ``(..., D)`` that (averaged) expectations ``(..., E)`` stand for: of categories, the most probable one.
+
+        Args:
+            others: numbers ``(..., E)`` to pick in their place, of categories that of the most probable one.
+        """
         kinds = self.columns.groups.items()
         widths = [kind.num_classes if isinstance(kind, Categories) else 1 for kind, _ in kinds]
-        numbers = expectations.split([width * count for width, (_, count) in zip(widths, kinds, strict=True)], -1)
-        return self._in_order(
-            [
-                each.unflatten(-1, (-1, width)).argmax(-1) if width > 1 else each
-                for each, width in zip(numbers, widths, strict=True)
-            ]
-        )
+        sizes = [width * count for width, (_, count) in zip(widths, kinds, strict=True)]
+        columns = []
+        for width, each, other in zip(
+            widths,
+            expectations.split(sizes, -1),
+            (expectations if others is None else others).split(sizes, -1),
+            strict=True,
+        ):
+            if width == 1:
+                columns.append(other)
+                continue
+            classes = each.unflatten(-1, (-1, width)).argmax(-1)
+            picked = other.unflatten(-1, (-1, width)).gather(-1, classes[..., None])[..., 0]
+            columns.append(classes if others is None else picked)
+        return self._in_order(columns)
 
     def _in_order(self, groups: Sequence[Tensor]) -> Tensor:
         dtype = next((group.dtype for group in groups if group.is_floating_point()), torch.get_default_dtype())

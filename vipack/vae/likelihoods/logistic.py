@@ -187,10 +187,14 @@ class LinkedLogistic(TorchDistribution):  # type: ignore[misc]
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of images ``(..., 3, H, W)``, in nats."""
         validate_sample(self, value)
+        return self.log_prob_by_entry(value).sum((-1, -2, -3))
+
+    def log_prob_by_entry(self, value: Tensor) -> Tensor:
+        """log p of each pixel ``(..., 1, H, W)``, whose channels depend on each other."""
         value = value[..., None]
         first, second, _ = (value * (2 / (self.levels - 1)) - 1).unbind(-4)
         log_p = _log_levels(value, torch.stack(self._means(first, second), -4), self.scale, self.levels).sum(-4)
-        return (self.logits.log_softmax(-1) + log_p).logsumexp(-1).sum((-1, -2))
+        return (self.logits.log_softmax(-1) + log_p).logsumexp(-1).unsqueeze(-3)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Images ``(*sample_shape, ..., 3, H, W)``, one channel after the other."""
