@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from vipack.distributed.options import DataParallel
+from vipack.distributed.sums import SumByGloo, SumInSharedMemory, num_vectors, share_memory, sum_in_shared_memory
 from vipack.errors import ProcessError, UsageError, VipackError, VipackWarning
 
 __all__ = ["Processes", "alone_or_together", "started_processes"]
@@ -37,6 +38,7 @@ class Processes:
 
     Attributes:
         rank, size: of this process from 0 on, and how many there are.
+        shares_memory: whether all of them run on one machine and share memory.
 
     Raises:
         ProcessError: not all of them have come.
@@ -58,12 +60,23 @@ class Processes:
         self._store = self._common_store()
         self._pulse = threading.Thread(target=self._show_life, daemon=True)
         self._pulse.start()
+        self.shares_memory = share_memory(self)
 
     # --- what all of them do
 
     def sum(self, flat: Tensor) -> None:
         """Add up a vector over all processes, in place."""
         self._wait(lambda: dist.all_reduce(flat, group=self._group, async_op=True))
+
+    def num_vectors(self, num_bytes: int) -> int:
+        """How many vectors the sum of one of so many bytes is given as, see :meth:`summing`."""
+        return num_vectors(self, num_bytes)
+
+    def summing(self, size: int, like: Tensor) -> SumByGloo | SumInSharedMemory:
+        """A vector of `size` numbers to be added up again and again, of the type of `like`, and where it is."""
+        number = self.num_vectors(size * like.dtype.itemsize) if like.device.type == "cpu" else 1
+        shared = sum_in_shared_memory(self, size, like.dtype) if number > 1 else None
+        return shared or SumByGloo(self, torch.zeros(number, size, dtype=like.dtype, device=like.device))
 
     def numbers(self, *values: float) -> Tensor:
         """``(W, number of values)`` in float64, what each process has given."""
@@ -129,9 +142,13 @@ class Processes:
             try:
                 work.wait(_SLICE)
                 return
-            except RuntimeError as error:
-                if work.is_completed():
-                    raise self._lost(error) from error
+            except RuntimeError:
+                if work.is_completed():  # it failed, or was done just after that slice: another wait tells which
+                    try:
+                        work.wait()
+                        return
+                    except RuntimeError as error:
+                        raise self._lost(error) from error
             started = self._look_at_others(signs, started)
 
     def _look_at_others(self, signs: dict[int, tuple[str, float]], started: float) -> float:

@@ -103,12 +103,12 @@ class EagerStep:
         # A parameter without a gradient is left as it is, where no process has one.
         with_gradient = torch.tensor([float(v.grad is not None) for v in own.values()], dtype=torch.float64)
         like = torch.tensor(loss, dtype=self._program.parameters.dtype)
-        flat = reducer([*gradients, with_gradient.to(like.dtype)], like)
-        total, weight = float(flat[-2]), float(flat[-1])
+        flat = reducer([*gradients, with_gradient.to(like.dtype)], like).sum(0)
+        total, weight = float(flat[-1]), reducer.own_weight()
         if not math.isfinite(total):
             self._drop_gradients()
             raise self._of_all(reducer, wrong, total)
-        *pieces, counts = flat[:-2].split([*(value.numel() for value in own.values()), len(own)])
+        *pieces, counts = flat[:-1].split([*(value.numel() for value in own.values()), len(own)])
         for value, piece, count in zip(own.values(), pieces, counts.tolist(), strict=True):
             value.grad = piece.view(value.shape).clone() if count > 0 else None
         for name in every.keys() & reducer.of_rows:

@@ -143,8 +143,8 @@ def ascend_topics(
     bound -= divergence_of_documents(shares, alpha)
     bound = bound if add_up is None else add_up(outcome.word_sums, bound)
     bound = scale * bound - divergence_of_topics(words, prior, len(topics))
-    target = prior.to(topics.dtype) + scale * outcome.word_sums.mul_(words.weights)
-    return Ascended(topics.lerp(target, rate), own, bound)
+    target = outcome.word_sums.mul_(words.weights).mul_(scale).add_(prior.to(topics.dtype))  # no new pages for each
+    return Ascended(torch.lerp(topics, target, rate, out=target), own, bound)
 
 
 def bound_of_documents(rows: CountRows, documents: Tensor, topics: Tensor, alpha: Tensor) -> Tensor:

@@ -9,11 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vipack.distributed import Processes
+from vipack.distributed import Processes, SumByGloo, SumInSharedMemory
 from vipack.errors import DataError
 from vipack.topics.word_counts import Counts
 
 __all__ = ["Together", "batches_together"]
+
+
+class WordSums:
+    """Sums over all processes of arrays of one size, in memory that is kept from step to step.
+
+    Args:
+        processes: of the run.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._sum: SumByGloo | SumInSharedMemory | None = None
+
+    def add_up(self, values: Tensor) -> None:
+        """Add up `values` over all processes, in place."""
+        if self._sum is None or self._sum.own.numel() != values.numel() or self._sum.own.dtype != values.dtype:
+            self._sum = self._processes.summing(values.numel(), values)
+        self._sum.own.view(values.shape).copy_(values)
+        vectors = self._sum.total()
+        torch.sum(vectors.view(len(vectors), *values.shape), 0, out=values)
 
 
 @dataclass(frozen=True)
@@ -23,14 +43,16 @@ class Together:
     Attributes:
         processes: of the run.
         num_documents: of the batches of all.
+        sums: of arrays of one entry a topic and word, for all steps.
     """
 
     processes: Processes
     num_documents: int
+    sums: WordSums
 
     def add_up(self, word_sums: Tensor, bound: float) -> float:
         """See :func:`vipack.topics.ascent_steps.ascend_topics`."""
-        self.processes.sum(word_sums)
+        self.sums.add_up(word_sums)
         return float(self.processes.numbers(bound).sum())
 
     def start(self, topics: Tensor, eta: Tensor) -> Tensor:
@@ -54,7 +76,7 @@ def batches_together(
     Raises:
         DataError: on every process, where one has fewer batches than the others, or other words.
     """
-    own, number = iter(batches), 0
+    own, number, sums = iter(batches), 0, WordSums(processes)
     while True:
         with processes.busy("reading a batch"):
             batch = next(own, None)
@@ -76,4 +98,4 @@ def batches_together(
             )
         number += 1
         assert counts is not None
-        yield counts, Together(processes, int(every[:, 1].sum()))
+        yield counts, Together(processes, int(every[:, 1].sum()), sums)

@@ -41,7 +41,7 @@ class Estimator:
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "topics_")
+        return not vars(self).keys().isdisjoint(("components_", "topics_"))  # asked for by name, topics may be computed
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags

@@ -219,7 +219,7 @@ class FittedTopics(Estimator):
         return counts
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "topics_"):
+        if not self.__sklearn_is_fitted__():
             try:
                 from sklearn.exceptions import NotFittedError
             except ImportError:

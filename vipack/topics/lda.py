@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -377,11 +378,16 @@ class LDA(FittedTopics):
     def _take_topics(self, concentrations: Array, alpha: torch.Tensor) -> None:
         self.components_ = concentrations
         self._alpha = alpha.detach().double().numpy().copy()
-        weights = torch.from_numpy(concentrations).digamma().exp()
-        self.topics_ = (weights / weights.sum(1, keepdim=True)).numpy()
+        self.__dict__.pop("topics_", None)
         self.n_features_in_ = concentrations.shape[1]
         if hasattr(self, "documents_"):
             self.shares_ = self.documents_ / self.documents_.sum(1, keepdims=True)
+
+    @functools.cached_property
+    def topics_(self) -> Array:  # type: ignore[override]
+        """Computed when it is first asked for: batches of a stream take less time than this."""
+        weights = torch.from_numpy(self.components_).digamma().exp()
+        return (weights / weights.sum(1, keepdim=True)).numpy()
 
     def _weights(self) -> torch.Tensor:
         """exp(E log words) ``(V, K)``, up to factors of words."""

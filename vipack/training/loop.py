@@ -27,6 +27,7 @@ from vipack.types import Estimate, Stopped, StopReason
 __all__ = ["Run", "RunState"]
 
 _REPORT_SECONDS = 0.05  # between looks at signals and callbacks
+_TOGETHER_SECONDS = 0.25  # the same, where all processes tell each other what they have seen
 _LOOK_STEPS = 100  # the least between looks of the stop rules and copies of the best state, and what a mean is over
 
 
@@ -117,7 +118,7 @@ class Run:
                     spent = time.perf_counter() - started
                     state.losses.extend(losses)
                     state.seconds += spent
-                    pace = _next_pace(number, spent)
+                    pace = _next_pace(number, spent, _REPORT_SECONDS if self.team is None else _TOGETHER_SECONDS)
                     save = self.checkpoint is not None and due(self.checkpoint, state.step, *saved)
                     signals = interrupted  # a callback may add one
                     if self.team is not None:
@@ -274,6 +275,6 @@ def _is_look(step: int) -> bool:
     return step > 0 and _next_look(step - 1) == step
 
 
-def _next_pace(number: int, spent: float) -> int:
-    """How many steps fill the time between two looks."""
-    return max(1, min(2 * number, int(number * _REPORT_SECONDS / max(spent, 1e-9))))
+def _next_pace(number: int, spent: float, between: float) -> int:
+    """How many steps fill the seconds between two looks."""
+    return max(1, min(2 * number, int(number * between / max(spent, 1e-9))))

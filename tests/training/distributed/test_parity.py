@@ -9,6 +9,7 @@ import torch
 import vipack as vi
 from tests.training.distributed.conftest import RUNS, started
 from tests.training.distributed.programs import BATCH, CASES, Joined, N, SameNoise
+from tests.training.distributed.together import IN_SHARED_MEMORY
 from vipack.training import trainer as trainer_module
 from vipack.training.distributed.shards import shard_of
 from vipack.training.training_batches import training_batches
@@ -76,6 +77,14 @@ def test_two_processes_take_the_steps_of_one(ranks, alone, run):
     np.testing.assert_allclose(ranks[0]["losses"], single.losses, rtol=tolerance)
     for name, value in single.params.items():
         torch.testing.assert_close(ranks[0]["params"][name], value, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+@pytest.mark.parametrize("run", EVERY_RUN)
+def test_gradients_are_added_up_in_shared_memory_where_they_are_many(ranks, run):
+    shares = run.split(":")[0] in IN_SHARED_MEMORY
+    for each in ranks:
+        assert all(each["shared memory"])
+        assert bool(each["shared memory"]) == shares
 
 
 @pytest.mark.parametrize("run", EVERY_RUN)

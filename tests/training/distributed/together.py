@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pyro
@@ -14,6 +15,9 @@ from torch import Tensor
 import vipack as vi
 from tests.training.distributed.programs import CASES
 from tests.training.distributed.spread import SHARED, fewer_batches, from_a_file, other_fits
+from vipack.distributed import processes, sums
+
+IN_SHARED_MEMORY = ("topics", "vae")  # programs whose gradients are added up there, however few they are
 
 
 def cut_off(folder: Path, tier: str, rank: int) -> dict[str, dict[str, Tensor]]:
@@ -49,22 +53,38 @@ def independent_noise() -> dict[str, Tensor]:
     }
 
 
+def _asked_for_memory() -> SimpleQueue[bool]:
+    """Whether there was some, of each vector that was to be added up in shared memory from now on."""
+    answers, original = SimpleQueue[bool](), processes.sum_in_shared_memory  # a list would be a part of the program
+
+    def recorded(*arguments: Any) -> Any:
+        answers.put((shared := original(*arguments)) is not None)
+        return shared
+
+    processes.sum_in_shared_memory = recorded
+    return answers
+
+
 def main(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error", vi.errors.VipackWarning)
     warnings.simplefilter("ignore", vi.errors.TrustWarning)  # after so few steps
     together = vi.DataParallel(same_noise=True)
     results: dict[str, Any] = {}
+    asked = _asked_for_memory()
     for name in names:
         program, tier, dtype = name.split(":")
         case = CASES[program]
+        sums._FEWEST_BYTES = 0 if program in IN_SHARED_MEMORY else 1 << 18
         fit = vi.fit(case.model, case.guide, engine=tier, distributed=together, **case.options(getattr(torch, dtype)))
         results[name] = {
             "losses": torch.from_numpy(fit.losses),
             "params": fit.params,
             "engine": str(fit.engine),
             "draw": {site: value.double().sum() for site, value in fit.sample(10).items()},
+            "shared memory": [asked.get() for _ in range(asked.qsize())],
         }
+    sums._FEWEST_BYTES = 1 << 18
     rank = torch.distributed.get_rank()
     results["cut off"] = {tier: cut_off(folder, tier, rank) for tier in ("eager", "interpreted")}
     results["shares"] = independent_noise()

@@ -12,9 +12,21 @@ from torch import Tensor
 
 from vipack.engine.graph.csr_operators import OPERATOR_MODULES
 
-__all__ = ["ALL_REDUCE", "Exchange", "Reducer", "unpacked"]
+__all__ = ["ALL_REDUCE", "OWN_WEIGHT", "Exchange", "Reducer", "Summing", "summed"]
 
-_EXTRA = 2  # numbers behind the gradients in the flat buffer: the loss, and the sum of the weights
+
+class Summing(Protocol):
+    """A vector of each process, and their sum.
+
+    Attributes:
+        own: ``(size,)``, where this process writes before each call of :meth:`total`; another memory after it.
+    """
+
+    own: Tensor
+
+    def total(self) -> Tensor:
+        """``(V, size)``, vectors that add up to the sum over all processes, the same in each."""
+        ...
 
 
 class Exchange(Protocol):
@@ -28,8 +40,12 @@ class Exchange(Protocol):
     rank: int
     size: int
 
-    def sum(self, flat: Tensor) -> None:
-        """Add up a vector over all processes, in place."""
+    def num_vectors(self, num_bytes: int) -> int:
+        """How many vectors the sum of one of so many bytes is given as."""
+        ...
+
+    def summing(self, size: int, like: Tensor) -> Summing:
+        """A vector of `size` numbers to be added up again and again, of the type of `like`, and where it is."""
         ...
 
     def gather(self, value: object) -> list[object]:
@@ -62,7 +78,8 @@ class Reducer:
         self.losses: list[float] = []
         self.seconds = 0.0
         self._alone = False
-        self._flat = torch.empty(0)
+        self._summing: Summing | None = None
+        self._vectors = torch.empty(0)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -88,59 +105,93 @@ class Reducer:
         """Whether steps are of this process only."""
         return self._alone
 
+    def num_vectors(self, size: int, like: Tensor) -> int:
+        """How many vectors the sum of one of `size` numbers of this type is given as; they are added up where they are used."""
+        return self.exchange.num_vectors(size * like.dtype.itemsize) if like.device.type == "cpu" else 1
+
     def __call__(self, gradients: Sequence[Tensor], loss: Tensor) -> Tensor:
-        """``(G + 2,)``: the gradients one after the other, the loss, and the weight by which what belongs to rows is multiplied."""
-        flat = self._buffer(sum(gradient.numel() for gradient in gradients) + _EXTRA, loss)
-        weight, start = (1.0 if self._alone else self.weight), 0
+        """``(V, G + 1)``, which add up to the gradients one after the other, and the loss, over all processes."""
+        size = sum(gradient.numel() for gradient in gradients) + 1
         with torch.no_grad():
-            for gradient in gradients:
-                end = start + gradient.numel()
-                torch.mul(gradient, weight, out=flat[start:end].view(gradient.shape))
-                start = end
-            flat[start] = loss * weight
-            if not self._alone:
-                began = time.perf_counter()
-                self.exchange.sum(flat)
-                self.seconds += time.perf_counter() - began
-                self.losses.append(float(flat[start]))
-            flat[-1] = weight
-        return flat
+            if self._alone:
+                vectors = self._of_one(size, loss)
+                self._write(vectors[0], gradients, loss, 1.0)
+                return vectors
+            summing = self._summing_of(size, loss)
+            self._write(summing.own, gradients, loss, self.weight)
+            began = time.perf_counter()
+            vectors = summing.total()
+            self.seconds += time.perf_counter() - began
+            self.losses.append(float(vectors[:, -1].sum()))
+        return vectors
+
+    def own_weight(self) -> float:
+        """By which gradients of what belongs to rows of this process are multiplied."""
+        return 1.0 if self._alone else self.weight
 
     def fail(self, num_gradients: int) -> None:
         """Take part in a step that this process could not compute: the loss is NaN for all."""
         with torch.no_grad():
-            self._flat = torch.full_like(self._buffer(num_gradients + _EXTRA, self._flat), torch.nan)
-            self.exchange.sum(self._flat)
+            like = self._vectors if self._summing is None else self._summing.own
+            summing = self._summing_of(num_gradients + 1, like)
+            summing.own.fill_(torch.nan)
+            summing.total()
             self.losses.append(torch.nan)
 
-    def _buffer(self, size: int, like: Tensor) -> Tensor:
-        """One block of memory for all steps: new pages for a large one cost as much as adding it up."""
-        if self._flat.numel() != size or self._flat.dtype != like.dtype:
+    def _write(self, vector: Tensor, gradients: Sequence[Tensor], loss: Tensor, weight: float) -> None:
+        start = 0
+        for gradient in gradients:
+            end = start + gradient.numel()
+            torch.mul(gradient, weight, out=vector[start:end].view(gradient.shape))
+            start = end
+        vector[start] = loss * weight
+
+    # Memory for all steps: new pages for a long vector cost as much as adding it up.
+
+    def _summing_of(self, size: int, like: Tensor) -> Summing:
+        summing = self._summing
+        if summing is None or summing.own.numel() != size or summing.own.dtype != like.dtype:
             with torch.inference_mode(False):
-                self._flat = torch.zeros(size, dtype=like.dtype, device=like.device)
-        return self._flat
+                self._summing = summing = self.exchange.summing(size, like)
+        return summing
+
+    def _of_one(self, size: int, like: Tensor) -> Tensor:
+        shape = self.num_vectors(size, like), size
+        if self._vectors.shape != shape or self._vectors.dtype != like.dtype:
+            with torch.inference_mode(False):
+                self._vectors = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return self._vectors
 
 
-def unpacked(flat: Tensor, gradients: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients in their shapes, the loss and the weight, of what the operator gives."""
-    *pieces, loss, weight = flat.split([*(gradient.numel() for gradient in gradients), 1, 1])
-    shaped = [piece.view(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)]
-    return shaped, loss.view(()), weight.view(())
+def summed(reducer: Reducer, gradients: Sequence[Tensor], loss: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Gradients in their shapes, and the loss, over all processes, as operators of a graph."""
+    sizes = [gradient.numel() for gradient in gradients]
+    vectors = ALL_REDUCE(reducer.num_vectors(sum(sizes) + 1, loss), list(gradients), loss)
+    *pieces, loss = vectors.sum(0).split([*sizes, 1])
+    return [piece.view(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)], loss.view(())
 
 
 _ACTIVE: list[Reducer] = []  # the innermost last; who trains holds vipack's lock
 
 
-def _reduce(gradients: list[Tensor], loss: Tensor) -> Tensor:
+def _reduce(number: int, gradients: list[Tensor], loss: Tensor) -> Tensor:
     return _ACTIVE[-1](gradients, loss)
 
 
-def _shaped(gradients: list[Tensor], loss: Tensor) -> Tensor:
-    return loss.new_empty(sum(gradient.numel() for gradient in gradients) + _EXTRA)
+def _shaped(number: int, gradients: list[Tensor], loss: Tensor) -> Tensor:
+    return loss.new_empty(number, sum(gradient.numel() for gradient in gradients) + 1)
 
 
-torch.library.define("vipack::all_reduce", "(Tensor[] gradients, Tensor loss) -> Tensor")
+def _weigh(loss: Tensor) -> Tensor:
+    return torch.full_like(loss, _ACTIVE[-1].own_weight())
+
+
+torch.library.define("vipack::all_reduce", "(int number, Tensor[] gradients, Tensor loss) -> Tensor")
 torch.library.impl("vipack::all_reduce", "CompositeExplicitAutograd", _reduce)
 torch.library.register_fake("vipack::all_reduce", _shaped)
+torch.library.define("vipack::own_weight", "(Tensor loss) -> Tensor")
+torch.library.impl("vipack::own_weight", "CompositeExplicitAutograd", _weigh)
+torch.library.register_fake("vipack::own_weight", torch.empty_like)
 ALL_REDUCE = torch.ops.vipack.all_reduce.default
-OPERATOR_MODULES[ALL_REDUCE] = __name__
+OWN_WEIGHT = torch.ops.vipack.own_weight.default
+OPERATOR_MODULES[ALL_REDUCE] = OPERATOR_MODULES[OWN_WEIGHT] = __name__

@@ -19,7 +19,10 @@ from vipack.engine.native.operations import Base, LibraryCall
 __all__ = ["Kernel", "KernelCall", "Plan", "PlanError", "View", "read_plan"]
 
 _NAMESPACES = ("aten", "vipack")  # of operators that are called through torch's dispatcher
-_LIKE_THE_LAST = ("vipack::all_reduce",)  # operators whose result is of the type of their last argument
+_LIKE_THE_LAST = (
+    "vipack::all_reduce",
+    "vipack::own_weight",
+)  # operators whose result is of the type of their last argument
 
 
 class PlanError(Exception):

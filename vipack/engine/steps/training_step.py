@@ -18,7 +18,7 @@ from vipack.compat.tracer import traced_without_values
 from vipack.engine.capture.checks import LITERAL
 from vipack.engine.capture.noise import LiftedGraph, copy_graph
 from vipack.engine.capture.tracing import CaptureError, collecting_later
-from vipack.engine.graph.all_reduce import ALL_REDUCE, unpacked
+from vipack.engine.graph.all_reduce import OWN_WEIGHT, summed
 from vipack.engine.graph.common_subexpressions import without_repeats
 from vipack.engine.graph.invariants import Invariants, split_steady_checks, split_steady_results
 from vipack.engine.graph.nodes import output_of
@@ -139,8 +139,10 @@ class _WholeStep:
             return loss
         every = [index for index in sorted(gradients) if memory.names[index] not in memory.reducer.of_rows]
         own = [gradients[index] for index in every]
-        reduced, loss, weight = unpacked(ALL_REDUCE(own, loss), own)
-        for index in gradients.keys() - set(every):
+        of_rows = gradients.keys() - set(every)
+        weight = OWN_WEIGHT(loss) if of_rows else loss
+        reduced, loss = summed(memory.reducer, own, loss)
+        for index in of_rows:
             gradients[index] = gradients[index] * weight
         gradients.update(zip(every, reduced, strict=True))
         return loss
