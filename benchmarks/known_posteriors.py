@@ -31,6 +31,8 @@ class Known:
 
     Attributes:
         modes: latents near each mode, for models with several.
+        one_mode: the truth about any one of several equal modes, with z as its absolute value; None where there is one mode, or
+            they are not equal.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Known:
     data: dict[str, Tensor]
     truth: Reference
     modes: tuple[dict[str, Tensor], ...] = field(default=())
+    one_mode: Reference | None = None
 
 
 def f64(values: Any) -> Tensor:
@@ -180,7 +183,13 @@ def _two_modes(name: str, place: float, share: float) -> Known:
         math.sqrt(second - mean**2),
         lambda at: float((1 - share) * stats.norm.cdf(at, -place) + share * stats.norm.cdf(at, place)),
     )
-    return Known(name, model, {}, truth(0.0, z=z, steady=Marginal.of(stats.norm())[0]), modes)
+    steady = Marginal.of(stats.norm())[0]
+    one_mode = None
+    if share == 0.5:
+        grid = np.linspace(0, place + 12, 40_001)
+        density = stats.norm.pdf(grid, place) + stats.norm.pdf(grid, -place)
+        one_mode = truth(0.0, z=Marginal.on_grid(grid, density / density.sum()), steady=steady)
+    return Known(name, model, {}, truth(0.0, z=z, steady=steady), modes, one_mode)
 
 
 def _sign() -> Known:
@@ -195,7 +204,9 @@ def _sign() -> Known:
     evidence = special.logsumexp(log_p) + math.log(grid[1] - grid[0])
     exact = truth(evidence, z=Marginal.on_grid(grid, special.softmax(log_p)))
     modes = ({"z": f64(-3.0)}, {"z": f64(3.0)})
-    return Known("sign", model, {"y": f64(9.0)}, exact, modes)
+    above = grid > 0
+    one_mode = truth(evidence, z=Marginal.on_grid(grid[above], special.softmax(log_p[above])))
+    return Known("sign", model, {"y": f64(9.0)}, exact, modes, one_mode)
 
 
 # --- quadrature

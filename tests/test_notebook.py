@@ -89,4 +89,4 @@ def test_a_page_is_made_of_it(notebook):
     assert page.startswith("# A notebook\n\n[Download the notebook](mean.ipynb)\n\n\nOf a normal mean.")
     assert "![Picture by vi.plots.losses](mean-1.png)" in page
     assert pictures["mean-1.png"].startswith(b"\x89PNG")
-    assert page.count('<div class="output">') == 4
+    assert page.count('<div class="output" tabindex="0">') == 4

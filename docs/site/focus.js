@@ -1,6 +1,9 @@
-// Code that scrolls stays within reach of the keyboard: the theme takes the attribute away from blocks that it holds for narrow.
+// Code and tables that scroll stay within reach of the keyboard: the theme takes the attribute away from code that it holds for
+// narrow, and puts tables into boxes that have none.
+const reach = (element) => { if (element.tabIndex !== 0) element.tabIndex = 0; };
 new MutationObserver((changes) => {
   for (const { target } of changes) {
-    if (target.matches("pre > code") && !target.hasAttribute("tabindex")) target.tabIndex = 0;
+    if (target.matches("pre > code")) reach(target);
   }
-}).observe(document.documentElement, { subtree: true, attributes: true, attributeFilter: ["tabindex"] });
+  document.querySelectorAll(".md-typeset__scrollwrap").forEach(reach);
+}).observe(document.documentElement, { subtree: true, childList: true, attributes: true, attributeFilter: ["tabindex"] });

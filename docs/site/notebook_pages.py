@@ -22,7 +22,7 @@ def page_of(notebook: dict, name: str) -> tuple[str, dict[str, bytes]]:
                 pictures[picture] = base64.b64decode(text_of(data["image/png"]))
                 blocks.append(f"![{described(source)}]({picture})")
             elif "text/html" in data:
-                blocks.append(f'<div class="output">\n{text_of(data["text/html"]).strip()}\n</div>')
+                blocks.append(f'<div class="output" tabindex="0">\n{text_of(data["text/html"]).strip()}\n</div>')
             else:
                 text = ANSI.sub("", text_of(data.get("text/plain", output.get("text", "")))).rstrip()
                 blocks += [f"```text\n{text}\n```"] if text else []

@@ -27,6 +27,7 @@ from vipack.training.distributed.joint_fit import (
     refuse_together,
     train_together,
 )
+from vipack.training.distributed.shared_restarts import share_restarts
 from vipack.training.engines import check_engine
 from vipack.training.fingerprints import compare_fingerprints
 from vipack.training.ladder.automatic import train_without_guide
@@ -114,7 +115,8 @@ def fit(
         average: end with the mean of the later iterates, over the second half of `steps` or while the learning rate falls
             after convergence: nearer to the optimum than the last iterate. The ladder always does.
         distributed: True, or a ``DataParallel``, trains on all processes that ``torchrun`` has started: each steps on its share
-            of the rows and of `batch_size`, and all come to the same parameters. A script that was started alone trains alone.
+            of the rows and of `batch_size`, and all come to the same parameters; with `restarts`, each trains some of the starts
+            on all rows, and all get the best. A script that was started alone trains alone.
         symmetric: of equal modes that symmetries make, as the labellings of a mixture's components, "one" fits one, and
             ``fit.diagnose()`` counts the others; "all" has the ladder end in a guide of all of them.
 
@@ -147,7 +149,6 @@ def fit(
         refuse_together(
             guide=climbs and "a fit without a guide climbs the ladder, in one process",
             engine=not isinstance(engine, str) and f"{engine!r} takes its steps in one process",
-            restarts=restarts > 1 and "several starts run side by side in one process",
         )
     problem = Problem(model, data, fixed, batch_size, batch_plate, device, dtype)
     with alone_or_together(processes):
@@ -160,7 +161,7 @@ def fit(
             )
             plan = Plan(None, seed, rules, calls, progress, None, engine)
             return Fit(train_without_guide(problem, plan, symmetric=symmetric == "all"))
-        if processes is None:
+        if processes is None or restarts > 1:
             prepared = prepare(problem, guide, seed=seed, loss=loss)
         else:
             prepared = prepare_together(problem, guide, processes, seed=seed, loss=loss)
@@ -171,10 +172,12 @@ def fit(
         for warning in (*prepared.check.warnings, *modes):
             warn(warning)
         plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
-        if processes is not None and together is not None:
+        if processes is not None and restarts > 1:
+            trainer = share_restarts(problem, prepared, guide, plan, optim, restarts, processes)
+        elif processes is not None and together is not None:
             trainer = train_together(prepared, plan, optim, processes, together)
         elif restarts > 1:
-            trainer = train_restarts(problem, prepared, guide, plan, optim, restarts)
+            trainer = train_restarts(problem, prepared, guide, plan, optim, range(restarts))
         else:
             trainer = Trainer(prepared, plan, optim)
             trainer.train(again=file is not None and _take_up(trainer, file))

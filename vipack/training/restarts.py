@@ -36,17 +36,17 @@ def check_restarts(restarts: object, checkpoint: object) -> int:
     return count
 
 
-def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, optim: Any, restarts: int) -> Trainer:
-    """Train `restarts` starts, of seeds ``seed, seed + 1, ...``, and keep the one with the highest ELBO.
+def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, optim: Any, starts: range) -> Trainer:
+    """Train some starts, number r of which has the seed ``seed + r``, and keep the one with the highest ELBO.
 
     The first start is that of a single fit; the others begin at random points where the guide lets its beginning be
     chosen (``init_loc_fn``), and else wherever their seeds lead. Where they diverge, each is trained by itself, which
     recovers as a single fit does.
     """
     scattered = _scattered(guide)
-    others = [
-        prepare(problem, scattered, seed=(plan.seed + r) % 2**32, loss=first.loss, checked=first.check)
-        for r in range(1, restarts)
+    every = [
+        prepare(problem, scattered, seed=(plan.seed + r) % 2**32, loss=first.loss, checked=first.check) if r else first
+        for r in starts
     ]
     trainer = Trainer(first, plan, optim)
     try:
@@ -55,20 +55,20 @@ def train_restarts(problem: Problem, first: Prepared, guide: Any, plan: Plan, op
             trainer.loss,
             trainer.optimizer,
             trainer.state.batches,
-            [start_of(prepared) for prepared in (first, *others)],
+            [start_of(prepared) for prepared in every],
             trainer.tier,
         )
     except CaptureError as error:
-        return _one_by_one([first, *others], plan, optim, str(error))
+        return _one_by_one(every, plan, optim, str(error))
     single, before = trainer.engine, trainer.program.parameters.state()
     trainer.engine, trainer.recovers = engine, False
     trainer.train()
     if trainer.stopped.reason is StopReason.DIVERGED:
         trainer.program.parameters.load_state(before)
-        return _one_by_one([first, *others], plan, optim, "they diverged side by side")
+        return _one_by_one(every, plan, optim, "they diverged side by side")
     trainer.recovers = True
     bounds = []
-    for start in range(restarts):
+    for start in range(len(every)):
         engine.publish(start)
         bounds.append(_bound_of(trainer))
     best = int(np.argmax(bounds))

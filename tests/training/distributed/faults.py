@@ -104,7 +104,7 @@ FAULTS = {
     "a model that branches on the rank": {"model": branching},
     "a DataLoader": {"data": torch.utils.data.DataLoader(Y, batch_size=10), "batch_size": None},
     "no guide": {"guide": None, "steps": None},
-    "restarts": {"restarts": 2},
+    "restarts of other numbers": {"restarts": 2 + RANK},
     "a callback that raises": {"callbacks": once(fails(ValueError))},
     "a callback that stops": {"callbacks": vi.Every(10, lambda progress: RANK == 1 and progress.step == 20)},
     "a disk that is full": {

@@ -42,6 +42,20 @@ def topics(distributed: bool) -> dict[str, Any]:
     return {"components": torch.from_numpy(model.components_), "bound": torch.tensor(model.bound_)}
 
 
+def starts(number: int, distributed: bool) -> dict[str, Any]:
+    """What so many starts come to: the first two of three in process 0, the last in process 1."""
+    options = {
+        **CASES["regression"].options(torch.float64),
+        "steps": 40,
+        "engine": "traced",
+        "distributed": distributed,
+    }
+    fit = vi.fit(regression, AutoNormal, restarts=number, **options)
+    elbo, params = fit.elbo(), {name: value.clone() for name, value in fit.params.items()}
+    on = fit.resume(steps=5)
+    return {"bounds": fit.restarts, "params": params, "losses": list(on.losses), "elbo": (elbo.value, elbo.se)}
+
+
 def from_a_file(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The parameters of two processes' fits of rows in a file, and of the same rows in memory."""
     case = CASES["regression"]

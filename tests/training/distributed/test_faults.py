@@ -18,7 +18,7 @@ SAID = {
     "a model that branches on the rank": ("the model or the guide is another one there",) * 2,
     "a DataLoader": ("data is a DataLoader, which makes its own batches",) * 2,
     "no guide": ("climbs the ladder, in one process; pass a guide",) * 2,
-    "restarts": ("several starts run side by side in one process",) * 2,
+    "restarts of other numbers": ("restarts differs (2 and 3)",) * 2,
     "a callback that raises": (
         "process 1 of 2 ended, and this one, 0, with it: ValueError: of the user",
         "of the user",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.distributed.spread import SHARED
+from tests.training.distributed.spread import SHARED, starts
 from vipack.distributed.sharing import own_stretch, shared_out
 from vipack.training.streamed import StreamedRows
 
@@ -44,6 +44,18 @@ def test_topics_learned_from_batches_of_both_are_those_of_joint_batches(together
             torch.testing.assert_close(each["shared"]["topics"][name], value, rtol=1e-4, atol=1e-4)
     first, second = (each["shared"]["topics"]["components"] for each in together)
     assert torch.equal(first, second)
+
+
+def test_starts_are_shared_out_and_all_have_the_best(together):
+    one, other = (each["starts"] for each in together)
+    assert str(one) == str(other)
+    assert one[3]["bounds"][:2] == starts(2, False)["bounds"]  # of process 0, which trains them as one process does
+    assert len(one[3]["bounds"]) == 3
+    for of_some in one.values():
+        value, se = of_some["elbo"]
+        assert value == pytest.approx(max(of_some["bounds"]), abs=6 * se)
+        assert len(of_some["losses"]) == 45
+    assert all(np.isfinite(one[2]["bounds"]))
 
 
 def test_rows_from_a_file_are_dealt_out_as_those_in_memory(together):

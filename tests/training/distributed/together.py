@@ -14,7 +14,7 @@ from torch import Tensor
 
 import vipack as vi
 from tests.training.distributed.programs import CASES
-from tests.training.distributed.spread import SHARED, fewer_batches, from_a_file, other_fits
+from tests.training.distributed.spread import SHARED, fewer_batches, from_a_file, other_fits, starts
 from vipack.distributed import processes, sums
 
 IN_SHARED_MEMORY = ("topics", "vae")  # programs whose gradients are added up there, however few they are
@@ -89,6 +89,7 @@ def main(folder: Path, *names: str) -> None:
     results["cut off"] = {tier: cut_off(folder, tier, rank) for tier in ("eager", "interpreted")}
     results["shares"] = independent_noise()
     results["shared"] = {name: answer(True) for name, answer in SHARED.items()}
+    results["starts"] = {number: starts(number, True) for number in (2, 3)}
     results["from a file"] = from_a_file(folder)
     results["said"] = {"fewer batches": fewer_batches(), "other fits": other_fits()}
     torch.save(results, folder / f"{rank}.pt")

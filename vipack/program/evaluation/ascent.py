@@ -71,41 +71,94 @@ def climb(
     for r, path in enumerate(paths):
         path.diagonals.append(torch.ones(dim, dtype=starts.dtype))
         _note(path, x[r], value[r], gradient[r])
+    curvature = _Curvature(count, dim, memory, starts.dtype)
     step_scale = torch.ones(count, dtype=starts.dtype)
     patience = torch.full((count,), _PATIENCE)
     patience[~torch.isfinite(value)] = 0
-    fresh = [True] * count  # no pair yet, or forgotten
+    fresh = torch.ones(count, dtype=torch.bool)  # no pair yet, or forgotten
     for _ in range(num_steps):
-        active = [r for r in range(count) if patience[r] > 0]
-        if not active or not go_on():
+        active = patience.gt(0).nonzero()[:, 0]
+        if not len(active) or not go_on():
             break
-        directions = torch.stack([_direction(paths[r], gradient[r], memory, fresh[r]) for r in active])
+        directions = curvature.directions(active, gradient[active], fresh[active])
         slopes = (directions * gradient[active]).sum(-1)
         scaled = step_scale[active, None] * lengths
         least = value[active, None] + _ARMIJO * scaled * slopes[:, None]
         trial = x[active, None] + scaled[:, :, None] * directions[:, None]
         values, gradients = _tried(gradients_of, trial, least, side_by_side)
         best = values.argmax(1)
-        for i, r in enumerate(active):
-            k = int(best[i])
-            gain = float(values[i, k] - value[r])
-            decrement = float(slopes[i])
-            if not gain > 0.0:
-                patience[r] -= 1
-                if fresh[r]:
-                    step_scale[r] *= 1e-4
-                fresh[r] = True
-                if decrement < 1e-7:
-                    patience[r] = 0
-                continue
-            step_scale[r] = 1.0
-            s, y = trial[i, k] - x[r], gradient[r] - gradients[i, k]
-            fresh[r] = not _learn(paths[r], s, y) and fresh[r]
-            x[r], value[r], gradient[r] = trial[i, k], values[i, k], gradients[i, k]
+        each = torch.arange(len(active))
+        gains = values[each, best] - value[active]
+        rises = gains > 0.0
+        halted = active[~rises]
+        patience[halted] = torch.where(slopes[~rises] < 1e-7, 0, patience[halted] - 1)
+        step_scale[halted] = torch.where(fresh[halted], 1e-4 * step_scale[halted], step_scale[halted])
+        fresh[halted] = True
+        moved, which = active[rises], (each[rises], best[rises])
+        s, y = trial[which] - x[moved], gradient[moved] - gradients[which]
+        learned = curvature.learn(moved, s, y)
+        x[moved], value[moved], gradient[moved] = trial[which], values[which], gradients[which]
+        step_scale[moved] = 1.0
+        fresh[moved] &= ~learned
+        settled = (gains[rises] < 1e-9 * (1 + value[moved].abs())) & (slopes[rises] < 1e-6)
+        patience[moved] = torch.where(settled, patience[moved] - 1, _PATIENCE)
+        for i, r in enumerate(moved.tolist()):
+            if learned[i]:
+                paths[r].pairs.append((s[i], y[i]))
+                paths[r].diagonals.append(curvature.diagonal[r].clone())
             _note(paths[r], x[r], value[r], gradient[r])
-            settled = gain < 1e-9 * (1 + abs(float(value[r]))) and decrement < 1e-6
-            patience[r] = patience[r] - 1 if settled else _PATIENCE
     return paths
+
+
+class _Curvature:
+    """The pairs that count of several paths, by which directions are found for all of them at once.
+
+    Attributes:
+        diagonal: ``(R, D)``, the initial inverse Hessians.
+    """
+
+    def __init__(self, count: int, dim: int, memory: int, dtype: torch.dtype) -> None:
+        # The latest pair comes last; those that are not there yet have the weight 0.
+        self._steps = torch.zeros(count, memory, dim, dtype=dtype)
+        self._changes = torch.zeros(count, memory, dim, dtype=dtype)
+        self._weights = torch.zeros(count, memory, dtype=dtype)
+        self._number = torch.zeros(count, dtype=torch.long)
+        self.diagonal = torch.ones(count, dim, dtype=dtype)
+
+    def directions(self, rows: Tensor, gradients: Tensor, fresh: Tensor) -> Tensor:
+        """``(A, D)``, of steepest ascent for paths that are `fresh`, and where the estimate does not rise."""
+        steepest: Tensor = gradients / gradients.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        number = int(self._number[rows].max())
+        if bool(fresh.all()) or not number:
+            return steepest
+        first = self._steps.shape[1] - number
+        steps, changes = self._steps[rows, first:], self._changes[rows, first:]
+        weights = self._weights[rows, first:]
+        q, coefficients = gradients.clone(), torch.zeros_like(weights)
+        for j in reversed(range(number)):
+            a = weights[:, j] * (steps[:, j] * q).sum(-1)
+            q -= changes[:, j] * a[:, None]
+            coefficients[:, j] = a
+        q *= self.diagonal[rows]
+        for j in range(number):
+            b = weights[:, j] * (changes[:, j] * q).sum(-1)
+            q += steps[:, j] * (coefficients[:, j] - b)[:, None]
+        useful = torch.isfinite(q).all(1) & ((q * gradients).sum(-1) > 0) & ~fresh
+        return torch.where(useful[:, None], q, steepest)
+
+    def learn(self, rows: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        """Take up a pair of each path ``(A, D)``, unless the surface bends the wrong way there; whether it was taken ``(A,)``."""
+        b = (s * y).sum(-1)
+        bent: Tensor = b > _CURVATURE * s.norm(dim=1) * y.norm(dim=1)
+        rows, s, y, b = rows[bent], s[bent], y[bent], b[bent][:, None]
+        alpha = self.diagonal[rows]
+        a, c = (y * alpha * y).sum(-1, keepdim=True), (s * s / alpha).sum(-1, keepdim=True)
+        new = 1.0 / (a / (b * alpha) + y * y / b - a * s * s / (b * c * alpha * alpha))
+        self.diagonal[rows] = torch.where(torch.isfinite(new) & (new > 0), new, alpha)
+        for kept, latest in ((self._steps, s), (self._changes, y), (self._weights, 1.0 / b[:, 0])):
+            kept[rows] = torch.cat([kept[rows, 1:], latest[:, None]], 1)
+        self._number[rows] = (self._number[rows] + 1).clamp(max=self._steps.shape[1])
+        return bent
 
 
 def _tried(gradients_of: Gradients, trial: Tensor, least: Tensor, side_by_side: bool) -> tuple[Tensor, Tensor]:
@@ -140,28 +193,6 @@ def inverse_hessian_times(path: Path, at: int, v: Tensor, memory: int) -> Tensor
         b = rho * (y @ q)
         q = q + s[:, None] * (a - b)
     return q if v.dim() == 2 else q[:, 0]
-
-
-def _direction(path: Path, gradient: Tensor, memory: int, fresh: bool) -> Tensor:
-    if not fresh:
-        direction = inverse_hessian_times(path, len(path.points) - 1, gradient, memory)
-        if torch.isfinite(direction).all() and direction @ gradient > 0:
-            return direction
-    steepest: Tensor = gradient / gradient.norm().clamp(min=1e-12)
-    return steepest
-
-
-def _learn(path: Path, s: Tensor, y: Tensor) -> bool:
-    """Take up a pair, unless the surface bends the wrong way there."""
-    b = s @ y
-    if not b > _CURVATURE * s.norm() * y.norm():
-        return False
-    alpha = path.diagonals[-1]
-    a, c = (y * alpha * y).sum(), (s * s / alpha).sum()
-    new = 1.0 / (a / (b * alpha) + y * y / b - a * s * s / (b * c * alpha * alpha))
-    path.diagonals.append(torch.where(torch.isfinite(new) & (new > 0), new, alpha))
-    path.pairs.append((s, y))
-    return True
 
 
 def _note(path: Path, x: Tensor, value: Tensor, gradient: Tensor) -> None:
