@@ -154,7 +154,7 @@ def _cases():
             yield pytest.param(name, dtype, id=f"{name}-{wide}", marks=[pytest.mark.slow] * again)
 
 
-@pytest.mark.parametrize(("name", "dtype"), _cases())
+@pytest.mark.parametrize(("name", "dtype"), list(_cases()))
 def test_programs_with_float32_tensors_of_their_own_are_fitted(name, dtype):
     make, data, in_float64 = PROGRAMS[name]
     fit = functools.partial(vi.fit, make(), data=data, dtype=dtype, progress=False)
