@@ -1,6 +1,7 @@
 """What every test starts from, and what none may change."""
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,12 @@ import torch
 
 from vipack.engine.steps import promotion
 from vipack.program import RandomState
+
+# pytest listens to every logger that does not propagate, and torch writes down a stack for each tensor of a trace as long
+# as anybody listens to this one: more than a tenth of the time that a graph takes.
+_traces = logging.getLogger("torch.__trace")
+_traces.handlers.clear()
+_traces.propagate = True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,13 +12,6 @@ import vipack as vi
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIPACK_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def test_the_examples_are_numbered_from_one():
     assert [path.name[:3] for path in EXAMPLES] == [f"{i:02}_" for i in range(1, len(EXAMPLES) + 1)]
     assert len(EXAMPLES) >= 5

@@ -19,7 +19,7 @@ def model(x, y):
         pyro.sample("y", dist.Normal(x @ beta, 1.0), obs=y)
 
 
-@pytest.mark.parametrize("tier", ["traced", "interpreted", "compiled"])
+@pytest.mark.parametrize("tier", ["traced", "interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_columns_train_as_rows(tier):
     columns = X.t().contiguous().t()
     assert not columns.is_contiguous()

@@ -55,8 +55,13 @@ def stepped(kind, form, **options):
     return losses, svi
 
 
-@pytest.mark.parametrize("tier", ["traced", "interpreted"])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    ("name", "tier"),
+    [
+        *((name, "interpreted") for name in FORMS),  # before which a step is traced
+        *(pytest.param(name, "traced", marks=[pytest.mark.slow] * (name != "nested")) for name in FORMS),
+    ],
+)
 def test_many_batches_share_a_graph(name, tier):
     expected, _ = stepped(SVI, FORMS[name])
     found, svi = stepped(vi.SVI, FORMS[name], engine=tier)

@@ -144,7 +144,7 @@ CASES = {
     "enumerated, vectorized": Case(models.mixture, autoguide.AutoNormal, CLUSTERED, TraceEnum_ELBO(**VECTORIZED)),
     # data
     "logistic regression": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, native=True),
-    "batches": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, None, {"batch_size": 10}, native=True, compiled=True),
+    "batches": Case(models.logistic, autoguide.AutoNormal, LOGISTIC, None, {"batch_size": 10}, native=True),
     "batches with a smaller last one": Case(models.logistic, autoguide.AutoDiagonalNormal, LOGISTIC, None, {"batch_size": 8}),
     "subsampling inside the model": Case(models.subsampled, autoguide.AutoNormal, LINEAR, native=True),
     "varying intercepts in batches": Case(

@@ -25,7 +25,7 @@ DOUBLE = [name for name, case in CASES.items() if not case.single]
 def test_the_table_is_wide_enough():
     assert len(CASES) >= 40
     assert len(NATIVE) >= 12
-    assert len(COMPILED) >= 4
+    assert len(COMPILED) >= 3
 
 
 @pytest.mark.parametrize("name", CASES)

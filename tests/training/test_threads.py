@@ -37,6 +37,16 @@ def bases():
     return [vi.fit(model, AutoMultivariateNormal, data=x, steps=200, engine="eager") for x in (X, X.double())]
 
 
+def trained(bases, seed, folder):
+    fit = started(seed)
+    return fit.losses.tolist(), fit.params["AutoNormal.locs.mu"].item()
+
+
+def diagnosed(bases, seed, folder):
+    report = bases[seed % 2].diagnose(200, seed=seed)
+    return report.khat, report.drift.draws.mean.tolist()
+
+
 def resumed(bases, seed):
     fit = started(seed, callbacks=vi.Every(20, lambda progress: True))
     fit.resume()
@@ -50,20 +60,14 @@ def loaded(bases, seed, folder):
 
 
 WORK = {
-    "fit": lambda bases, seed, folder: (
-        started(seed).losses.tolist(),
-        started(seed).params["AutoNormal.locs.mu"].item(),
-    ),
+    "fit": trained,
     "resume": lambda bases, seed, folder: resumed(bases, seed),
     "check": lambda bases, seed, folder: str(vi.check(model, AutoNormal, data=X, seed=seed)),
     "sample": lambda bases, seed, folder: bases[seed % 2].sample(30, seed=seed)["mu"].tolist(),
     "resampled": lambda bases, seed, folder: bases[seed % 2].sample(30, seed=seed, resample=True)["mu"].tolist(),
     "predict": lambda bases, seed, folder: bases[seed % 2].predict(20, seed=seed)["x"].tolist(),
     "log weights": lambda bases, seed, folder: bases[seed % 2].log_weights(30, seed=seed).tolist(),
-    "diagnose": lambda bases, seed, folder: [
-        bases[seed % 2].diagnose(200, seed=seed).khat,
-        bases[seed % 2].diagnose(200, seed=seed).drift.draws.mean.tolist(),
-    ],
+    "diagnose": diagnosed,
     "summary": lambda bases, seed, folder: bases[seed % 2].summary(50, seed=seed).to_dict(),
     "guide": lambda bases, seed, folder: bases[seed % 2].guide.median()["mu"].item(),
     "arviz": lambda bases, seed, folder: bases[seed % 2].to_arviz(5, seed=seed).posterior["mu"].values.tolist(),

@@ -35,9 +35,8 @@ TRACE_STEPS = 240  # a capture costs about as much as a hundred eager steps, and
 _TRACE_SECONDS = 15.0  # of eager steps, which are as long as most captures take
 _FAST_SECONDS = 20e-6  # a call from Python takes as long
 _TRACED_AT_ONCE = 64
-_EAGER_IN_A_ROW = (
-    16  # steps, after which the next ones are Pyro's too where batches are of too many shapes, or graphs slow
-)
+_FIRST_CHECK = 1_000  # steps, after which graphs are held to eager steps once more
+_EAGER_IN_A_ROW = 16  # steps, after which the next are Pyro's too where batches are of too many shapes, or graphs slow
 _SLOW = 2  # comparisons in a row, after which a program that branches is Pyro's for good
 _PYRO_IS_FASTER = "eager: Pyro's own steps took less time than the graph's; they are compared again from time to time"
 
@@ -69,7 +68,7 @@ class TieredEngine(Engine):
         self._paces = Paces(self._effort)
         self._at_rest = False  # the last step was Pyro's, since graphs are slower
         self._steps = 0
-        self._next_check = 1_000
+        self._next_check = _FIRST_CHECK
         self._begin = "eager"
         self._eager_seconds = 0.0  # that an eager step takes at least
         self._eager_in_a_row = 0

@@ -186,7 +186,14 @@ def test_one_graph_takes_all_values_natively():
     assert svi.engine.steps["interpreted"] >= STEPS - 10, svi.engine
 
 
-@pytest.mark.parametrize("program", LEFT_ALONE, ids=lambda program: program.__name__)
+ALIKE = [looked_up_in_a_set, by_class]  # to a table and to a type
+
+
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(program, marks=[pytest.mark.slow] * (program in ALIKE)) for program in LEFT_ALONE],
+    ids=lambda program: program.__name__,
+)
 def test_programs_that_need_the_number_itself_are_pyros(program):
     expected, _ = run(SVI, program, float)
     found, svi = run(vi.SVI, program, float, engine="traced")

@@ -124,10 +124,9 @@ def assert_same(found, expected):
 
 
 NATIVELY = [a_loop_as_long_as_the_data_say, branches_on_draws, other_parameters_by_branch, numbers_of_the_data]
-RUNS = [
-    (program, "traced") for program in PROGRAMS if program not in NATIVELY
-]  # before it is interpreted a step is traced
-RUNS += [(program, "interpreted") for program in NATIVELY]
+# By graphs in Python one batch of these is trained below as well, beside others.
+ALONE = [pytest.param(p, "traced", marks=pytest.mark.slow) for p in PROGRAMS if p not in NATIVELY]
+RUNS = [*ALONE, *((program, "interpreted") for program in NATIVELY)]
 
 
 @pytest.mark.parametrize(("program", "engine"), RUNS, ids=lambda value: getattr(value, "__name__", value))

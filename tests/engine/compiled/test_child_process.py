@@ -78,18 +78,16 @@ def planted(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("python_path", [None, "", ":below:.:"])
-def test_what_is_planted_in_the_users_folder_does_not_run(planted, answers, monkeypatch, python_path):
+@pytest.mark.parametrize("python_path", [None, pytest.param("", marks=pytest.mark.slow), ":below:.:"])
+def test_what_is_planted_in_the_users_folder_does_not_run_but_the_vipack_and_the_torch_of_this_process(
+    planted, answers, monkeypatch, python_path
+):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     if python_path is not None:
         monkeypatch.setenv("PYTHONPATH", python_path)
     found = answers()
     assert not (planted / "ran").exists()
     assert not [entry for entry in found["path"] if Path(entry).is_relative_to(planted)]
-
-
-def test_it_runs_the_vipack_and_the_torch_of_this_process(planted, answers):
-    found = answers()
     assert Path(found["vipack"]) == Path(vi.__file__)
     assert Path(found["torch"]) == Path(torch.__file__)
     assert found["umask"] == 0o077

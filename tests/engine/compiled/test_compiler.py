@@ -135,8 +135,17 @@ def test_a_damaged_entry_is_built_anew(damage, entry, eager, cache, monkeypatch)
     assert started == [False]
 
 
-def test_without_a_compiler_the_graph_goes_on(eager, cache, monkeypatch):
+def no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
+
+
+def a_full_disk(monkeypatch):
+    monkeypatch.setattr(compiler, "start_compiling", Finished(1, [("error.txt", "OSError: no space left")]))
+
+
+@pytest.mark.parametrize("failure", [a_full_disk, pytest.param(no_compiler, marks=pytest.mark.slow)])
+def test_where_nothing_can_be_compiled_the_graph_goes_on(failure, eager, cache, monkeypatch):
+    failure(monkeypatch)
     with pytest.warns(EngineWarning, match="compiling failed"):
         fit = fitted()
     assert_right(fit, eager, "traced")

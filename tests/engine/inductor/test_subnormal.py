@@ -38,7 +38,7 @@ def test_every_thread_of_a_kernel_that_updates_a_large_vector_flushes(target, si
     assert made.source.count("const Flush flush;") == number
 
 
-@pytest.mark.parametrize(("size", "left"), [(LARGE, 0.0), (100, 0.9e-39)])
+@pytest.mark.parametrize(("size", "left"), [(LARGE, 0.0), pytest.param(100, 0.9e-39, marks=pytest.mark.slow)])
 def test_a_subnormal_moment_becomes_zero_and_the_parameters_stay_those_of_pyro(size, left):
     def model(x):
         pyro.sample("x", dist.Normal(pyro.param("loc", torch.zeros(size))[:3], 1.0).to_event(1), obs=x)

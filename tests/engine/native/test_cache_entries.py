@@ -161,19 +161,31 @@ def test_where_others_may_write_a_private_folder_is_used_and_that_is_said(cache,
     assert stat.S_IMODE(found.stat().st_mode) == 0o700
 
 
-@pytest.mark.usefixtures("_no_private_folder")
-def test_what_others_may_have_written_is_neither_loaded_nor_kept_up(cache, monkeypatch):
-    """A forged library lies under the key that the fit will ask for; the fit compiles anew, elsewhere."""
-    loaded = []
+@pytest.fixture
+def loaded(monkeypatch):
+    """The folders that fits load their steps from."""
+    folders = []
     load = GraphRunner.load
-    monkeypatch.setattr(GraphRunner, "load", lambda self, folder: (loaded.append(folder), load(self, folder))[1])
+    monkeypatch.setattr(GraphRunner, "load", lambda self, folder: (folders.append(folder), load(self, folder))[1])
+    return folders
+
+
+@pytest.fixture
+def compiled_step(loaded):
+    """Its folder, in the cache of all tests."""
     fitted()
-    key = loaded.pop().name
+    return loaded.pop()
+
+
+@pytest.mark.usefixtures("_no_private_folder")
+def test_what_others_may_have_written_is_neither_loaded_nor_kept_up(compiled_step, cache, loaded):
+    """A forged library lies under the key that the fit will ask for; the fit compiles anew, elsewhere."""
+    shutil.copytree(compiled_step, cache / compiled_step.name)
     cache.chmod(0o777)
     with pytest.warns(EngineWarning, match="others may write"):
         fit = fitted()
     assert fit.engine.tier == "compiled"
-    assert loaded[0].name == key
+    assert loaded[0].name == compiled_step.name
     assert loaded[0].parent != cache
 
 

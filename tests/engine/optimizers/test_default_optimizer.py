@@ -81,7 +81,7 @@ def test_it_is_adam_with_two_rates(eager):
     assert_same(eager, fitted("eager", optim=two_rates))
 
 
-@pytest.mark.parametrize("engine", ["traced", "interpreted", "compiled"])
+@pytest.mark.parametrize("engine", ["traced", "interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_every_tier_takes_the_same_steps(engine, eager):
     fit = fitted(engine)
     assert fit.engine.tier == engine, fit.engine

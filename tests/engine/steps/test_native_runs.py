@@ -141,14 +141,14 @@ def test_steps_of_a_graph_leave_nothing_behind_in_python():
     try:
         sizes = []
         for _ in range(6):  # Python's own stores of small objects fill up, in some rounds
-            for _ in range(100):
+            for _ in range(25):
                 svi.step(Y)
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
     # bytes: less than 100 a step, where a leak would show in every round
-    assert min(after - before for before, after in itertools.pairwise(sizes)) < 10_000
+    assert min(after - before for before, after in itertools.pairwise(sizes)) < 2_500
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_starts_side_by_side_train_natively(engine):
     np.testing.assert_allclose(fit.losses, traced.losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("engine", NATIVE)
+@pytest.mark.parametrize("engine", ["interpreted", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_draws_of_every_size_are_pyros_and_leave_its_generator_where_it_would_stand(engine):
     def many(y):
         for name, size in {
