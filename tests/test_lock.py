@@ -210,6 +210,7 @@ def calls(callback):
 
         callbacks = (lambda progress: found.append(callback()),)
         parameters = None
+        view = None
         engine = types.SimpleNamespace(refresh=lambda: None)
 
     found = []

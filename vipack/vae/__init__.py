@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vipack.vae import likelihoods, networks, posteriors, priors
+from vipack.vae.annotated_cells import Cells
 from vipack.vae.autoencoder import Autoencoder
 from vipack.vae.conditions import Condition, Covariates, Labels
 from vipack.vae.judging import Evaluation, evaluate
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VAE",
     "Autoencoder",
+    "Cells",
     "Condition",
     "Covariates",
     "Evaluation",

@@ -141,14 +141,14 @@ def test_steps_of_a_graph_leave_nothing_behind_in_python():
     try:
         sizes = []
         for _ in range(6):  # Python's own stores of small objects fill up, in some rounds
-            for _ in range(25):
+            for _ in range(100):
                 svi.step(Y)
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
     # bytes: less than 100 a step, where a leak would show in every round
-    assert min(after - before for before, after in itertools.pairwise(sizes)) < 2_500
+    assert min(after - before for before, after in itertools.pairwise(sizes)) < 10_000
 
 
 @pytest.mark.slow
