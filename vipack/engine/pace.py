@@ -47,11 +47,8 @@ class Pace:
 
     def _start(self) -> None:
         """Compare the next steps."""
-        self._number, self._seconds, self._longer = (
-            0,
-            0.0,
-            0,
-        )  # of the graphs' steps, and how many took longer than usual
+        self._number, self._seconds = 0, 0.0  # of the graphs' steps,
+        self._longer = 0  # and how many took longer than usual
 
     def rests(self, tier: str) -> bool:
         """Whether the next step is to be Pyro's, where a graph would take it in this tier."""

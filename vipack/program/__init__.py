@@ -1,7 +1,7 @@
 """Reading a Pyro program: its sites, its plates, its parameters, and log p(x, z) as a function."""
 
 from vipack.program.checks.check import Check, check_program
-from vipack.program.checks.modes import left_in_evaluation_mode
+from vipack.program.checks.modes import warnings_of_networks
 from vipack.program.evaluation.logjoint import LogJoint
 from vipack.program.program import GivenGuide, Program, make_guide
 from vipack.program.running.params import Parameters
@@ -27,9 +27,9 @@ __all__ = [
     "body_of",
     "captured_scans",
     "check_program",
-    "left_in_evaluation_mode",
     "make_guide",
     "read_sites",
     "scan",
     "seeded",
+    "warnings_of_networks",
 ]

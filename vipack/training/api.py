@@ -16,7 +16,7 @@ from vipack.distributed import DataParallel, alone_or_together, data_parallel_of
 from vipack.engine.steps.contracts import EngineMaker, Tier
 from vipack.entry import entry, training_entry
 from vipack.errors import CheckpointError, CheckpointWarning, UsageError, VipackError, warn
-from vipack.program import Check, left_in_evaluation_mode
+from vipack.program import Check, warnings_of_networks
 from vipack.progress import progress_of
 from vipack.training.arrays import named_arrays
 from vipack.training.callbacks import Callback, callbacks_of
@@ -168,8 +168,8 @@ def fit(
         prepared.check.raise_if_bad()
         per_epoch = prepared.rows.stream(prepared.batch_size, torch.Generator()).per_epoch
         num_steps = _num_steps(steps, epochs, per_epoch)
-        modes = left_in_evaluation_mode(prepared.program.parameters) if num_steps != 0 else ()
-        for warning in (*prepared.check.warnings, *modes):
+        networks = warnings_of_networks(prepared.program.parameters) if num_steps != 0 else ()
+        for warning in (*prepared.check.warnings, *networks):
             warn(warning)
         plan = Plan(num_steps, seed, rules, calls, progress, file, engine, average=average, validation=validation_rows)
         if processes is not None and restarts > 1:

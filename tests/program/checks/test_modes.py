@@ -44,8 +44,8 @@ def pair(encoder):
     return model, guide
 
 
-def fitted(encoder, data=X, steps=2):
-    return vi.fit(*pair(encoder), data=data, batch_size=8, steps=steps, progress=False)
+def fitted(encoder, data=X, steps=2, **options):
+    return vi.fit(*pair(encoder), data=data, batch_size=8, steps=steps, progress=False, **options)
 
 
 @pytest.mark.parametrize("part", ["all", "body"])
@@ -75,6 +75,16 @@ def test_what_is_meant_is_left_alone(case):
         warnings.simplefilter("ignore")  # Pyro's, of what is frozen
         warnings.simplefilter("error", ProgramWarning)
         fitted(encoder, steps=steps)
+
+
+@pytest.mark.parametrize("how", ["register_hook", "register_post_accumulate_grad_hook"])
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+def test_hooks_on_gradients_that_a_fit_does_not_call_are_named(how, engine):
+    encoder, seen = Encoder(), []
+    getattr(encoder.head.weight, how)(seen.append)
+    with pytest.warns(ProgramWarning, match=r"Linear.weight: has a gradient hook .* Train with vipack.SVI"):
+        fitted(encoder, engine=engine)
+    assert not seen
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
